@@ -1,0 +1,51 @@
+"""bayesdd: Bayesian dataset distillation.
+
+A Pyro model and its rows in; a few weighted synthetic rows with the same posterior, and a certificate in nats, out.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bayesdd import inference as inference
+    from bayesdd import kinds as kinds
+    from bayesdd import objectives as objectives
+    from bayesdd.certificate import Certificate as Certificate
+    from bayesdd.certificate import CertificateWarning as CertificateWarning
+    from bayesdd.certificate import certify as certify
+    from bayesdd.distillation import distill as distill
+    from bayesdd.distilled import Distilled as Distilled
+    from bayesdd.distilled import union as union
+    from bayesdd.sampling import predict as predict
+    from bayesdd.sampling import sample as sample
+    from bayesdd.sampling import weighted as weighted
+    from bayesdd.task import Task as Task
+
+# Imported on first use: torch and Pyro take two seconds, which `bayesdd --help` need not wait for.
+_HOMES = {
+    "Certificate": "certificate",
+    "CertificateWarning": "certificate",
+    "certify": "certificate",
+    "distill": "distillation",
+    "Distilled": "distilled",
+    "union": "distilled",
+    "predict": "sampling",
+    "sample": "sampling",
+    "weighted": "sampling",
+    "Task": "task",
+}
+__all__ = [*_HOMES, "inference", "kinds", "objectives"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"bayesdd.{_HOMES[name]}"), name)
+    if name in ("inference", "kinds", "objectives"):
+        return importlib.import_module(f"bayesdd.{name}")
+    raise AttributeError(f"module 'bayesdd' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,8 @@
+"""`python -m bayesdd`: the command line."""
+
+import sys
+
+from bayesdd.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

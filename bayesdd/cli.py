@@ -1,0 +1,250 @@
+"""The command line: `bayesdd distill`, `bayesdd sample`, `bayesdd certify`.
+
+A task is named `module:function`: a Task, or a function without required arguments that returns one; the working
+directory is importable. Exit codes: 0 fine, 1 not certified, 2 misuse, 130 interrupted. A user's mistake is one line.
+
+torch and Pyro are imported after the arguments and the paths are known to be good: `--help` and misuse take no seconds.
+"""
+
+import argparse
+import importlib
+import importlib.metadata
+import inspect
+import math
+import os
+import sys
+import tempfile
+import traceback
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from bayesdd.files import one_line, writable
+
+if TYPE_CHECKING:
+    from bayesdd.task import Task
+
+MISTAKES = (ValueError, TypeError, OSError, ImportError)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    try:
+        arguments = _parser().parse_args(argv)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: _say(f"warning: {' '.join(str(message).split())}")
+            _check_paths(arguments)
+            return COMMANDS[arguments.command](arguments)
+    except KeyboardInterrupt:
+        _say("interrupted; nothing was written")
+        return 130
+    except (*MISTAKES, RuntimeError) as error:
+        # bayesdd's own RuntimeErrors are users' mistakes; anybody else's is a fault and needs its traceback.
+        last = list(traceback.walk_tb(error.__traceback__))[-1][0]
+        if isinstance(error, RuntimeError) and not last.f_globals.get("__name__", "").startswith("bayesdd."):
+            raise
+        _say(f"error: {one_line(error)}")
+        return 2
+
+
+def distill(arguments: argparse.Namespace) -> int:
+    """Turn a task's rows into a few weighted synthetic ones.
+
+    bayesdd distill models.logistic_regression:task --data rows.nc --size 50 --seed 0 --out d.nc
+    """
+    import bayesdd
+
+    task = _task(arguments)
+    result = bayesdd.distill(
+        task,
+        arguments.size,
+        arguments.tolerance,
+        seed=arguments.seed,
+        init=bayesdd.Distilled.from_netcdf(arguments.init) if arguments.init else None,
+        device=arguments.device,
+        progress=not arguments.quiet,
+        equal_weights=arguments.equal_weights,
+        move_rows=not arguments.fixed_rows,
+    )
+    _write(result.to_netcdf, arguments.out)
+    print(f"wrote {arguments.out}: {len(result):,} weighted rows for {task.size:,}")
+    if result.certificate is not None:
+        print(result.certificate)
+    return 0 if result.certificate is None or result.certificate.ok else 1
+
+
+def sample(arguments: argparse.Namespace) -> int:
+    """Draw from the posterior of a distilled set, or of the full data without --distilled.
+
+    bayesdd sample models.logistic_regression:task --distilled d.nc --out posterior.nc
+    """
+    import bayesdd
+    from bayesdd import posterior
+
+    task = _task(arguments)
+    distilled = bayesdd.Distilled.from_netcdf(arguments.distilled) if arguments.distilled else None
+    if distilled is not None:
+        distilled.check(task)
+    method = getattr(importlib.import_module("bayesdd.inference"), arguments.method) if arguments.method else None
+    draws, chains = arguments.draws, arguments.chains
+    idata = bayesdd.sample(
+        task, distilled, draws=draws, chains=chains, seed=arguments.seed, method=method, device=arguments.device
+    )
+    _write(lambda path: posterior.write(idata, path), arguments.out)
+    of = f"{len(distilled):,} weighted rows" if distilled is not None else f"all {task.size:,} rows"
+    print(f"wrote {arguments.out}: {chains} chains of {draws:,} draws given {of}")
+    return 0
+
+
+def certify(arguments: argparse.Namespace) -> int:
+    """Say in nats how far a distilled set's posterior is from that of the full data.
+
+    bayesdd certify models.logistic_regression:task --data rows.nc --distilled d.nc
+    """
+    import bayesdd
+
+    task = _task(arguments)
+    distilled = bayesdd.Distilled.from_netcdf(arguments.distilled)
+    distilled.check(task)
+    certificate = bayesdd.certify(
+        task, distilled, seed=arguments.seed, tolerance=arguments.tolerance, device=arguments.device
+    )
+    if arguments.out:
+        _write(replace(distilled, certificate=certificate).to_netcdf, arguments.out)
+        print(f"wrote {arguments.out}: {len(distilled):,} weighted rows for {task.size:,}")
+    print(certificate)
+    return 0 if certificate.ok else 1
+
+
+# A command's help is the first line of its docstring, its example the last.
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {"distill": distill, "sample": sample, "certify": certify}
+
+
+class _Parser(argparse.ArgumentParser):
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"bayesdd: error: {message}; see {self.prog} --help\n")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="bayesdd", description="Bayesian dataset distillation.")
+    parser.add_argument("--version", action="version", version=f"bayesdd {_version()}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    made = {}
+    for name, run in COMMANDS.items():
+        text, _, example = (inspect.getdoc(run) or "").partition("\n\n")
+        made[name] = commands.add_parser(name, help=text, description=text, epilog=f"example:\n  {example}")
+        made[name].formatter_class = argparse.RawDescriptionHelpFormatter
+        made[name].set_defaults(command=name, init=None, distilled=None)
+        made[name].add_argument("task", help="module:function, a Task or a function that returns one")
+        made[name].add_argument("--data", help="rows that replace the task's own (.nc, .npz or .csv)")
+        made[name].add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
+
+    add = made["distill"].add_argument
+    add("--size", type=_count, help="number of synthetic rows")
+    add("--tolerance", type=_nats, help="KL in nats to reach; without --size, by the smallest size that does")
+    add("--seed", type=int, default=0, help="default: 0")
+    add("--init", help="start from an earlier distilled set (.nc)")
+    add("--equal-weights", action="store_true", help="one common weight, for tools that take no weights")
+    add("--fixed-rows", action="store_true", help="keep the rows where they start, optimise weights only")
+    add("--quiet", action="store_true", help="no progress bar")
+    add("--out", required=True, help="file to write (.nc)")
+
+    add = made["sample"].add_argument
+    add("--distilled", help="distilled set (.nc)")
+    add("--draws", type=_count, default=1000, help="draws a chain; default: 1000")
+    add("--chains", type=_count, default=4, help="default: 4")
+    add("--seed", type=int, default=0, help="default: 0")
+    add("--method", choices=("hmc", "nuts", "laplace"), help="default: chosen by bayesdd")
+    add("--out", required=True, help="file to write (.nc)")
+
+    add = made["certify"].add_argument
+    add("--distilled", required=True, help="distilled set (.nc)")
+    add("--tolerance", type=_nats, default=0.05, help="KL in nats that counts as certified; default: 0.05")
+    add("--seed", type=int, default=1, help="default: 1; not the one it was distilled with")
+    add("--out", help="also write the set with its new certificate (.nc)")
+    return parser
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("bayesdd")
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed, run from its source)"
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"needs a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _nats(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"needs a positive number of nats, got {text!r}")
+    return value
+
+
+def _check_paths(arguments: argparse.Namespace) -> None:
+    """Refuse before the long computation what would fail after it."""
+    if not all(arguments.task.partition(":")):
+        raise ValueError(f"a task is named module:function (models.poisson_regression:task), not {arguments.task}")
+    if arguments.command == "distill" and arguments.size is None and arguments.tolerance is None:
+        raise ValueError("distill needs --size or --tolerance; see bayesdd distill --help")
+    for option in ("data", "init", "distilled"):
+        if (path := getattr(arguments, option)) and not Path(path).is_file():
+            raise FileNotFoundError(f"--{option} {path}: no such file")
+    if arguments.out is None:
+        return
+    if Path(arguments.out).suffix != ".nc":
+        raise ValueError(f"--out {arguments.out}: a netCDF file is written; end its name in .nc")
+    target = writable(arguments.out)
+    # certify may write its certificate into the very set that it read.
+    source = arguments.distilled if arguments.command == "sample" else arguments.data
+    for path in (arguments.data, source):
+        if path and target == Path(os.path.realpath(path)):
+            raise ValueError(f"--out {arguments.out} would replace its own input {path}; name another file")
+
+
+def _task(arguments: argparse.Namespace) -> "Task":
+    from bayesdd.task import Task
+
+    where, _, name = arguments.task.partition(":")
+    sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(where)
+    except ImportError as error:
+        raise ImportError(f"module {where} cannot be imported from {os.getcwd()}: {one_line(error)}") from error
+    if not hasattr(module, name):
+        raise ValueError(f"module {where} has no {name!r}; name a Task in it, or a function that returns one")
+    found = getattr(module, name)
+    if callable(found):
+        parameters = inspect.signature(found).parameters.values()
+        if required := [p.name for p in parameters if p.default is p.empty and "VAR" not in p.kind.name]:
+            raise TypeError(f"{arguments.task} needs arguments ({', '.join(required)}); give it defaults, or a wrapper")
+        found = found()
+    if not isinstance(found, Task):
+        raise TypeError(f"{arguments.task} is no bayesdd.Task and returns none, but {type(found).__name__}")
+    return found.with_data(arguments.data) if arguments.data else found
+
+
+def _write(write: Callable[[str], None], out: str) -> None:
+    """Write; where that fails after all, keep the result in the system's temporary folder and say so."""
+    try:
+        write(out)
+    except OSError as error:
+        kept = str(Path(tempfile.mkdtemp(prefix="bayesdd-")) / Path(out).name)
+        write(kept)
+        raise OSError(f"{one_line(error)}; the result was saved as {kept}") from error
+
+
+def _say(line: str) -> None:
+    print(f"bayesdd: {line}", file=sys.stderr)

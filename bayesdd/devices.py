@@ -1,0 +1,24 @@
+"""Where to compute."""
+
+from __future__ import annotations
+
+import torch
+
+
+def resolve(device: str | torch.device) -> torch.device:
+    """``auto`` is CUDA where there is one.
+
+    Raises:
+        ValueError: CUDA was asked for and there is none, or the name is no device.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device must be 'auto', 'cpu' or 'cuda', got {device!r}.") from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            "device='cuda' was asked for, but torch finds no CUDA device here: use device='auto' or 'cpu'."
+        )
+    return found

@@ -1,0 +1,105 @@
+"""Files: written whole or not at all, and read with one clear line when they are missing or damaged."""
+
+import os
+import secrets
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def writable(path: str | os.PathLike[str]) -> Path:
+    """The real path behind `path`, if a file could be written there now.
+
+    Creates a nameless temporary file beside it, because permission bits say nothing about read-only or full disks.
+
+    Raises:
+        OSError: in one line, of the type that applies (FileNotFoundError, PermissionError, ...).
+    """
+    target = Path(os.path.realpath(path))
+    if not target.parent.exists():
+        raise FileNotFoundError(f"cannot write {path}: folder {target.parent} does not exist; create it first")
+    if not target.parent.is_dir():
+        raise NotADirectoryError(f"cannot write {path}: {target.parent} is not a folder")
+    if target.is_dir():
+        raise IsADirectoryError(f"cannot write {path}: it is a folder; name a file in it")
+    if target.exists() and not target.is_file():
+        raise OSError(f"cannot write {path}: it is a device or a pipe; name an ordinary file")
+    if target.exists() and not os.access(target, os.W_OK):
+        raise PermissionError(f"cannot write {path}: the file there is write-protected; name another one")
+    try:
+        tempfile.TemporaryFile(dir=target.parent).close()
+    except OSError as error:
+        raise type(error)(f"cannot write {path}: {error.strerror or one_line(error)}; name another folder") from error
+    return target
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path in the folder of `path`; on success it takes the place of `path` in one step.
+
+    On any failure the temporary file is removed and what was at `path` stays. RuntimeError counts as an input/output
+    error: netCDF4 raises it where the disk is full.
+
+    Raises:
+        OSError: in one line, if the file cannot be written.
+    """
+    target = writable(path)
+    part = target.with_name(f".{secrets.token_hex(6)}.part")
+    try:
+        yield part
+        _sync(part)
+        os.replace(part, target)
+    except (OSError, RuntimeError) as error:
+        kept = "; the earlier file there is unchanged" if target.exists() else ""
+        raise OSError(f"cannot write {path}: {one_line(error)} (is the disk full?){kept}") from error
+    finally:
+        part.unlink(missing_ok=True)
+    _sync(target.parent)
+
+
+def load(path: str | os.PathLike[str], read: Callable[[Path], T], what: str) -> T:
+    """`read(path)`, whose failures become one line.
+
+    Args:
+        path: an existing file.
+        read: opens the file, takes all it needs into memory and closes it.
+        what: the kind of file expected, for the message: "a netCDF file".
+
+    Raises:
+        FileNotFoundError: no such file.
+        IsADirectoryError: a folder.
+        PermissionError: not ours to read.
+        ValueError: truncated, damaged, or of another kind.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; {what} was expected")
+    try:
+        return read(path)
+    except PermissionError as error:
+        raise PermissionError(f"{path}: no permission to read it") from error
+    except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error, ValueError) as error:
+        raise ValueError(
+            f"{path} cannot be read as {what}; it is damaged or of another kind: {one_line(error)}"
+        ) from error
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an exception without line breaks; its type's name where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,6 @@
+"""Inference methods, one a file, all ``(density, *, draws, chains, seed) -> Draws``."""
+
+from bayesdd.inference.draws import Draws as Draws
+from bayesdd.inference.hmc import hmc as hmc
+from bayesdd.inference.laplace import laplace as laplace
+from bayesdd.inference.nuts import nuts as nuts

@@ -1,0 +1,154 @@
+r"""Laplace approximation with importance correction.
+
+.. math:: q = N(\hat\theta, C), \quad C = (-\nabla^2 \log p(\hat\theta, D))^{-1}
+
+Exact for Gaussian posteriors. Cost: a few gradient passes for the mode (L-BFGS, then damped Newton) and one Hessian.
+Draws carry the importance weights ``log p(theta, D) - log q(theta)``.
+
+Source: Tierney & Kadane, "Accurate approximations for posterior moments and marginal densities", JASA 1986.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from bayesdd.checks import finite_starts
+from bayesdd.density import Density
+from bayesdd.inference.draws import Draws
+
+NEWTON_STEPS = 50
+FLAT = 1e-9  # smallest eigenvalue of the precision, relative to the largest, below which there is no Gaussian fit
+
+
+@dataclass(frozen=True, eq=False)
+class Gaussian:
+    """N(mean, factor factor') in unconstrained space; ``height``: the log joint at the mean, nats."""
+
+    mean: Tensor
+    factor: Tensor
+    height: float = math.nan
+
+    @property
+    def log_mass(self) -> float:
+        """Laplace's estimate of the log evidence under this mode, nats."""
+        dim = len(self.mean)
+        return self.height + 0.5 * dim * math.log(2 * math.pi) + float(self.factor.diagonal().abs().log().sum())
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """Independent draws, shape ``(count, P)``."""
+        noise = torch.randn(count, len(self.mean), generator=generator, dtype=torch.float64).to(self.mean.device)
+        return self.mean + noise @ self.factor.T
+
+    def log_prob(self, draws: Tensor) -> Tensor:
+        """Log density, nats, shape ``(S,)``."""
+        white = torch.linalg.solve_triangular(self.factor, (draws - self.mean).T, upper=False)
+        norm = 0.5 * len(self.mean) * math.log(2 * math.pi) + self.factor.diagonal().abs().log().sum()
+        return -0.5 * (white**2).sum(0) - norm
+
+
+def laplace(density: Density, *, draws: int, chains: int, seed: int) -> Draws:
+    """Draws from the Laplace approximation with importance weights.
+
+    Args:
+        density: The posterior.
+        draws: Draws a chain.
+        chains: Groups of independent draws.
+        seed: Seed.
+
+    Returns:
+        Draws with ``log_weight``.
+
+    Raises:
+        ValueError: There is no interior mode with positive-definite curvature.
+    """
+    gaussian = fit(density, seed=seed)
+    if gaussian is None:
+        raise ValueError(
+            "laplace: the posterior has no interior mode with positive-definite curvature; use bayesdd.inference.hmc."
+        )
+    generator = torch.Generator().manual_seed(seed)
+    values = gaussian.draw(draws * chains, generator)
+    log_weight = density.log_joint(values) - gaussian.log_prob(values)
+    return Draws(values.reshape(chains, draws, -1), log_weight.reshape(chains, draws))
+
+
+def fit(density: Density, *, seed: int = 0, start: Tensor | None = None) -> Gaussian | None:
+    """Mode and curvature of a posterior; None where there is no Gaussian fit.
+
+    Args:
+        density: The posterior.
+        seed: Seed of the starting point, if none is given.
+        start: Unconstrained starting point ``(P,)``.
+    """
+    point = scattered(density, 1, seed)[0] if start is None else start
+    return newton(density, climb(density, point))
+
+
+def scattered(density: Density, count: int, seed: int) -> Tensor:
+    """Starting points with a finite log-likelihood, shape ``(count, P)``."""
+    points = torch.zeros(count, density.dim, dtype=torch.float64)
+    for part in reversed(density.parts):
+        points[:, part.index.cpu()] = finite_starts(part.task, count, seed)
+    return points.to(density.device)
+
+
+def climb(density: Density, start: Tensor, iterations: int = 300) -> Tensor:
+    """L-BFGS on the log joint from one point ``(P,)``; ends where it stops, converged or not."""
+
+    def negative(point: object) -> tuple[float, object]:
+        draws = torch.as_tensor(point, dtype=torch.float64).to(density.device)[None]
+        value, gradient = density.log_joint_gradient(draws)
+        if not bool(torch.isfinite(value) & torch.isfinite(gradient).all()):
+            return 1e300, torch.zeros(density.dim, dtype=torch.float64).numpy()
+        return -float(value), -gradient[0].cpu().numpy()
+
+    options = {"maxiter": iterations, "maxcor": 20, "gtol": 1e-6, "ftol": 1e-13}
+    with threadpool_limits(1, user_api="blas"):  # see optimise.py
+        found = minimize(negative, start.cpu().numpy(), jac=True, method="L-BFGS-B", options=options)
+    return torch.as_tensor(found.x, dtype=torch.float64).to(density.device)
+
+
+def newton(density: Density, start: Tensor) -> Gaussian | None:
+    """Damped Newton to the mode and the Gaussian there; None if it does not converge or the curvature is not definite."""
+    point, damping = start[None], 0.0
+    value = density.log_joint(point)
+    for _ in range(NEWTON_STEPS):
+        gradient, precision = _curvature(density, point)
+        if not bool(torch.isfinite(precision).all() & torch.isfinite(gradient).all()):
+            return None
+        values, vectors = torch.linalg.eigh(precision)
+        scale = values.abs().clamp_min(FLAT * float(values.abs().max()) + 1e-300)
+        along = vectors.T @ gradient
+        decrement = float((along**2 / scale).sum())
+        if decrement < 1e-16 * max(1.0, abs(float(value))) or decrement < 1e-12:
+            break
+        accepted = False
+        for _ in range(12):
+            step = vectors @ (along / (scale + damping * scale.max()))
+            trial = point + step
+            trial_value = density.log_joint(trial)
+            if bool(trial_value >= value - 1e-12 * abs(float(value))):
+                point, value, damping, accepted = trial, trial_value, damping / 10 if damping > 1e-6 else 0.0, True
+                break
+            damping = max(10 * damping, 1e-4)
+        if not accepted:
+            break
+    gradient, precision = _curvature(density, point)
+    values, vectors = torch.linalg.eigh(precision)
+    if float(values[0]) <= FLAT * float(values[-1]) or float(((vectors.T @ gradient) ** 2 / values).sum()) > 1e-4:
+        return None
+    covariance = vectors @ (vectors.T / values[:, None])
+    return Gaussian(point[0], torch.linalg.cholesky(covariance), float(value))
+
+
+def _curvature(density: Density, point: Tensor) -> tuple[Tensor, Tensor]:
+    _, slope, hessian = density.likelihood_derivatives(point)
+    _, prior_slope, prior_hessian = density.prior_derivatives(point)
+    total = hessian[0] + prior_hessian[0]
+    return slope[0] + prior_slope[0], -0.5 * (total + total.T)

@@ -1,0 +1,62 @@
+"""Starting rows: real rows, stratified over labels, fixed columns and patterns of missing entries."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bayesdd.kinds import Kind
+from bayesdd.pyro_model import Columns
+
+STRATIFIED = {"binary", "fixed"}
+
+
+def strata(columns: Columns, kinds: dict[str, Kind]) -> Tensor:
+    """Number of the stratum of every row, shape ``(N,)``: equal labels, equal fixed entries, equal NaN pattern."""
+    count = len(next(iter(columns.values())))
+    keys = [torch.zeros(count, 1, dtype=torch.int64)]
+    for name, column in columns.items():
+        kind = kinds[name]
+        flat = column.reshape(count, -1)
+        if kind.classes or (kind.name in STRATIFIED and not (kind.name == "fixed" and column.is_floating_point())):
+            keys.append(flat.nan_to_num(0.0).long() if column.is_floating_point() else flat)
+        if column.is_floating_point() and bool(torch.isnan(column).any()):
+            keys.append(torch.isnan(flat).long())
+    return torch.unique(torch.cat(keys, 1), dim=0, return_inverse=True)[1]
+
+
+def choose(columns: Columns, kinds: dict[str, Kind], size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Starting rows and weights.
+
+    Each stratum gets rows by the square root of its size, so that rare labels are there from the start (3 % positive at
+    M = 12: none in proportion), and at least one while M allows.
+
+    Returns:
+        Row numbers ``(size,)`` and weights ``(size,)`` whose sum is N.
+    """
+    group = strata(columns, kinds)
+    counts = torch.bincount(group)
+    shares = _allocate(counts, size, generator)
+    order = torch.randperm(len(group), generator=generator)
+    picked, weight = [], []
+    members_of = order[torch.argsort(group[order], stable=True)].split(counts.tolist())
+    for members, share, count in zip(members_of, shares.tolist(), counts.tolist(), strict=True):
+        if share:
+            picked.append(members[torch.arange(share) % count])
+            weight.append(torch.full((share,), count / share, dtype=torch.float64))
+    weights = torch.cat(weight)
+    return torch.cat(picked), weights * (len(group) / weights.sum())
+
+
+def _allocate(counts: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """Rows a stratum, summing to ``size`` (largest remainders)."""
+    if len(counts) > size:
+        kept = torch.multinomial(counts.double(), size, replacement=False, generator=generator)
+        return torch.zeros_like(counts).index_fill(0, kept, 1)
+    root = counts.double().sqrt()
+    ideal = (size - len(counts)) * root / root.sum()
+    shares = 1 + ideal.floor().long()
+    rest = size - int(shares.sum())
+    if rest:
+        shares[torch.argsort(ideal.floor() - ideal, stable=True)[:rest]] += 1
+    return shares

@@ -1,0 +1,157 @@
+r"""The target of a distillation: what the student's synthetic rows must stand for.
+
+With :math:`\phi` the target's own sites (nuisances: a source's noise scale) and :math:`\theta` the shared ones,
+
+.. math:: l_D(\theta) = \log \int p(\phi \mid \theta)\, e^{l(\theta, \phi)} d\phi,
+
+by importance sampling from the Gaussian conditional of phi, which is nearly exact for the few nuisances that data inform
+well. Without nuisances it is the plain sweep. Every functional of the log-ratio then serves both cases.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from bayesdd.density import Density
+from bayesdd.inference.laplace import Gaussian, fit, scattered
+from bayesdd.task import Task
+
+NUISANCE_DRAWS = 32
+PRIOR_POINTS = 5
+ROWS_FOR_SEARCH = 2000
+
+
+class Target:
+    """A list of tasks whose log-likelihoods add, seen through the student's latent sites.
+
+    Args:
+        tasks: The target tasks; sites of equal name are one site.
+        student: The task that people will fit to the synthetic rows.
+        device: Where the rows live.
+        seed: Seed of the nuisance draws.
+
+    Raises:
+        ValueError: The student has a latent site that no target task has, or shapes or prior densities differ.
+    """
+
+    def __init__(self, tasks: Sequence[Task], student: Task, device: torch.device | str, seed: int) -> None:
+        self.tasks, self.student, self.seed = list(tasks), student, seed
+        self.joint = Density([(task, task.data, None) for task in tasks], device)
+        self.index = self._shared().to(self.joint.device)
+        self.nuisance = torch.tensor(
+            [i for i in range(self.joint.dim) if i not in set(self.index.tolist())],
+            dtype=torch.int64,
+            device=self.joint.device,
+        )
+        self.prior = Density([(student, _one_row(student), torch.zeros(1, dtype=torch.float64))], device)
+        self._check_priors()
+        self.gaussian_joint: Gaussian | None = None
+
+    @property
+    def rows(self) -> int:
+        """Number N of real rows of all tasks."""
+        return self.joint.size
+
+    def _shared(self) -> Tensor:
+        index: list[int] = []
+        for site in self.student.structure.sites:
+            if site.name not in self.joint.starts:
+                raise ValueError(
+                    f"the student {self.student.name} has latent site {site.name!r} of shape {site.shape}, but the target has only {sorted(self.joint.starts)}: a student learns nothing about it. Drop it or fix its value."
+                )
+            start, shape, width = self.joint.starts[site.name]
+            if shape != site.shape:
+                raise ValueError(
+                    f"site {site.name!r} has shape {site.shape} in the student {self.student.name} but {shape} in the target: shared sites need equal shapes."
+                )
+            index.extend(range(start, start + width))
+        return torch.tensor(index, dtype=torch.int64)
+
+    def _check_priors(self) -> None:
+        """Shared sites have equal prior densities, checked at draws."""
+        draws = self.student.prior_draws(PRIOR_POINTS, self.seed).to(self.joint.device)
+        mine = self.student.log_prior_by_site(draws)
+        own = dict(zip(self.student.sites, mine.T, strict=False))
+        for part in self.joint.parts:
+            if part.task is self.student:
+                continue
+            joint = scattered(self.joint, PRIOR_POINTS, self.seed)
+            joint[:, self.index] = draws
+            theirs = dict(zip(part.task.sites, part.task.log_prior_by_site(joint[:, part.index]).T, strict=False))
+            for name in own.keys() & theirs.keys():
+                if not torch.allclose(own[name], theirs[name], rtol=1e-6, atol=1e-8):
+                    raise ValueError(
+                        f"site {name!r} has another prior density in {self.student.name} than in {part.task.name}: shared sites need equal priors, since the prior cancels."
+                    )
+
+    def gaussian(self) -> Gaussian | None:
+        """Laplace fit of the shared latents' full posterior (the marginal of the joint fit), or None."""
+        self.gaussian_joint = fit(self.joint, seed=self.seed)
+        return None if self.gaussian_joint is None else marginal(self.gaussian_joint, self.index)
+
+    def log_likelihood(self, draws: Tensor) -> Tensor:
+        """l_D at draws of the shared latents, nats: ``(S, P)`` -> ``(S,)``; one sweep (times 32 with nuisances)."""
+        if not len(self.nuisance):
+            full = torch.empty_like(draws)
+            full[:, self.index] = draws
+            return self.joint.sweep(full)
+        if self.gaussian_joint is None:
+            self.gaussian_joint = fit(self.joint, seed=self.seed)
+        if self.gaussian_joint is None:
+            raise ValueError(
+                f"the target's own sites (beyond the student's) cannot be integrated out: the joint posterior has no Laplace fit. Give {self.student.name} these sites too."
+            )
+        return self._marginal_likelihood(draws, self.gaussian_joint)
+
+    def thinned(self) -> Density:
+        """The joint posterior on at most 2,000 rows a task, weighted N / n: for searches that end on all rows."""
+        parts = []
+        for task in self.tasks:
+            step = max(1, task.size // ROWS_FOR_SEARCH)
+            rows = {name: column[::step] for name, column in task.data.items()}
+            count = len(next(iter(rows.values())))
+            parts.append((task, rows, torch.full((count,), task.size / count, dtype=torch.float64)))
+        return Density(parts, self.joint.device)
+
+    def _marginal_likelihood(self, draws: Tensor, gaussian: Gaussian) -> Tensor:
+        a, b = self.index, self.nuisance
+        covariance = gaussian.factor @ gaussian.factor.T
+        gain = torch.linalg.solve(covariance[a[:, None], a], covariance[a[:, None], b]).T
+        rest = covariance[b[:, None], b] - gain @ covariance[a[:, None], b]
+        factor = torch.linalg.cholesky(rest)
+        generator = torch.Generator().manual_seed(self.seed)
+        half = torch.randn(NUISANCE_DRAWS // 2, len(b), generator=generator, dtype=torch.float64)
+        noise = torch.cat([half, -half]).to(draws.device)
+        log_q = -0.5 * (noise**2).sum(1) - 0.5 * len(b) * math.log(2 * math.pi) - factor.diagonal().log().sum()
+        prior = self.prior.log_prior(draws)
+        terms = []
+        for k in range(NUISANCE_DRAWS):
+            full = draws.new_empty(len(draws), self.joint.dim)
+            full[:, a] = draws
+            full[:, b] = gaussian.mean[b] + (draws - gaussian.mean[a]) @ gain.T + noise[k] @ factor.T
+            terms.append(self.joint.log_joint(full) - prior - log_q[k])
+        return torch.stack(terms).logsumexp(0) - math.log(NUISANCE_DRAWS)
+
+
+def marginal(gaussian: Gaussian, index: Tensor) -> Gaussian:
+    """Marginal of a Gaussian in some coordinates; its height is the joint's."""
+    covariance = gaussian.factor @ gaussian.factor.T
+    factor = torch.linalg.cholesky(covariance[index[:, None], index])
+    return Gaussian(gaussian.mean[index], factor, gaussian.height)
+
+
+def moment_matched(draws: Tensor) -> Gaussian:
+    """The Gaussian with the mean and covariance of draws ``(S, P)``."""
+    count, dim = draws.shape
+    covariance = torch.cov(draws.T).reshape(dim, dim)
+    shrink = dim / (dim + count)
+    covariance = (1 - shrink) * covariance + shrink * covariance.diagonal().diag()
+    return Gaussian(draws.mean(0), torch.linalg.cholesky(covariance))
+
+
+def _one_row(task: Task) -> dict[str, Tensor]:
+    return {name: column[:1] for name, column in task.data.items()}

@@ -1,0 +1,200 @@
+"""Task: a Pyro model with its real rows. Two primitives carry everything else: ``log_prior`` and ``log_likelihood``."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bayesdd import checks, kinds, pyro_model
+from bayesdd.columns import read
+from bayesdd.engine import Engine, choose_backend
+from bayesdd.kinds import Kind
+from bayesdd.pyro_model import Columns, Structure
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """An inference task: one Pyro model, one row plate, the real rows.
+
+    The model is called as ``model(**columns)``, one keyword a column, leading axis = rows; arguments with defaults need
+    no column. Observed sites stand in the row plate; latent sites are global and continuous. Everything that Pyro would
+    pass over in silence (one value per row, no statistics across rows, a prior that ignores the rows, finite
+    log-likelihoods and gradients) is checked here.
+
+    Args:
+        model: A plain Pyro model.
+        data: Mapping name -> array or tensor ``(N, ...)``, ``xarray.Dataset``, data frame, or a path (.nc, .npz, .csv).
+        plate: Name of the row plate.
+        kinds: Kinds of columns (``bayesdd.kinds``) that override the inferred ones.
+
+    Attributes:
+        size: Number N of rows.
+        dim: Number P of unconstrained latent coordinates.
+        sites: Latent site -> constrained shape.
+        column_kinds: Column -> kind.
+
+    Raises:
+        ValueError: The rows or the model break the contract; the message names the site or column and the remedy.
+        TypeError: ``model`` is not callable, or a column is not numeric.
+    """
+
+    model: Callable[..., Any]
+    data: Any
+    plate: str = "data"
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
+    structure: Structure = field(init=False, repr=False)
+    column_kinds: dict[str, Kind] = field(init=False, repr=False)
+    backend: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not callable(self.model):
+            raise TypeError(f"Task needs a Pyro model (a function of the columns), got {type(self.model).__name__}.")
+        columns = read(self.data)
+        checks.arguments(self.model, columns, self.name)
+        structure, columns = checks.structure(self.model, columns, self.plate, self.name)
+        put = functools.partial(object.__setattr__, self)
+        put("data", columns)
+        put("structure", structure)
+        put("kinds", dict(self.kinds))
+        put("column_kinds", kinds.infer(columns, structure.observed, self.kinds))
+        put("backend", checks.contract(self, choose_backend))
+
+    @property
+    def size(self) -> int:
+        """Number N of real rows."""
+        return len(next(iter(self.data.values())))
+
+    @property
+    def dim(self) -> int:
+        """Number P of unconstrained latent coordinates."""
+        return self.structure.dim
+
+    @property
+    def sites(self) -> dict[str, tuple[int, ...]]:
+        """Latent site -> constrained shape."""
+        return {site.name: site.shape for site in self.structure.sites}
+
+    @property
+    def soft(self) -> dict[str, int]:
+        """Soft columns -> number of classes."""
+        return {name: kind.classes for name, kind in self.column_kinds.items() if kind.classes}
+
+    @property
+    def name(self) -> str:
+        """``module:function`` of the model."""
+        function = _unwrapped(self.model)
+        return f"{getattr(function, '__module__', '?')}:{getattr(function, '__qualname__', type(function).__name__)}"
+
+    @property
+    def model_hash(self) -> str:
+        """SHA-256 of the model's source and bound keyword arguments."""
+        function = _unwrapped(self.model)
+        try:
+            source = inspect.getsource(function)
+        except (OSError, TypeError):
+            code = getattr(function, "__code__", None)
+            source = repr((code.co_code, code.co_names)) if code else type(function).__qualname__
+        bound = getattr(self.model, "keywords", {})
+        return hashlib.sha256(f"{source}\n{sorted(bound.items())}".encode()).hexdigest()
+
+    @functools.cached_property
+    def bytes_per_cell(self) -> float:
+        """Bytes of intermediate tensors that one row at one draw takes."""
+        few = {name: column[:4] for name, column in self.data.items()}
+        return self._rows_engine.bytes_per_cell(torch.zeros(4, self.dim, dtype=torch.float64), few)
+
+    def with_data(self, data: Any) -> Task:
+        """The same model, plate and kinds on other rows (checked anew)."""
+        return Task(self.model, data, self.plate, self.kinds)
+
+    def log_prior(self, draws: Tensor) -> Tensor:
+        """Log prior density of unconstrained draws, Jacobian included, nats: ``(S, P)`` -> ``(S,)``."""
+        return self.log_prior_by_site(draws).sum(1)
+
+    def log_prior_by_site(self, draws: Tensor) -> Tensor:
+        """As ``log_prior``, one column a latent site, the last for ``pyro.factor``: ``(S, sites + 1)``."""
+        row = {name: column[:1].to(draws.device) for name, column in self.data.items()}
+        return self._prior_engine(draws, row)
+
+    def log_likelihood(self, rows: Columns, draws: Tensor) -> Tensor:
+        """Log-likelihood of every row at every draw, nats; differentiable in draws and in floating columns.
+
+        Args:
+            rows: Column -> ``(M, ...)``.
+            draws: Unconstrained draws, shape ``(S, P)``.
+
+        Returns:
+            Shape ``(S, M)``.
+        """
+        return self._rows_engine(draws, rows)
+
+    def constrain(self, draws: Tensor) -> dict[str, Tensor]:
+        """Latent and global deterministic sites in the model's own units: name -> ``(S, *shape)``."""
+        row = {name: column[:1].to(draws.device) for name, column in self.data.items()}
+        names = [*self.sites, *self.structure.deterministic]
+        result = {}
+        for name in names:
+            single = functools.partial(self._value, name)
+            result[name] = Engine(single, "loop" if self.backend == "loop" else "vmap")(draws, row)
+        return result
+
+    def upper_bounds(self, rows: Columns) -> Columns:
+        """Upper bound of every bounded column (Binomial's trials) at given rows: column -> shape of the column."""
+        names = [name for name, kind in self.column_kinds.items() if kind.bounded]
+        if not names:
+            return {}
+        found, _ = checks.run(self.model, {name: column.cpu() for name, column in rows.items()}, self.plate, self.name)
+        supports = {o.column: o.support for o in found.observed if o.column}
+        return {name: torch.as_tensor(supports[name].upper_bound).double().expand(rows[name].shape) for name in names}
+
+    def simulate(self, rows: Columns, values: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
+        """Posterior predictive draws of the observed sites whose columns are left out.
+
+        Args:
+            rows: Columns of the new rows, ``(M, ...)`` each.
+            values: Constrained latents, name -> ``(S, *shape)``.
+            seed: Seed.
+
+        Returns:
+            Observed site -> ``(S, M, ...)``.
+        """
+        with torch.random.fork_rng(devices=[]), pyro_model.running(), torch.no_grad():
+            torch.manual_seed(seed)
+            count = len(next(iter(values.values())))
+            drawn = [
+                pyro_model.simulate(self.model, self.structure, {k: v[i] for k, v in values.items()}, rows)
+                for i in range(count)
+            ]
+        return {name: torch.stack([one[name] for one in drawn]) for name in drawn[0]}
+
+    def prior_draws(self, count: int, seed: int) -> Tensor:
+        """Unconstrained draws from the prior, shape ``(count, P)``."""
+        row = {name: column[:1] for name, column in self.data.items()}
+        return torch.stack([pyro_model.prior_draw(self.model, row, self.structure, seed + i) for i in range(count)])
+
+    def _value(self, name: str, flat: Tensor, rows: Columns) -> Tensor:
+        return pyro_model.values(self.model, self.structure, self.plate, flat, rows)[name]
+
+    def _evaluate(self, flat: Tensor, rows: Columns) -> tuple[Tensor, Tensor]:
+        return pyro_model.evaluate(self.model, self.structure, self.plate, flat, rows)
+
+    @functools.cached_property
+    def _prior_engine(self) -> Engine:
+        return Engine(lambda flat, rows: self._evaluate(flat, rows)[0], self.backend)
+
+    @functools.cached_property
+    def _rows_engine(self) -> Engine:
+        return Engine(lambda flat, rows: self._evaluate(flat, rows)[1], self.backend)
+
+
+def _unwrapped(model: Callable[..., Any]) -> Callable[..., Any]:
+    while isinstance(model, functools.partial):
+        model = model.func
+    return model

@@ -1,0 +1,1 @@
+"""Inference tasks: one a module, each with ``model``, ``task`` and, where a closed form exists, ``exact``."""
