@@ -168,7 +168,9 @@ def estimate(log_ratio: Tensor, draws: Draws, scale: float) -> dict[str, float]:
     ok = torch.isfinite(log_ratio)
     ratio = torch.where(ok, log_ratio, torch.nan_to_num(log_ratio[ok]).amin() - 1e3 if bool(ok.any()) else -1e3)
     if float(ratio.max() - ratio.min()) <= ROUNDING * scale:
-        ratio = torch.full_like(ratio, float(ratio.mean()))
+        ratio = torch.zeros_like(ratio)
+    # Constants cancel everywhere; taken out first they cost no digits.
+    ratio = ratio - ratio.mean()
     base = torch.zeros_like(ratio) if draws.log_weight is None else draws.log_weight.flatten()
     base = base - base.logsumexp(0)
     weight = base.exp() * len(base)
@@ -183,7 +185,8 @@ def estimate(log_ratio: Tensor, draws: Draws, scale: float) -> dict[str, float]:
         "kl_forward": tilt * (ratio - evidence - 1 - forward) + 1,
         "half_variance": 0.5 * (ratio - mean) ** 2 - half,
     }
-    shape, shape_error = khat(base + ratio)
+    # Weights that all lie within a percent of each other have no tail that could matter, whatever its fitted shape.
+    shape, shape_error = khat(base + ratio) if float(ratio.max() - ratio.min()) > 0.01 else (-math.inf, 0.0)
     errors = {name: _standard_error(weight * value, chains) for name, value in influence.items()}
     if not shape < KHAT_LIMIT:
         errors["kl_forward"] = math.inf
@@ -231,7 +234,7 @@ def correct(names: list[str], constrained: Tensor, log_weight: Tensor, log_ratio
     return pd.DataFrame(table, index=names)
 
 
-def uncovered_mode(joint: Density, thinned: Density, draws: Tensor, index: Tensor, seed: int, starts: int = 4) -> bool:
+def uncovered_mode(joint: Density, thinned: Density, draws: Tensor, index: Tensor, seed: int, starts: int = 6) -> bool:
     """Whether a few optimisations of the full posterior find a mode that the distilled draws do not cover.
 
     Args:
@@ -243,8 +246,8 @@ def uncovered_mode(joint: Density, thinned: Density, draws: Tensor, index: Tenso
         starts: Number of searches.
     """
     centre = draws.mean(0)
-    points = scattered(thinned, starts, seed)
-    home_start = points[0].clone() if joint.dim != len(index) else centre.new_zeros(joint.dim)
+    points = _wide(thinned, starts, seed)
+    home_start = points[0].clone()
     home_start[index] = centre
     home = newton(joint, climb(joint, home_start, 100))
     near = joint.dim + 6 * math.sqrt(2 * joint.dim)
@@ -260,6 +263,22 @@ def uncovered_mode(joint: Density, thinned: Density, draws: Tensor, index: Tenso
             if covered < 0.01:
                 return True
     return False
+
+
+def _wide(density: Density, count: int, seed: int) -> Tensor:
+    """Scattered starting points with a finite log joint: prior draws and uniform ones in turn, ``(count, P)``."""
+    generator = torch.Generator().manual_seed(seed)
+    found = [scattered(density, 1, seed)[0]]
+    for attempt in range(4 * count):
+        point = 4 * torch.rand(density.dim, generator=generator, dtype=torch.float64).to(density.device) - 2
+        if attempt % 2:
+            for part in density.parts:
+                point[part.index] = part.task.prior_draws(1, seed + attempt)[0].to(density.device)
+        if bool(torch.isfinite(density.log_joint(point[None]))):
+            found.append(point)
+        if len(found) > count:
+            break
+    return torch.stack(found[-count:])
 
 
 def _distance(gaussian: Gaussian, points: Tensor) -> float:

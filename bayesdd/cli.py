@@ -85,8 +85,6 @@ def sample(arguments: argparse.Namespace) -> int:
 
     task = _task(arguments)
     distilled = bayesdd.Distilled.from_netcdf(arguments.distilled) if arguments.distilled else None
-    if distilled is not None:
-        distilled.check(task)
     method = getattr(importlib.import_module("bayesdd.inference"), arguments.method) if arguments.method else None
     draws, chains = arguments.draws, arguments.chains
     idata = bayesdd.sample(
@@ -107,7 +105,6 @@ def certify(arguments: argparse.Namespace) -> int:
 
     task = _task(arguments)
     distilled = bayesdd.Distilled.from_netcdf(arguments.distilled)
-    distilled.check(task)
     certificate = bayesdd.certify(
         task, distilled, seed=arguments.seed, tolerance=arguments.tolerance, device=arguments.device
     )

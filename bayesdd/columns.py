@@ -199,7 +199,7 @@ def _array(value: Any, what: str) -> np.ndarray[Any, Any]:
     if kind == "f" or array.size == 0:
         return array.astype(np.float64, order="C")
     if kind not in "biu":
-        example = next((item for item in array.flat if not isinstance(item, int | float)), None)
+        example = next((item for item in array.ravel().tolist() if not isinstance(item, int | float)), None)
         raise TypeError(
             f"{what} holds values that are not real numbers, such as {example!r} ({array.dtype}); "
             f"encode them as numbers, categories by pandas.factorize"

@@ -40,12 +40,14 @@ class Coordinates:
         if not move:
             return
         thin = {name: column[:: max(1, len(column) // ROWS_FOR_COVARIANCE)] for name, column in real.items()}
+        self._element_masks: Columns = {}
         for name, kind in kinds.items():
             if kind.to_free is None:
                 continue
             mask = _varying(real[name], self.start[name], kind)
             if bool(mask.any()):
                 self.free_masks[name] = mask & ~torch.isnan(self.start[name])
+                self._element_masks[name] = mask.reshape(self.size, -1).any(0)
                 (self.whitened if kind.whiten else self.loose).append(name)
         if self.whitened:
             self._fit_whitening(thin)
@@ -63,10 +65,6 @@ class Coordinates:
         def matrix(columns: Columns) -> Columns:
             return {name: columns[name].reshape(len(columns[name]), -1) for name in self.whitened}
 
-        self._element_masks = {
-            name: _varying(real[name], self.start[name], self.kinds[name]).reshape(self.size, -1).any(0)
-            for name in self.whitened
-        }
         free = self._columns_of_free(matrix(real))
         present = ~torch.isnan(free)
         count = present.sum(0).clamp_min(1)
@@ -74,16 +72,20 @@ class Coordinates:
         centred = torch.where(present, free - self.mean, 0.0)
         pairs = present.double().T @ present.double()
         covariance = centred.T @ centred / pairs.clamp_min(1)
-        spread = covariance.diagonal().clamp_min(1e-300)
+        spread = covariance.diagonal()
+        spread = torch.where(spread > 0, spread, 1.0)  # an element may vary in the rows thinned out only
         if len(spread) > LARGEST_JOINT_WHITENING:
-            self.factor = spread.sqrt().diag()
+            self.factor, self.inverse = spread.sqrt().diag(), spread.rsqrt().diag()
             return
         correlation = covariance / (spread[:, None] * spread).sqrt()
         shrink = len(spread) / (len(spread) + float(count.min()))
         correlation = (1 - shrink) * correlation + shrink * torch.eye(len(spread), dtype=free.dtype, device=free.device)
         # Available-case correlations may be indefinite; exact collinearity is kept a little open so that rows can move.
         values, vectors = torch.linalg.eigh(correlation)
-        self.factor = spread.sqrt()[:, None] * (vectors * values.clamp_min(1e-8).sqrt())
+        root = values.clamp_min(1e-8).sqrt()
+        self.factor = spread.sqrt()[:, None] * (vectors * root)
+        # Not torch.linalg.solve: its LU fails on several threads from about 350 columns on.
+        self.inverse = (vectors / root).T / spread.sqrt()
 
     @property
     def dim(self) -> int:
@@ -97,7 +99,7 @@ class Coordinates:
             flat = {name: self.start[name].reshape(self.size, -1) for name in self.whitened}
             centred = self._columns_of_free(flat) - self.mean
             centred = torch.where(torch.isnan(centred), 0.0, centred)
-            parts.append(torch.linalg.solve(self.factor, centred.T).T.flatten())
+            parts.append((centred @ self.inverse.T).flatten())
         for name in self.loose:
             to_free = self.kinds[name].to_free
             if to_free is not None:

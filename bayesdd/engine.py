@@ -3,25 +3,26 @@
 Three backends, tried in this order and chosen once per task:
 
 * ``graph``: ``torch.func.vmap``, recorded by ``make_fx`` per shape. Pyro's handlers then run only while recording
-  (500 chains with gradient: 35 ms before, 1 ms after). Recording raises on ``.item()``, data-dependent shapes and the like.
+  (500 chains with gradient: 35 ms before, 1 ms after). Recording raises on ``.item()``, data-dependent shapes and such.
 * ``vmap``: the same without recording.
 * ``loop``: one run a draw, for models that vmap refuses (OrderedLogistic, Multinomial).
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import vmap
+from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from bayesdd.pyro_model import Columns, running
 
 Single = Callable[[Tensor, Columns], Tensor]
-Batched = Callable[[Tensor, Columns], Tensor]
 GRAPHS_KEPT = 64
 UNKNOWN_BYTES = 512.0
 
@@ -31,43 +32,70 @@ class Engine:
 
     def __init__(self, single: Single, backend: str) -> None:
         self.single, self.backend = single, backend
-        self._graphs: dict[Any, Batched] = {}
+        self._graphs: dict[Any, GraphModule] = {}
 
     def __call__(self, draws: Tensor, columns: Columns) -> Tensor:
         """Stacks ``single`` over draws: shape ``(S, ...)``; differentiable in draws and in floating columns."""
         # Inside torch.func transforms make_fx would record the wrapped tensors as constants: derivatives silently zero.
-        if self.backend == "graph" and torch._C._functorch.peek_interpreter_stack() is None:
-            return self._graph(draws, columns)(draws, columns)
-        with running():
+        plain = torch._C._functorch.peek_interpreter_stack() is None
+        # Recorded graphs too run here: torch.ones() stays in them without its dtype, and would come out in float32.
+        with running(draws.device):
+            if self.backend == "graph" and plain:
+                result: Tensor = self._graph(draws, columns)(draws, columns)
+                return result
             if self.backend != "loop":
                 return vmap(self.single, in_dims=(0, None))(draws, columns)
             return torch.stack([self.single(draw, columns) for draw in draws])
 
-    def _graph(self, draws: Tensor, columns: Columns) -> Batched:
+    def _graph(self, draws: Tensor, columns: Columns) -> GraphModule:
         key = (draws.shape, draws.device, *((name, c.shape, c.dtype) for name, c in columns.items()))
         if key not in self._graphs:
             if len(self._graphs) >= GRAPHS_KEPT:
                 self._graphs.pop(next(iter(self._graphs)))
-            with running():
-                plain = {name: column.detach() for name, column in columns.items()}
-                recorded = make_fx(vmap(self.single, in_dims=(0, None)))(draws.detach(), plain)
-            recorded.graph.eliminate_dead_code()
-            recorded.recompile()
-            self._graphs[key] = recorded
+            self._graphs[key] = self._recorded(draws.detach(), {name: c.detach() for name, c in columns.items()})
         return self._graphs[key]
+
+    def _recorded(self, draws: Tensor, columns: Columns) -> GraphModule:
+        batched = vmap(self.single, in_dims=(0, None))
+        if draws.device.type == "cpu":
+            with running():
+                recorded: GraphModule = make_fx(batched)(draws, columns)
+        else:
+            # Recorded on the CPU and then moved: a model's own constants live there, whatever the draws' device.
+            like = {name: torch.zeros_like(column, device="cpu") for name, column in columns.items()}
+            with running():
+                recorded = make_fx(batched)(torch.zeros_like(draws, device="cpu"), like)
+            _move(recorded, draws.device)
+        recorded.graph.eliminate_dead_code()
+        recorded.recompile()
+        return recorded
 
     def bytes_per_cell(self, draws: Tensor, columns: Columns) -> float:
         """Bytes of all intermediate tensors, divided by draws x rows; a guess where the graph cannot be recorded."""
         if self.backend != "graph":
             return UNKNOWN_BYTES
-        graph: Any = self._graph(draws, columns)
-        sizes = [node.meta["val"] for node in graph.graph.nodes if isinstance(node.meta.get("val"), Tensor)]
+        nodes = self._graph(draws, columns).graph.nodes
+        sizes = [node.meta["val"] for node in nodes if isinstance(node.meta.get("val"), Tensor)]
         rows = len(next(iter(columns.values())))
-        return max(8.0, sum(value.numel() * value.element_size() for value in sizes) / (len(draws) * rows))
+        total = sum(int(value.numel()) * int(value.element_size()) for value in sizes)
+        return max(8.0, total / (len(draws) * rows))
+
+
+def _move(recorded: GraphModule, device: torch.device) -> None:
+    """Moves a recorded graph: the model's constants, and every tensor that it makes."""
+    recorded.to(device)
+    for name, value in list(vars(recorded).items()):
+        if isinstance(value, Tensor):
+            setattr(recorded, name, value.to(device))
+    for node in recorded.graph.nodes:
+        node.kwargs = {key: device if isinstance(v, torch.device) else v for key, v in node.kwargs.items()}
 
 
 def choose_backend(single: Single, draws: Tensor, columns: Columns) -> tuple[str, str]:
-    """The fastest backend that agrees with running the model draw by draw, in value and gradient.
+    """The fastest backend that agrees with running the model draw by draw, in value and derivatives.
+
+    Agreement is asked for at the given rows and, by the same recorded graph, at the rows in reverse order: a value
+    that was recorded as a constant shows there.
 
     Args:
         single: The function of one draw.
@@ -77,24 +105,61 @@ def choose_backend(single: Single, draws: Tensor, columns: Columns) -> tuple[str
     Returns:
         The backend and, if it is not ``graph``, the reason why the faster ones were not taken.
     """
-    reference = _value_and_gradient(Engine(single, "loop"), draws, columns)
+    points = [(draws, columns), (draws.flip(0), {name: column.flip(0) for name, column in columns.items()})]
+    loop = Engine(single, "loop")
+    reference = [derivatives(loop, *point) for point in points]
     reason = ""
     for backend in ("graph", "vmap"):
+        engine = Engine(single, backend)
         try:
-            got = _value_and_gradient(Engine(single, backend), draws, columns)
-        except Exception as error:  # noqa: BLE001 - any refusal of vmap or make_fx, of whatever type, means: next backend
+            found = [derivatives(engine, *point) for point in points]
+        except Exception as error:  # any refusal of vmap or make_fx, of whatever type, means: the next backend
             reason = str(error).strip().split("\n")[0]
             continue
-        if all(torch.allclose(a, b, rtol=1e-8, atol=1e-8, equal_nan=True) for a, b in zip(got, reference, strict=True)):
+        if all(_agree(a, b) for a, b in zip(found, reference, strict=True)):
             return backend, reason
         reason = f"{backend} disagrees with running the model draw by draw"
     return "loop", reason
 
 
-def _value_and_gradient(engine: Engine, draws: Tensor, columns: Columns) -> tuple[Tensor, Tensor]:
+def derivatives(engine: Engine, draws: Tensor, columns: Columns) -> dict[str, Tensor | None]:
+    """Value, gradient of its sum in the draws, one Hessian product, and gradients in every floating column.
+
+    In the columns it is the gradient of a contrast between draws: terms without theta cancel in the log-ratio, and
+    Pyro's Binomial leaves out the derivative of such a one.
+
+    Returns:
+        ``""``: the value; ``"draws"``, ``"curvature"`` and the columns' names: gradients, None where there is no path.
+    """
     draws = draws.detach().clone().requires_grad_(True)
-    value = engine(draws, columns)
+    floating = {name: c.detach().clone().requires_grad_(True) for name, c in columns.items() if c.is_floating_point()}
+    with warnings.catch_warnings():
+        # A model may well look at a column's number, int(x.max()); torch says so once a process, to nobody's use.
+        warnings.filterwarnings("ignore", "Converting a tensor with requires_grad=True")
+        value = engine(draws, {**columns, **floating})
+    found: dict[str, Tensor | None] = {"": value.detach(), "draws": None, "curvature": None}
     if not value.requires_grad:
-        return value, torch.zeros_like(draws)
-    (gradient,) = torch.autograd.grad(value.sum(), draws, allow_unused=True)
-    return value.detach(), torch.zeros_like(draws) if gradient is None else gradient
+        return {**found, **dict.fromkeys(floating)}
+    slopes = torch.autograd.grad(value.sum(), draws, allow_unused=True, create_graph=True)
+    found["draws"] = slopes[0]
+    contrast = torch.linspace(-1.0, 1.0, len(draws), dtype=draws.dtype, device=draws.device)
+    contrast = contrast @ value.reshape(len(draws), -1)
+    if floating:
+        along = torch.autograd.grad(contrast.sum(), list(floating.values()), allow_unused=True, retain_graph=True)
+        found.update(zip(floating, along, strict=True))
+    if slopes[0] is not None and slopes[0].requires_grad:
+        direction = torch.cos(torch.arange(draws.numel(), dtype=draws.dtype, device=draws.device)).reshape(draws.shape)
+        (found["curvature"],) = torch.autograd.grad((slopes[0] * direction).sum(), draws, allow_unused=True)
+    return {name: None if slope is None else slope.detach() for name, slope in found.items()}
+
+
+def _agree(a: dict[str, Tensor | None], b: dict[str, Tensor | None]) -> bool:
+    for name, ours in a.items():
+        theirs = b[name]
+        if ours is None or theirs is None:
+            present = theirs if ours is None else ours
+            if present is not None and bool((present != 0).any()):
+                return False
+        elif not torch.allclose(ours, theirs, rtol=1e-8, atol=1e-8, equal_nan=True):
+            return False
+    return True

@@ -4,8 +4,8 @@ A kind maps a column's own units to free coordinates in which distillation optim
 that observes a column (its support), from the dtype (unobserved integers are ``fixed``), else ``real``; a user
 overrides them with ``Task(..., kinds={"x": bayesdd.kinds.positive})``.
 
-Bernoulli, Binomial, Poisson and negative binomial observations are relaxed: 0.3 stands for 0.3 of a success, which these
-log-likelihoods carry on linearly. Categorical observations keep their classes unless ``soft(K)`` asks for
+Bernoulli, Binomial, Poisson and negative binomial observations are relaxed: 0.3 stands for 0.3 of a success, on which
+these log-likelihoods carry on linearly. Categorical observations keep their classes unless ``soft(K)`` asks for
 class probabilities: one row then counts as K weighted rows that differ in the class only.
 """
 
@@ -97,26 +97,47 @@ def infer(columns: Columns, observed: tuple[Observation, ...], given: Mapping[st
             raise ValueError(f"kinds names column {name!r}, but the data have {sorted(columns)}.")
         if not isinstance(kind, Kind):
             raise ValueError(f"kinds[{name!r}] must be one of bayesdd.kinds, got {kind!r}.")
-        if kind.classes and (columns[name].is_floating_point() or columns[name].dim() != 1):
+        column = columns[name]
+        if kind.classes and (column.is_floating_point() or column.dim() != 1):
             raise ValueError(
-                f"kinds.soft is for a column (rows,) of integer classes, but column {name!r} is {tuple(columns[name].shape)}."
+                f"kinds.soft is for a column (rows,) of integer classes, but column {name!r} is {tuple(column.shape)} "
+                f"of {column.dtype}."
             )
-    by_column = {observation.column: observation for observation in observed if observation.column}
+        if kind.classes and int(column.max()) >= kind.classes:
+            raise ValueError(
+                f"kinds[{name!r}] is soft({kind.classes}), but the column has labels up to {int(column.max())}: give "
+                "as many classes as the observing site has."
+            )
+        if not kind.classes and kind.to_free is not None and not column.is_floating_point():
+            raise ValueError(
+                f"kinds[{name!r}] is {kind.name}, but the column holds integers, which cannot move: give it as floats."
+            )
+    sites: dict[str, list[Observation]] = {}
+    for observation in observed:
+        sites.setdefault(observation.column or "", []).append(observation)
     return {
-        name: given[name] if name in given else _inferred(column, by_column.get(name))
+        name: given[name] if name in given else _inferred(column, sites.get(name, []))
         for name, column in columns.items()
     }
 
 
-_RELAXED = {"Bernoulli": binary, "Poisson": count, "NegativeBinomial": count, "Binomial": trials}
+def settled(kinds: dict[str, Kind], rigid: frozenset[str], given: Mapping[str, Kind]) -> dict[str, Kind]:
+    """Kinds once the model has run: a column without a gradient (a group index held as floats) cannot move."""
+    return {name: fixed if name in rigid and name not in given else kind for name, kind in kinds.items()}
 
 
-def _inferred(column: Tensor, observation: Observation | None) -> Kind:
-    if observation is None:
+RELAXED = {"Bernoulli": binary, "Poisson": count, "NegativeBinomial": count, "Binomial": trials}
+
+
+def _inferred(column: Tensor, sites: list[Observation]) -> Kind:
+    if not sites:
         return real if column.is_floating_point() else fixed
-    if observation.distribution in _RELAXED:
-        return _RELAXED[observation.distribution]
-    return _by_support(observation.support)
+    wanted = [RELAXED.get(site.distribution) or _by_support(site.support) for site in sites]
+    # Elements of one column observed by sites of several kinds: no kind serves them all.
+    return wanted[0] if all(kind == wanted[0] for kind in wanted) else fixed
+
+
+_HALF_LINES = type(constraints.positive), type(constraints.nonnegative)
 
 
 def _by_support(support: Any) -> Kind:
@@ -126,15 +147,21 @@ def _by_support(support: Any) -> Kind:
         return fixed
     if support is constraints.real or support is constraints.real_vector:
         return real
-    if isinstance(support, type(constraints.positive)):
-        if not isinstance(support.lower_bound, Tensor) and support.lower_bound == 0:
-            return positive
+    if isinstance(support, _HALF_LINES) and _number(support.lower_bound) == 0:
+        return positive
     if isinstance(support, type(constraints.unit_interval)):
-        low, high = support.lower_bound, support.upper_bound
-        if not isinstance(low, Tensor) and not isinstance(high, Tensor):
-            return interval(float(low), float(high))
+        low, high = _number(support.lower_bound), _number(support.upper_bound)
+        if low is not None and high is not None:
+            return interval(low, high)
     # Any other continuous support (a simplex, a Cholesky factor): the transform that Pyro itself would use.
     transform = biject_to(support)
     if transform.domain is constraints.real and not support.event_dim:
         return Kind("supported", transform.inv, transform, whiten=False)
     return fixed
+
+
+def _number(bound: Any) -> float | None:
+    """A bound that is the same for every row and draw, else None."""
+    if isinstance(bound, Tensor):
+        return float(bound) if bound.dim() == 0 else None
+    return float(bound)

@@ -123,7 +123,7 @@ def _row_rank(target: Target, mean: Tensor) -> int:
 def _information(second: SecondOrder) -> Tensor:
     """(lambda - 1 - log lambda) / 2 of the prior-whitened posterior precision, ascending, nats."""
     precision = torch.cholesky_inverse(second.gaussian.factor)
-    values, vectors = torch.linalg.eigh(second.prior_precision)
+    values, vectors = torch.linalg.eigh(-second.prior_hessian)
     # A prior may be flat or convex somewhere; a millionth of the posterior's precision stands in there.
     floor = 1e-6 * float(precision.diagonal().max())
     root = vectors / values.clamp_min(floor).sqrt()

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
-from bayesdd import posterior, pyro_model
+from bayesdd import posterior
 from bayesdd.columns import read
 from bayesdd.density import Density
 from bayesdd.devices import resolve
 from bayesdd.distilled import Distilled
+from bayesdd.files import one_line
 from bayesdd.inference import Draws, hmc
 from bayesdd.problem import density_of
+from bayesdd.pyro_model import Columns
 from bayesdd.task import Task
+from bayesdd.weighting import weighted_model
 
 LOG_LIKELIHOOD_CELLS = 2_000_000  # draws x rows kept in the log_likelihood group: 16 MB
 
@@ -51,6 +54,10 @@ def sample(
     """
     if draws < 1 or chains < 1:
         raise ValueError(f"sample needs at least one draw and one chain, got draws={draws}, chains={chains}.")
+    if taken := sorted({"chain", "draw"} & (task.sites.keys() | set(task.structure.deterministic))):
+        raise ValueError(
+            f"sample: site {taken[0]!r} of {task.name} has the name of an ArviZ dimension: rename the site."
+        )
     where = resolve(device)
     if distilled is not None:
         distilled.check(task)
@@ -72,10 +79,10 @@ def sample(
     seen = {name: column for name, column in rows.items() if name in observed}
     constant = {name: column for name, column in rows.items() if name not in observed}
     if weight is not None:
-        constant["weight"] = weight
+        constant["distilled_weight" if "weight" in rows else "weight"] = weight
     for group, columns in (("observed_data", seen), ("constant_data", constant)):
         if columns:
-            groups[group] = posterior.dataset(columns, lead=("row",))
+            groups[group] = posterior.dataset(columns, lead=(_row(columns),))
     if distilled is None:
         groups["log_likelihood"] = _log_likelihood(task, found)
     return posterior.to_arviz(groups)
@@ -110,7 +117,8 @@ def _log_likelihood(task: Task, found: Draws) -> Any:
     with torch.no_grad():
         rows = {name: column.to(values.device) for name, column in task.data.items()}
         by_row = torch.cat([task.log_likelihood(rows, some) for some in values.split(max(1, 2**19 // task.size))])
-    name = task.structure.observed[0].name
+    names = [observation.name for observation in task.structure.observed]
+    name = names[0] if len(names) == 1 else "joint"  # rows, not sites, are what is left out in cross-validation
     data = posterior.dataset({name: by_row.reshape(chains, len(every), -1)}, dims={name: ["row"]})
     return data.assign_coords(draw=every.numpy())
 
@@ -131,31 +139,44 @@ def predict(task: Task, idata: Any, rows: Any, *, seed: int = 0) -> Any:
         ValueError: A needed column is missing or none is left to predict.
     """
     observed = {o.column for o in task.structure.observed if o.column}
-    columns = {name: column for name, column in read(rows).items() if name not in observed}
     wanted = [name for name in task.data if name not in observed]
+    # A model without covariates takes no rows at all: it draws as many as it does by itself.
+    given = {} if not wanted and isinstance(rows, Mapping) and not rows else read(rows)
+    columns = {name: column for name, column in given.items() if name not in observed}
     if sorted(columns) != sorted(wanted):
         raise ValueError(f"predict needs the columns {wanted} of the new rows, got {sorted(columns)}.")
     for name, column in columns.items():
         if column.shape[1:] != task.data[name].shape[1:]:
             raise ValueError(
-                f"predict: column {name!r} has shape {tuple(column.shape[1:])} a row, but {tuple(task.data[name].shape[1:])} in the task."
+                f"predict: column {name!r} has shape {tuple(column.shape[1:])} a row, but "
+                f"{tuple(task.data[name].shape[1:])} in the task."
             )
         columns[name] = column.to(task.data[name].dtype)
+        if not bool((columns[name] == column).logical_or(column.isnan()).all()):
+            raise ValueError(f"predict: column {name!r} holds whole numbers in the task, got others: round them.")
     values = posterior.draws_from(idata, task.sites)
     try:
         drawn = task.simulate(columns, values, seed)
     except (TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(
-            f"{task.name} cannot run without its observed columns {sorted(observed)}: give them the default None ({error})."
+            f"{task.name} cannot run without its observed columns {sorted(observed)}: give them the default None "
+            f"({one_line(error)})."
         ) from error
     chains = idata.posterior.sizes["chain"]
     predicted = {name: value.reshape(chains, -1, *value.shape[1:]) for name, value in drawn.items()}
     dims = {name: ["row", *(f"{name}_dim_{i}" for i in range(value.dim() - 3))] for name, value in predicted.items()}
-    groups = {
-        "posterior_predictive": posterior.dataset(predicted, dims=dims),
-        "constant_data": posterior.dataset(columns, lead=("row",)),
-    }
+    groups = {"posterior_predictive": posterior.dataset(predicted, dims=dims)}
+    if columns:
+        groups["constant_data"] = posterior.dataset(columns, lead=(_row(columns),))
     return posterior.to_arviz(groups)
+
+
+def _row(columns: Columns) -> str:
+    """Name of the rows' dimension; a column may have taken it."""
+    name = "row"
+    while name in columns:
+        name += "_"
+    return name
 
 
 def weighted(task: Task, distilled: Distilled) -> Callable[[], Any]:
@@ -170,4 +191,4 @@ def weighted(task: Task, distilled: Distilled) -> Callable[[], Any]:
     """
     distilled.check(task)
     rows, weight = distilled.hard()
-    return pyro_model.weighted_model(task.model, rows, weight, task.plate)
+    return weighted_model(task.model, rows, weight, task.plate)

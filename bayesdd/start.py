@@ -22,7 +22,8 @@ def strata(columns: Columns, kinds: dict[str, Kind]) -> Tensor:
             keys.append(flat.nan_to_num(0.0).long() if column.is_floating_point() else flat)
         if column.is_floating_point() and bool(torch.isnan(column).any()):
             keys.append(torch.isnan(flat).long())
-    return torch.unique(torch.cat(keys, 1), dim=0, return_inverse=True)[1]
+    found: Tensor = torch.unique(torch.cat(keys, 1), dim=0, return_inverse=True)[1]
+    return found
 
 
 def choose(columns: Columns, kinds: dict[str, Kind], size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -102,6 +102,7 @@ def test_certificate_survives_the_file(tmp_path):
         "khat": float("inf"), "ess": 900.0, "sweeps": 12.0,
     }  # fmt: skip
     fields |= {f"{name}_se": 0.1 for name in fields} | {"tolerance": float("inf")}
+    fields |= {"gradients": 40.0, "draws": 2000}
     certificate = certify.Certificate(**fields, better_mode=False, corrected=None)
     distilled = plain(certificate=certificate)
     distilled.to_netcdf(tmp_path / "d.nc")

@@ -22,6 +22,9 @@ from bayesdd.inference.laplace import Gaussian, fit, scattered
 
 TARGET_ACCEPT = 0.8
 MAX_STEPS = 64
+# Every third warm-up transition takes steps eight times smaller: a chain that starts on a steep slope rejects every full
+# step, and the mean acceptance over many chains does not show it (Gamma(0.6, 2.6) on the log scale: mean 0.34, true 0.23).
+SHRINK = 1 / 8
 DIVERGENCE = 1000.0  # energy error, nats
 
 
@@ -58,8 +61,10 @@ def hmc(
     boundaries = _windows(warmup, has_fit=gaussian is not None)
     seen: list[Tensor] = []
     for iteration in range(warmup):
-        state.step()
-        state.adapt_step_size()
+        short = iteration % 3 == 2
+        state.step(shrink=SHRINK if short else 1.0)
+        if not short:
+            state.adapt_step_size()
         seen.append(state.position)
         if iteration in boundaries:
             state.whiten(torch.cat(seen))
@@ -119,18 +124,19 @@ class _State:
         make = torch.rand if uniform else torch.randn
         return make(*shape, generator=self.generator, dtype=torch.float64).to(self.density.device)
 
-    def step(self) -> dict[str, Tensor]:
-        """One HMC transition of every chain."""
+    def step(self, shrink: float = 1.0) -> dict[str, Tensor]:
+        """One HMC transition of every chain; ``shrink`` shortens its steps, and so the trajectory."""
         chains, dim = self.position.shape
         length = math.pi * (0.3 + 0.4 * float(torch.rand((), generator=self.generator)))
         steps = min(MAX_STEPS, max(1, round(length / self.step_size)))
+        size = shrink * self.step_size
         momentum = self._noise(chains, dim)
         energy = 0.5 * (momentum**2).sum(1) - self.log_joint
         position, gradient, log_joint = self.position, self.gradient, self.log_joint
-        half = 0.5 * self.step_size
+        half = 0.5 * size
         for _ in range(steps):
             momentum = momentum + half * gradient @ self.factor
-            position = position + self.step_size * momentum @ self.factor.T
+            position = position + size * momentum @ self.factor.T
             log_joint, gradient = self.density.log_joint_gradient(position)
             momentum = momentum + half * gradient @ self.factor
         error = 0.5 * (momentum**2).sum(1) - log_joint - energy
@@ -147,7 +153,7 @@ class _State:
             "energy": energy,
             "lp": self.log_joint,
             "n_steps": torch.full_like(taken, steps, dtype=torch.int64),
-            "step_size": torch.full_like(accept, self.step_size),
+            "step_size": torch.full_like(accept, size),
         }
 
     def adapt_step_size(self) -> None:

@@ -18,7 +18,7 @@ from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from bayesdd.checks import finite_starts
+from bayesdd.finite import finite_starts
 from bayesdd.density import Density
 from bayesdd.inference.draws import Draws
 

@@ -58,7 +58,8 @@ class _LogJoint(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, theta: Tensor, density: Density) -> Tensor:  # noqa: D102
-        value, gradient = density.log_joint_gradient(theta.detach()[None])
+        with torch.enable_grad():
+            value, gradient = density.log_joint_gradient(theta.detach()[None])
         ctx.save_for_backward(gradient[0])
         return value[0]
 

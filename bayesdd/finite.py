@@ -1,0 +1,92 @@
+"""Unconstrained points at which a task's log density is finite: where searches, chains and checks can start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from bayesdd import pyro_model
+from bayesdd.engine import Engine
+from bayesdd.pyro_model import Columns
+from bayesdd.refusals import explained
+
+if TYPE_CHECKING:
+    from bayesdd.task import Task
+
+STARTS = 8
+BLOCK = 8192  # rows looked at together, so that memory stays bounded
+
+
+def finite_starts(task: Task, count: int, seed: int = 0) -> Tensor:
+    """Unconstrained points at which the full log-likelihood is finite, shape ``(count, P)``.
+
+    Raises:
+        ValueError: None of the candidates is finite; names the first row that is not, and its NaN columns.
+    """
+    candidates = _candidates(task, seed)
+    engine = Engine(one_draw(task), "loop")
+    priors = len(task.structure.sites) + 1
+    good: list[Tensor] = []
+    always_bad = torch.ones(task.size, dtype=torch.bool)
+    for candidate in candidates:
+        try:
+            with torch.no_grad():
+                blocks = [engine(candidate[None], rows)[0] for rows in _blocks(task)]
+        except Exception as error:
+            raise explained(error, task.model, task.name) from error
+        by_row = torch.cat([block[priors:] for block in blocks])
+        if bool(torch.isfinite(blocks[0][:priors]).all() & torch.isfinite(by_row).all()):
+            good.append(candidate)
+            if len(good) == count:
+                return torch.stack(good)
+        elif len(by_row) == task.size:
+            always_bad &= ~torch.isfinite(by_row)
+    if good:
+        return torch.stack([good[i % len(good)] for i in range(count)])
+    tried = f"at any of {len(candidates)} starting points"
+    if not bool(always_bad.any()):
+        raise ValueError(
+            f"{task.name}: log prior or log-likelihood is not finite {tried}: check that the prior is proper, and its "
+            "scale."
+        )
+    row = int(always_bad.nonzero()[0])
+    if missing := _missing(task.data, row):
+        raise ValueError(
+            f"{task.name}: the log-likelihood of row {row} is NaN because column {missing!r} is missing there: "
+            "fill it with nan_to_num under a mask, or drop such rows."
+        )
+    raise ValueError(
+        f"{task.name}: the log-likelihood of row {row} is not finite {tried}: check that row, or the model's scale."
+    )
+
+
+def _candidates(task: Task, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    flat = torch.rand(STARTS, task.dim, generator=generator, dtype=torch.float64) * 4 - 2
+    try:
+        prior = task.prior_draws(STARTS, seed)
+    except Exception as error:
+        raise explained(error, task.model, task.name) from error
+    return torch.cat([flat / 4, prior, flat, torch.zeros_like(flat[:1])])
+
+
+def one_draw(task: Task) -> Callable[[Tensor, Columns], Tensor]:
+    """Log prior by site and log-likelihood by row at one draw, side by side."""
+
+    def single(flat: Tensor, rows: Columns) -> Tensor:
+        return torch.cat(pyro_model.evaluate(task.model, task.structure, task.plate, flat, rows))
+
+    return single
+
+
+def _blocks(task: Task) -> list[Columns]:
+    starts = range(0, task.size, BLOCK)
+    return [{name: column[start : start + BLOCK] for name, column in task.data.items()} for start in starts]
+
+
+def _missing(columns: Columns, row: int) -> str | None:
+    floating = (name for name, column in columns.items() if column.is_floating_point())
+    return next((name for name in floating if bool(columns[name][row].isnan().any())), None)

@@ -1,0 +1,107 @@
+"""Every inference method on posteriors with a closed form."""
+
+import inspect
+import math
+
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from bayesdd import inference
+from bayesdd.density import Density
+from bayesdd.inference import hmc, laplace, nuts
+from bayesdd.inference.laplace import fit
+from bayesdd.task import Task
+from models import linear_regression
+
+METHODS = [f for f in vars(inference).values() if inspect.isfunction(f)]
+
+
+def weighted_moments(draws):
+    flat = draws.flat
+    weight = torch.ones(len(flat), dtype=flat.dtype) if draws.log_weight is None else draws.log_weight.flatten()
+    weight = torch.softmax(weight, 0) if draws.log_weight is not None else weight / len(flat)
+    mean = weight @ flat
+    return mean, (flat - mean).T @ ((flat - mean) * weight[:, None])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_linear_regression_with_weights(method):
+    task = linear_regression.task(rows=40, dim=3)
+    weight = torch.linspace(0.5, 3.0, 40, dtype=torch.float64)
+    density = Density([(task, task.data, weight)])
+    draws = method(density, draws=400, chains=4, seed=1)
+    assert draws.values.shape == (4, 400, 3)
+    mean, covariance = (torch.as_tensor(v) for v in linear_regression.exact(**task.data, weight=weight))
+    sd = covariance.diagonal().sqrt()
+    got, spread = weighted_moments(draws)
+    count = 1600 / (4 if method is nuts else 2)
+    assert bool(((got - mean).abs() / sd < 4.5 / math.sqrt(count)).all())
+    assert bool(((spread.diagonal() / covariance.diagonal()).log().abs() < 4.5 * math.sqrt(2 / count)).all())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_seeds(method):
+    task = linear_regression.task(rows=20, dim=2)
+    density = Density([(task, task.data, None)])
+    before = torch.random.get_rng_state(), torch.get_default_dtype()
+    first, second, other = (method(density, draws=20, chains=2, seed=s).values for s in (3, 3, 4))
+    assert torch.equal(first, second) and not torch.equal(first, other)
+    assert torch.equal(before[0], torch.random.get_rng_state()) and before[1] == torch.get_default_dtype()
+
+
+def beta_binomial(y):
+    p = pyro.sample("p", dist.Beta(2.0, 2.0))
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Bernoulli(p), obs=y)
+
+
+@pytest.mark.parametrize("method", [hmc, laplace])
+def test_jacobian_and_skewness(method):
+    """Posterior Beta(3, 9): wrong by far without the Jacobian or without the importance weights."""
+    task = Task(beta_binomial, {"y": torch.tensor([1] + [0] * 7)})
+    draws = method(Density([(task, task.data, None)]), draws=2000, chains=4, seed=0)
+    weight = torch.zeros(8000) if draws.log_weight is None else draws.log_weight.flatten()
+    p = task.constrain(draws.flat)["p"]
+    mean = float(torch.softmax(weight, 0).double() @ p)
+    assert abs(mean - 3 / 12) < 5 * math.sqrt(3 * 9 / (12**2 * 13) / 3000)
+
+
+def centred(y, group):
+    mu = pyro.sample("mu", dist.Normal(0.0, 5.0))
+    tau = pyro.sample("tau", dist.HalfNormal(5.0))
+    theta = pyro.sample("theta", dist.Normal(mu, tau).expand([8]).to_event(1))
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Normal(theta[group], 10.0), obs=y)
+
+
+def test_centred_hierarchy_has_no_laplace_fit_but_hmc_runs():
+    y = torch.tensor([28.0, 8, -3, 7, -1, 1, 18, 12], dtype=torch.float64)
+    task = Task(centred, {"y": y, "group": torch.arange(8)})
+    density = Density([(task, task.data, None)])
+    assert fit(density) is None
+    with pytest.raises(ValueError, match=r"bayesdd\.inference\.hmc"):
+        laplace(density, draws=10, chains=1, seed=0)
+    draws = hmc(density, draws=50, chains=16, seed=0)
+    mu = draws.flat[:, 0]
+    assert bool(torch.isfinite(draws.values).all()) and -2 < float(mu.mean()) < 9
+
+
+def test_hmc_statistics():
+    task = linear_regression.task(rows=30, dim=2)
+    draws = hmc(Density([(task, task.data, None)]), draws=30, chains=5, seed=0)
+    assert {"diverging", "acceptance_rate", "energy", "lp", "n_steps", "step_size"} <= set(draws.stats)
+    assert all(value.shape == (5, 30) for value in draws.stats.values())
+    assert 0.6 < float(draws.stats["acceptance_rate"].mean()) <= 1 and not bool(draws.stats["diverging"].any())
+
+
+def test_laplace_fit_is_exact_for_gaussians():
+    task = linear_regression.task(rows=50, dim=4)
+    gaussian = fit(Density([(task, task.data, None)]))
+    mean, covariance = (torch.as_tensor(v) for v in linear_regression.exact(**task.data))
+    torch.testing.assert_close(gaussian.mean, mean, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(gaussian.factor @ gaussian.factor.T, covariance, rtol=1e-8, atol=1e-14)
+
+
