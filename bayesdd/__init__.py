@@ -36,7 +36,7 @@ _HOMES = {
     "weighted": "sampling",
     "Task": "task",
 }
-__all__ = [*_HOMES, "inference", "kinds", "objectives"]  # noqa: PLE0604
+__all__ = [*_HOMES, "inference", "kinds", "objectives"]
 
 
 def __getattr__(name: str) -> Any:

@@ -14,25 +14,24 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
 
 from bayesdd import checks
+from bayesdd.corrected import corrected
 from bayesdd.density import Density
 from bayesdd.devices import resolve
 from bayesdd.distilled import Distilled
+from bayesdd.estimates import KHAT_LIMIT, estimate
 from bayesdd.inference.draws import Draws
 from bayesdd.inference.hmc import hmc
-from bayesdd.inference.laplace import Gaussian, climb, fit, newton, scattered
-from bayesdd.objectives import forward_kl, half_variance, reverse_kl
+from bayesdd.inference.laplace import fit
+from bayesdd.modes import uncovered_mode
 from bayesdd.pareto import khat
 from bayesdd.problem import density_of
 from bayesdd.target import Target, moment_matched
 from bayesdd.task import Task
 
 CHAINS, DRAWS = 80, 50
-KHAT_LIMIT = 0.7
 LAPLACE_KHAT, LAPLACE_SHARE = 0.5, 0.5  # importance-corrected Laplace draws are used when both hold
-ROUNDING = 1e-11  # of the log-likelihood: what float64 sums cannot resolve
 
 
 class CertificateWarning(UserWarning):
@@ -102,7 +101,8 @@ class Certificate:
             f"  KL(distilled, full) {_nats(self.kl_reverse, self.kl_reverse_se)}\n"
             f"  KL(full, distilled) {_nats(self.kl_forward, self.kl_forward_se)}\n"
             f"  half-variance       {_nats(self.half_variance, self.half_variance_se)}\n"
-            f"  k-hat {self.khat:.2f}, effective draws {self.ess:.0f} of {self.draws}, sweeps {self.sweeps:.0f}, gradients {self.gradients:.0f}"
+            f"  k-hat {self.khat:.2f}, effective draws {self.ess:.0f} of {self.draws}\n"
+            f"  sweeps {self.sweeps:.0f}, gradient sweeps {self.gradients:.0f}"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -115,7 +115,8 @@ class Certificate:
     def from_dict(cls, values: dict[str, Any]) -> Certificate:
         """The inverse of ``to_dict``; unknown keys of later versions are left out."""
         known = {field.name for field in fields(cls)}
-        plain = {k: float(v) if isinstance(v, str) else v for k, v in values.items() if k in known and k != "corrected"}
+        kept = {k: v for k, v in values.items() if k in known and k != "corrected"}
+        plain: dict[str, Any] = {k: float(v) if isinstance(v, str) else v for k, v in kept.items()}
         table = values.get("corrected")
         return cls(**plain, corrected=None if table is None else pd.DataFrame(**table))
 
@@ -153,148 +154,6 @@ def draw_distilled(density: Density, seed: int, *, count: int = CHAINS * DRAWS, 
     return hmc(density, draws=math.ceil(count / chains), chains=chains, seed=seed, warmup=warmup, gaussian=gaussian)
 
 
-def estimate(log_ratio: Tensor, draws: Draws, scale: float) -> dict[str, float]:
-    """Estimates and standard errors of all functionals.
-
-    Args:
-        log_ratio: Delta at the draws, nats, ``(chains * draws,)``.
-        draws: The draws, with their importance weights if any.
-        scale: Size of the log-likelihoods that Delta is the difference of, nats; differences below its rounding are 0.
-
-    Returns:
-        The numeric fields of a Certificate.
-    """
-    chains = len(draws.values)
-    ok = torch.isfinite(log_ratio)
-    ratio = torch.where(ok, log_ratio, torch.nan_to_num(log_ratio[ok]).amin() - 1e3 if bool(ok.any()) else -1e3)
-    if float(ratio.max() - ratio.min()) <= ROUNDING * scale:
-        ratio = torch.zeros_like(ratio)
-    # Constants cancel everywhere; taken out first they cost no digits.
-    ratio = ratio - ratio.mean()
-    base = torch.zeros_like(ratio) if draws.log_weight is None else draws.log_weight.flatten()
-    base = base - base.logsumexp(0)
-    weight = base.exp() * len(base)
-    mean = (base.exp() * ratio).sum()
-    evidence = (base + ratio).logsumexp(0)
-    tilt = (ratio - evidence).exp()
-    forward = float(forward_kl(ratio, base))
-    half = float(half_variance(ratio, base))
-    # Influence of a draw on each estimate; weights times influence average to zero.
-    influence = {
-        "kl_reverse": tilt - 1 - (ratio - mean),
-        "kl_forward": tilt * (ratio - evidence - 1 - forward) + 1,
-        "half_variance": 0.5 * (ratio - mean) ** 2 - half,
-    }
-    # Weights that all lie within a percent of each other have no tail that could matter, whatever its fitted shape.
-    shape, shape_error = khat(base + ratio) if float(ratio.max() - ratio.min()) > 0.01 else (-math.inf, 0.0)
-    errors = {name: _standard_error(weight * value, chains) for name, value in influence.items()}
-    if not shape < KHAT_LIMIT:
-        errors["kl_forward"] = math.inf
-        if not math.isinf(shape) or shape > 0:
-            errors["kl_reverse"] = max(errors["kl_reverse"], abs(float(evidence - mean)))
-    corrected = (base + ratio - evidence).exp()
-    ess = float(1 / (corrected**2).sum())
-    spread = _standard_error((corrected * len(base)) ** 2, chains) / len(base)
-    return {
-        "kl_reverse": float(reverse_kl(ratio, base)),
-        "kl_reverse_se": errors["kl_reverse"],
-        "kl_forward": forward,
-        "kl_forward_se": errors["kl_forward"],
-        "half_variance": half,
-        "half_variance_se": errors["half_variance"],
-        "khat": shape,
-        "khat_se": shape_error,
-        "ess": ess,
-        "ess_se": ess**2 * spread,
-        "draws": len(ratio),
-    }
-
-
-def _standard_error(terms: Tensor, chains: int) -> float:
-    """Standard error of a mean from the spread of the chains' means (one draw a chain: independent draws)."""
-    means = terms.reshape(chains, -1).mean(1)
-    return float(means.std() / math.sqrt(chains)) if chains > 1 else math.inf
-
-
-def correct(names: list[str], constrained: Tensor, log_weight: Tensor, log_ratio: Tensor) -> pd.DataFrame:
-    """Means and sds of every parameter under the distilled posterior and corrected to the full one.
-
-    Args:
-        names: Parameter names, one a column of ``constrained``.
-        constrained: Draws in the model's units, ``(S, K)``.
-        log_weight: Importance log weights of the draws, ``(S,)``.
-        log_ratio: Delta, nats, ``(S,)``.
-    """
-    table = {}
-    for prefix, logits in (("", log_weight + log_ratio), ("distilled_", log_weight)):
-        weight = torch.softmax(logits, 0)[:, None]
-        mean = (weight * constrained).sum(0)
-        table[f"{prefix}mean"] = mean.tolist()
-        table[f"{prefix}sd"] = (weight * (constrained - mean) ** 2).sum(0).sqrt().tolist()
-    return pd.DataFrame(table, index=names)
-
-
-def uncovered_mode(joint: Density, thinned: Density, draws: Tensor, index: Tensor, seed: int, starts: int = 6) -> bool:
-    """Whether a few optimisations of the full posterior find a mode that the distilled draws do not cover.
-
-    Args:
-        joint: The full posterior.
-        thinned: The same on few rows with weights: the scattered searches run there, only their ends on all rows.
-        draws: Draws of the distilled posterior in the coordinates ``index`` of ``joint``, ``(S, P)``.
-        index: Where the student's latents stand in the joint vector.
-        seed: Seed of the starting points.
-        starts: Number of searches.
-    """
-    centre = draws.mean(0)
-    points = _wide(thinned, starts, seed)
-    home_start = points[0].clone()
-    home_start[index] = centre
-    home = newton(joint, climb(joint, home_start, 100))
-    near = joint.dim + 6 * math.sqrt(2 * joint.dim)
-    for point in points:
-        found = climb(thinned, point)
-        if home is not None and _distance(home, found[None]) < near:
-            continue
-        mode = newton(joint, climb(joint, found, 100))
-        if mode is None or (home is not None and _distance(home, mode.mean[None]) < near):
-            continue
-        if home is None or mode.log_mass > home.log_mass - 3.0:
-            covered = _covers(mode, draws, index)
-            if covered < 0.01:
-                return True
-    return False
-
-
-def _wide(density: Density, count: int, seed: int) -> Tensor:
-    """Scattered starting points with a finite log joint: prior draws and uniform ones in turn, ``(count, P)``."""
-    generator = torch.Generator().manual_seed(seed)
-    found = [scattered(density, 1, seed)[0]]
-    for attempt in range(4 * count):
-        point = 4 * torch.rand(density.dim, generator=generator, dtype=torch.float64).to(density.device) - 2
-        if attempt % 2:
-            for part in density.parts:
-                point[part.index] = part.task.prior_draws(1, seed + attempt)[0].to(density.device)
-        if bool(torch.isfinite(density.log_joint(point[None]))):
-            found.append(point)
-        if len(found) > count:
-            break
-    return torch.stack(found[-count:])
-
-
-def _distance(gaussian: Gaussian, points: Tensor) -> float:
-    white = torch.linalg.solve_triangular(gaussian.factor, (points - gaussian.mean).T, upper=False)
-    return float((white**2).sum())
-
-
-def _covers(mode: Gaussian, draws: Tensor, index: Tensor) -> float:
-    """Share of draws that lie in a mode's bulk."""
-    covariance = mode.factor @ mode.factor.T
-    factor = torch.linalg.cholesky(covariance[index[:, None], index])
-    white = torch.linalg.solve_triangular(factor, (draws - mode.mean[index]).T, upper=False)
-    dim = len(index)
-    return float(((white**2).sum(0) < dim + 6 * math.sqrt(2 * dim)).double().mean())
-
-
 def certificate_of(
     target: Target, distilled: Density, tolerance: float, seed: int, start: Draws | None = None
 ) -> Certificate:
@@ -311,24 +170,9 @@ def certificate_of(
     flat = draws.flat
     full = target.log_likelihood(flat)
     ratio = full - distilled.sweep(flat)
-    found = estimate(ratio, draws, float(full[torch.isfinite(full)].abs().max()))
+    found: dict[str, Any] = estimate(ratio, draws, float(full[torch.isfinite(full)].abs().max()))
     log_weight = torch.zeros_like(ratio) if draws.log_weight is None else draws.log_weight.flatten()
-    values = target.student.constrain(flat)
-    names, columns = [], []
-    for name, value in values.items():
-        width = value.reshape(len(flat), -1).shape[1]
-        shape = value.shape[1:]
-        places = (
-            [()]
-            if not shape
-            else [
-                tuple(int(i) for i in p)
-                for p in torch.cartesian_prod(*(torch.arange(s) for s in shape)).reshape(width, -1)
-            ]
-        )
-        names += [name + (f"[{','.join(map(str, place))}]" if place else "") for place in places]
-        columns.append(value.reshape(len(flat), -1))
-    table = correct(names, torch.cat(columns, 1), log_weight, torch.nan_to_num(ratio, nan=-torch.inf))
+    table = corrected(target.student.constrain(flat), log_weight, torch.nan_to_num(ratio, nan=-torch.inf))
     exact = torch.softmax(log_weight, 0)[:, None]
     centred = flat[
         torch.multinomial(
@@ -337,7 +181,7 @@ def certificate_of(
     ]
     missed = uncovered_mode(target.joint, target.thinned(), centred, target.index, seed)
     return Certificate(
-        **found,  # type: ignore[arg-type]
+        **found,
         sweeps=target.joint.evaluations,
         gradients=target.joint.gradients,
         tolerance=tolerance,

@@ -68,7 +68,8 @@ class Density:
                 start, shape, width = starts[site.name]
                 if shape != site.shape:
                     raise ValueError(
-                        f"site {site.name!r} has shape {shape} in {parts[0][0].name} but {site.shape} in {task.name}: shared sites need equal shapes."
+                        f"site {site.name!r} has shape {shape} in {parts[0][0].name} but {site.shape} in {task.name}: "
+                        "shared sites need equal shapes."
                     )
                 index.extend(range(start, start + width))
             placed.append(index)
@@ -82,6 +83,11 @@ class Density:
             )
             for (task, rows, weight), index in zip(parts, placed, strict=True)
         ]
+        self._kept = [torch.zeros(len(task.structure.sites) + 1, dtype=torch.float64) for task, _, _ in parts]
+        for at, place in owners:
+            self._kept[at][place] = 1.0
+        self._kept[0][-1] = 1.0
+        self._kept = [kept.to(self.device) for kept in self._kept]
         self.size = sum(len(next(iter(part.rows.values()))) for part in self.parts)
         self.evaluations = self.gradients = 0.0
 
@@ -109,16 +115,17 @@ class Density:
 
     def log_joint_gradient(self, draws: Tensor) -> tuple[Tensor, Tensor]:
         """Value ``(S,)`` and gradient ``(S, P)`` of the log joint."""
-        point = draws.detach().requires_grad_(True)
-        prior = self.log_prior(point)
-        (gradient,) = torch.autograd.grad(prior.sum(), point)
-        value = prior.detach()
+        draws = draws.detach()
+        value, gradient = draws.new_zeros(len(draws)), torch.zeros_like(draws)
+        for part, kept in zip(self.parts, self._kept, strict=True):
+            found, slope = part.task.prior_gradient(kept, draws[:, part.index])
+            value += found
+            gradient.index_add_(1, part.index, slope)
         for part, rows, weight in self._blocks():
+            ones = draws.new_ones(len(next(iter(rows.values())))) if weight is None else weight
             for at in self._chunks(part, draws[:, part.index], rows):
-                local = draws[at][:, part.index].detach().requires_grad_(True)
-                likelihood = _weighted(part.task.log_likelihood(rows, local), weight)
-                (slope,) = torch.autograd.grad(likelihood.sum(), local)
-                value[at] += likelihood.detach()
+                found, slope = part.task.likelihood_gradient(rows, ones, draws[at][:, part.index])
+                value[at] += found
                 gradient[at] = gradient[at].index_add(1, part.index, slope)
         self.gradients += len(draws)
         return value, gradient

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import vmap
+from torch.func import grad_and_value, vmap
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -79,6 +79,39 @@ class Engine:
         rows = len(next(iter(columns.values())))
         total = sum(int(value.numel()) * int(value.element_size()) for value in sizes)
         return max(8.0, total / (len(draws) * rows))
+
+
+class GradientEngine:
+    """Value and gradient of one scalar function of one draw, at many draws; not differentiable any further.
+
+    Recorded with its backward pass where that can be recorded (an HMC step of 80 chains on 50 rows: 0.8 ms by autograd,
+    0.5 ms so), else by autograd.
+    """
+
+    def __init__(self, single: Single, backend: str) -> None:
+        self._plain = Engine(single, backend)
+        slope = grad_and_value(single)
+
+        def joined(flat: Tensor, columns: Columns) -> Tensor:
+            gradient, value = slope(flat, columns)
+            return torch.cat([gradient, value[None]])
+
+        self._recorded = Engine(joined, "graph") if backend == "graph" else None
+
+    def __call__(self, draws: Tensor, columns: Columns) -> tuple[Tensor, Tensor]:
+        """Values ``(S,)`` and gradients ``(S, P)``, detached."""
+        if self._recorded is not None:
+            try:
+                with torch.no_grad():
+                    found = self._recorded(draws, columns)
+                return found[:, -1], found[:, :-1]
+            except RuntimeError:  # make_fx could not follow the backward pass: autograd from now on
+                self._recorded = None
+        with torch.enable_grad():
+            leaf = draws.detach().requires_grad_(True)
+            value = self._plain(leaf, columns)
+            (gradient,) = torch.autograd.grad(value.sum(), leaf)
+        return value.detach(), gradient
 
 
 def _move(recorded: GraphModule, device: torch.device) -> None:

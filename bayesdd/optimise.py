@@ -1,7 +1,8 @@
 """Deterministic optimisation: L-BFGS in float64.
 
 Stochastic-gradient schedules, which the published pseudocoreset codes use, stay orders of magnitude behind.
-Source: Byrd, Lu, Nocedal & Zhu, "A limited memory algorithm for bound constrained optimization", SIAM J. Sci. Comput. 1995.
+Source: Byrd, Lu, Nocedal & Zhu, "A limited memory algorithm for bound constrained optimization", SIAM J. Sci.
+Comput. 1995.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ def lbfgs(
             # A bowl around the best point stands where there is no value: the line search then interpolates back.
             away = vector.detach() - best_vector
             rise = 10 * (1 + abs(best_value)) if math.isfinite(best_value) else 1.0
-            return (best_value if math.isfinite(best_value) else 0.0) + rise, (2 * rise * away / (away @ away).clamp_min(1e-300)).cpu().numpy()
+            return (best_value if math.isfinite(best_value) else 0.0) + rise, (
+                2 * rise * away / (away @ away).clamp_min(1e-300)
+            ).cpu().numpy()
         if number < best_value:
             best_vector, best_value = vector.detach(), number
         return number, gradient.cpu().numpy()

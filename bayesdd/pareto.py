@@ -11,8 +11,8 @@ from torch import Tensor
 def khat(log_weight: Tensor) -> tuple[float, float]:
     """Shape of a generalised Pareto distribution fitted to the largest importance weights.
 
-    Below 0.5 their variance is finite, below 0.7 importance averages are usable. It says that correction works, not that
-    the two distributions are close: draws three times too wide give -0.25 at a KL of 2.25 nats.
+    Below 0.5 their variance is finite, below 0.7 importance averages are usable. It says that correction works, not
+    that the two distributions are close: draws three times too wide give -0.25 at a KL of 2.25 nats.
 
     Args:
         log_weight: Unnormalised log weights, nats, shape ``(S,)``.
@@ -21,7 +21,8 @@ def khat(log_weight: Tensor) -> tuple[float, float]:
         k-hat and its standard error; minus infinity and 0 for constant weights.
 
     Source: Vehtari, Simpson, Gelman, Yao & Gabry, "Pareto smoothed importance sampling", JMLR 2024; the estimator is
-    Zhang & Stephens, "A new and efficient estimation method for the generalized Pareto distribution", Technometrics 2009.
+    Zhang & Stephens, "A new and efficient estimation method for the generalized Pareto distribution", Technometrics
+    2009.
     """
     count = len(log_weight)
     tail = min(count // 5, math.ceil(3 * math.sqrt(count)))

@@ -71,7 +71,8 @@ def build(target: Target, seed: int) -> Reference:
         flat = draws.flat[:, target.index]
         if not bool(torch.isfinite(flat).all()) or float(flat.std(0).min()) == 0:
             raise ValueError(
-                "the full posterior has no Laplace fit and HMC on the full data did not move: check the priors and scales of the model."
+                "the full posterior has no Laplace fit and HMC on the full data did not move: "
+                "check the priors and scales of the model."
             )
         gaussian = moment_matched(flat)
         order = torch.randperm(len(flat), generator=generator)

@@ -63,12 +63,15 @@ class Target:
         for site in self.student.structure.sites:
             if site.name not in self.joint.starts:
                 raise ValueError(
-                    f"the student {self.student.name} has latent site {site.name!r} of shape {site.shape}, but the target has only {sorted(self.joint.starts)}: a student learns nothing about it. Drop it or fix its value."
+                    f"the student {self.student.name} has latent site {site.name!r} of shape {site.shape}, but the "
+                    f"target has only {sorted(self.joint.starts)}: a student learns nothing about it. Drop it or fix "
+                    "its value."
                 )
             start, shape, width = self.joint.starts[site.name]
             if shape != site.shape:
                 raise ValueError(
-                    f"site {site.name!r} has shape {site.shape} in the student {self.student.name} but {shape} in the target: shared sites need equal shapes."
+                    f"site {site.name!r} has shape {site.shape} in the student {self.student.name} but {shape} in the "
+                    "target: shared sites need equal shapes."
                 )
             index.extend(range(start, start + width))
         return torch.tensor(index, dtype=torch.int64)
@@ -87,7 +90,8 @@ class Target:
             for name in own.keys() & theirs.keys():
                 if not torch.allclose(own[name], theirs[name], rtol=1e-6, atol=1e-8):
                     raise ValueError(
-                        f"site {name!r} has another prior density in {self.student.name} than in {part.task.name}: shared sites need equal priors, since the prior cancels."
+                        f"site {name!r} has another prior density in {self.student.name} than in {part.task.name}: "
+                        "shared sites need equal priors, since the prior cancels."
                     )
 
     def gaussian(self) -> Gaussian | None:
@@ -105,7 +109,8 @@ class Target:
             self.gaussian_joint = fit(self.joint, seed=self.seed)
         if self.gaussian_joint is None:
             raise ValueError(
-                f"the target's own sites (beyond the student's) cannot be integrated out: the joint posterior has no Laplace fit. Give {self.student.name} these sites too."
+                "the target's own sites (beyond the student's) cannot be integrated out: the joint posterior has no "
+                f"Laplace fit. Give {self.student.name} these sites too."
             )
         return self._marginal_likelihood(draws, self.gaussian_joint)
 

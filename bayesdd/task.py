@@ -13,12 +13,14 @@ from torch.func import vmap
 
 from bayesdd import checks, kinds, pyro_model, refusals
 from bayesdd.columns import read
-from bayesdd.engine import Engine
+from bayesdd.engine import Engine, GradientEngine
 from bayesdd.kinds import Kind
 from bayesdd.provenance import model_hash, unwrapped
 from bayesdd.pyro_model import Columns, Structure
 
 SIMULATED_CELLS = 2**20  # draws x rows simulated at once
+
+_WEIGHT = "row weight"  # rides along with the columns; no keyword argument can be called so
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +135,15 @@ class Task:
         """
         return self._rows_engine(draws, rows)
 
+    def likelihood_gradient(self, rows: Columns, weight: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """Weighted log-likelihood ``(S,)`` and its gradient in the draws ``(S, P)``, as one recorded graph."""
+        return self._likelihood_slope(draws, {**rows, _WEIGHT: weight})
+
+    def prior_gradient(self, kept: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """Log prior ``(S,)`` of the sites that ``kept`` counts (``(sites + 1,)``, 0 or 1), and its gradient."""
+        row = {name: column[:1].to(draws.device) for name, column in self.data.items()}
+        return self._prior_slope(draws, {**row, _WEIGHT: kept})
+
     def constrain(self, draws: Tensor) -> dict[str, Tensor]:
         """Latent and global deterministic sites in the model's own units: name -> ``(S, *shape)``."""
         row = {name: column[:1].to(draws.device) for name, column in self.data.items()}
@@ -200,6 +211,21 @@ class Task:
     @functools.cached_property
     def _rows_engine(self) -> Engine:
         return Engine(lambda flat, rows: self._evaluate(flat, rows)[1], self.backend)
+
+    @functools.cached_property
+    def _likelihood_slope(self) -> GradientEngine:
+        return GradientEngine(self._weighted(1), self.backend)
+
+    @functools.cached_property
+    def _prior_slope(self) -> GradientEngine:
+        return GradientEngine(self._weighted(0), self.backend)
+
+    def _weighted(self, which: int) -> Callable[[Tensor, Columns], Tensor]:
+        def total(flat: Tensor, columns: Columns) -> Tensor:
+            rows = {name: column for name, column in columns.items() if name != _WEIGHT}
+            return self._evaluate(flat, rows)[which] @ columns[_WEIGHT]
+
+        return total
 
 
 def _stacked(draws: list[Columns]) -> Columns:

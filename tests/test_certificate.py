@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import bayesdd
-from bayesdd.certificate import Certificate, draw_distilled, estimate
+from bayesdd.certificate import Certificate, draw_distilled
 from bayesdd.density import Density
+from bayesdd.estimates import estimate
 from bayesdd.inference.draws import Draws
 from models import gaussian_mean, linear_regression
 
@@ -127,7 +128,9 @@ def test_a_missed_mode_is_found():
     task = bayesdd.Task(lopsided, {"x": x, "y": y})
     # A row that pins theta to its smaller root alone: theta^2 + 8 theta at x = -40 has the other root far away.
     row = {"x": torch.full((1,), -40.0, dtype=torch.float64), "y": torch.full((1,), 4.0 - 16.0, dtype=torch.float64)}
-    certificate = bayesdd.certify(task, bayesdd.Distilled(row, torch.full((1,), 50.0, dtype=torch.float64)), tolerance=1e6)
+    certificate = bayesdd.certify(
+        task, bayesdd.Distilled(row, torch.full((1,), 50.0, dtype=torch.float64)), tolerance=1e6
+    )
     assert certificate.better_mode and not certificate.ok
 
 

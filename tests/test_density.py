@@ -58,7 +58,9 @@ def test_shared_prior_counts_once():
     joint = Density([(a, a.data, None), (b, b.data, None)])
     assert joint.dim == 3 and joint.size == 50
     draws = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    expected = a.log_prior(draws) + a.log_likelihood(a.data, draws).sum(1) + b.log_likelihood(b.data, draws[:, :2]).sum(1)
+    expected = (
+        a.log_prior(draws) + a.log_likelihood(a.data, draws).sum(1) + b.log_likelihood(b.data, draws[:, :2]).sum(1)
+    )
     torch.testing.assert_close(joint.log_joint(draws), expected)
     value, gradient = joint.log_joint_gradient(draws)
     step = 1e-6 * torch.eye(3, dtype=torch.float64)

@@ -22,8 +22,9 @@ from bayesdd.inference.laplace import Gaussian, fit, scattered
 
 TARGET_ACCEPT = 0.8
 MAX_STEPS = 64
-# Every third warm-up transition takes steps eight times smaller: a chain that starts on a steep slope rejects every full
-# step, and the mean acceptance over many chains does not show it (Gamma(0.6, 2.6) on the log scale: mean 0.34, true 0.23).
+# Every third warm-up transition takes steps eight times smaller: a chain that starts on a steep slope rejects every
+# full step, and the mean acceptance over many chains does not show it (Gamma(0.6, 2.6) on the log scale: mean 0.34
+# instead of 0.23).
 SHRINK = 1 / 8
 DIVERGENCE = 1000.0  # energy error, nats
 

@@ -18,8 +18,8 @@ from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from bayesdd.finite import finite_starts
 from bayesdd.density import Density
+from bayesdd.finite import finite_starts
 from bayesdd.inference.draws import Draws
 
 NEWTON_STEPS = 50
@@ -49,7 +49,8 @@ class Gaussian:
         """Log density, nats, shape ``(S,)``."""
         white = torch.linalg.solve_triangular(self.factor, (draws - self.mean).T, upper=False)
         norm = 0.5 * len(self.mean) * math.log(2 * math.pi) + self.factor.diagonal().abs().log().sum()
-        return -0.5 * (white**2).sum(0) - norm
+        log_density: Tensor = -0.5 * (white**2).sum(0) - norm
+        return log_density
 
 
 def laplace(density: Density, *, draws: int, chains: int, seed: int) -> Draws:
@@ -115,7 +116,7 @@ def climb(density: Density, start: Tensor, iterations: int = 300) -> Tensor:
 
 
 def newton(density: Density, start: Tensor) -> Gaussian | None:
-    """Damped Newton to the mode and the Gaussian there; None if it does not converge or the curvature is not definite."""
+    """Damped Newton to the mode and the Gaussian there; None if it does not converge or is not definite there."""
     point, damping = start[None], 0.0
     value = density.log_joint(point)
     for _ in range(NEWTON_STEPS):

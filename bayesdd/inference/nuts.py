@@ -57,17 +57,17 @@ class _LogJoint(torch.autograd.Function):
     """Hands Pyro the blockwise gradient, so that memory stays bounded on many rows."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, theta: Tensor, density: Density) -> Tensor:  # noqa: D102
+    def forward(ctx: torch.autograd.function.FunctionCtx, theta: Tensor, density: Density) -> Tensor:
         with torch.enable_grad():
             value, gradient = density.log_joint_gradient(theta.detach()[None])
         ctx.save_for_backward(gradient[0])
         return value[0]
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, *upstream: Tensor) -> tuple[Tensor, None]:  # noqa: D102
+    def backward(ctx: torch.autograd.function.FunctionCtx, *upstream: Tensor) -> tuple[Tensor, None]:
         (gradient,) = ctx.saved_tensors  # type: ignore[attr-defined]
         return upstream[0] * gradient, None
 
 
 def _potential(density: Density, theta: Tensor) -> Tensor:
-    return -_LogJoint.apply(theta, density)  # type: ignore[no-untyped-call,no-any-return]
+    return -_LogJoint.apply(theta, density)  # type: ignore[no-any-return]

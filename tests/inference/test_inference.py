@@ -3,7 +3,6 @@
 import inspect
 import math
 
-
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -103,5 +102,3 @@ def test_laplace_fit_is_exact_for_gaussians():
     mean, covariance = (torch.as_tensor(v) for v in linear_regression.exact(**task.data))
     torch.testing.assert_close(gaussian.mean, mean, rtol=1e-8, atol=1e-10)
     torch.testing.assert_close(gaussian.factor @ gaussian.factor.T, covariance, rtol=1e-8, atol=1e-14)
-
-
