@@ -166,7 +166,7 @@ def certificate_of(
         seed: Seed of the fresh draws.
         start: Earlier draws of the distilled posterior, to start the chains from.
     """
-    draws = draw_distilled(distilled, seed, start=start)
+    draws = draw_distilled(distilled, seed, count=CHAINS * DRAWS // target.thrift, start=start)
     flat = draws.flat
     full = target.log_likelihood(flat)
     ratio = full - distilled.sweep(flat)
@@ -179,7 +179,7 @@ def certificate_of(
             exact[:, 0].cpu(), min(1000, len(flat)), replacement=True, generator=torch.Generator().manual_seed(seed)
         ).to(flat.device)
     ]
-    missed = uncovered_mode(target.joint, target.thinned(), centred, target.index, seed)
+    missed = uncovered_mode(target, distilled, centred, seed, tolerance)
     return Certificate(
         **found,
         sweeps=target.joint.evaluations,

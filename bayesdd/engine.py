@@ -5,7 +5,7 @@ Three backends, tried in this order and chosen once per task:
 * ``graph``: ``torch.func.vmap``, recorded by ``make_fx`` per shape. Pyro's handlers then run only while recording
   (500 chains with gradient: 35 ms before, 1 ms after). Recording raises on ``.item()``, data-dependent shapes and such.
 * ``vmap``: the same without recording.
-* ``loop``: one run a draw, for models that vmap refuses (OrderedLogistic, Multinomial).
+* ``loop``: one run a draw, for models that vmap refuses (control flow on a latent value).
 """
 
 from __future__ import annotations

@@ -12,37 +12,63 @@ from torch import Tensor
 
 from bayesdd.density import Density
 from bayesdd.inference.laplace import Gaussian, climb, newton, scattered
+from bayesdd.target import Target, marginal
+
+SEARCHES = 6
+MASS = 0.1  # nats: difference of relative heights within which two posteriors give a mode the same mass
 
 
-def uncovered_mode(joint: Density, thinned: Density, draws: Tensor, index: Tensor, seed: int, starts: int = 6) -> bool:
-    """Whether a few optimisations of the full posterior find a mode that the distilled draws do not cover.
+def uncovered_mode(target: Target, distilled: Density, draws: Tensor, seed: int, tolerance: float) -> bool:
+    """Whether a few optimisations of the full posterior find a mode that the distilled posterior does not have.
+
+    The searches run on few rows with weights, only their ends on all rows. A mode counts if it holds a twentieth of the
+    draws' own mode's mass or more; the distilled posterior has it if its draws lie there, or if a mode of its own does,
+    of the same relative mass and within the tolerance in KL between the two Laplace fits.
 
     Args:
-        joint: The full posterior.
-        thinned: The same on few rows with weights: the scattered searches run there, only their ends on all rows.
-        draws: Draws of the distilled posterior in the coordinates ``index`` of ``joint``, ``(S, P)``.
-        index: Where the student's latents stand in the joint vector.
+        target: The full posterior.
+        distilled: The distilled posterior.
+        draws: Draws of the distilled posterior, ``(S, P)``.
         seed: Seed of the starting points.
-        starts: Number of searches.
+        tolerance: Nats.
     """
+    joint, thinned, index = target.joint, target.thinned(), target.index
     centre = draws.mean(0)
-    points = _wide(thinned, starts, seed)
+    points = _wide(thinned, SEARCHES, seed)
     home_start = points[0].clone()
     home_start[index] = centre
     home = newton(joint, climb(joint, home_start, 100))
     near = joint.dim + 6 * math.sqrt(2 * joint.dim)
     for point in points:
         found = climb(thinned, point)
-        if home is not None and _distance(home, found[None]) < near:
+        if home is not None and _distance(home, found) < near:
             continue
         mode = newton(joint, climb(joint, found, 100))
-        if mode is None or (home is not None and _distance(home, mode.mean[None]) < near):
+        if mode is None or (home is not None and _distance(home, mode.mean) < near):
             continue
-        if home is None or mode.log_mass > home.log_mass - 3.0:
-            covered = _covers(mode, draws, index)
-            if covered < 0.01:
-                return True
+        if home is not None and mode.log_mass < home.log_mass - math.log(20):
+            continue
+        shared = marginal(mode, index)
+        if _covers(shared, draws) < 0.01 and not _matches(distilled, centre, home, shared, tolerance):
+            return True
     return False
+
+
+def _matches(distilled: Density, centre: Tensor, home: Gaussian | None, mode: Gaussian, tolerance: float) -> bool:
+    """Whether the distilled posterior has the same mode with the same mass relative to the draws' own mode."""
+    here, there = newton(distilled, centre), newton(distilled, mode.mean)
+    if home is None or here is None or there is None:
+        return False
+    # ``mode`` is a marginal: its factor lacks the nuisances, whose part of the mass cancels against home's.
+    excess = (there.height - here.height) - (mode.height - home.height)
+    return abs(excess) < MASS and _kl(mode, there) < min(tolerance, 1.0)
+
+
+def _kl(p: Gaussian, q: Gaussian) -> float:
+    white = torch.linalg.solve_triangular(q.factor, p.factor, upper=False)
+    shift = torch.linalg.solve_triangular(q.factor, (p.mean - q.mean)[:, None], upper=False)
+    volume = 2 * float(q.factor.diagonal().log().sum() - p.factor.diagonal().log().sum())
+    return 0.5 * (float((white**2).sum() + (shift**2).sum()) - len(p.mean) + volume)
 
 
 def _wide(density: Density, count: int, seed: int) -> Tensor:
@@ -61,15 +87,13 @@ def _wide(density: Density, count: int, seed: int) -> Tensor:
     return torch.stack(found[-count:])
 
 
-def _distance(gaussian: Gaussian, points: Tensor) -> float:
-    white = torch.linalg.solve_triangular(gaussian.factor, (points - gaussian.mean).T, upper=False)
+def _distance(gaussian: Gaussian, point: Tensor) -> float:
+    white = torch.linalg.solve_triangular(gaussian.factor, (point - gaussian.mean)[:, None], upper=False)
     return float((white**2).sum())
 
 
-def _covers(mode: Gaussian, draws: Tensor, index: Tensor) -> float:
+def _covers(mode: Gaussian, draws: Tensor) -> float:
     """Share of draws that lie in a mode's bulk."""
-    covariance = mode.factor @ mode.factor.T
-    factor = torch.linalg.cholesky(covariance[index[:, None], index])
-    white = torch.linalg.solve_triangular(factor, (draws - mode.mean[index]).T, upper=False)
-    dim = len(index)
+    white = torch.linalg.solve_triangular(mode.factor, (draws - mode.mean).T, upper=False)
+    dim = len(mode.mean)
     return float(((white**2).sum(0) < dim + 6 * math.sqrt(2 * dim)).double().mean())

@@ -22,6 +22,8 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 from torch.distributions import biject_to
 
+from bayesdd.vmap_safe import vmap_safe
+
 Columns = dict[str, Tensor]
 Message = dict[str, Any]
 Model = Callable[..., Any]
@@ -75,7 +77,8 @@ def running(device: torch.device | None = None) -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     try:
         # The mode costs time at every torch call: only where the default is another device.
-        with where if torch.get_default_device().type != where.type else nullcontext(), pyro.validation_enabled(False):
+        elsewhere = where if torch.get_default_device().type != where.type else nullcontext()
+        with elsewhere, pyro.validation_enabled(False), vmap_safe():
             yield
     finally:
         torch.set_default_dtype(before)

@@ -80,7 +80,7 @@ def build(target: Target, seed: int) -> Reference:
         clouds = [_uniform(target, particles), _uniform(target, held_out)]
     else:
         clouds = [
-            weighted_cloud(target, gaussian.draw(count, generator), gaussian.log_prob)
+            weighted_cloud(target, gaussian.draw(count // target.thrift, generator), gaussian.log_prob)
             for count in (PARTICLES, HELD_OUT)
         ]
     second = SecondOrder.of(gaussian, target)

@@ -126,7 +126,7 @@ class Search:
         second = self.second_order
         for turn in range(ROUNDS):
             draws = draw_distilled(
-                problem.density(vector), self.seed + 7919 * (turn + 1), count=ROUND_DRAWS, start=draws
+                problem.density(vector), self.seed + 7919 * (turn + 1), count=ROUND_DRAWS // target.thrift, start=draws
             )
             cloud, score, half = self._judge(problem, vector, draws)
             self.bar.set_postfix_str(f"M = {problem.coordinates.size}, round {turn + 1}: half-variance {half:.3g} nats")

@@ -54,6 +54,11 @@ class Target:
         self.gaussian_joint: Gaussian | None = None
 
     @property
+    def thrift(self) -> int:
+        """What draws are divided by: 10 where a model can only be run draw by draw, else 1."""
+        return 10 if any(task.backend == "loop" for task in [*self.tasks, self.student]) else 1
+
+    @property
     def rows(self) -> int:
         """Number N of real rows of all tasks."""
         return self.joint.size

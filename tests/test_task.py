@@ -367,7 +367,7 @@ def test_log_densities_are_those_of_plain_pyro_traces(name):
 
 @pytest.mark.parametrize("name", FORMS)
 def test_backend_is_the_fast_one_unless_the_model_refuses(name):
-    loops = {"ordered_logistic", "multinomial", "discrete_markov", "control_flow"}
+    loops = {"discrete_markov", "control_flow"}
     slow = {"pyro_module": "vmap", **dict.fromkeys(loops, "loop")}
     assert build(name).backend == slow.get(name, "graph")
 

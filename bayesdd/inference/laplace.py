@@ -23,7 +23,7 @@ from bayesdd.finite import finite_starts
 from bayesdd.inference.draws import Draws
 
 NEWTON_STEPS = 50
-FLAT = 1e-9  # smallest eigenvalue of the precision, relative to the largest, below which there is no Gaussian fit
+FLAT = 1e-10  # smallest eigenvalue of the unit-diagonal precision, relative to the largest, of a Gaussian fit
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,18 +101,19 @@ def scattered(density: Density, count: int, seed: int) -> Tensor:
 
 def climb(density: Density, start: Tensor, iterations: int = 300) -> Tensor:
     """L-BFGS on the log joint from one point ``(P,)``; ends where it stops, converged or not."""
+    unit = _units(_curvature(density, start[None])[1])
 
     def negative(point: object) -> tuple[float, object]:
-        draws = torch.as_tensor(point, dtype=torch.float64).to(density.device)[None]
+        draws = torch.as_tensor(point, dtype=torch.float64).to(density.device)[None] * unit
         value, gradient = density.log_joint_gradient(draws)
         if not bool(torch.isfinite(value) & torch.isfinite(gradient).all()):
             return 1e300, torch.zeros(density.dim, dtype=torch.float64).numpy()
-        return -float(value), -gradient[0].cpu().numpy()
+        return -float(value), -(gradient[0] * unit).cpu().numpy()
 
     options = {"maxiter": iterations, "maxcor": 20, "gtol": 1e-6, "ftol": 1e-13}
     with threadpool_limits(1, user_api="blas"):  # see optimise.py
-        found = minimize(negative, start.cpu().numpy(), jac=True, method="L-BFGS-B", options=options)
-    return torch.as_tensor(found.x, dtype=torch.float64).to(density.device)
+        found = minimize(negative, (start / unit).cpu().numpy(), jac=True, method="L-BFGS-B", options=options)
+    return torch.as_tensor(found.x, dtype=torch.float64).to(density.device) * unit
 
 
 def newton(density: Density, start: Tensor) -> Gaussian | None:
@@ -123,16 +124,18 @@ def newton(density: Density, start: Tensor) -> Gaussian | None:
         gradient, precision = _curvature(density, point)
         if not bool(torch.isfinite(precision).all() & torch.isfinite(gradient).all()):
             return None
-        values, vectors = torch.linalg.eigh(precision)
+        unit = _units(precision)
+        values, vectors = torch.linalg.eigh(unit[:, None] * precision * unit)
         scale = values.abs().clamp_min(FLAT * float(values.abs().max()) + 1e-300)
-        along = vectors.T @ gradient
+        along = vectors.T @ (unit * gradient)
         decrement = float((along**2 / scale).sum())
         if decrement < 1e-16 * max(1.0, abs(float(value))) or decrement < 1e-12:
+            # Below what the value can show; the step itself still gains half the digits.
+            point = point + unit * (vectors @ (along / scale))
             break
         accepted = False
         for _ in range(12):
-            step = vectors @ (along / (scale + damping * scale.max()))
-            trial = point + step
+            trial = point + unit * (vectors @ (along / (scale + damping * scale.max())))
             trial_value = density.log_joint(trial)
             if bool(trial_value >= value - 1e-12 * abs(float(value))):
                 point, value, damping, accepted = trial, trial_value, damping / 10 if damping > 1e-6 else 0.0, True
@@ -140,12 +143,30 @@ def newton(density: Density, start: Tensor) -> Gaussian | None:
             damping = max(10 * damping, 1e-4)
         if not accepted:
             break
+    return _gaussian_at(density, point, float(value))
+
+
+def _gaussian_at(density: Density, point: Tensor, height: float) -> Gaussian | None:
     gradient, precision = _curvature(density, point)
-    values, vectors = torch.linalg.eigh(precision)
-    if float(values[0]) <= FLAT * float(values[-1]) or float(((vectors.T @ gradient) ** 2 / values).sum()) > 1e-4:
+    if not bool(torch.isfinite(precision).all() & torch.isfinite(gradient).all()):
         return None
-    covariance = vectors @ (vectors.T / values[:, None])
-    return Gaussian(point[0], torch.linalg.cholesky(covariance), float(value))
+    unit = _units(precision)
+    values, vectors = torch.linalg.eigh(unit[:, None] * precision * unit)
+    if float(values[0]) <= FLAT * float(values[-1]):
+        return None
+    if float(((vectors.T @ (unit * gradient)) ** 2 / values).sum()) > 1e-4:
+        return None
+    root = unit[:, None] * vectors / values.sqrt()
+    # QR of the root: its Cholesky factor without squaring the condition number.
+    upper = torch.linalg.qr(root.T)[1]
+    return Gaussian(point[0], (upper * upper.diagonal().sign()[:, None]).T.contiguous(), height)
+
+
+def _units(precision: Tensor) -> Tensor:
+    """Coordinate units in which the precision has a diagonal of 1: latents may be in any units."""
+    diagonal = precision.diagonal().abs()
+    usable = torch.isfinite(diagonal) & (diagonal > 1e-300)
+    return torch.where(usable, diagonal, 1.0).rsqrt()
 
 
 def _curvature(density: Density, point: Tensor) -> tuple[Tensor, Tensor]:

@@ -102,3 +102,24 @@ def test_laplace_fit_is_exact_for_gaussians():
     mean, covariance = (torch.as_tensor(v) for v in linear_regression.exact(**task.data))
     torch.testing.assert_close(gaussian.mean, mean, rtol=1e-8, atol=1e-10)
     torch.testing.assert_close(gaussian.factor @ gaussian.factor.T, covariance, rtol=1e-8, atol=1e-14)
+
+
+def test_laplace_fit_in_any_units():
+    """Covariates in thousands far from zero and in thousandths: the raw precision has condition number 1e15."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(500, 3, generator=generator, dtype=torch.float64) * torch.tensor([1e3, 1e-3, 0.0])
+    x = x + torch.tensor([5e4, 2.0, 1.0], dtype=torch.float64)
+    y = x @ torch.tensor([2e-3, 300.0, 1.0], dtype=torch.float64) + torch.randn(500, generator=generator)
+
+    def scaled(x, y=None):
+        w = pyro.sample("w", dist.Normal(0.0, 1e3).expand([3]).to_event(1))
+        with pyro.plate("data", len(x)):
+            return pyro.sample("y", dist.Normal(x @ w, 1.0), obs=y)
+
+    task = Task(scaled, {"x": x, "y": y})
+    gaussian = fit(Density([(task, task.data, None)]))
+    unit = torch.tensor([1e3, 1e-3, 1.0], dtype=torch.float64)
+    whole = torch.linalg.inv((x / x.abs().amax(0)).T @ (x / x.abs().amax(0)) + (1e-3 / x.abs().amax(0)).square().diag())
+    covariance = whole / x.abs().amax(0) / x.abs().amax(0)[:, None]
+    got = gaussian.factor @ gaussian.factor.T
+    torch.testing.assert_close(got * unit * unit[:, None], covariance * unit * unit[:, None], rtol=1e-4, atol=1e-8)
