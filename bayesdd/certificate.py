@@ -17,13 +17,13 @@ import torch
 
 from bayesdd import checks
 from bayesdd.corrected import corrected
-from bayesdd.density import Density
+from bayesdd.density import MEMORY, Density
 from bayesdd.devices import resolve
 from bayesdd.distilled import Distilled
 from bayesdd.estimates import KHAT_LIMIT, estimate
 from bayesdd.inference.draws import Draws
 from bayesdd.inference.hmc import hmc
-from bayesdd.inference.laplace import fit
+from bayesdd.inference.laplace import fit, fits
 from bayesdd.modes import uncovered_mode
 from bayesdd.pareto import khat
 from bayesdd.problem import density_of
@@ -31,6 +31,7 @@ from bayesdd.target import Target, moment_matched
 from bayesdd.task import Task
 
 CHAINS, DRAWS = 80, 50
+NEGLIGIBLE_MODE = 100.0  # a mode of the distilled posterior with less than a hundredth of the mass is left out
 LAPLACE_KHAT, LAPLACE_SHARE = 0.5, 0.5  # importance-corrected Laplace draws are used when both hold
 
 
@@ -154,6 +155,15 @@ def draw_distilled(density: Density, seed: int, *, count: int = CHAINS * DRAWS, 
     return hmc(density, draws=math.ceil(count / chains), chains=chains, seed=seed, warmup=warmup, gaussian=gaussian)
 
 
+def _fresh(density: Density, seed: int, count: int, start: Draws | None) -> Draws:
+    """Draws for a certificate, in every mode of the distilled posterior: one that the full one lacks must be seen."""
+    modes = fits(density, seed=seed)
+    if sum(mode.log_mass > modes[0].log_mass - math.log(NEGLIGIBLE_MODE) for mode in modes) > 1:
+        chains = min(CHAINS, count)
+        return hmc(density, draws=math.ceil(count / chains), chains=chains, seed=seed, warmup=300)
+    return draw_distilled(density, seed, count=count, start=start)
+
+
 def certificate_of(
     target: Target, distilled: Density, tolerance: float, seed: int, start: Draws | None = None
 ) -> Certificate:
@@ -166,20 +176,16 @@ def certificate_of(
         seed: Seed of the fresh draws.
         start: Earlier draws of the distilled posterior, to start the chains from.
     """
-    draws = draw_distilled(distilled, seed, count=CHAINS * DRAWS // target.thrift, start=start)
+    draws = _fresh(distilled, seed, CHAINS * DRAWS // target.thrift, start)
     flat = draws.flat
     full = target.log_likelihood(flat)
     ratio = full - distilled.sweep(flat)
     found: dict[str, Any] = estimate(ratio, draws, float(full[torch.isfinite(full)].abs().max()))
     log_weight = torch.zeros_like(ratio) if draws.log_weight is None else draws.log_weight.flatten()
     table = corrected(target.student.constrain(flat), log_weight, torch.nan_to_num(ratio, nan=-torch.inf))
-    exact = torch.softmax(log_weight, 0)[:, None]
-    centred = flat[
-        torch.multinomial(
-            exact[:, 0].cpu(), min(1000, len(flat)), replacement=True, generator=torch.Generator().manual_seed(seed)
-        ).to(flat.device)
-    ]
-    missed = uncovered_mode(target, distilled, centred, seed, tolerance)
+    generator = torch.Generator().manual_seed(seed)
+    picked = torch.multinomial(torch.softmax(log_weight, 0).cpu(), min(1000, len(flat)), True, generator=generator)
+    missed = uncovered_mode(target, distilled, flat[picked.to(flat.device)], seed, tolerance)
     return Certificate(
         **found,
         sweeps=target.joint.evaluations,
@@ -198,6 +204,7 @@ def certify(
     student: Task | None = None,
     tolerance: float = 0.05,
     device: str = "auto",
+    memory: int = MEMORY,
 ) -> Certificate:
     """Says in nats how far a distilled posterior is from the full one, from fresh draws and one sweep of the full data.
 
@@ -208,6 +215,7 @@ def certify(
         student: The task that the distilled rows belong to; default the target itself.
         tolerance: KL in nats that counts as certified.
         device: ``auto``, ``cpu`` or ``cuda``.
+        memory: Bytes that the intermediate tensors of one block of rows and draws may take.
 
     Returns:
         The certificate; nothing warns, ask ``.ok``.
@@ -219,5 +227,5 @@ def certify(
     learner = checks.learner(tasks, student)
     distilled.check(learner)
     where = resolve(device)
-    goal = Target(tasks, learner, where, seed)
+    goal = Target(tasks, learner, where, seed, memory)
     return certificate_of(goal, density_of(learner, distilled, where), tolerance, seed)

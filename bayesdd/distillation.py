@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 
 from bayesdd.certificate import CertificateWarning, certificate_of
 from bayesdd.checks import sizes
+from bayesdd.density import MEMORY
 from bayesdd.devices import resolve
 from bayesdd.distilled import Distilled
 from bayesdd.provenance import provenance_of
@@ -31,6 +32,7 @@ def distill(
     progress: bool = True,
     equal_weights: bool = False,
     move_rows: bool = True,
+    memory: int = MEMORY,
 ) -> Distilled:
     """Distils the rows of a task into a few weighted synthetic rows with the same posterior.
 
@@ -46,6 +48,7 @@ def distill(
         equal_weights: One common weight: for tools that take no weights. Their posteriors are then too wide unless
             rows are repeated; point estimates agree up to the prior.
         move_rows: False keeps real rows and optimises weights only (a coreset).
+        memory: Bytes that the intermediate tensors of one block of rows and draws may take.
 
     Returns:
         Rows, weights and a certificate from fresh draws.
@@ -59,7 +62,7 @@ def distill(
     tasks = [target] if isinstance(target, Task) else list(target)
     learner = sizes(tasks, student, size, tolerance, init)
     where = resolve(device)
-    goal = Target(tasks, learner, where, seed)
+    goal = Target(tasks, learner, where, seed, memory)
     limit = 0.05 if tolerance is None else tolerance
     with tqdm(disable=not progress, desc="bayesdd", bar_format="{desc}: {elapsed}{postfix}") as bar:
         bar.set_postfix_str("Laplace fit and particles of the full posterior")

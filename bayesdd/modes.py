@@ -33,7 +33,7 @@ def uncovered_mode(target: Target, distilled: Density, draws: Tensor, seed: int,
         tolerance: Nats.
     """
     joint, thinned, index = target.joint, target.thinned(), target.index
-    centre = draws.mean(0)
+    centre = draws[0]
     points = _wide(thinned, SEARCHES, seed)
     home_start = points[0].clone()
     home_start[index] = centre

@@ -81,7 +81,8 @@ class Search:
             self.bar.set_postfix_str(f"M = {size}, start {attempt + 1}: held-out half-variance {score:.3g} nats")
             if best is None or score < best[0]:
                 best = (score, problem, left, vector)
-            if score < ENOUGH or (attempt + 1 >= STARTS and best[2] < UNSOLVED):
+            hopeless = self.reference.floor(size) > UNSOLVED
+            if score < ENOUGH or (attempt + 1 >= STARTS and (best[2] < UNSOLVED or hopeless)):
                 break
         if best is None or not math.isfinite(best[0]):
             raise ValueError(

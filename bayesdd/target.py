@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bayesdd.density import Density
+from bayesdd.density import MEMORY, Density
 from bayesdd.inference.laplace import Gaussian, fit, scattered
 from bayesdd.task import Task
 
@@ -35,14 +35,17 @@ class Target:
         student: The task that people will fit to the synthetic rows.
         device: Where the rows live.
         seed: Seed of the nuisance draws.
+        memory: Bytes that intermediate tensors of one block may take.
 
     Raises:
         ValueError: The student has a latent site that no target task has, or shapes or prior densities differ.
     """
 
-    def __init__(self, tasks: Sequence[Task], student: Task, device: torch.device | str, seed: int) -> None:
+    def __init__(
+        self, tasks: Sequence[Task], student: Task, device: torch.device | str, seed: int, memory: int = MEMORY
+    ) -> None:
         self.tasks, self.student, self.seed = list(tasks), student, seed
-        self.joint = Density([(task, task.data, None) for task in tasks], device)
+        self.joint = Density([(task, task.data, None) for task in tasks], device, memory)
         self.index = self._shared().to(self.joint.device)
         self.nuisance = torch.tensor(
             [i for i in range(self.joint.dim) if i not in set(self.index.tolist())],
@@ -127,7 +130,7 @@ class Target:
             rows = {name: column[::step] for name, column in task.data.items()}
             count = len(next(iter(rows.values())))
             parts.append((task, rows, torch.full((count,), task.size / count, dtype=torch.float64)))
-        return Density(parts, self.joint.device)
+        return Density(parts, self.joint.device, self.joint.memory)
 
     def _marginal_likelihood(self, draws: Tensor, gaussian: Gaussian) -> Tensor:
         """Importance sampling around the conditional mode of the nuisances, found draw by draw."""

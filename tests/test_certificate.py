@@ -134,6 +134,23 @@ def test_a_missed_mode_is_found():
     assert certificate.better_mode and not certificate.ok
 
 
+def bent(x, y=None):
+    theta = pyro.sample("theta", dist.Normal(0.0, 3.0))
+    with pyro.plate("data", len(x)):
+        return pyro.sample("y", dist.Normal(theta**2 + theta * x, 0.5), obs=y)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_mode_that_only_the_distilled_posterior_has_is_found(seed):
+    x = torch.randn(60, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    task = bayesdd.Task(bent, {"x": x, "y": 4.0 + 2.0 * x})
+    # At x = 0 nothing tells 2 from -2.
+    row = {"x": torch.zeros(1, dtype=torch.float64), "y": torch.full((1,), 4.0, dtype=torch.float64)}
+    few = bayesdd.Distilled(row, torch.full((1,), 60.0, dtype=torch.float64))
+    certificate = bayesdd.certify(task, few, seed=seed, tolerance=2.0)
+    assert not certificate.ok and certificate.kl_reverse + certificate.kl_reverse_se > 2.0
+
+
 def test_draws_fall_back_to_hmc_where_laplace_is_poor():
     def skewed(y):
         rate = pyro.sample("rate", dist.Gamma(0.6, 0.6))

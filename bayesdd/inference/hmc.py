@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bayesdd.density import Density
 from bayesdd.inference.draws import Draws
-from bayesdd.inference.laplace import Gaussian, fit, scattered
+from bayesdd.inference.laplace import Gaussian, fits, scattered
 
 TARGET_ACCEPT = 0.8
 MAX_STEPS = 64
@@ -55,7 +55,9 @@ def hmc(
     """
     generator = torch.Generator().manual_seed(seed)
     if gaussian is None and start is None:
-        gaussian = fit(density, seed=seed)
+        modes = fits(density, seed=seed)
+        if modes:
+            gaussian, start = modes[0], _spread(modes, chains, generator)
     if warmup is None:
         warmup = 150 if gaussian is not None else 800
     state = _State(density, generator, gaussian, chains, seed, start)
@@ -79,6 +81,15 @@ def hmc(
         for name, value in record.items():
             stats.setdefault(name, []).append(value)
     return Draws(torch.stack(kept, 1), None, {name: torch.stack(value, 1) for name, value in stats.items()})
+
+
+def _spread(modes: list[Gaussian], chains: int, generator: torch.Generator) -> Tensor:
+    """Starting points by the modes' masses (largest remainders): chains seldom change modes, R-hat then tells."""
+    share = torch.softmax(torch.tensor([mode.log_mass for mode in modes], dtype=torch.float64), 0) * chains
+    counts = share.floor().long()
+    rest = torch.argsort(share.floor() - share, stable=True)[: chains - int(counts.sum())]
+    counts[rest] += 1
+    return torch.cat([mode.draw(int(count), generator) for mode, count in zip(modes, counts, strict=True)])
 
 
 def _windows(warmup: int, *, has_fit: bool) -> set[int]:

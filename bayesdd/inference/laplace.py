@@ -23,6 +23,8 @@ from bayesdd.finite import finite_starts
 from bayesdd.inference.draws import Draws
 
 NEWTON_STEPS = 50
+SEARCHES = 3
+NEAR = 0.01  # squared Mahalanobis distance within which two searches ended in the same mode
 FLAT = 1e-10  # smallest eigenvalue of the unit-diagonal precision, relative to the largest, of a Gaussian fit
 
 
@@ -89,6 +91,21 @@ def fit(density: Density, *, seed: int = 0, start: Tensor | None = None) -> Gaus
     """
     point = scattered(density, 1, seed)[0] if start is None else start
     return newton(density, climb(density, point))
+
+
+def fits(density: Density, *, seed: int, searches: int = SEARCHES) -> list[Gaussian]:
+    """Distinct modes from several starts, the heaviest (by Laplace's estimate of its mass) first; empty if none."""
+    found: list[Gaussian] = []
+    for start in scattered(density, searches, seed):
+        mode = fit(density, start=start)
+        if mode is not None and all(_distance(known, mode.mean) > NEAR for known in found):
+            found.append(mode)
+    return sorted(found, key=lambda mode: -mode.log_mass)
+
+
+def _distance(gaussian: Gaussian, point: Tensor) -> float:
+    white = torch.linalg.solve_triangular(gaussian.factor, (point - gaussian.mean)[:, None], upper=False)
+    return float((white**2).sum())
 
 
 def scattered(density: Density, count: int, seed: int) -> Tensor:

@@ -88,6 +88,19 @@ def test_centred_hierarchy_has_no_laplace_fit_but_hmc_runs():
     assert bool(torch.isfinite(draws.values).all()) and -2 < float(mu.mean()) < 9
 
 
+def mirrored(y):
+    theta = pyro.sample("theta", dist.Normal(0.0, 3.0))
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Normal(theta**2, 1.0), obs=y)
+
+
+def test_chains_start_in_every_mode():
+    """Two mirror modes of equal mass: half of the chains each, so that R-hat tells."""
+    task = Task(mirrored, {"y": torch.full((20,), 4.0)})
+    draws = hmc(Density([(task, task.data, None)]), draws=50, chains=4, seed=0)
+    assert sorted(draws.values[:, :, 0].mean(1).round().tolist()) == [-2, -2, 2, 2]
+
+
 def test_hmc_statistics():
     task = linear_regression.task(rows=30, dim=2)
     draws = hmc(Density([(task, task.data, None)]), draws=30, chains=5, seed=0)
