@@ -17,6 +17,7 @@ from bayesdd.task import Task
 
 MEMORY = 32 * 2**20  # bytes of intermediate tensors a block may take; the process stays under 1 GiB
 BLOCK = 8192  # rows; 1,024 to 24,060 were up to 2.3 times slower (S = 2,000, d = 11)
+ONE_GRAPH = 2**15  # draws x rows up to which prior and likelihood share a graph: distilled rows, one block
 CACHE_CELLS = 2**19  # draws x rows of one block: larger blocks fall out of the processor's cache (1.7 times slower)
 
 
@@ -103,8 +104,8 @@ class Density:
             total = draws.new_zeros(len(draws))
             for part, rows, weight in self._blocks():
                 local = draws[:, part.index]
-                # Added in place, chunk by chunk: small results kept in a list split the freed blocks between them, and the
-                # process grew to 7 GiB (Gaussian mean, d = 200).
+                # Added in place, chunk by chunk: small results kept in a list split the freed blocks between them,
+                # and the process grew to 7 GiB (Gaussian mean, d = 200).
                 for at in self._chunks(part, len(local), rows, gradient=False):
                     total[at] += _weighted(part.task.log_likelihood(rows, local[at]), weight)
         self.evaluations += len(draws)
@@ -118,6 +119,10 @@ class Density:
     def log_joint_gradient(self, draws: Tensor) -> tuple[Tensor, Tensor]:
         """Value ``(S,)`` and gradient ``(S, P)`` of the log joint."""
         draws = draws.detach()
+        self.gradients += len(draws)
+        (part, *others) = self.parts
+        if not others and self.size * len(draws) <= ONE_GRAPH and part.weight is not None:
+            return part.task.joint_gradient(part.rows, part.weight, draws)
         value, gradient = draws.new_zeros(len(draws)), torch.zeros_like(draws)
         for part, kept in zip(self.parts, self._kept, strict=True):
             found, slope = part.task.prior_gradient(kept, draws[:, part.index])
@@ -129,7 +134,6 @@ class Density:
                 found, slope = part.task.likelihood_gradient(rows, ones, draws[at][:, part.index])
                 value[at] += found
                 gradient[at] = gradient[at].index_add(1, part.index, slope)
-        self.gradients += len(draws)
         return value, gradient
 
     def likelihood_derivatives(self, draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -20,7 +20,7 @@ from torch.func import grad_and_value, vmap
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from bayesdd.pyro_model import Columns, running
+from bayesdd.pyro_model import Columns, float64, running
 
 Single = Callable[[Tensor, Columns], Tensor]
 GRAPHS_KEPT = 64
@@ -38,11 +38,13 @@ class Engine:
         """Stacks ``single`` over draws: shape ``(S, ...)``; differentiable in draws and in floating columns."""
         # Inside torch.func transforms make_fx would record the wrapped tensors as constants: derivatives silently zero.
         plain = torch._C._functorch.peek_interpreter_stack() is None
-        # Recorded graphs too run here: torch.ones() stays in them without its dtype, and would come out in float32.
+        if self.backend == "graph" and plain:
+            graph = self._graph(draws, columns)
+            # torch.ones() stays in a graph without its dtype, and would come out in float32.
+            with float64():
+                result: Tensor = graph(draws, columns)
+            return result
         with running(draws.device):
-            if self.backend == "graph" and plain:
-                result: Tensor = self._graph(draws, columns)(draws, columns)
-                return result
             if self.backend != "loop":
                 return vmap(self.single, in_dims=(0, None))(draws, columns)
             return torch.stack([self.single(draw, columns) for draw in draws])

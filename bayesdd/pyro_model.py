@@ -70,18 +70,24 @@ class Structure:
 
 
 @contextmanager
-def running(device: torch.device | None = None) -> Iterator[None]:
-    """While a model runs: float64 default, tensors made on the device (default: CPU), no validation; all restored."""
-    where = device or torch.device("cpu")
+def float64() -> Iterator[None]:
+    """Float64 as the default dtype; restored."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        # The mode costs time at every torch call: only where the default is another device.
-        elsewhere = where if torch.get_default_device().type != where.type else nullcontext()
-        with elsewhere, pyro.validation_enabled(False), vmap_safe():
-            yield
+        yield
     finally:
         torch.set_default_dtype(before)
+
+
+@contextmanager
+def running(device: torch.device | None = None) -> Iterator[None]:
+    """While a model runs: float64 default, tensors made on the device (default: CPU), no validation; all restored."""
+    where = device or torch.device("cpu")
+    # The mode costs time at every torch call: only where the default is another device.
+    elsewhere = where if torch.get_default_device().type != where.type else nullcontext()
+    with float64(), elsewhere, pyro.validation_enabled(False), vmap_safe():
+        yield
 
 
 def is_deterministic(msg: Message) -> bool:

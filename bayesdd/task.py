@@ -139,6 +139,10 @@ class Task:
         """Weighted log-likelihood ``(S,)`` and its gradient in the draws ``(S, P)``, as one recorded graph."""
         return self._likelihood_slope(draws, {**rows, _WEIGHT: weight})
 
+    def joint_gradient(self, rows: Columns, weight: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """Log prior plus weighted log-likelihood ``(S,)`` and its gradient in the draws ``(S, P)``, as one graph."""
+        return self._joint_slope(draws, {**rows, _WEIGHT: weight})
+
     def prior_gradient(self, kept: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         """Log prior ``(S,)`` of the sites that ``kept`` counts (``(sites + 1,)``, 0 or 1), and its gradient."""
         row = {name: column[:1].to(draws.device) for name, column in self.data.items()}
@@ -219,6 +223,15 @@ class Task:
     @functools.cached_property
     def _prior_slope(self) -> GradientEngine:
         return GradientEngine(self._weighted(0), self.backend)
+
+    @functools.cached_property
+    def _joint_slope(self) -> GradientEngine:
+        def joint(flat: Tensor, columns: Columns) -> Tensor:
+            rows = {name: column for name, column in columns.items() if name != _WEIGHT}
+            by_site, by_row = self._evaluate(flat, rows)
+            return by_site.sum() + by_row @ columns[_WEIGHT]
+
+        return GradientEngine(joint, self.backend)
 
     def _weighted(self, which: int) -> Callable[[Tensor, Columns], Tensor]:
         def total(flat: Tensor, columns: Columns) -> Tensor:
