@@ -9,6 +9,7 @@ import pytest
 import torch
 import xarray as xr
 
+from bayesdd.certificate import Certificate
 from bayesdd.columns import read
 from bayesdd.distilled import FORMAT, Distilled, union
 
@@ -96,14 +97,13 @@ def test_names_that_the_file_uses_itself(tmp_path):
 
 
 def test_certificate_survives_the_file(tmp_path):
-    certify = pytest.importorskip("bayesdd.certificate")
     fields = {
         "kl_reverse": 0.01, "kl_forward": float("nan"), "half_variance": 0.01,
         "khat": float("inf"), "ess": 900.0, "sweeps": 12.0,
     }  # fmt: skip
     fields |= {f"{name}_se": 0.1 for name in fields} | {"tolerance": float("inf")}
     fields |= {"gradients": 40.0, "draws": 2000}
-    certificate = certify.Certificate(**fields, better_mode=False, corrected=None)
+    certificate = Certificate(**fields, better_mode=False, corrected=None)
     distilled = plain(certificate=certificate)
     distilled.to_netcdf(tmp_path / "d.nc")
     back = Distilled.from_netcdf(tmp_path / "d.nc").certificate
