@@ -31,6 +31,7 @@ from bayesdd.target import Target, moment_matched
 from bayesdd.task import Task
 
 CHAINS, DRAWS = 80, 50
+FRESH = 1_000_003
 NEGLIGIBLE_MODE = 100.0  # a mode of the distilled posterior with less than a hundredth of the mass is left out
 LAPLACE_KHAT, LAPLACE_SHARE = 0.5, 0.5  # importance-corrected Laplace draws are used when both hold
 
@@ -137,7 +138,8 @@ def draw_distilled(density: Density, seed: int, *, count: int = CHAINS * DRAWS, 
         count: Number of draws.
         start: Draws of a posterior close by, to start and whiten the chains from.
     """
-    generator = torch.Generator().manual_seed(seed)
+    # A stream of its own: the particles of a distillation with the same seed must not come back as "fresh" draws.
+    generator = torch.Generator().manual_seed(FRESH * (seed + 1))
     gaussian = fit(density, seed=seed) if start is None else fit(density, start=start.flat.mean(0))
     if gaussian is not None:
         values = gaussian.draw(count, generator)

@@ -77,6 +77,14 @@ def estimate(log_ratio: Tensor, draws: Draws, scale: float) -> dict[str, Any]:
 
 
 def _standard_error(terms: Tensor, chains: int) -> float:
-    """Standard error of a mean from the spread of the chains' means (one draw a chain: independent draws)."""
+    """Standard error of a mean from the spread of the chains' means (one draw a chain: independent draws).
+
+    Influences are heavy-tailed, and a sample without the rare large ones is low in its mean and in its spread at once.
+    The largest one seen is therefore added, as if one more like it had been missed: over six seeds of one logistic
+    regression estimates spread by 1.5e-4 nats where the plain error said 5e-5 to 1e-4.
+    """
     means = terms.reshape(chains, -1).mean(1)
-    return float(means.std() / math.sqrt(chains)) if chains > 1 else math.inf
+    if chains == 1:
+        return math.inf
+    largest = float((means - means.mean()).abs().max()) / chains
+    return math.hypot(float(means.std()) / math.sqrt(chains), 1.5 * largest)
