@@ -142,8 +142,8 @@ def draw_distilled(density: Density, seed: int, *, count: int = CHAINS * DRAWS, 
     generator = torch.Generator().manual_seed(FRESH * (seed + 1))
     gaussian = fit(density, seed=seed) if start is None else fit(density, start=start.flat.mean(0))
     if gaussian is not None:
-        values = gaussian.draw(count, generator)
-        log_weight = density.log_joint(values) - gaussian.log_prob(values)
+        values, log_density = gaussian.draw_student(count, generator)
+        log_weight = density.log_joint(values) - log_density
         log_weight = torch.where(torch.isfinite(log_weight), log_weight, -torch.inf)
         weight = torch.softmax(log_weight, 0)
         if khat(log_weight)[0] < LAPLACE_KHAT and float(1 / (weight**2).sum()) > LAPLACE_SHARE * count:
