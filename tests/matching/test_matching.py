@@ -34,7 +34,9 @@ def conjugate():
     """Task, reference and four synthetic rows whose posterior is about half a sd off and too wide."""
     task = gaussian_mean.task(rows=60, dim=DIM)
     reference = build(Target([task], task, "cpu", 0), seed=0)
-    offsets = torch.tensor([[1.0, 0.2, -1.0], [-1.0, 0.5, 0.3], [0.4, -1.0, 0.1], [-0.3, 0.4, 0.9]], dtype=torch.float64)
+    offsets = torch.tensor(
+        [[1.0, 0.2, -1.0], [-1.0, 0.5, 0.3], [0.4, -1.0, 0.1], [-0.3, 0.4, 0.9]], dtype=torch.float64
+    )
     rows = {"x": task.data["x"].mean(0) + offsets}
     weight = torch.tensor([10.0, 14.0, 11.0, 13.0], dtype=torch.float64)
     return task, reference, rows, weight
