@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+ENOUGH_SHARE = 0.05  # effective share of tilted draws below which they say nothing about the other posterior
+
 
 @dataclass(frozen=True, eq=False)
 class Cloud:
@@ -22,6 +24,22 @@ class Cloud:
     log_likelihood: Tensor
     log_weight: Tensor
     own: Tensor
+
+
+def first(cloud: Cloud, count: int) -> Cloud:
+    """The first particles of a cloud."""
+    log_weight = cloud.log_weight[:count]
+    log_weight = log_weight - log_weight.logsumexp(0)
+    return Cloud(cloud.draws[:count], cloud.log_likelihood[:count], log_weight, cloud.own[:count])
+
+
+def trusted(log_weight: Tensor, value: Tensor) -> Tensor:
+    """The value, or NaN where normalised log weights ``(S,)`` leave too few effective draws behind it.
+
+    An optimiser that sees finite numbers there goes where the weights degenerate, not where the value is small.
+    """
+    share = float((2 * log_weight.detach()).logsumexp(0).neg().exp()) / len(log_weight)
+    return value if share >= ENOUGH_SHARE else value * float("nan")
 
 
 def tilted(cloud: Cloud, log_likelihood: Tensor) -> Tensor:

@@ -19,16 +19,23 @@ FIRST, LATER = 400, 120  # L-BFGS iterations
 
 
 def matched(
-    reference: Reference, objective: Callable[..., Any], start: Callable[[int], Problem], seed: int, bar: Any
+    reference: Reference,
+    objective: Callable[..., Any],
+    start: Callable[[int], Problem],
+    closed_form: Callable[[Problem], Tensor],
+    seed: int,
+    bar: Any,
 ) -> Solution:
     """The best of several starts, refined on draws of its own posterior until the objective there agrees.
 
-    No closed form goes before it: an objective that leaves directions of the posterior free would be credited with it.
+    No closed form goes before it, since an objective that leaves directions of the posterior free would be credited
+    with it; unless the objective has no value at real rows, whose posterior is too far from any draws at hand.
 
     Args:
         reference: The full posterior.
         objective: ``(reference) -> loss(rows, weight)``.
         start: Number of an attempt -> problem at its starting rows.
+        closed_form: Problem -> vector that matches the full posterior to second order.
         seed: Seed of the fresh draws.
         bar: Progress bar.
 
@@ -40,6 +47,8 @@ def matched(
     for attempt in range(STARTS):
         problem = start(attempt)
         vector, value = _minimised(loss, problem, problem.start, FIRST)
+        if not math.isfinite(value):
+            vector, value = _minimised(loss, problem, closed_form(problem), FIRST)
         bar.set_postfix_str(f"start {attempt + 1}: objective {value:.3g} nats")
         if best is None or value < best[0]:
             best = value, problem, vector

@@ -214,13 +214,14 @@ def marginal(gaussian: Gaussian, index: Tensor) -> Gaussian:
     return Gaussian(gaussian.mean[index], factor, gaussian.height)
 
 
-def moment_matched(draws: Tensor) -> Gaussian:
-    """The Gaussian with the mean and covariance of draws ``(S, P)``."""
+def moment_matched(draws: Tensor, weight: Tensor | None = None) -> Gaussian:
+    """The Gaussian with the mean and covariance of draws ``(S, P)``, weighted by ``(S,)`` that sum to one."""
     count, dim = draws.shape
-    covariance = torch.cov(draws.T).reshape(dim, dim)
+    covariance = torch.cov(draws.T, aweights=weight).reshape(dim, dim)
     shrink = dim / (dim + count)
     covariance = (1 - shrink) * covariance + shrink * covariance.diagonal().diag()
-    return Gaussian(draws.mean(0), torch.linalg.cholesky(covariance))
+    mean = draws.mean(0) if weight is None else weight @ draws
+    return Gaussian(mean, torch.linalg.cholesky(covariance))
 
 
 def _one_row(task: Task) -> dict[str, Tensor]:

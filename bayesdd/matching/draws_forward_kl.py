@@ -10,12 +10,14 @@ intractable and whose posterior was sampled by other means.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from bayesdd.cloud import trusted
 from bayesdd.pyro_model import Columns
 from bayesdd.target import moment_matched
 
@@ -37,7 +39,7 @@ def draws_forward_kl(
         seed: Seed of the draws of g.
 
     Returns:
-        ``(rows, weight) -> nats``, differentiable in both.
+        ``(rows, weight) -> nats``, differentiable in both; NaN where the distilled posterior is too far from g to say.
 
     Raises:
         ValueError: ``draws`` has another number of coordinates, or too few rows for a covariance.
@@ -47,19 +49,18 @@ def draws_forward_kl(
     """
     student, prior = reference.target.student, reference.target.prior
     if draws is None:
-        cloud = reference.cloud
-        picked = torch.multinomial(
-            cloud.log_weight.exp().cpu(), len(cloud.draws), True, generator=torch.Generator().manual_seed(seed)
-        )
-        draws = cloud.draws[picked.to(cloud.draws.device)]
+        draws, log_weight = reference.cloud.draws, reference.cloud.log_weight
+    else:
+        log_weight = torch.full((len(draws),), -math.log(max(1, len(draws))), dtype=torch.float64)
     dim = student.dim
     if draws.dim() != 2 or draws.shape[1] != dim or len(draws) < FEWEST * dim:
         raise ValueError(
             f"draws_forward_kl needs unconstrained draws of shape (S, {dim}) with S at least {FEWEST * dim} for "
             f"{student.name}, got {tuple(draws.shape)}."
         )
-    draws = draws.to(reference.target.joint.device, torch.float64)
-    gaussian = moment_matched(draws)
+    device = reference.target.joint.device
+    draws, mass = draws.to(device, torch.float64), log_weight.exp().to(device)
+    gaussian = moment_matched(draws, mass)
     particles = gaussian.draw(PARTICLES, torch.Generator().manual_seed(seed + 1))
     at = torch.cat([draws, particles])
     with torch.no_grad():
@@ -68,12 +69,13 @@ def draws_forward_kl(
 
     def loss(rows: Columns, weight: Tensor) -> Tensor:
         ratio = base + student.log_likelihood(rows, at) @ weight
-        expected = ratio[: len(draws)].mean()
+        expected = mass @ ratio[: len(draws)]
         if policy is None:
-            return (ratio[len(draws) :] - expected).logsumexp(0) - torch.tensor(float(PARTICLES)).log()
-        # log Z_U relative to that of the earlier rows, whose posterior the draws are from.
-        here = student.log_likelihood(rows, policy.draws) @ weight - policy.own
-        nats: Tensor = (policy.log_weight + here).logsumexp(0) - expected
-        return nats
+            terms = ratio[len(draws) :] - math.log(PARTICLES)
+        else:
+            # log Z_U relative to that of the earlier rows, whose posterior the draws are from.
+            terms = policy.log_weight + student.log_likelihood(rows, policy.draws) @ weight - policy.own
+        normaliser = terms.logsumexp(0)
+        return trusted(terms - normaliser, normaliser - expected)
 
     return loss

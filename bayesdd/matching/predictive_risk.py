@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from bayesdd.cloud import tilted
+from bayesdd.cloud import first, tilted, trusted
 from bayesdd.columns import read
 from bayesdd.pyro_model import Columns
 
 if TYPE_CHECKING:
     from bayesdd.reference import Reference
+
+DRAWS = 1000  # an evaluation costs draws x purpose rows
 
 
 def predictive_risk(
@@ -33,7 +35,8 @@ def predictive_risk(
         weight: Weights v of the purpose rows, ``(J,)``; default all 1.
 
     Returns:
-        ``(rows, weight) -> nats``; negative where the distilled posterior predicts better than the full one.
+        ``(rows, weight) -> nats``; negative where the distilled posterior predicts better than the full one. NaN where
+        its posterior is too far from the draws at hand to say.
 
     Raises:
         ValueError: The purpose rows have other columns or shapes than the student's, or weights of another number.
@@ -51,15 +54,15 @@ def predictive_risk(
         raise ValueError(f"predictive_risk got {count} purpose rows but weights of shape {tuple(weights.shape)}.")
     weights = weights.to(device)
     with torch.no_grad():
-        cloud = reference.cloud
+        cloud = first(reference.cloud, DRAWS)
         best = _log_predictive(student.log_likelihood(rows, cloud.draws), cloud.log_weight) @ weights
-        cloud = reference.policy or reference.cloud
+        cloud = first(reference.policy or reference.cloud, DRAWS)
         by_row = student.log_likelihood(rows, cloud.draws)
 
     def loss(synthetic: Columns, mass: Tensor) -> Tensor:
         log_weight = tilted(cloud, student.log_likelihood(synthetic, cloud.draws) @ mass)
         nats: Tensor = best - _log_predictive(by_row, log_weight) @ weights
-        return nats
+        return trusted(log_weight, nats)
 
     return loss
 

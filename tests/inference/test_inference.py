@@ -11,7 +11,6 @@ import torch
 from bayesdd import inference
 from bayesdd.density import Density
 from bayesdd.inference import hmc, laplace, nuts
-from bayesdd.inference import laplace as _
 from bayesdd.inference.laplace import Gaussian, fit
 from bayesdd.task import Task
 from models import linear_regression
