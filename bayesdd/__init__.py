@@ -9,8 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bayesdd import baselines as baselines
     from bayesdd import inference as inference
     from bayesdd import kinds as kinds
+    from bayesdd import matching as matching
     from bayesdd import objectives as objectives
     from bayesdd.certificate import Certificate as Certificate
     from bayesdd.certificate import CertificateWarning as CertificateWarning
@@ -36,13 +38,14 @@ _HOMES = {
     "weighted": "sampling",
     "Task": "task",
 }
-__all__ = [*_HOMES, "inference", "kinds", "objectives"]
+_PACKAGES = ("baselines", "inference", "kinds", "matching", "objectives")
+__all__ = [*_HOMES, *_PACKAGES]
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(f"bayesdd.{_HOMES[name]}"), name)
-    if name in ("inference", "kinds", "objectives"):
+    if name in _PACKAGES:
         return importlib.import_module(f"bayesdd.{name}")
     raise AttributeError(f"module 'bayesdd' has no attribute {name!r}")
 

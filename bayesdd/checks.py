@@ -184,3 +184,30 @@ def _free_of_rows(task: Task, draw: Tensor, singles: list[Columns]) -> tuple[str
         for name in task.structure.deterministic
         if all(v[name].shape == found[0][name].shape and torch.equal(v[name], found[0][name]) for v in found)
     )
+
+
+def is_functional(objective: Callable[..., Any]) -> bool:
+    """Whether an objective is a functional ``(log_ratio, log_weight)``, not a matching objective ``(reference)``.
+
+    Raises:
+        TypeError: It takes neither two arguments nor one.
+        ValueError: Its settings are refused (by itself, at two draws).
+    """
+    parameters = inspect.signature(objective).parameters.values() if callable(objective) else []
+    needed = [p for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    unset = [p.name for p in parameters if p.default is p.empty and p.kind is p.KEYWORD_ONLY]
+    name = getattr(objective, "__name__", type(objective).__name__)
+    if unset:
+        raise TypeError(
+            f"distill(objective={name}) lacks the setting {unset[0]!r}: pass functools.partial({name}, {unset[0]}=...)."
+        )
+    if len(needed) not in (1, 2):
+        raise TypeError(
+            "distill(objective=...) needs a function (log_ratio, log_weight) such as bayesdd.objectives.reverse_kl, or "
+            f"one of bayesdd.matching, got {name} of {len(needed)} arguments."
+        )
+    if len(needed) == 1:
+        return False
+    half = torch.full((2,), 0.5, dtype=torch.float64)
+    objective(half, half.log())
+    return True

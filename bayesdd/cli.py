@@ -8,9 +8,7 @@ torch and Pyro are imported after the arguments and the paths are known to be go
 
 import argparse
 import importlib
-import importlib.metadata
 import inspect
-import math
 import os
 import sys
 import tempfile
@@ -19,8 +17,9 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
+from bayesdd.arguments import objective, parser
 from bayesdd.files import one_line, writable
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ MISTAKES = (ValueError, TypeError, OSError, ImportError)
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = parser(COMMANDS).parse_args(argv)
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: _say(f"warning: {' '.join(str(message).split())}")
             _check_paths(arguments)
@@ -62,6 +61,7 @@ def distill(arguments: argparse.Namespace) -> int:
         arguments.size,
         arguments.tolerance,
         seed=arguments.seed,
+        objective=objective(arguments.objective),
         init=bayesdd.Distilled.from_netcdf(arguments.init) if arguments.init else None,
         device=arguments.device,
         progress=not arguments.quiet,
@@ -115,79 +115,7 @@ def certify(arguments: argparse.Namespace) -> int:
     return 0 if certificate.ok else 1
 
 
-# A command's help is the first line of its docstring, its example the last.
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {"distill": distill, "sample": sample, "certify": certify}
-
-
-class _Parser(argparse.ArgumentParser):
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings, allow_abbrev=False)
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"bayesdd: error: {message}; see {self.prog} --help\n")
-
-
-def _parser() -> _Parser:
-    parser = _Parser(prog="bayesdd", description="Bayesian dataset distillation.")
-    parser.add_argument("--version", action="version", version=f"bayesdd {_version()}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    made = {}
-    for name, run in COMMANDS.items():
-        text, _, example = (inspect.getdoc(run) or "").partition("\n\n")
-        made[name] = commands.add_parser(name, help=text, description=text, epilog=f"example:\n  {example}")
-        made[name].formatter_class = argparse.RawDescriptionHelpFormatter
-        made[name].set_defaults(command=name, init=None, distilled=None)
-        made[name].add_argument("task", help="module:function, a Task or a function that returns one")
-        made[name].add_argument("--data", help="rows that replace the task's own (.nc, .npz or .csv)")
-        made[name].add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
-
-    add = made["distill"].add_argument
-    add("--size", type=_count, help="number of synthetic rows")
-    add("--tolerance", type=_nats, help="KL in nats to reach; without --size, by the smallest size that does")
-    add("--seed", type=int, default=0, help="default: 0")
-    add("--init", help="start from an earlier distilled set (.nc)")
-    add("--equal-weights", action="store_true", help="one common weight, for tools that take no weights")
-    add("--fixed-rows", action="store_true", help="keep the rows where they start, optimise weights only")
-    add("--quiet", action="store_true", help="no progress bar")
-    add("--out", required=True, help="file to write (.nc)")
-
-    add = made["sample"].add_argument
-    add("--distilled", help="distilled set (.nc)")
-    add("--draws", type=_count, default=1000, help="draws a chain; default: 1000")
-    add("--chains", type=_count, default=4, help="default: 4")
-    add("--seed", type=int, default=0, help="default: 0")
-    add("--method", choices=("hmc", "nuts", "laplace"), help="default: chosen by bayesdd")
-    add("--out", required=True, help="file to write (.nc)")
-
-    add = made["certify"].add_argument
-    add("--distilled", required=True, help="distilled set (.nc)")
-    add("--tolerance", type=_nats, default=0.05, help="KL in nats that counts as certified; default: 0.05")
-    add("--seed", type=int, default=1, help="default: 1; not the one it was distilled with")
-    add("--out", help="also write the set with its new certificate (.nc)")
-    return parser
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("bayesdd")
-    except importlib.metadata.PackageNotFoundError:
-        return "(not installed, run from its source)"
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"needs a whole number of at least 1, got {text!r}")
-    return int(text)
-
-
-def _nats(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"needs a positive number of nats, got {text!r}")
-    return value
 
 
 def _check_paths(arguments: argparse.Namespace) -> None:

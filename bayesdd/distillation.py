@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from tqdm.auto import tqdm
 
 from bayesdd.certificate import CertificateWarning, certificate_of
-from bayesdd.checks import sizes
+from bayesdd.checks import is_functional, sizes
 from bayesdd.density import MEMORY
 from bayesdd.devices import resolve
 from bayesdd.distilled import Distilled
+from bayesdd.objectives import half_variance
 from bayesdd.provenance import provenance_of
 from bayesdd.reference import Reference, build
+from bayesdd.rounds import name_of
 from bayesdd.search import Search
 from bayesdd.target import Target
 from bayesdd.task import Task
@@ -26,6 +29,7 @@ def distill(
     tolerance: float | None = None,
     *,
     seed: int = 0,
+    objective: Callable[..., Any] = half_variance,
     student: Task | None = None,
     init: Distilled | None = None,
     device: str = "auto",
@@ -41,6 +45,9 @@ def distill(
         size: Number M of synthetic rows.
         tolerance: KL in nats within which the certificate must stay. Without ``size``: the smallest size that does so.
         seed: Seed; equal seeds give equal results.
+        objective: What to minimise: a functional of the log-ratio (``bayesdd.objectives``: ``half_variance``,
+            ``reverse_kl``, ``forward_kl``, a ``partial`` of ``renyi``), or one of ``bayesdd.matching`` (``fisher``,
+            ``draws_forward_kl``, ``bilevel``, a ``partial`` of ``predictive_risk``). The certificate is the same.
         student: The task that people will fit to the synthetic rows; default the target itself.
         init: An earlier distilled set to start from (new data arriving).
         device: ``auto`` (CUDA where there is one), ``cpu`` or ``cuda``.
@@ -54,12 +61,14 @@ def distill(
         Rows, weights and a certificate from fresh draws.
 
     Raises:
-        ValueError: Sizes, tasks or device do not fit (the message says which and what to do).
+        ValueError: Sizes, tasks, objective or device do not fit (the message says which and what to do).
+        TypeError: ``objective`` is no such function.
 
     Warns:
         CertificateWarning: The result is returned but not certified, or M is below what any M rows can reach.
     """
     tasks = [target] if isinstance(target, Task) else list(target)
+    is_functional(objective)
     learner = sizes(tasks, student, size, tolerance, init)
     where = resolve(device)
     goal = Target(tasks, learner, where, seed, memory)
@@ -67,10 +76,10 @@ def distill(
     with tqdm(disable=not progress, desc="bayesdd", bar_format="{desc}: {elapsed}{postfix}") as bar:
         bar.set_postfix_str("Laplace fit and particles of the full posterior")
         reference = build(goal, seed)
-        search = Search(reference, seed, limit, bar, equal_weights=equal_weights, move_rows=move_rows)
+        search = Search(reference, objective, seed, limit, bar, equal_weights=equal_weights, move_rows=move_rows)
         found = search.at(size, init) if size is not None else search.smallest(init)
         bar.set_postfix_str("certificate")
-        details = provenance_of(learner, tasks, seed, found.problem.coordinates.size, objective="half_variance")
+        details = provenance_of(learner, tasks, seed, found.problem.coordinates.size, objective=name_of(objective))
         result = found.problem.distilled(found.vector, details)
         result = replace(
             result, certificate=certificate_of(goal, found.problem.density(found.vector), limit, seed + 1, found.draws)
@@ -80,15 +89,8 @@ def distill(
 
 
 def _warn(reference: Reference, result: Distilled, limit: float) -> None:
-    floor = reference.floor(len(result))
-    if floor > limit:
-        warnings.warn(
-            f"{len(result)} rows cannot come closer than {floor:.3g} nats: each informs {reference.row_rank} of the "
-            f"{int((reference.information > 0).sum())} directions that the data inform. "
-            f"Take size={reference.smallest_size(limit)} or more.",
-            CertificateWarning,
-            stacklevel=3,
-        )
+    if too_few := reference.floor.warning(len(result), limit):
+        warnings.warn(too_few, CertificateWarning, stacklevel=3)
     certificate = result.certificate
     if certificate is not None and not certificate.ok:
         warnings.warn(f"not certified: {'; '.join(certificate.reasons)}", CertificateWarning, stacklevel=3)

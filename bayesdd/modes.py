@@ -12,9 +12,10 @@ from torch import Tensor
 
 from bayesdd.density import Density
 from bayesdd.inference.laplace import Gaussian, climb, newton, scattered
-from bayesdd.target import Target, marginal
+from bayesdd.target import LARGE, Target, marginal
 
 SEARCHES = 6
+SAME = 0.01  # squared Mahalanobis distance within which two searches ended in the same mode
 MASS = 0.1  # nats: difference of relative heights within which two posteriors give a mode the same mass
 
 
@@ -37,13 +38,21 @@ def uncovered_mode(target: Target, distilled: Density, draws: Tensor, seed: int,
     points = _wide(thinned, SEARCHES, seed)
     home_start = points[0].clone()
     home_start[index] = centre
-    home = newton(joint, climb(joint, home_start, 100))
+    home = _home(target, home_start)
     near = joint.dim + 6 * math.sqrt(2 * joint.dim)
+    searched: list[Tensor] = []
     for point in points:
         found = climb(thinned, point)
         if home is not None and _distance(home, found) < near:
             continue
-        mode = newton(joint, climb(joint, found, 100))
+        # In units of the few rows' posterior, which is wider: searches that ended together go on as one.
+        if home is not None and any(
+            _shifted(home, found - other) * thinned.size < SAME * joint.size for other in searched
+        ):
+            continue
+        searched.append(found)
+        # Many rows: Newton's method from the mode of few, which a mode of all rows must be near to.
+        mode = newton(joint, found if joint.size >= LARGE else climb(joint, found, 100))
         if mode is None or (home is not None and _distance(home, mode.mean) < near):
             continue
         if home is not None and mode.log_mass < home.log_mass - math.log(20):
@@ -52,6 +61,14 @@ def uncovered_mode(target: Target, distilled: Density, draws: Tensor, seed: int,
         if _covers(shared, draws) < 0.01 and not _matches(distilled, centre, home, shared, tolerance):
             return True
     return False
+
+
+def _home(target: Target, start: Tensor) -> Gaussian | None:
+    """The full posterior's mode at the draws: the one known already if the start lies in its bulk."""
+    joint, known = target.joint, target.gaussian_joint
+    if known is not None and _distance(known, start) < joint.dim + 6 * math.sqrt(2 * joint.dim):
+        return known
+    return newton(joint, climb(joint, start, 100))
 
 
 def _matches(distilled: Density, centre: Tensor, home: Gaussian | None, mode: Gaussian, tolerance: float) -> bool:
@@ -88,7 +105,12 @@ def _wide(density: Density, count: int, seed: int) -> Tensor:
 
 
 def _distance(gaussian: Gaussian, point: Tensor) -> float:
-    white = torch.linalg.solve_triangular(gaussian.factor, (point - gaussian.mean)[:, None], upper=False)
+    return _shifted(gaussian, point - gaussian.mean)
+
+
+def _shifted(gaussian: Gaussian, shift: Tensor) -> float:
+    """Squared Mahalanobis length of a shift."""
+    white = torch.linalg.solve_triangular(gaussian.factor, shift[:, None], upper=False)
     return float((white**2).sum())
 
 

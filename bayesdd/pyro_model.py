@@ -231,3 +231,17 @@ def prior_draw(model: Model, columns: Columns, structure: Structure, seed: int) 
             raise _wandering(absent[0])
         free = [biject_to(drawn[s.name]["fn"].support).inv(drawn[s.name]["value"]).flatten() for s in structure.sites]
     return torch.cat(free)
+
+
+def unconstrained(model: Model, structure: Structure, values: Columns, columns: Columns) -> tuple[Tensor, Tensor]:
+    """The flat vector ``(P,)`` of constrained latents, and the log Jacobian of the way back; inside ``running()``."""
+    with Recorder() as recorder, pyro.poutine.condition(data=values):
+        model(**columns)
+    drawn = {msg["name"]: msg for msg in recorder.messages}
+    flat, log_jacobian = [], torch.zeros(())
+    for site in structure.sites:
+        transform = biject_to(drawn[site.name]["fn"].support)
+        free = transform.inv(values[site.name])
+        flat.append(free.reshape(-1))
+        log_jacobian = log_jacobian + transform.log_abs_det_jacobian(free, values[site.name]).sum()
+    return torch.cat(flat), log_jacobian

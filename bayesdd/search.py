@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bayesdd.certificate import certificate_of, draw_distilled
+from bayesdd.certificate import certificate_of
+from bayesdd.checks import is_functional
+from bayesdd.cloud import Cloud
 from bayesdd.distilled import Distilled
-from bayesdd.estimates import estimate
-from bayesdd.inference.draws import Draws
-from bayesdd.matching import SecondOrder
+from bayesdd.matched import matched
+from bayesdd.matching.second_order import SecondOrder
 from bayesdd.objectives import half_variance
 from bayesdd.optimise import lbfgs
 from bayesdd.problem import Problem
-from bayesdd.reference import Cloud, Reference
+from bayesdd.reference import Reference
+from bayesdd.rounds import ENOUGH, IMPROVEMENT, ROUNDS, Solution, fresh, judge, measured
 from bayesdd.target import moment_matched
 from bayesdd.task import Task
 
@@ -27,61 +30,54 @@ MOST_STARTS = (
 )
 UNSOLVED = 1.0  # nats
 STAGE_ONE, STAGE_TWO, STAGE_THREE = 1500, 200, 120  # L-BFGS iterations
-ROUNDS = 5
-ROUND_DRAWS = 2000
-ENOUGH = 1e-7  # nats: a sum of both KLs below which nothing is left to gain
 SOLVED = 1e-9  # nats: a closed form at this value is exact
-IMPROVEMENT = 0.9
 LARGEST_SECOND_ORDER = 400  # latent coordinates; above, P copies of the rows cost more than particles
-
-
-@dataclass
-class Solution:
-    """The best parameter vector so far, judged on fresh draws of its own posterior."""
-
-    problem: Problem
-    vector: Tensor
-    score: float = math.inf
-    draws: Draws | None = None
 
 
 class Search:
     """Solves problems of one target at one or several sizes."""
 
     def __init__(
-        self, reference: Reference, seed: int, limit: float, bar: Any, *, equal_weights: bool, move_rows: bool
+        self,
+        reference: Reference,
+        objective: Callable[..., Any],
+        seed: int,
+        limit: float,
+        bar: Any,
+        *,
+        equal_weights: bool,
+        move_rows: bool,
     ) -> None:
-        self.reference, self.seed, self.limit, self.bar = reference, seed, limit, bar
+        self.reference, self.objective, self.seed, self.limit, self.bar = reference, objective, seed, limit, bar
         self.settings = {"equal_weights": equal_weights, "move_rows": move_rows}
         dim = len(reference.second_order.gradient)
         self.second_order = reference.second_order if dim <= LARGEST_SECOND_ORDER else None
 
     def at(self, size: int, init: Distilled | None = None) -> Solution:
         """The best solution at one size."""
+        if not is_functional(self.objective):
+            start = functools.partial(self._start, size, init)
+            closed = lambda problem: self._closed_form(problem)[0]  # noqa: E731
+            return matched(self.reference, self.objective, start, closed, self.seed, self.bar)
         problem, vector = self._first_stage(size, init)
         solution = Solution(problem, vector)
         fixed = self.reference.cloud
         if self._held_out(problem, vector) > ENOUGH:
-            solution.vector, _ = self._optimise(problem, vector, [fixed], self.second_order, STAGE_TWO)
+            solution.vector, _ = self._optimise(half_variance, problem, vector, [fixed], self.second_order, STAGE_TWO)
         return self._on_policy(solution)
 
     def _first_stage(self, size: int, init: Distilled | None) -> tuple[Problem, Tensor]:
         """Several starts through the closed form; the best by held-out half-variance."""
-        student, device = self.reference.target.student, self.reference.target.joint.device
+        student = self.reference.target.student
         best: tuple[float, Problem, float, Tensor] | None = None
         for attempt in range(MOST_STARTS):
-            generator = torch.Generator().manual_seed(self.seed * MOST_STARTS + attempt)
-            if init is not None and attempt == 0:
-                rows, weight = resized(student, init, size, generator)
-                problem = Problem.from_rows(student, rows, weight, device, **self.settings)
-            else:
-                problem = Problem.random(student, size, generator, device, **self.settings)
+            problem = self._start(size, init, attempt)
             vector, left = self._closed_form(problem)
             score = self._held_out(problem, vector)
             self.bar.set_postfix_str(f"M = {size}, start {attempt + 1}: held-out half-variance {score:.3g} nats")
             if best is None or score < best[0]:
                 best = (score, problem, left, vector)
-            hopeless = self.reference.floor(size) > UNSOLVED
+            hopeless = self.reference.floor.at(size) > UNSOLVED
             if score < ENOUGH or (attempt + 1 >= STARTS and (best[2] < UNSOLVED or hopeless)):
                 break
         if best is None or not math.isfinite(best[0]):
@@ -90,6 +86,15 @@ class Search:
                 "posterior; check the kinds of its columns."
             )
         return best[1], best[3]
+
+    def _start(self, size: int, init: Distilled | None, attempt: int) -> Problem:
+        """The problem at its starting rows: the earlier set in the first attempt, real rows in the others."""
+        student, device = self.reference.target.student, self.reference.target.joint.device
+        generator = torch.Generator().manual_seed(self.seed * MOST_STARTS + attempt)
+        if init is None or attempt > 0:
+            return Problem.random(student, size, generator, device, **self.settings)
+        rows, weight = resized(student, init, size, generator)
+        return Problem.from_rows(student, rows, weight, device, **self.settings)
 
     def _closed_form(self, problem: Problem) -> tuple[Tensor, float]:
         """Stage one from the problem's start, and the nats it leaves; the start itself where it is switched off."""
@@ -103,33 +108,37 @@ class Search:
 
     def _held_out(self, problem: Problem, vector: Tensor) -> float:
         with torch.no_grad():
-            return float(_spread(problem, vector, self.reference.held_out))
+            return float(measured(half_variance, problem, vector, self.reference.held_out))
 
     def _optimise(
-        self, problem: Problem, vector: Tensor, clouds: list[Cloud], second: SecondOrder | None, iterations: int
+        self,
+        objective: Callable[..., Tensor],
+        problem: Problem,
+        vector: Tensor,
+        clouds: list[Cloud],
+        second: SecondOrder | None,
+        iterations: int,
     ) -> tuple[Tensor, float]:
-        """Half-variance over clouds, plus the closed form as far as the particles leave quadratics undetermined."""
+        """A functional over clouds, plus the closed form as far as the particles leave quadratics undetermined."""
         dim = clouds[0].draws.shape[1]
         ridge = min(1.0, dim * (dim + 3) / 2 / sum(len(cloud.draws) for cloud in clouds))
 
-        def objective(v: Tensor) -> Tensor:
-            value = torch.stack([_spread(problem, v, cloud) for cloud in clouds]).mean()
+        def total(v: Tensor) -> Tensor:
+            value = torch.stack([measured(objective, problem, v, cloud) for cloud in clouds]).mean()
             if second is not None and ridge > 0.05:
                 value = value + ridge * second.half_variance(problem.student, *problem.hard(v))
             return value
 
-        return lbfgs(objective, vector, iterations)
+        return lbfgs(total, vector, iterations)
 
     def _on_policy(self, solution: Solution) -> Solution:
         """Fresh draws of the distilled posterior, a sweep, re-optimise; a round that is worse is not taken."""
-        target, problem = self.reference.target, solution.problem
+        target, problem, objective = self.reference.target, solution.problem, self.objective
         pool, vector, draws, failures = [self.reference.cloud], solution.vector, None, 0
         second = self.second_order
         for turn in range(ROUNDS):
-            draws = draw_distilled(
-                problem.density(vector), self.seed + 7919 * (turn + 1), count=ROUND_DRAWS // target.thrift, start=draws
-            )
-            cloud, score, half = self._judge(problem, vector, draws)
+            draws = fresh(problem, vector, self.seed, turn, target.thrift, draws)
+            cloud, score, half = judge(target, problem, vector, draws, objective)
             self.bar.set_postfix_str(f"M = {problem.coordinates.size}, round {turn + 1}: half-variance {half:.3g} nats")
             failures = 0 if score < IMPROVEMENT * solution.score else failures + 1
             if score < solution.score:
@@ -140,26 +149,16 @@ class Search:
             if second is not None and half > 0.05 and score < 50:
                 # The Laplace point misses the bulk (skewed posteriors): match at the mean of the draws instead.
                 second = SecondOrder.of(moment_matched(draws.flat), target)
-            vector, _ = self._optimise(problem, solution.vector, pool, second, STAGE_THREE)
+            # A functional of the distilled posterior is not judged at draws of the full one.
+            clouds = pool if objective is half_variance else pool[1:]
+            vector, _ = self._optimise(objective, problem, solution.vector, clouds, second, STAGE_THREE)
         return solution
-
-    def _judge(self, problem: Problem, vector: Tensor, draws: Draws) -> tuple[Cloud, float, float]:
-        flat = draws.flat
-        full = self.reference.target.log_likelihood(flat)
-        with torch.no_grad():
-            ratio = full - problem.log_likelihood(vector, flat)
-        found = estimate(ratio, draws, float(full.abs().max()))
-        log_weight = torch.zeros_like(ratio) if draws.log_weight is None else draws.log_weight.flatten()
-        finite = torch.isfinite(full)
-        cloud = Cloud(flat[finite], full[finite], log_weight[finite] - log_weight[finite].logsumexp(0))
-        score = found["kl_reverse"] + (found["kl_forward"] if found["khat"] < 0.7 else found["half_variance"])
-        return cloud, score, found["half_variance"]
 
     def smallest(self, init: Distilled | None) -> Solution:
         """The smallest size that certifies: doubling, then bisection, each size started from its neighbour too."""
         target = self.reference.target
         most = target.student.size
-        size = min(most, self.reference.smallest_size(self.limit))
+        size = min(most, self.reference.floor.smallest_size(self.limit))
         low, good, warm = size - 1, None, init
         while good is None:
             tried = self.at(size, warm)
@@ -182,10 +181,6 @@ class Search:
             self.reference.target, solution.problem.density(solution.vector), self.limit, self.seed + 1, solution.draws
         )
         return certificate.ok
-
-
-def _spread(problem: Problem, vector: Tensor, cloud: Cloud) -> Tensor:
-    return half_variance(cloud.log_likelihood - problem.log_likelihood(vector, cloud.draws), cloud.log_weight)
 
 
 def resized(student: Task, init: Distilled, size: int, generator: torch.Generator) -> tuple[dict[str, Tensor], Tensor]:

@@ -16,15 +16,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bayesdd.control import Control, control
 from bayesdd.density import MEMORY, Density
-from bayesdd.inference.laplace import Gaussian, fit, scattered
+from bayesdd.inference.laplace import Gaussian, climb, fit, newton, scattered
 from bayesdd.task import Task
 
 NUISANCE_DRAWS = 32
 NUISANCE_STEPS = 3
 NUISANCE_WIDTH = 1.1  # proposals a little wider than the conditional posterior keep the importance weights bounded
 PRIOR_POINTS = 5
+TOO_LARGE = 0.01  # nats of error at one draw above which it is swept over all rows
 ROWS_FOR_SEARCH = 2000
+LARGE = 100_000  # rows above which a mode is first sought on few rows, and sweeps go by a control variate
 
 
 class Target:
@@ -36,13 +39,24 @@ class Target:
         device: Where the rows live.
         seed: Seed of the nuisance draws.
         memory: Bytes that intermediate tensors of one block may take.
+        exact: Every sweep goes over all rows; else those of 100,000 rows or more go over few where that is good.
+
+    Attributes:
+        sweep_error: Largest standard error of a log-likelihood that was swept over few rows, nats.
 
     Raises:
         ValueError: The student has a latent site that no target task has, or shapes or prior densities differ.
     """
 
     def __init__(
-        self, tasks: Sequence[Task], student: Task, device: torch.device | str, seed: int, memory: int = MEMORY
+        self,
+        tasks: Sequence[Task],
+        student: Task,
+        device: torch.device | str,
+        seed: int,
+        memory: int = MEMORY,
+        *,
+        exact: bool = False,
     ) -> None:
         self.tasks, self.student, self.seed = list(tasks), student, seed
         self.joint = Density([(task, task.data, None) for task in tasks], device, memory)
@@ -55,6 +69,9 @@ class Target:
         self.prior = Density([(student, _one_row(student), torch.zeros(1, dtype=torch.float64))], device)
         self._check_priors()
         self.gaussian_joint: Gaussian | None = None
+        self.exact = exact or self.joint.size < LARGE or bool(len(self.nuisance))
+        self.sweep_error = 0.0
+        self._control: Control | None = None
 
     @property
     def thrift(self) -> int:
@@ -104,15 +121,23 @@ class Target:
 
     def gaussian(self) -> Gaussian | None:
         """Laplace fit of the shared latents' full posterior (the marginal of the joint fit), or None."""
-        self.gaussian_joint = fit(self.joint, seed=self.seed)
+        self.gaussian_joint = self._fit()
         return None if self.gaussian_joint is None else marginal(self.gaussian_joint, self.index)
+
+    def _fit(self) -> Gaussian | None:
+        """Laplace fit of the joint posterior; of many rows by Newton's method from the mode of few."""
+        if self.joint.size < LARGE:
+            return fit(self.joint, seed=self.seed)
+        thinned = self.thinned()
+        near = newton(self.joint, climb(thinned, scattered(thinned, 1, self.seed)[0]))
+        return near or fit(self.joint, seed=self.seed)
 
     def log_likelihood(self, draws: Tensor) -> Tensor:
         """l_D at draws of the shared latents, nats: ``(S, P)`` -> ``(S,)``; one sweep (times 32 with nuisances)."""
         if not len(self.nuisance):
             full = torch.empty_like(draws)
             full[:, self.index] = draws
-            return self.joint.sweep(full)
+            return self.joint.sweep(full) if self.exact else self._controlled(full)
         if self.gaussian_joint is None:
             self.gaussian_joint = fit(self.joint, seed=self.seed)
         if self.gaussian_joint is None:
@@ -121,6 +146,23 @@ class Target:
                 f"Laplace fit. Give {self.student.name} these sites too."
             )
         return self._marginal_likelihood(draws, self.gaussian_joint)
+
+    def _controlled(self, draws: Tensor) -> Tensor:
+        """A sweep by the control variate; of all rows at draws where its error is too large, or without one."""
+        if self._control is None:
+            self.gaussian_joint = self.gaussian_joint or self._fit()
+            if self.gaussian_joint is not None:
+                self._control = control(self.joint, self.gaussian_joint.mean, draws, self.seed)
+            if self._control is None:
+                self.exact = True
+                return self.joint.sweep(draws)
+        value, error = self._control.log_likelihood(draws)
+        poor = ~(error <= TOO_LARGE)
+        if bool(poor.any()):
+            value = value.masked_scatter(poor, self.joint.sweep(draws[poor]))
+        if not bool(poor.all()):
+            self.sweep_error = max(self.sweep_error, float(error[~poor].max()))
+        return value
 
     def thinned(self) -> Density:
         """The joint posterior on at most 2,000 rows a task, weighted N / n: for searches that end on all rows."""
@@ -172,13 +214,14 @@ def marginal(gaussian: Gaussian, index: Tensor) -> Gaussian:
     return Gaussian(gaussian.mean[index], factor, gaussian.height)
 
 
-def moment_matched(draws: Tensor) -> Gaussian:
-    """The Gaussian with the mean and covariance of draws ``(S, P)``."""
+def moment_matched(draws: Tensor, weight: Tensor | None = None) -> Gaussian:
+    """The Gaussian with the mean and covariance of draws ``(S, P)``, weighted by ``(S,)`` that sum to one."""
     count, dim = draws.shape
-    covariance = torch.cov(draws.T).reshape(dim, dim)
+    covariance = torch.cov(draws.T, aweights=weight).reshape(dim, dim)
     shrink = dim / (dim + count)
     covariance = (1 - shrink) * covariance + shrink * covariance.diagonal().diag()
-    return Gaussian(draws.mean(0), torch.linalg.cholesky(covariance))
+    mean = draws.mean(0) if weight is None else weight @ draws
+    return Gaussian(mean, torch.linalg.cholesky(covariance))
 
 
 def _one_row(task: Task) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Functional forms of the two distributions whose own code writes in place, which ``torch.func.vmap`` refuses.
+"""Functional forms of two distributions and of normal noise: their own code writes in place, which vmap refuses.
 
 They hold only while bayesdd runs a model; the formulas are Pyro's and torch's own.
 """
@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from pyro.distributions import Categorical, OrderedLogistic
 from torch import Tensor
-from torch.distributions import Multinomial
+from torch.distributions import Multinomial, lowrank_multivariate_normal, multivariate_normal, normal, studentT
+
+_NOISY: tuple[Any, ...] = (normal, multivariate_normal, lowrank_multivariate_normal, studentT)
 
 
 def _ordered_logistic(self: Any, predictor: Tensor, cutpoints: Tensor, validate_args: bool | None = None) -> None:
@@ -30,12 +32,21 @@ def _multinomial(self: Any, value: Tensor) -> Tensor:
     return ways + (torch.where((value == 0) & torch.isneginf(logits), 0.0, logits) * value).sum(-1)
 
 
+def _standard_normal(shape: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.randn(shape, dtype=dtype, device=device)
+
+
 @contextmanager
 def vmap_safe() -> Iterator[None]:
     """Puts the functional forms in place; restores the library's own."""
     ordered, multinomial = OrderedLogistic.__init__, Multinomial.log_prob
     OrderedLogistic.__init__, Multinomial.log_prob = _ordered_logistic, _multinomial  # type: ignore[method-assign]
+    noise = [module._standard_normal for module in _NOISY]
+    for module in _NOISY:
+        module._standard_normal = _standard_normal
     try:
         yield
     finally:
+        for module, own in zip(_NOISY, noise, strict=True):
+            module._standard_normal = own
         OrderedLogistic.__init__, Multinomial.log_prob = ordered, multinomial  # type: ignore[method-assign]

@@ -38,6 +38,27 @@ def poisson(x: Array, y: Array, weight: Array) -> Posterior:
     return Posterior(lambda w: _by_blocks(block, w, len(x)))
 
 
+def gaussian_mixture(y: Array, weight: Array) -> Posterior:
+    r"""The model of models/gaussian_mixture.py; draws ``(a, log g, log s_1, log s_2, logit pi)``.
+
+    Log-normal priors are normal in the logs; beta(2, 2) times the logit's Jacobian is ``(pi (1 - pi))^2``.
+    """
+
+    def block(theta: Array) -> Array:
+        lower, log_gap, log_spread, logit = theta[:, 0], theta[:, 1], theta[:, 2:4], theta[:, 4]
+        log_share = -np.logaddexp(0, -logit), -np.logaddexp(0, logit)
+        centres = lower, lower + np.exp(log_gap)
+        first, second = (
+            log_share[k] - log_spread[:, k] - ((y[:, None] - centres[k]) * np.exp(-log_spread[:, k])) ** 2 / 2
+            for k in (0, 1)
+        )
+        by_row = np.maximum(first, second) + np.log1p(np.exp(-np.abs(first - second)))
+        log_prior = -((lower / 3) ** 2) / 2 - 2 * (log_gap - 1) ** 2 - 2 * (log_spread**2).sum(1)
+        return weight @ by_row + log_prior + 2 * (log_share[0] + log_share[1])
+
+    return Posterior(lambda theta: _by_blocks(block, theta, len(y)))
+
+
 def normal(
     x: Array, y: Array, weight: Array, log_prior: Callable[[Array, Array], Array], basis: Array | None = None
 ) -> Posterior:

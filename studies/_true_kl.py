@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,11 @@ class Posterior:
 
 @dataclass(frozen=True)
 class Divergences:
-    """Both KLs with standard errors, and the KL(distilled, full) between the two Laplace fits; all in nats."""
+    """Both KLs with standard errors, and the KL(distilled, full) between the two Laplace fits; all in nats.
+
+    ``theta`` are the draws ``(S, P)``, ``log_p`` and ``log_q`` the logs of their normalised weights ``(S,)`` under the
+    full and the distilled posterior, for whatever else is to be averaged over either.
+    """
 
     reverse: float
     reverse_se: float
@@ -51,9 +55,50 @@ class Divergences:
     forward_se: float
     laplace: float
     log_normalisers: float = math.nan
+    theta: Array = field(default_factory=lambda: np.empty((0, 0)), repr=False, compare=False)
+    log_p: Array = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
+    log_q: Array = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
 
 
-def between(full: Posterior, distilled: Posterior, start: Array, *, draws: int = 20_000, seed: int = 0) -> Divergences:
+@dataclass(frozen=True)
+class Known:
+    """What belongs to a full posterior alone, for comparing many distilled ones with it.
+
+    Attributes:
+        fit: Its mode ``(P,)`` and root ``(P, P)``.
+        theta: The draws around it, ``(S / 2, P)``.
+        log_joint: Its log density there, ``(S / 2,)``.
+        log_weight: Logs of their normalised weights, ``(S / 2,)``.
+    """
+
+    fit: tuple[Array, Array]
+    theta: Array
+    log_joint: Array
+    log_weight: Array
+
+
+def prepared(full: Posterior, start: Array, *, draws: int = 20_000, seed: int = 0) -> Known:
+    """The part of ``between`` that does not depend on the distilled posterior; draws and seed must be the same there.
+
+    Raises:
+        ArithmeticError: No mode was found.
+    """
+    fit = laplace(full.log_joint, start)
+    theta = _student(np.random.default_rng(seed), *fit, (draws + 1) // 2)
+    log_joint = full.log_joint(theta)
+    log_weight = log_joint - _student_log_density(theta, *fit)
+    return Known(fit, theta, log_joint, log_weight - logsumexp(log_weight))
+
+
+def between(
+    full: Posterior,
+    distilled: Posterior,
+    start: Array,
+    *,
+    draws: int = 20_000,
+    seed: int = 0,
+    known: Known | None = None,
+) -> Divergences:
     """Both KL divergences between two posteriors on the same coordinates.
 
     Args:
@@ -62,16 +107,19 @@ def between(full: Posterior, distilled: Posterior, start: Array, *, draws: int =
         start: Where the searches for modes begin, ``(P,)``.
         draws: Draws from the mixture.
         seed: Seed.
+        known: ``prepared(full, ...)`` with the same draws and seed: saves a search and half of the full log densities.
 
     Raises:
         ArithmeticError: A mode was not found, or fewer than 500 of the draws count for one of the posteriors.
     """
-    fits = [laplace(posterior.log_joint, start) for posterior in (full, distilled)]
+    fits = [laplace(full.log_joint, start) if known is None else known.fit, laplace(distilled.log_joint, start)]
     rng = np.random.default_rng(seed)
     proposals = [_student(rng, mean, root, (draws + 1) // 2) for mean, root in fits]
     theta = np.concatenate(proposals)
     log_m = logsumexp([_student_log_density(theta, mean, root) for mean, root in fits], axis=0) - math.log(2)
-    log_p, log_q = full.log_joint(theta), distilled.log_joint(theta)
+    old, new = ([], theta) if known is None else ([known.log_joint], proposals[1])
+    log_p = np.concatenate([*old, full.log_joint(new)])
+    log_q = distilled.log_joint(theta)
     for name, log_density in (("full", log_p), ("distilled", log_q)):
         effective = math.exp(2 * logsumexp(log_density - log_m) - logsumexp(2 * (log_density - log_m)))
         if not effective > LEAST:
@@ -79,7 +127,9 @@ def between(full: Posterior, distilled: Posterior, start: Array, *, draws: int =
     inside_p, inside_q = _conditional_kls(full, distilled, theta)
     forward, forward_se, ratio = _divergence(log_p, log_q, log_m, inside_p)
     reverse, reverse_se, _ = _divergence(log_q, log_p, log_m, inside_q)
-    return Divergences(reverse, reverse_se, forward, forward_se, gaussian_kl(fits[1], fits[0]), ratio)
+    weights = [log - log_m - logsumexp(log - log_m) for log in (log_p, log_q)]
+    closeness = gaussian_kl(fits[1], fits[0])
+    return Divergences(reverse, reverse_se, forward, forward_se, closeness, ratio, theta, *weights)
 
 
 def _divergence(log_p: Array, log_q: Array, log_m: Array, inside: Array | float) -> tuple[float, float, float]:

@@ -23,6 +23,7 @@ from bayesdd.finite import finite_starts
 from bayesdd.inference.draws import Draws
 
 NEWTON_STEPS = 50
+LEAST_DEGREES = 20
 SEARCHES = 3
 NEAR = 0.01  # squared Mahalanobis distance within which two searches ended in the same mode
 FLAT = 1e-10  # smallest eigenvalue of the unit-diagonal precision, relative to the largest, of a Gaussian fit
@@ -46,6 +47,22 @@ class Gaussian:
         """Independent draws, shape ``(count, P)``."""
         noise = torch.randn(count, len(self.mean), generator=generator, dtype=torch.float64).to(self.mean.device)
         return self.mean + noise @ self.factor.T
+
+    def draw_student(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draws from the Student-t of this mean and scale, ``(count, P)``, and their log densities, ``(count,)``.
+
+        As a proposal it meets the tails, where a log-ratio's large values are, more often than the normal: certificates
+        of logistic regression (P = 11, M = 50) had two thirds of the spread. Degrees of freedom grow with P: the radius
+        of a normal narrows with it, and with 20 in 100 dimensions most importance weights would be small.
+        """
+        dim = len(self.mean)
+        degrees = max(LEAST_DEGREES, 2 * dim)
+        noise = torch.randn(count, dim, generator=generator, dtype=torch.float64)
+        square = torch.randn(count, degrees, generator=generator, dtype=torch.float64).square().sum(1)
+        white = (noise * (degrees / square).sqrt()[:, None]).to(self.mean.device)
+        norm = math.lgamma((degrees + dim) / 2) - math.lgamma(degrees / 2) - dim / 2 * math.log(degrees * math.pi)
+        log_density = -(degrees + dim) / 2 * torch.log1p((white**2).sum(1) / degrees)
+        return self.mean + white @ self.factor.T, log_density + norm - self.factor.diagonal().abs().log().sum()
 
     def log_prob(self, draws: Tensor) -> Tensor:
         """Log density, nats, shape ``(S,)``."""

@@ -11,7 +11,7 @@ import torch
 from bayesdd import inference
 from bayesdd.density import Density
 from bayesdd.inference import hmc, laplace, nuts
-from bayesdd.inference.laplace import fit
+from bayesdd.inference.laplace import Gaussian, fit
 from bayesdd.task import Task
 from models import linear_regression
 
@@ -136,3 +136,16 @@ def test_laplace_fit_in_any_units():
     covariance = whole / x.abs().amax(0) / x.abs().amax(0)[:, None]
     got = gaussian.factor @ gaussian.factor.T
     torch.testing.assert_close(got * unit * unit[:, None], covariance * unit * unit[:, None], rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize("dim", [1, 11, 60])
+def test_student_proposals_have_the_density_that_they_say(dim):
+    """Importance weights to the normal of equal mean and scale average to one, and no draw counts for much."""
+    factor = torch.linalg.cholesky(torch.eye(dim, dtype=torch.float64) * 3 + 0.5)
+    gaussian = Gaussian(torch.full((dim,), 2.0, dtype=torch.float64), factor)
+    values, log_density = gaussian.draw_student(20_000, torch.Generator().manual_seed(0))
+    weight = (gaussian.log_prob(values) - log_density).exp()
+    assert abs(float(weight.mean()) - 1) < 4 * float(weight.std()) / math.sqrt(len(weight))
+    assert float(weight.std()) < 0.5
+    mean = (weight[:, None] * (values - 2)).mean(0)
+    assert float(mean.abs().max()) < 5 * math.sqrt(3.5 / len(values))

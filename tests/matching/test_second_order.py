@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from bayesdd.matching import SecondOrder
+from bayesdd.matching.second_order import SecondOrder
 from bayesdd.objectives import half_variance
 from bayesdd.target import Target
 from models import gaussian_mean, linear_regression, logistic_regression

@@ -1,0 +1,102 @@
+"""What the command line takes: options, their types, and names of objectives."""
+
+import argparse
+import importlib
+import importlib.metadata
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NoReturn
+
+# Name -> package, function, settings. Imported when asked for: `--help` takes no seconds.
+OBJECTIVES: dict[str, tuple[str, str, dict[str, float]]] = {
+    "half_variance": ("objectives", "half_variance", {}),
+    "reverse_kl": ("objectives", "reverse_kl", {}),
+    "forward_kl": ("objectives", "forward_kl", {}),
+    "renyi_half": ("objectives", "renyi", {"alpha": 0.5}),
+    "renyi_two": ("objectives", "renyi", {"alpha": 2.0}),
+    "fisher": ("matching", "fisher", {}),
+    "draws_forward_kl": ("matching", "draws_forward_kl", {}),
+    "bilevel": ("matching", "bilevel", {}),
+}
+
+
+def objective(name: str) -> Callable[..., Any]:
+    """The objective of a name in ``OBJECTIVES``."""
+    package, function, settings = OBJECTIVES[name]
+    found: Callable[..., Any] = getattr(importlib.import_module(f"bayesdd.{package}"), function)
+    return partial(found, **settings) if settings else found
+
+
+class _Parser(argparse.ArgumentParser):
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"bayesdd: error: {message}; see {self.prog} --help\n")
+
+
+def parser(commands: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.ArgumentParser:
+    """The parser of all commands; a command's help is the first line of its docstring, its example the last."""
+    whole = _Parser(prog="bayesdd", description="Bayesian dataset distillation.")
+    whole.add_argument("--version", action="version", version=f"bayesdd {_version()}")
+    added = whole.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    made = {}
+    for name, run in commands.items():
+        text, _, example = (inspect.getdoc(run) or "").partition("\n\n")
+        made[name] = added.add_parser(name, help=text, description=text, epilog=f"example:\n  {example}")
+        made[name].formatter_class = argparse.RawDescriptionHelpFormatter
+        made[name].set_defaults(command=name, init=None, distilled=None)
+        made[name].add_argument("task", help="module:function, a Task or a function that returns one")
+        made[name].add_argument("--data", help="rows that replace the task's own (.nc, .npz or .csv)")
+        made[name].add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
+
+    add = made["distill"].add_argument
+    add("--size", type=_count, help="number of synthetic rows")
+    add("--tolerance", type=_nats, help="KL in nats to reach; without --size, by the smallest size that does")
+    add("--seed", type=int, default=0, help="default: 0")
+    add("--objective", choices=sorted(OBJECTIVES), default="half_variance", help="default: half_variance")
+    add("--init", help="start from an earlier distilled set (.nc)")
+    add("--equal-weights", action="store_true", help="one common weight, for tools that take no weights")
+    add("--fixed-rows", action="store_true", help="keep the rows where they start, optimise weights only")
+    add("--quiet", action="store_true", help="no progress bar")
+    add("--out", required=True, help="file to write (.nc)")
+
+    add = made["sample"].add_argument
+    add("--distilled", help="distilled set (.nc)")
+    add("--draws", type=_count, default=1000, help="draws a chain; default: 1000")
+    add("--chains", type=_count, default=4, help="default: 4")
+    add("--seed", type=int, default=0, help="default: 0")
+    add("--method", choices=("hmc", "nuts", "laplace"), help="default: chosen by bayesdd")
+    add("--out", required=True, help="file to write (.nc)")
+
+    add = made["certify"].add_argument
+    add("--distilled", required=True, help="distilled set (.nc)")
+    add("--tolerance", type=_nats, default=0.05, help="KL in nats that counts as certified; default: 0.05")
+    add("--seed", type=int, default=1, help="default: 1; not the one it was distilled with")
+    add("--out", help="also write the set with its new certificate (.nc)")
+    return whole
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("bayesdd")
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed, run from its source)"
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"needs a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _nats(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"needs a positive number of nats, got {text!r}")
+    return value

@@ -1,0 +1,235 @@
+r"""Distribution matching: synthetic rows whose random features have the sums of the data's, label by label.
+
+.. math:: \min_U \mathrm{E}_\psi \sum_c \Big\| \sum_{n \in c} \psi(z_n) - \sum_{m \in c} w_m \psi(u_m) \Big\|^2,
+
+with psi a random ReLU network of the whitened row, drawn anew for every step. A label c here is a stratum: equal
+labels, groups and patterns of missing entries, none of which move; real and counted outcomes are part of the row. It
+never looks at the likelihood: exact where psi spans the sufficient statistics (``depth=0`` spans the mean), elsewhere
+blind to which features the posterior needs. Cost per step: one network over all real rows, forwards only.
+
+Ours and not the original's: sums instead of means, all rows instead of batches (``batch=256`` is the original's), fully
+connected networks, Adam.
+
+Source: Zhao & Bilen, "Dataset condensation with distribution matching", WACV 2023.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from bayesdd import kinds
+from bayesdd.baselines.parts import checked, synthetic
+from bayesdd.coordinates import Coordinates
+from bayesdd.distilled import Distilled
+from bayesdd.problem import Problem
+from bayesdd.pyro_model import Columns
+from bayesdd.start import choose, strata
+from bayesdd.task import Task
+
+BLOCK = 2048  # real rows that pass the network at once: their features stay in cache
+LONGEST = 10.0  # length of a gradient, in units of its running mean, from which it is cut
+CONSTANT = 1e-8  # eigenvalue of the correlation below which a direction does not vary
+
+
+def distribution_matching(
+    task: Task,
+    size: int,
+    *,
+    seed: int,
+    iterations: int = 500,
+    rate: float = 0.1,
+    width: int = 64,
+    depth: int = 1,
+    batch: int | None = None,
+    learn_weights: bool = False,
+) -> Distilled:
+    """Rows whose random features have the sums of the data's.
+
+    Args:
+        task: The task.
+        size: Number M of rows.
+        seed: Seed.
+        iterations: Steps of Adam, each with a network of its own.
+        rate: Adam's first step size, in whitened coordinates of the rows; it decays to zero as a cosine.
+        width: Width of the network.
+        depth: Layers with ReLU; 0 gives random directions of the row itself.
+        batch: Real rows per label and step, drawn with replacement; all if left out.
+        learn_weights: Let the weights move too.
+
+    Returns:
+        The rows, without a certificate; for their weights see ``movable``.
+
+    Raises:
+        ValueError: ``size`` is not between 1 and N, no column can move, or no gradient was finite.
+    """
+    problem, real, picked = movable(task, size, seed, hold=True)
+    names = [name for name, kind in problem.coordinates.kinds.items() if kind.to_free is not None]
+    if not names:
+        raise ValueError(
+            f"distribution_matching moves rows, but every column of {task.name} is held: choose real rows."
+        )
+    labels, own = real[picked].unique(return_inverse=True)
+    # The rows that a label stands for: those with the label, unless there are more labels than synthetic rows.
+    shares = torch.zeros(len(labels), dtype=torch.float64).index_add(0, own, problem.stored(problem.start)[1])
+    white = whitening(task.data, names)
+    inputs = white(task.data)
+    members = [inputs[real == label] for label in labels]
+    generator = torch.Generator().manual_seed(seed)
+
+    def loss(vector: Tensor) -> Tensor:
+        rows, weight = problem.stored(vector)
+        network = _network(inputs.shape[1], width, depth, generator)
+        theirs = torch.stack([_real_mean(network, rows, batch, generator) for rows in members]) * shares[:, None]
+        ours = torch.zeros_like(theirs).index_add(0, own, network(white(rows)) * weight[:, None])
+        return ((ours - theirs) ** 2).sum() / width
+
+    vector = descend(
+        "distribution_matching", problem, loss, iterations=iterations, rate=rate, learn_weights=learn_weights
+    )
+    return synthetic(problem, vector, task, seed, "distribution_matching")
+
+
+def _network(inputs: int, width: int, depth: int, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+    """Layers with weights of variance 2 / fan-in and biases of variance 1, each followed by ReLU; see ``depth``."""
+    fans = [inputs] + [width] * max(0, depth - 1)
+    layers = [
+        (
+            torch.randn(fan, width, generator=generator, dtype=torch.float64) * math.sqrt(2 / fan),
+            torch.randn(width, generator=generator, dtype=torch.float64),
+        )
+        for fan in fans
+    ]
+
+    def features(rows: Tensor) -> Tensor:
+        if depth == 0:
+            return rows @ layers[0][0]
+        for matrix, bias in layers:
+            rows = torch.relu(rows @ matrix + bias)
+        return rows
+
+    return features
+
+
+def _real_mean(
+    network: Callable[[Tensor], Tensor], inputs: Tensor, batch: int | None, generator: torch.Generator
+) -> Tensor:
+    """Features averaged over real rows or a batch of them, shape ``(width,)``."""
+    if batch is not None:
+        inputs = inputs[torch.randint(len(inputs), (batch,), generator=generator)]
+    return torch.stack([network(piece).sum(0) for piece in inputs.split(BLOCK)]).sum(0) / len(inputs)
+
+
+def whitening(real: Columns, names: list[str]) -> Callable[[Columns], Tensor]:
+    """The map from columns to whitened rows ``(rows, D)``: mean 0 and covariance I over the real rows; differentiable.
+
+    Missing entries stand at their mean; directions in which the real rows do not vary are left out.
+    """
+
+    def flat(columns: Columns) -> Tensor:
+        return torch.cat([columns[name].reshape(len(columns[name]), -1).double() for name in names], 1)
+
+    values = flat(real)
+    mean = values.nanmean(0)
+    centred = (values - mean).nan_to_num(0.0)
+    spread = centred.square().mean(0).sqrt()
+    unit = torch.where(spread > 0, spread, torch.inf)
+    eigenvalues, vectors = torch.linalg.eigh((centred / unit).T @ (centred / unit) / len(centred))
+    kept = eigenvalues > CONSTANT
+    basis = vectors[:, kept] / eigenvalues[kept].sqrt() / unit[:, None]
+    return lambda columns: (flat(columns) - mean).nan_to_num(0.0) @ basis
+
+
+def movable(task: Task, size: int, seed: int, *, hold: bool = False) -> tuple[Problem, Tensor, Tensor]:
+    """Real rows that a classic method is about to move, with the weights that they keep.
+
+    The weights are N / M each. Where rows cannot leave their stratum (hard classes, groups, patterns of missing
+    entries) it is the stratum's N / M, so that every stratum counts for as much as in the data.
+
+    Args:
+        task: The task.
+        size: Number M of rows.
+        seed: Seed.
+        hold: Hold labels that could move, too.
+
+    Returns:
+        The problem, whose vector ends in M log weights; the stratum of every real row ``(N,)``; the real rows where the
+        synthetic ones start, ``(M,)``.
+
+    Raises:
+        ValueError: ``size`` is not between 1 and N.
+    """
+    picked, _ = choose(task.data, task.column_kinds, checked(task, size), torch.Generator().manual_seed(seed))
+    of_rows = dict(task.column_kinds)
+    rows = {name: column[picked] for name, column in task.data.items()}
+    bounds = task.upper_bounds(rows)
+    for name, kind in task.column_kinds.items():
+        if hold and (kind.classes or kind.name == kinds.binary.name):
+            of_rows[name] = replace(kind, to_free=None, from_free=None)
+            if kind.classes:
+                rows[name] = torch.nn.functional.one_hot(rows[name].long(), kind.classes).double()
+    held = {name: kind if kind.to_free is None else kinds.real for name, kind in of_rows.items()}
+    real = strata(task.data, held)
+    own, counts = real[picked], torch.bincount(real).double()
+    weight = counts[own] / torch.bincount(own, minlength=len(counts))[own]
+    weight = weight * (task.size / weight.sum())
+    coordinates = Coordinates(task.data, of_rows, rows, bounds)
+    problem = Problem(task, coordinates, torch.cat([coordinates.free(), weight.log()]), equal_weights=False)
+    return problem, real, picked
+
+
+def descend(
+    method: str,
+    problem: Problem,
+    loss: Callable[[Tensor], Tensor],
+    *,
+    iterations: int,
+    rate: float,
+    learn_weights: bool,
+    others: Sequence[Tensor] = (),
+) -> Tensor:
+    """Adam on a noisy loss of a problem's vector, its step size decaying to zero as a cosine.
+
+    Args:
+        method: Name of the method, for the error.
+        problem: The problem.
+        loss: ``(n,)`` -> zero-dimensional; steps with a gradient that is not finite are left out.
+        iterations: Steps.
+        rate: First step size.
+        learn_weights: Whether the log weights move.
+        others: Further leaves that move with it (learned step sizes).
+
+    Raises:
+        ValueError: No gradient was finite.
+    """
+    vector = problem.start.clone().requires_grad_(True)
+    free = len(vector) if learn_weights else len(vector) - problem.coordinates.size
+    adam = torch.optim.Adam([vector, *others], lr=rate)
+    usual = 0.0
+    moved = iterations == 0
+    for step in range(iterations):
+        adam.param_groups[0]["lr"] = 0.5 * rate * (1 + math.cos(math.pi * step / iterations))
+        adam.zero_grad()
+        loss(vector).backward()
+        slopes = [leaf.grad for leaf in (vector, *others) if leaf.grad is not None]
+        slopes[0][free:] = 0.0
+        norm = math.sqrt(sum(float(slope.square().sum()) for slope in slopes))
+        if not math.isfinite(norm):
+            continue
+        # Adam remembers squares for a thousand steps: one training path on the edge of divergence, with gradients of
+        # 1e100, would hold the rows where they are for good.
+        for slope in slopes if norm > LONGEST * usual > 0 else ():
+            slope *= LONGEST * usual / norm
+        usual = 0.9 * usual + 0.1 * min(norm, LONGEST * usual) if usual else norm
+        adam.step()
+        moved = True
+    if not moved:
+        raise ValueError(
+            f"{method}: no gradient with respect to the rows of {problem.student.name} was finite in {iterations} "
+            "steps; start from other rows (another seed), or lower the rate."
+        )
+    return vector.detach()

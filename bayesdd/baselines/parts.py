@@ -1,0 +1,121 @@
+"""What several published methods share: a subset as a distilled set, log-likelihood vectors, draws by Laplace fits."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from bayesdd.certificate import CertificateWarning
+from bayesdd.density import Density
+from bayesdd.distilled import Distilled
+from bayesdd.floor import Floor
+from bayesdd.inference.laplace import Gaussian, fit
+from bayesdd.matching.second_order import SecondOrder
+from bayesdd.problem import Problem
+from bayesdd.provenance import provenance_of
+from bayesdd.target import Target
+from bayesdd.task import Task
+
+TOLERANCE = 0.05  # nats above which the floor is worth a warning
+
+
+def checked(task: Task, size: int) -> int:
+    """The size, if a subset of the rows can have it.
+
+    Raises:
+        ValueError: It is not between 1 and the number of rows.
+
+    Warns:
+        CertificateWarning: No M rows can come close: some directions that the data inform stay at the prior.
+    """
+    if not 1 <= size <= task.size:
+        raise ValueError(f"a baseline needs a size between 1 and the {task.size} rows of {task.name}, got {size}.")
+    if size < task.dim and (line := _floor(task, size)):
+        warnings.warn(line, CertificateWarning, stacklevel=3)
+    return size
+
+
+def _floor(task: Task, size: int) -> str:
+    target = Target([task], task, "cpu", 0)
+    gaussian = target.gaussian()
+    return "" if gaussian is None else Floor.of(SecondOrder.of(gaussian, target), target).warning(size, TOLERANCE)
+
+
+def subset(task: Task, picked: Tensor, weight: Tensor, seed: int, method: str) -> Distilled:
+    """Real rows with weights as a distilled set; rows whose weight is not positive are left out.
+
+    Args:
+        task: The task.
+        picked: Row numbers, ``(M,)``.
+        weight: Their weights, ``(M,)``.
+        seed: Seed, for the provenance.
+        method: Name of the method, for the provenance.
+
+    Raises:
+        ValueError: No weight is positive.
+    """
+    kept = weight > 0
+    if not bool(kept.any()):
+        raise ValueError(f"{method}: no row got a positive weight on {task.name}; take more rows or other settings.")
+    picked, weight = picked[kept], weight[kept]
+    rows = {name: column[picked] for name, column in task.data.items()}
+    for name, classes in task.soft.items():
+        rows[name] = torch.nn.functional.one_hot(rows[name].long(), classes).double()
+    provenance = provenance_of(task, [task], seed, len(picked), objective=method)
+    return Distilled(rows, weight, soft=task.soft, provenance=provenance)
+
+
+def synthetic(problem: Problem, vector: Tensor, task: Task, seed: int, method: str) -> Distilled:
+    """Rows that a method moved, as a distilled set."""
+    return problem.distilled(vector, provenance_of(task, [task], seed, problem.coordinates.size, objective=method))
+
+
+def weighted_density(task: Task, picked: Tensor, weight: Tensor) -> Density:
+    """The posterior of weighted real rows (weights of zero allowed)."""
+    return Density([(task, {name: column[picked] for name, column in task.data.items()}, weight)])
+
+
+def full_gaussian(task: Task, seed: int) -> Gaussian:
+    """Laplace fit of the full posterior.
+
+    Raises:
+        ValueError: There is none.
+    """
+    return _found(fit(Density([(task, task.data, None)]), seed=seed), task)
+
+
+def gaussian_at(density: Density, start: Tensor, task: Task) -> Gaussian:
+    """Laplace fit of a posterior, searched from a point ``(P,)``.
+
+    Raises:
+        ValueError: There is none.
+    """
+    return _found(fit(density, start=start), task)
+
+
+def _found(gaussian: Gaussian | None, task: Task) -> Gaussian:
+    if gaussian is None:
+        raise ValueError(
+            f"this baseline draws from Laplace fits, and a posterior of {task.name} has none (no interior mode with "
+            "positive-definite curvature): use distill(), or uniform rows."
+        )
+    return gaussian
+
+
+def vectors(task: Task, draws: Tensor, picked: Tensor | None = None) -> Tensor:
+    """Log-likelihood of rows at draws, centred over the draws, nats: ``(rows, S)``.
+
+    Their inner products over S estimate the covariances of the rows' log-likelihoods under whatever posterior the draws
+    come from. Source: Campbell & Broderick, "Automated scalable Bayesian inference via Hilbert coresets", JMLR 2019.
+    """
+    rows = task.data if picked is None else {name: column[picked] for name, column in task.data.items()}
+    count = len(next(iter(rows.values())))
+    found = torch.empty(count, len(draws), dtype=torch.float64)
+    block = max(1, 2**20 // len(draws))
+    with torch.no_grad():
+        for start in range(0, count, block):
+            piece = {name: column[start : start + block] for name, column in rows.items()}
+            found[start : start + block] = task.log_likelihood(piece, draws).T
+    return found.sub_(found.mean(1, keepdim=True))

@@ -1,0 +1,77 @@
+"""Solving for an objective that is no functional of the log-ratio: from real rows alone, then rounds of fresh draws."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from bayesdd.optimise import lbfgs
+from bayesdd.problem import Problem
+from bayesdd.reference import Reference
+from bayesdd.rounds import IMPROVEMENT, ROUNDS, Solution, fresh, judge, name_of
+
+STARTS = 2
+FIRST, LATER = 400, 120  # L-BFGS iterations
+
+
+def matched(
+    reference: Reference,
+    objective: Callable[..., Any],
+    start: Callable[[int], Problem],
+    closed_form: Callable[[Problem], Tensor],
+    seed: int,
+    bar: Any,
+) -> Solution:
+    """The best of several starts, refined on draws of its own posterior until the objective there agrees.
+
+    No closed form goes before it, since an objective that leaves directions of the posterior free would be credited
+    with it; unless the objective has no value at real rows, whose posterior is too far from any draws at hand.
+
+    Args:
+        reference: The full posterior.
+        objective: ``(reference) -> loss(rows, weight)``.
+        start: Number of an attempt -> problem at its starting rows.
+        closed_form: Problem -> vector that matches the full posterior to second order.
+        seed: Seed of the fresh draws.
+        bar: Progress bar.
+
+    Raises:
+        ValueError: The objective is not finite at any starting rows.
+    """
+    loss = objective(reference)
+    best: tuple[float, Problem, Tensor] | None = None
+    for attempt in range(STARTS):
+        problem = start(attempt)
+        vector, value = _minimised(loss, problem, problem.start, FIRST)
+        if not math.isfinite(value):
+            vector, value = _minimised(loss, problem, closed_form(problem), FIRST)
+        bar.set_postfix_str(f"start {attempt + 1}: objective {value:.3g} nats")
+        if best is None or value < best[0]:
+            best = value, problem, vector
+    if best is None or not math.isfinite(best[0]):
+        raise ValueError(
+            f"the objective {name_of(objective)} is not finite at any starting rows of "
+            f"{reference.target.student.name}: check the kinds of its columns, or take half_variance."
+        )
+    value, problem, vector = best
+    solution = Solution(problem, vector)
+    for turn in range(ROUNDS):
+        draws = fresh(problem, vector, seed, turn, reference.target.thrift)
+        policy, _, _ = judge(reference.target, problem, vector, draws)
+        loss = objective(replace(reference, policy=policy))
+        found = float(loss(*problem.hard(vector)).detach())
+        bar.set_postfix_str(f"round {turn + 1}: objective {found:.3g} nats")
+        if found < solution.score:
+            solution = Solution(problem, vector, found, draws)
+        if abs(found - value) <= (1 - IMPROVEMENT) * abs(value) or turn == ROUNDS - 1:
+            break
+        vector, value = _minimised(loss, problem, solution.vector, LATER)
+    return solution
+
+
+def _minimised(loss: Callable[..., Tensor], problem: Problem, vector: Tensor, most: int) -> tuple[Tensor, float]:
+    return lbfgs(lambda v: loss(*problem.hard(v)), vector, most)

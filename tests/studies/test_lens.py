@@ -1,0 +1,262 @@
+"""The lens study: its mixture density, its counts and stored numbers, its cells on disk and its tables."""
+
+import io
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import bayesdd
+from bayesdd.baselines import uniform
+from models import gaussian_mean, gaussian_mixture, logistic_regression
+from studies import _densities, _lens_cell, _lens_table, _lens_truth, _lens_workers, _true_kl, lens
+from studies._lens_cases import CASES, Case
+from studies._lens_cell import Cell, counting, keep, kept, stored
+from studies._lens_figure import figure
+from studies._lens_methods import exported, methods
+
+
+def test_numpy_mixture_is_the_model():
+    task = gaussian_mixture.task(rows=50)
+    assert list(task.sites) == ["lower", "gap", "spread", "share"]
+    rng = np.random.default_rng(0)
+    draws, weight = rng.normal(size=(6, task.dim)), rng.exponential(size=50)
+    flat = torch.as_tensor(draws)
+    log_joint = (task.log_prior(flat) + task.log_likelihood(task.data, flat) @ torch.as_tensor(weight)).numpy()
+    difference = _densities.gaussian_mixture(task.data["y"].numpy(), weight).log_joint(draws) - log_joint
+    assert np.ptp(difference) < 1e-9
+
+
+def test_a_known_full_posterior_changes_no_divergence():
+    task, other = logistic_regression.task(rows=60, dim=3), logistic_regression.task(rows=60, dim=3, seed=1)
+    full, small = (_densities.logistic(t.data["x"].numpy(), t.data["y"].numpy(), np.ones(60)) for t in (task, other))
+    known = _true_kl.prepared(full, np.zeros(3), draws=4000, seed=1)
+    with_it = _true_kl.between(full, small, np.zeros(3), draws=4000, seed=1, known=known)
+    without = _true_kl.between(full, small, np.zeros(3), draws=4000, seed=1)
+    assert with_it.reverse == pytest.approx(without.reverse, rel=1e-9)
+    assert with_it.forward == pytest.approx(without.forward, rel=1e-9)
+    assert np.exp(with_it.log_p).sum() == pytest.approx(1)
+    assert np.exp(known.log_weight).sum() == pytest.approx(1)
+
+
+def test_moments_and_predictions_of_a_known_posterior():
+    """Gaussian mean: importance sampling with the model's own density gives the formula's moments and predictions."""
+    task = gaussian_mean.task(rows=40, dim=2)
+    distilled = uniform(task, 8, seed=0)
+
+    def build(x, weight):
+        mean, covariance = (part.numpy() for part in gaussian_mean.exact(x, weight))
+        precision = np.linalg.inv(covariance)
+        return _true_kl.Posterior(lambda t: -(((t - mean) @ precision) * (t - mean)).sum(1) / 2)
+
+    by_formula = _lens_truth.conjugate(gaussian_mean.exact, task, 0).compare(distilled)
+    by_sampling = _lens_truth.sampled(build, task, 0).compare(distilled)
+    for way in ("reverse", "forward"):
+        error = by_sampling.kl[f"{way}_se"]
+        assert abs(by_sampling.kl[way] - by_formula.kl[way]) < 4 * error
+    for ours, exact in zip(by_sampling.moments, by_formula.moments, strict=True):
+        assert np.abs(ours[0] - exact[0]).max() < 0.1 * exact[1].max()  # a few hundred effective draws
+        assert np.abs(ours[1] / exact[1] - 1).max() < 0.1
+    rows = gaussian_mean.task(rows=2000, dim=2).data
+    # N(x; m, (1 + v) I) in closed form.
+    means, variances = zip(*((m, s**2) for m, s in by_formula.moments), strict=True)
+    log_p = [
+        -(((rows["x"].numpy() - m) ** 2) / (1 + v) + np.log(1 + v)).sum(1) / 2
+        for m, v in zip(means, variances, strict=True)
+    ]
+    exact = float((log_p[1] - log_p[0]).mean())
+    for found in (by_formula, by_sampling):
+        assert _lens_truth.held_out(task, rows, found) == pytest.approx(exact, abs=0.1 * abs(exact))
+
+
+def test_intercepts_that_were_integrated_out_are_drawn_again():
+    task = next(case for case in CASES if case.name == "varying_intercepts").rows(0, None, True)
+    groups = task.sites["z"][0]
+    posterior = _densities.varying_intercepts(
+        **_lens_truth.columns(task.data), weight=np.ones(task.size), groups=groups
+    )
+    values = _lens_truth.intercepts(task, 0).full.values
+    low, z = values[:, :-groups], values[:, -groups:]
+    mean, precision = posterior.conditional(low)
+    white = (z - mean) * np.sqrt(precision)
+    assert np.abs(white.mean(0)).max() < 4 / np.sqrt(len(z))
+    assert np.abs(white.std(0) - 1).max() < 4 / np.sqrt(2 * len(z))
+    # In the task's own order: both sides are the log joint, up to one constant.
+    flat = torch.as_tensor(values[:6])
+    joint = (task.log_prior(flat) + task.log_likelihood(task.data, flat).sum(1)).numpy()
+    ours = posterior.log_joint(low[:6]) + (np.log(precision[:6]) - white[:6] ** 2).sum(1) / 2
+    assert np.ptp(joint - ours) < 1e-9
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_row_likelihoods_are_counted(gradient):
+    task = logistic_regression.task(rows=40, dim=3)
+    draws = torch.zeros(7, 3, dtype=torch.float64, requires_grad=gradient)
+    few = {name: column[:10] for name, column in task.data.items()}
+    before = bayesdd.Task.log_likelihood
+    with counting(40, 10) as count:
+        task.log_likelihood(task.data, draws)
+        task.log_likelihood(few, draws)
+        task.joint_gradient(task.data, torch.ones(40, dtype=torch.float64), draws.detach())
+    assert (count.values, count.gradients) == ((0, 14) if gradient else (7, 7))
+    assert count.synthetic == 7 / 4
+    assert bayesdd.Task.log_likelihood is before
+    with counting(40, 10) as count:
+        bayesdd.density.Density([(task, task.data, None)]).sweep(draws.detach())
+    assert count.values == 7
+
+
+def test_stored_numbers():
+    task = logistic_regression.task(rows=60, dim=4)  # x: a constant and three, y
+    assert stored(task, uniform(task, 10, seed=0)) == 10 * 4  # equal weights follow from N
+    uneven = bayesdd.baselines.stratified(task, 11, seed=0)
+    assert stored(task, uneven) == len(uneven) * 4 + len(uneven)
+
+
+def test_every_exported_baseline_is_a_method():
+    found = methods()
+    assert exported().keys() == {name for name, method in found.items() if method.published}
+    assert {"uniform", "distill", "distill_bilevel_delta", "distill_weights_only"} <= found.keys()
+
+
+def result(reverse, *, ok=False, how="importance", **others):
+    kl = {"reverse": reverse, "reverse_se": 0.1 * reverse, "forward": reverse, "forward_se": 0.1 * reverse}
+    found = {"kl": kl, "how": how, "mean_error": 0.5, "sd_ratio": 1.1, "held_out": -0.01, "seconds": 1.0, "ok": ok}
+    found |= {"sweeps": {"values": 3.0, "gradients": 2.0, "synthetic": 9.0}, "kept": 4, "stored": 12}
+    return found | {"floor": 0.0, "floor_kept": 0.0} | others
+
+
+CASE = Case("tiny", "tiny task", 2, lambda *_: None, 0.5, lambda *_: None)
+
+
+def test_tables_say_who_wins_and_who_was_refused(tmp_path):
+    refused = {"refused": "kernel_ridge needs a covariate", "seconds": 0.0}
+    cells = {
+        Cell("tiny", 0, 4, "uniform"): result(9.0),
+        Cell("tiny", 0, 4, "kmeans"): result(3.0),
+        Cell("tiny", 1, 4, "kmeans"): result(5.0),
+        Cell("tiny", 0, 4, "giga"): result(1.0, how="certificate"),  # a lower bound does not win
+        Cell("tiny", 0, 4, "distill"): result(1e-3, ok=True),
+        Cell("tiny", 0, 4, "iht"): refused,
+        Cell("tiny", 0, 50, "uniform"): result(8.0),
+    }
+    table = _lens_table.summary([CASE], methods(), cells)
+    assert table[table.M == 4].method.tolist() == ["distill", "giga", "kmeans", "uniform", "iht"]
+    row = table[table.method == "kmeans"].iloc[0]
+    assert (row.reverse, row.reverse_worst, row.seeds, row.sweeps, row.uniform) == (4.0, 5.0, "2/2", 7.0, 9.0)
+    winner = _lens_table.winners(table).iloc[0]
+    assert (winner["best published"], winner["ratio"], winner["best of all"]) == ("kmeans", "4e+03", "distill")
+    text = _lens_table.markdown(_lens_table.shown(table))
+    assert "| kernel_ridge needs a covariate |" in text
+    assert ">= 1 (1)" in text
+    assert table.met.all()
+    figure(table, [CASE], tmp_path / "lens.png")
+    assert (tmp_path / "lens.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("false", "met"),
+    [
+        (result(0.2, ok=True), False),  # certified, and truly 0.2 nats off
+        (result(0.04, ok=True, floor_kept=3.0), False),  # certified below the floor
+        (result(0.04, ok=True), True),
+        (result(0.2), True),
+        (result(0.2, ok=None), True),
+    ],
+)
+def test_a_certificate_that_is_wrong_is_shown(false, met):
+    cells = {Cell("tiny", 0, 4, "uniform"): result(9.0), Cell("tiny", 0, 4, "kmeans"): false}
+    table = _lens_table.summary([CASE], methods(), cells)
+    assert table[table.method == "kmeans"].met.item() is met
+
+
+def test_a_killed_run_continues(tmp_path, monkeypatch):
+    """Cells on disk are not measured again; those of other source code, failed ones and damaged ones are."""
+    asked = []
+
+    def run(cells, arguments, *, jobs, threads):
+        asked.append(list(cells))
+        for cell in cells[:-1]:  # the last one fails
+            found = {"refused": "kmeans: no", "seconds": 0.0} if cell.method == "kmeans" else result(2.0)
+            keep(cell, tmp_path / "lens", threads, found)
+        return {cells[-1]: "RuntimeError: no"}
+
+    monkeypatch.setattr(lens, "run", run)
+    monkeypatch.setattr(lens, "CASES", [CASE])
+    every = lens.cells([CASE], 2)
+    table = lens.main(results=tmp_path, seeds=2)
+    assert [*asked[0], *asked[1]] == every
+    assert [cell.seed for cell in every] == sorted(cell.seed for cell in every)
+    failed, whole = every[-1], (tmp_path / "lens.md").read_text()
+    assert "| failed: RuntimeError: no |" in whole
+    assert (tmp_path / "lens.png").exists()
+    assert table[table.method == "kmeans"].line.tolist() == ["kmeans: no"] * 3
+    assert table[~table.met][["M", "method"]].to_numpy().tolist() == [[failed.size, failed.method]]
+
+    asked.clear()
+    (tmp_path / "lens" / f"{every[0].name}.json").write_text("{")
+    lens.main(results=tmp_path, seeds=2, only="tiny")
+    assert asked == [[every[0], replace(failed, seed=0)], [failed]]
+    assert (tmp_path / "lens.md").read_text() == whole  # part of the tasks is no table
+    monkeypatch.setattr(_lens_cell, "source_hash", lambda: "other")
+    assert kept(every[1], tmp_path / "lens", 1) is None
+
+
+def test_what_is_slow_is_not_repeated(tmp_path, monkeypatch):
+    def run(cells, arguments, *, jobs, threads):
+        for cell in cells:
+            seconds = 20.0 if cell.method in ("giga", "distill") else 1.0
+            keep(cell, tmp_path / "lens", threads, result(2.0, seconds=seconds))
+        return {}
+
+    monkeypatch.setattr(lens, "run", run)
+    monkeypatch.setattr(lens, "CASES", [CASE])
+    table = lens.main(results=tmp_path, seeds=3, limit=10.0).set_index(["method", "M"])
+    assert [table.seeds[method, 4] for method in ("uniform", "giga", "distill")] == ["3/3", "1/1", "3/3"]
+    assert any("one seed only: giga on tiny, M = 100; giga on tiny, M = 4" in note for note in table.attrs["notes"])
+
+
+def test_cells_are_written_whole_and_read_back(tmp_path):
+    cell = Cell("gaussian_mean", 3, 50, "quasi_newton")
+    assert Cell.parse(cell.name) == cell
+    keep(cell, tmp_path, 1, {"kl": {"reverse": math.inf}, "kept": [1.0, math.nan]})
+    found = kept(cell, tmp_path, 1)
+    assert (found["kl"], found["kept"]) == ({"reverse": None}, [1.0, None])
+    assert kept(cell, tmp_path, 2) is None
+    assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
+
+
+def test_a_worker_goes_on_after_a_failure(tmp_path, monkeypatch):
+    def measure(cell, *, data):
+        if cell.method == "bad":
+            raise RuntimeError("broken")
+        return {"refused": "no"} if cell.method == "refuses" else result(1.0)
+
+    names = [Cell("tiny", 0, 4, method).name for method in ("bad", "refuses", "good")]
+    monkeypatch.setattr(_lens_workers, "measure", measure)
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(names) + "\n"))
+    monkeypatch.setattr("sys.stdout", io.StringIO())
+    import sys
+
+    answers = sys.stdout
+    _lens_workers.work(tmp_path, data=None, threads=1)
+    lines = [json.loads(line) for line in answers.getvalue().splitlines()]
+    assert lines[0] == {"error": "RuntimeError: broken"}
+    assert lines[1] == {"line": "no"}
+    assert {path.stem for path in tmp_path.iterdir()} == set(names[1:])
+
+
+def test_processes_are_fed_replaced_and_ended(capfd):
+    script = (
+        "import sys, os\n"
+        "for line in sys.stdin:\n"
+        "    if 'dies' in line: os._exit(1)\n"
+        '    print(\'{"error": "X: no"}\' if \'fails\' in line else \'{"line": "0.1 s"}\', flush=True)\n'
+    )
+    cells = [Cell("tiny", 0, 4, method) for method in ("a", "dies", "fails", "b")]
+    failed = _lens_workers.run(cells, ["-c", script], jobs=1, threads=1)
+    assert failed == {cells[1]: "the worker process died", cells[2]: "X: no"}
+    assert capfd.readouterr().out.count("0.1 s (") == 2
