@@ -15,7 +15,7 @@ from bayesdd.reference import Reference
 from bayesdd.rounds import IMPROVEMENT, ROUNDS, Solution, fresh, judge, name_of
 
 STARTS = 2
-FIRST, LATER = 400, 120  # L-BFGS iterations
+FIRST, LATER = 200, 60  # L-BFGS iterations
 
 
 def matched(

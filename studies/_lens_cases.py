@@ -43,8 +43,8 @@ class Case:
 
     @property
     def sizes(self) -> list[int]:
-        """Numbers M of synthetic rows: 2 P, 50 and 100."""
-        return sorted({2 * self.dim, 50, 100})
+        """Numbers M of synthetic rows: 2 P and 50."""
+        return sorted({2 * self.dim, 50})
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ COLOURS = {
     "clusters": "#CC79A7",
     "sparse regression": "#D55E00",
     "variational coresets": "#009E73",
-    "dataset distillation": "#56B4E9",
+    "dataset distillation": "#000000",
     "divergence": "#0072B2",
     "score matching": "#0072B2",
     "prediction": "#0072B2",

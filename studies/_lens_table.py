@@ -174,10 +174,10 @@ def legend() -> list[str]:
         "the coordinate where it is farthest from 1. Unconstrained coordinates.",
         "held out: log predictive density of held-out rows, distilled minus full, nats per row. Half of the held-out "
         "rows are scored; the other half is the purpose of distill_predictive_risk.",
-        "seconds: of the method, wall time; those of distill include its certificate. sweeps: log-likelihoods of data "
-        "rows, in units of N; an evaluation with a gradient counts two, those of the M rows (in calls on at most M "
+        "seconds: the method's processor time; those of distill include its certificate. sweeps: log-likelihoods of "
+        "data rows, in units of N; an evaluation with a gradient counts two, those of the M rows (calls on at most M "
         "rows) nothing.",
-        "certified: seeds that bayesdd.certify says ok to, of those asked; beyond 1 nat only seed 0 is asked. met: "
+        "certified: seeds that bayesdd.certify says ok to, of those asked; beyond 1 nat none is. met: "
         f"whatever is certified is truly within {TOLERANCE:g} nats, two standard errors aside, and kept enough rows "
         "for the floor of the theory, and no cell failed.",
         "Methods at their defaults; nothing is cut off.",

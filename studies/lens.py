@@ -54,7 +54,8 @@ def main(
         only: Only tasks whose name contains this; the tables are then printed, not written.
         threads: Threads a process.
         jobs: Processes at a time.
-        limit: Seconds of seed 0 above which a cell is not measured with the other seeds; ``distill`` always is.
+        limit: Processor seconds of seed 0 above which a cell is not measured with the other seeds; ``distill`` always
+            is.
 
     Returns:
         One row a task, size and method, as ``_lens_table.summary`` says; ``attrs`` holds ``winners`` (who wins) and

@@ -65,7 +65,7 @@ def psvi(
     picked = torch.randperm(task.size, generator=generator)[:size]
     start = {name: column[picked] for name, column in task.data.items()}
     masks = moving(task, start)
-    posterior = CoresetPosterior(task, seed)
+    posterior = CoresetPosterior(task, seed, "psvi")
 
     def placed(values: Tensor) -> Columns:
         parts = values.split([int(mask.sum()) for mask in masks.values()])

@@ -72,7 +72,7 @@ def quasi_newton(
     generator = torch.Generator().manual_seed(seed)
     picked = torch.randperm(task.size, generator=generator)[:size]
     rows = {name: column[picked] for name, column in task.data.items()}
-    full, posterior = Density([(task, task.data, None)]), CoresetPosterior(task, seed)
+    full, posterior = Density([(task, task.data, None)]), CoresetPosterior(task, seed, "quasi_newton")
 
     def downhill(weight: Tensor) -> Downhill:
         """Minus the KL's gradient, ``(M,)``, and its Hessian G at fresh draws."""

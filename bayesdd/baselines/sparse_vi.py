@@ -24,10 +24,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bayesdd.baselines.parts import checked, gaussian_at, subset, vectors
+from bayesdd.baselines.parts import checked, subset, vectors
 from bayesdd.density import Density
 from bayesdd.distilled import Distilled
-from bayesdd.inference.laplace import Gaussian, scattered
+from bayesdd.inference.laplace import Gaussian, fit
 from bayesdd.pyro_model import Columns
 from bayesdd.task import Task
 
@@ -69,7 +69,7 @@ def sparse_vi(
     generator = torch.Generator().manual_seed(seed)
     # Rows not chosen yet are copies of row 0 of weight zero: shapes stay, and with them the recorded graphs.
     picked, weight, count = torch.zeros(size, dtype=torch.int64), torch.zeros(size, dtype=torch.float64), 0
-    posterior = CoresetPosterior(task, seed)
+    posterior = CoresetPosterior(task, seed, "sparse_vi")
 
     def projected(at: Tensor, rows: int | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Row numbers, their vectors, the coreset's vectors ``(M, S)`` and the residual ``(S,)``."""
@@ -101,8 +101,8 @@ class CoresetPosterior:
     each).
     """
 
-    def __init__(self, task: Task, seed: int) -> None:
-        self.task, self.seed = task, seed
+    def __init__(self, task: Task, seed: int, method: str) -> None:
+        self.task, self.seed, self.method = task, seed, method
         self.gaussian: Gaussian | None = None
         self.prior = torch.zeros(0, task.dim, dtype=torch.float64)
 
@@ -119,8 +119,12 @@ class CoresetPosterior:
         density = Density([(self.task, rows, weight)])
         found = None if self.gaussian is None else near(density, self.gaussian.mean)
         if found is None:
-            start = scattered(density, 1, self.seed)[0] if self.gaussian is None else self.gaussian.mean
-            found = gaussian_at(density, start, self.task)
+            found = fit(density, seed=self.seed, start=None if self.gaussian is None else self.gaussian.mean)
+        if found is None:
+            raise ValueError(
+                f"{self.method} draws from Laplace fits, but the posterior of its rows on {self.task.name} has none "
+                "(few rows can leave a noise scale without a lower bound): take more rows, another method, or distill()."
+            )
         self.gaussian = found
         return found.draw(count, generator)
 

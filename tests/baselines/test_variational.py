@@ -15,7 +15,7 @@ from bayesdd.baselines.quasi_newton import newton_step, searched
 from bayesdd.baselines.sparse_vi import CoresetPosterior, adam, near
 from bayesdd.density import Density
 from bayesdd.inference.laplace import newton
-from models import gaussian_mean, logistic_regression
+from models import gaussian_mean, linear_regression, logistic_regression
 
 TASK = gaussian_mean.task(rows=60, dim=2)
 X = TASK.data["x"]
@@ -185,7 +185,7 @@ def shrunk(x):
 def test_without_rows_draws_are_the_priors_own_and_with_rows_a_laplace_fits():
     x = 6 + torch.randn(30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     task, generator = bayesdd.Task(shrunk, {"x": x}), torch.Generator().manual_seed(0)
-    posterior = CoresetPosterior(task, 0)
+    posterior = CoresetPosterior(task, 0, "sparse_vi")
     scale = task.constrain(posterior.draws(task.data, torch.zeros_like(x), 400, generator))["scale"]
     for quantile, share in ((math.tan(math.pi / 8), 0.25), (1.0, 0.5), (math.tan(3 * math.pi / 8), 0.75)):
         assert abs(float((scale < quantile).double().mean()) - share) < 4 * math.sqrt(share * (1 - share) / 400)
@@ -253,6 +253,12 @@ def test_stationarity_of_traces():
 def test_one_chain_is_refused():
     with pytest.raises(ValueError, match="coreset_mcmc needs at least 2 chains"):
         coreset_mcmc(TASK, 5, seed=0, chains=1)
+
+
+def test_a_posterior_without_a_fit_is_refused_in_one_line():
+    task = linear_regression.task_unknown_noise(rows=50, dim=3)
+    with pytest.raises(ValueError, match=r"^sparse_vi[^\n]*Laplace[^\n]*model_unknown_noise[^\n]*$"):
+        sparse_vi(task, 2, seed=0, steps=30)  # two rows, four unknowns: they fit exactly, and the noise goes to zero
 
 
 def test_near_is_a_laplace_fit():
