@@ -122,8 +122,8 @@ class CoresetPosterior:
             found = fit(density, seed=self.seed, start=None if self.gaussian is None else self.gaussian.mean)
         if found is None:
             raise ValueError(
-                f"{self.method} draws from Laplace fits, but the posterior of its rows on {self.task.name} has none (few "
-                "rows can leave a noise scale without a lower bound): take more rows, another method, or distill()."
+                f"{self.method} draws from Laplace fits, but the posterior of its rows on {self.task.name} has none "
+                "(few rows can leave a noise scale without a lower bound): take more rows, or distill()."
             )
         self.gaussian = found
         return found.draw(count, generator)
