@@ -7,12 +7,13 @@ With the squared norm of sums it is Fisher's divergence over the points visited,
 agree there. Cost per match: one gradient pass over the real rows, one double backward pass over the synthetic ones.
 
 Ours and not the original's: sums instead of means (means lose N, and with it the posterior's width), all rows instead
-of batches, gradients in nats per standard deviation, Adam in whitened coordinates of the rows instead of momentum on
-pixels, ascents by line search, which need no learning rate. ``distance=cosine, batch=256`` is nearest to the original.
+of batches, gradients in nats per standard deviation, a distance relative to the real gradient (``relative_norm``), Adam
+in whitened coordinates of the rows instead of momentum on pixels, ascents by line search, which need no learning rate.
+``distance=cosine, batch=256`` is nearest to the original; blind to scale, it says nothing of the weights.
 
-Measured (logistic regression, N = 24,060, P = 11, median reverse KL of seeds 0 to 2): M = 22: 2.4 nats, M = 50: 0.83,
-in 8 s; ``squared_norm`` 37 and 2.4, ``cosine`` 9.8 and 1.5, with ``batch=256`` 30 and 4.8; uniform rows 10,200 and
-17,500.
+Measured (logistic regression, ds1, N = 24,060, P = 11, median reverse KL of Laplace fits, seeds 0-2, M = 22 / 50):
+2.4 / 0.83 nats in 8 s; ``squared_norm`` 37 / 2.4, ``cosine`` 9.8 / 1.5, with ``batch=256`` 30 / 4.8; uniform
+rows 10,200 / 17,500.
 
 Source: Zhao, Mopuri & Bilen, "Dataset condensation with gradient matching", ICLR 2021.
 """

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 import bayesdd
 from bayesdd import baselines
 from bayesdd.baselines import kmeans, stratified
+from bayesdd.certificate import CertificateWarning
 from models import categorical_regression, gaussian_mean, logistic_regression
 
 METHODS = {name: f for name, f in vars(baselines).items() if inspect.isfunction(f)}
@@ -214,3 +216,28 @@ def test_kmeans_takes_coinciding_rows_and_soft_classes():
     found = kmeans(bayesdd.Task(model, {"x": x, "y": labels}, kinds=kinds), 30, seed=0)
     assert len(found) == 6 and torch.equal(found.weight, torch.full((6,), 10.0, dtype=torch.float64))
     assert torch.equal(found.data["y"].sum(0), torch.full((3,), 2.0, dtype=torch.float64))
+
+
+@functools.cache
+def wide():
+    """Five directions that 2,000 rows inform by more than a nat each."""
+    return logistic_regression.task(rows=2000, dim=5)
+
+
+@every_method
+def test_fewer_rows_than_directions_warn_and_are_not_certified(method):
+    with pytest.warns(CertificateWarning, match=r"2 rows cannot come closer than .* nats.*Take size=5"):
+        found = METHODS[method](wide(), 2, seed=0, **QUICK.get(method, {}))
+    assert not bayesdd.certify(wide(), found, tolerance=0.05).ok
+
+
+@pytest.mark.parametrize(
+    "objective", [bayesdd.objectives.reverse_kl, bayesdd.matching.fisher, bayesdd.matching.bilevel]
+)
+def test_own_objectives_warn_of_too_few_rows(objective):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = bayesdd.distill(wide(), 2, objective=objective, progress=False)
+    said = [str(warning.message) for warning in caught]
+    assert any("2 rows cannot come closer than" in line for line in said)
+    assert any(line.startswith("not certified") for line in said) and not found.certificate.ok
