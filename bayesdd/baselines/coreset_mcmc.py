@@ -12,6 +12,11 @@ The authors' kernel is a slice sampler; here it is HMC, all chains at once, in c
 the coreset posterior that is renewed now and then (the weights, and with them the target, go far). Cost an iteration:
 K (M + B) log-likelihoods and about 3 K M gradients.
 
+Measured on logistic regression (ds1, N = 24,060, P = 11), defaults, seeds 0 to 2, reverse KL between Laplace fits:
+6,850-33,160 nats at M = 22, 9.6-6,308 at M = 50, 2.4-11 at M = 100, 13 to 15 s each; on uniform rows 6,993-16,640 at
+M = 50 and 0.2-0.4 at M = 1,000 (seeds 0, 1). The authors run 25,000 to 200,000 iterations on batches of M to all rows:
+25,000 at M = 400 gave 0.3-0.6 where 5,000 gave 0.8-2.7 (uniform rows).
+
 Source: Chen & Campbell, "Coreset Markov chain Monte Carlo", AISTATS 2024; Chen, Huggins & Campbell, "Tuning-free
 coreset Markov chain Monte Carlo", 2024 (the step and the hot start).
 """

@@ -8,13 +8,18 @@ posterior, and r the residual :math:`\Delta` of the full data, centred too,
 
 G is the Hessian of the KL in w where Delta vanishes, so near the optimum a step of :math:`\gamma = 1` solves the
 problem that the draws show. The first step is searched: gamma is divided by 1.5 until the slope along it, at fresh
-draws, has fallen below 0.9 of what it was without changing sign. The rest are unit steps, until the norm of the
-gradient no longer falls by a tenth. As in the authors' code the last weights are returned, not the best: the method
-computes no objective to compare them by. Cost: at most ``1 + tries + iterations`` sweeps of S draws over the full data.
+draws, has fallen below 0.9 of what it was without changing sign. The rest are unit steps. As in the authors' code the
+last weights are returned, not the best: the method computes no objective to compare them by. Cost: at most
+``1 + tries + iterations`` sweeps of S draws over the full data.
+
+Measured on logistic regression (ds1, N = 24,060, P = 11), defaults, reverse KL between Laplace fits: 6,139-7,720 nats
+at M = 22, 7,054-125,300 at M = 50, 3,266-20,500 at M = 100 (seeds 0 to 2, 2 to 4 s; the worst found no first step);
+0.5-6 at M = 400, 0.06-0.14 at M = 1,000 (seeds 0, 1; 7 and 10 s). So few uniform rows hold hardly any of a rare label:
+at M = 50 the weights of least second-order forward KL still leave 458-873.
 
 Source: Naik, Rousseau & Campbell, "Fast Bayesian coresets via subsampling and quasi-Newton refinement", NeurIPS 2022;
-settings as in the authors' code, except that rows are drawn without replacement and that one set of draws serves the
-direction and the stopping rule (two sets there).
+settings as in the authors' code, except that rows are drawn without replacement, that all iterations are taken
+(``fall``), and that one set of draws serves the direction and the stopping rule (two sets there).
 """
 
 from __future__ import annotations

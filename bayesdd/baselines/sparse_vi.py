@@ -10,8 +10,11 @@ With the log-likelihoods centred over draws of the current coreset posterior (:f
 
 Each round takes the row that correlates most with the residual, or none if a row it has correlates more in size, and
 then refits all weights by Adam with steps ``step / (1 + t)``, projected to be non-negative. Draws come from Laplace
-fits, so the expectation of the gradient is exact where those are and ``S / (S - 1)`` is one.
-Cost: ``size * steps`` Laplace fits on M rows.
+fits; where those are exact, the gradient's expectation is exact up to a factor 1 - 1 / S.
+Cost: ``size * steps`` Laplace fits on M rows. Models whose noise scale is unknown have none for a handful of rows.
+
+Measured on logistic regression (ds1, N = 24,060, P = 11), defaults, seeds 0 to 2, reverse KL between Laplace fits:
+1,054-1,655 nats at M = 22 (5 s), 258-377 at M = 50 (13 s); with ``step=10`` 505-640 (seeds 0, 1) and 45 (seed 0).
 
 Source: Campbell & Beronov, "Sparse variational inference: Bayesian coresets from scratch", NeurIPS 2019; settings as in
 the authors' code (S = 100, 1,000 candidates, batches of 200, 100 steps a row of 1 / (1 + t)).
@@ -56,7 +59,7 @@ def sparse_vi(
         candidates: Rows drawn (with replacement) that a choice is made among; None for all.
         batch: Rows drawn (with replacement) for the residual of a gradient; None for all.
         steps: Adam steps a round.
-        step: First step, in units of weight. A weight moves by about ``step * log(steps)`` a round, so that data with
+        step: First step, in units of weight. A weight moves by at most about ``step * log(steps)`` a round: data with
             N / M in the hundreds want more than the authors' 1.
 
     Returns:
