@@ -217,7 +217,7 @@ def test_an_interrupt_is_one_line(folder):
         assert started.stdout.readline() == "started\n"
         time.sleep(0.2)
         started.send_signal(signal.SIGINT)
-        _, err = started.communicate(timeout=60)
+        _, err = started.communicate(timeout=300)
     assert started.returncode == 130 and err == "bayesdd: interrupted; nothing was written\n"
 
 
