@@ -1,0 +1,80 @@
+"""Rows and parameters as users give them, checked and brought into the shapes that the densities take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from bayesdd.columns import read
+
+if TYPE_CHECKING:
+    from models.dbn_template import Template
+
+
+def columns(template: Template, data: Any) -> tuple[Tensor, Tensor]:
+    """``x`` (rows, T, V) and ``static`` (rows, V_s), which is empty where the template has no static variables.
+
+    Floating, or integers for categorical columns without missing entries.
+
+    Raises:
+        ValueError: A column is missing, unknown or of the wrong shape, or a state is none of a variable's.
+    """
+    found = read(data)
+    wanted = ["x", "static"] if template.static else ["x"]
+    if sorted(found) != sorted(wanted):
+        raise ValueError(f"Template needs the columns {wanted}, got {sorted(found)}.")
+    x, size = found["x"], len(template.variables)
+    if x.dim() != 3 or x.shape[2] != size or not x.shape[1]:
+        raise ValueError(
+            f"Template needs column 'x' of shape (rows, slices, {size}), last axis {list(template.variables)}, "
+            f"got {tuple(x.shape)}."
+        )
+    static = found.get("static", torch.zeros(len(x), 0, dtype=torch.float64))
+    if static.shape[1:] != (len(template.static),):
+        raise ValueError(
+            f"Template needs column 'static' of shape (rows, {len(template.static)}), last axis "
+            f"{list(template.static)}, got {tuple(static.shape)}."
+        )
+    if not template.states:
+        return x.double(), static.double()
+    return _states(template, x, template.variables), _states(template, static, template.static)
+
+
+def many_draws(template: Template, parameters: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Latent site -> ``(S, *shape)``, float64, in the model's order; other names are left out.
+
+    Raises:
+        ValueError: A site is missing or of the wrong shape.
+    """
+    found = {}
+    for site, shape in template.sites.items():
+        if site not in parameters:
+            raise ValueError(f"Template needs a value of site {site!r}, got {sorted(parameters)}.")
+        value = torch.as_tensor(parameters[site]).double()
+        if value.shape[1:] != shape or value.dim() != len(shape) + 1:
+            raise ValueError(f"Template needs site {site!r} of shape {('S', *shape)}, got {tuple(value.shape)}.")
+        found[site] = value
+    return found
+
+
+def one_draw(template: Template, parameters: Mapping[str, Any]) -> dict[str, Tensor]:
+    """As :func:`many_draws`, of one draw: latent site -> ``shape``."""
+    stacked = {name: torch.as_tensor(value)[None] for name, value in parameters.items()}
+    return {site: value[0] for site, value in many_draws(template, stacked).items()}
+
+
+def _states(template: Template, column: Tensor, names: tuple[str, ...]) -> Tensor:
+    last = torch.tensor([template.states[name] - 1 for name in names])
+    known = ~column.isnan()
+    bad = known & ((column < 0) | (column > last) | (column != column.floor() if column.is_floating_point() else False))
+    if bool(bad.any()):
+        where = bad.nonzero()[0].tolist()
+        name = names[where[-1]]
+        raise ValueError(
+            f"Template: variable {name!r} has the states 0 to {template.states[name] - 1}, but row {where[0]} holds "
+            f"{column[tuple(where)].item()}: recode it, or write NaN where it is missing."
+        )
+    return column.long() if bool(known.all()) else column.double()

@@ -1,0 +1,190 @@
+"""Template: names and edges of a dynamic Bayesian network in, everything that one does with it out."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import biject_to, constraints
+
+from bayesdd.task import Task
+from models import dbn_categorical, dbn_conjugate, dbn_draws, dbn_gibbs, dbn_likelihood
+from models.dbn_columns import columns, many_draws, one_draw
+from models.dbn_model import model
+from models.dbn_structure import Structure, check
+
+Edge = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Template:
+    """A template network.
+
+    Args:
+        variables: Names of the variables of a slice: the last axis of ``x``, shape ``(rows, T, V)``.
+        intra: Edges (parent, child) within a slice, from static variables, or between them.
+        inter: Edges (parent, child) from a slice to the next.
+        static: Names of the static variables: the last axis of ``static``, shape ``(rows, V_s)``.
+        states: Variable -> number of states, for all variables (categorical, states 0, 1, ...) or none
+            (linear-Gaussian).
+        coefficient_scale: Prior deviation s of a coefficient, in residual deviations.
+        variance_shape: Shape a of a residual variance's inverse gamma.
+        variance_scale: Its scale b.
+        pseudo_count: Concentration alpha of every cell of a table.
+        noise: Known standard deviation of the measurement noise of all variables, or variable -> standard deviation.
+        noise_site: Name of a latent site for an unknown one, common to all variables; sources of equal name share it.
+        noise_scale: Scale of its half-normal prior.
+
+    Attributes:
+        structure: Families, parents before children.
+
+    Raises:
+        ValueError: Names, edges, states or settings do not fit; the message names what, and what to do.
+    """
+
+    variables: tuple[str, ...]
+    intra: tuple[Edge, ...] = ()
+    inter: tuple[Edge, ...] = ()
+    static: tuple[str, ...] = ()
+    states: Mapping[str, int] = field(default_factory=dict)
+    coefficient_scale: float = 3.0
+    variance_shape: float = 2.0
+    variance_scale: float = 1.0
+    pseudo_count: float = 1.0
+    noise: float | Mapping[str, float] = 0.0
+    noise_site: str | None = None
+    noise_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        put = functools.partial(object.__setattr__, self)
+        put("variables", tuple(self.variables))
+        put("static", tuple(self.static))
+        put("intra", tuple(tuple(edge) for edge in self.intra))
+        put("inter", tuple(tuple(edge) for edge in self.inter))
+        put("states", dict(self.states))
+        check(self)
+
+    @functools.cached_property
+    def structure(self) -> Structure:
+        """Families of the template."""
+        return Structure.of(self)
+
+    @property
+    def noisy(self) -> bool:
+        """Whether there is measurement noise."""
+        return self.noise_site is not None or any(self.noise_of(name) > 0 for name in self.static + self.variables)
+
+    def noise_of(self, name: str) -> float:
+        """Known standard deviation of a variable's measurement noise."""
+        return float(self.noise.get(name, 0.0) if isinstance(self.noise, Mapping) else self.noise)
+
+    @property
+    def sites(self) -> dict[str, tuple[int, ...]]:
+        """Latent site -> shape, in the model's order."""
+        found: dict[str, tuple[int, ...]] = {}
+        for family in self.structure.families:
+            if self.states:
+                found[family.site] = dbn_categorical.shape(self, family)
+            else:
+                found[f"{family.site}_variance"] = ()
+                found[family.site] = (1 + len(family.parents),)
+        return found | ({self.noise_site: ()} if self.noise_site else {})
+
+    @property
+    def dims(self) -> dict[str, tuple[str, ...]]:
+        """Latent site -> names of its axes, as ArviZ takes them."""
+        named = {}
+        for family in self.structure.families:
+            states = tuple(f"{term}_parent" for term in family.terms)
+            named[family.site] = (*states, f"{family.variable}_state") if self.states else (f"{family.site}_term",)
+        return {site: named.get(site, ()) for site in self.sites}
+
+    @property
+    def coords(self) -> dict[str, tuple[Any, ...]]:
+        """Axis -> labels: states, or the terms of a regression."""
+        if not self.states:
+            return {f"{family.site}_term": ("intercept", *family.terms) for family in self.structure.families}
+        axes = [zip(self.dims[f.site], dbn_categorical.shape(self, f), strict=True) for f in self.structure.families]
+        return {axis: tuple(range(size)) for family in axes for axis, size in family}
+
+    @property
+    def model(self) -> Callable[..., Tensor]:
+        """The Pyro model of columns ``x`` (and ``static``) with any missing entries."""
+        return functools.partial(model, template=self, likelihood=dbn_likelihood.anything(self))
+
+    def task(self, data: Any) -> Task:
+        """The task of given rows, with the cheapest exact likelihood for their patterns of missing entries.
+
+        Rows of patterns that these do not have, other than complete ones, may come out as NaN: then make a task of
+        them, or ``Task(template.model, data)``, whose likelihood takes any.
+
+        Args:
+            data: Columns ``x`` (rows, T, V) and, with static variables, ``static`` (rows, V_s); NaN where missing.
+
+        Raises:
+            ValueError: The columns do not fit, or categorical entries are missing and a slice has more than 256 joint
+                states.
+        """
+        x, static = columns(self, data)
+        likelihood = dbn_likelihood.chosen(self, x, static)
+        bound = functools.partial(model, template=self, likelihood=likelihood, slices=x.shape[1])
+        return Task(bound, {"x": x, "static": static} if self.static else {"x": x})
+
+    def log_likelihood(self, parameters: Mapping[str, Any], data: Any) -> Tensor:
+        """Exact log-likelihood of rows with any missing entries, nats: ``(S, rows)``.
+
+        Args:
+            parameters: Latent site -> values ``(S, *shape)`` in the model's own units.
+            data: As for :meth:`task`.
+
+        Raises:
+            ValueError: A categorical sequence has more than 256 joint states of missing entries in a slice.
+        """
+        return dbn_likelihood.log_likelihood(self, many_draws(self, parameters), *columns(self, data))
+
+    def posterior(self, data: Any, weight: Any = None) -> dbn_conjugate.Posterior:
+        """Exact posterior given complete rows of given weights (one each if left out), without measurement noise."""
+        x, static = columns(self, data)
+        if self.noisy or bool(x.isnan().any() or static.isnan().any()):
+            raise ValueError(
+                "Template.posterior is a closed form for complete rows without measurement noise: use task() and "
+                "bayesdd.sample, or gibbs() for categorical rows with missing entries."
+            )
+        ones = torch.ones(len(x), dtype=torch.float64)
+        return dbn_conjugate.posterior(self, x, static, ones if weight is None else ones * torch.as_tensor(weight))
+
+    def gibbs(self, data: Any, *, draws: int = 1000, burn: int = 200, seed: int = 0) -> dict[str, Tensor]:
+        """Posterior of a categorical template by data augmentation: site -> ``(draws, *shape)``, a Markov chain."""
+        if not self.states:
+            raise ValueError("Template.gibbs draws tables of categorical variables: use task() and bayesdd.sample.")
+        generator = torch.Generator().manual_seed(seed)
+        return dbn_gibbs.gibbs(self, *columns(self, data), draws=draws, burn=burn, generator=generator)
+
+    def sample(self, parameters: Mapping[str, Any], rows: int, slices: int, seed: int) -> dict[str, Tensor]:
+        """Simulated columns: ``x`` (rows, slices, V) and, with static variables, ``static`` (rows, V_s).
+
+        Args:
+            parameters: Latent site -> value of one draw, in the model's own units.
+            rows: Number of rows.
+            slices: Number T of slices.
+            seed: Seed.
+        """
+        values, generator = one_draw(self, parameters), torch.Generator().manual_seed(seed)
+        draw_static, draw_sequences = dbn_draws.categorical if self.states else dbn_draws.gaussian
+        static = draw_static(self, values, rows, generator)
+        found = {"x": draw_sequences(self, values, static, slices, generator)}
+        return found | ({"static": static} if self.static else {})
+
+    def unconstrain(self, parameters: Mapping[str, Any]) -> Tensor:
+        """Values ``(S, *shape)`` of all sites as the task's flat unconstrained draws ``(S, P)``."""
+        values, free = many_draws(self, parameters), []
+        for site, shape in self.sites.items():
+            real = bool(shape) and not self.states  # coefficients; tables are simplices, variances positive
+            support = constraints.simplex if self.states else constraints.positive
+            value = values[site] if real else biject_to(support).inv(values[site])
+            free.append(value.reshape(len(value), -1))
+        return torch.cat(free, 1)
