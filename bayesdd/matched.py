@@ -22,7 +22,7 @@ def matched(
     reference: Reference,
     objective: Callable[..., Any],
     start: Callable[[int], Problem],
-    closed_form: Callable[[Problem], Tensor],
+    closed_form: Callable[[Problem], tuple[Tensor, float]],
     seed: int,
     bar: Any,
 ) -> Solution:
@@ -35,7 +35,7 @@ def matched(
         reference: The full posterior.
         objective: ``(reference) -> loss(rows, weight)``.
         start: Number of an attempt -> problem at its starting rows.
-        closed_form: Problem -> vector that matches the full posterior to second order.
+        closed_form: Problem -> vector that matches the full posterior to second order, and the nats that it leaves.
         seed: Seed of the fresh draws.
         bar: Progress bar.
 
@@ -48,7 +48,7 @@ def matched(
         problem = start(attempt)
         vector, value = _minimised(loss, problem, problem.start, FIRST)
         if not math.isfinite(value):
-            vector, value = _minimised(loss, problem, closed_form(problem), FIRST)
+            vector, value = _minimised(loss, problem, closed_form(problem)[0], FIRST)
         bar.set_postfix_str(f"start {attempt + 1}: objective {value:.3g} nats")
         if best is None or value < best[0]:
             best = value, problem, vector

@@ -57,8 +57,7 @@ class Search:
         """The best solution at one size."""
         if not is_functional(self.objective):
             start = functools.partial(self._start, size, init)
-            closed = lambda problem: self._closed_form(problem)[0]  # noqa: E731
-            return matched(self.reference, self.objective, start, closed, self.seed, self.bar)
+            return matched(self.reference, self.objective, start, self._closed_form, self.seed, self.bar)
         problem, vector = self._first_stage(size, init)
         solution = Solution(problem, vector)
         fixed = self.reference.cloud

@@ -110,4 +110,6 @@ def hilbert_vectors(
             f"{method} needs draws of shape (S, {task.dim}), S at least 2, in the unconstrained space of {task.name}, "
             f"got {tuple(draws.shape)}."
         )
-    return vectors(task, full_gaussian(task, seed).draw(particles, generator) if draws is None else draws.double())
+    return vectors(
+        task, full_gaussian(task, seed, method).draw(particles, generator) if draws is None else draws.double()
+    )

@@ -72,34 +72,22 @@ def synthetic(problem: Problem, vector: Tensor, task: Task, seed: int, method: s
     return problem.distilled(vector, provenance_of(task, [task], seed, problem.coordinates.size, objective=method))
 
 
-def weighted_density(task: Task, picked: Tensor, weight: Tensor) -> Density:
-    """The posterior of weighted real rows (weights of zero allowed)."""
-    return Density([(task, {name: column[picked] for name, column in task.data.items()}, weight)])
-
-
-def full_gaussian(task: Task, seed: int) -> Gaussian:
+def full_gaussian(task: Task, seed: int, method: str) -> Gaussian:
     """Laplace fit of the full posterior.
 
-    Raises:
-        ValueError: There is none.
-    """
-    return _found(fit(Density([(task, task.data, None)]), seed=seed), task)
-
-
-def gaussian_at(density: Density, start: Tensor, task: Task) -> Gaussian:
-    """Laplace fit of a posterior, searched from a point ``(P,)``.
+    Args:
+        task: The task.
+        seed: Seed of the search for the mode.
+        method: Name of the method that asks, for the message.
 
     Raises:
         ValueError: There is none.
     """
-    return _found(fit(density, start=start), task)
-
-
-def _found(gaussian: Gaussian | None, task: Task) -> Gaussian:
+    gaussian = fit(Density([(task, task.data, None)]), seed=seed)
     if gaussian is None:
         raise ValueError(
-            f"this baseline draws from Laplace fits, and a posterior of {task.name} has none (no interior mode with "
-            "positive-definite curvature): use distill(), or uniform rows."
+            f"{method} draws from the Laplace fit of the full posterior, and {task.name} has none (no mode with "
+            "positive-definite curvature): give it draws=..., or use distill()."
         )
     return gaussian
 

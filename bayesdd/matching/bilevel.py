@@ -51,7 +51,7 @@ def bilevel(
 
     Raises:
         ValueError: The guide has no parameters or does not work on the model; the target has sites that the student
-            lacks.
+            lacks, or lives on another device than the CPU.
 
     Warns:
         CertificateWarning: An inner optimum was not reached: the gradient there is not that of the loss.
@@ -62,6 +62,8 @@ def bilevel(
     target, student = reference.target, reference.target.student
     if len(target.nuisance):
         raise ValueError(f"bilevel needs a target without sites of its own beyond those of {student.name}.")
+    if target.joint.device.type != "cpu":
+        raise ValueError("bilevel runs on the CPU, where Pyro makes its guides: pass distill(..., device='cpu').")
     family = Guide(student, guide, draws=draws, seed=seed)
 
     def outer(phi: Tensor) -> Tensor:

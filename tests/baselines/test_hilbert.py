@@ -12,8 +12,9 @@ from bayesdd.baselines import giga, iht, leverage, uniform
 from bayesdd.baselines.giga import geodesic_ascent
 from bayesdd.baselines.iht import hard_thresholding
 from bayesdd.baselines.leverage import sensitivities
-from bayesdd.baselines.parts import full_gaussian, gaussian_at, vectors
+from bayesdd.baselines.parts import full_gaussian, vectors
 from bayesdd.density import Density
+from bayesdd.inference.laplace import fit
 from models import gaussian_mean, logistic_regression
 
 TASK = logistic_regression.task(rows=300, dim=3)
@@ -98,13 +99,13 @@ def test_a_step_of_giga_is_the_nearest_point_of_the_cone_it_opens():
 @pytest.mark.parametrize("seed", range(3))
 def test_hard_thresholding_leaves_less_than_giga(seed):
     """On log-likelihoods; on Gaussian noise in more dimensions than rows are kept, GIGA leaves less."""
-    rows = vectors(TASK, full_gaussian(TASK, 0).draw(100, torch.Generator().manual_seed(seed)))
+    rows = vectors(TASK, full_gaussian(TASK, 0, "giga").draw(100, torch.Generator().manual_seed(seed)))
     for size in (10, 30):
         assert left(rows, hard_thresholding(rows, size)) < 0.5 * left(rows, geodesic_ascent(rows, size))
 
 
 def test_a_second_fit_of_the_weights_is_optimal_on_the_chosen_rows():
-    draws = full_gaussian(TASK, 0).draw(200, torch.Generator().manual_seed(5))
+    draws = full_gaussian(TASK, 0, "giga").draw(200, torch.Generator().manual_seed(5))
     once, twice = (giga(TASK, 10, seed=0, draws=draws, refit=refit) for refit in (False, True))
 
     def error(found):
@@ -128,7 +129,7 @@ def test_sensitivities_are_probabilities():
 
 @pytest.mark.parametrize("mix", [0.0, 0.1])
 def test_importance_sampling_is_unbiased(mix):
-    draws = full_gaussian(TASK, 0).draw(30, torch.Generator().manual_seed(5))
+    draws = full_gaussian(TASK, 0, "giga").draw(30, torch.Generator().manual_seed(5))
     found = [leverage(TASK, 25, seed=seed, draws=draws, mix=mix) for seed in range(200)]
     total = torch.stack([f.weight.sum() for f in found])
     sums = torch.stack([TASK.log_likelihood(f.data, draws[:4]) @ f.weight for f in found])
@@ -138,10 +139,10 @@ def test_importance_sampling_is_unbiased(mix):
 
 @pytest.mark.parametrize("method", [giga, iht])
 def test_posteriors_are_nearer_than_those_of_uniform_rows(method):
-    full = full_gaussian(TASK, 0)
+    full = full_gaussian(TASK, 0, "giga")
 
     def distance(found):
-        fitted = gaussian_at(Density([(TASK, found.data, found.weight)]), full.mean, TASK)
+        fitted = fit(Density([(TASK, found.data, found.weight)]), start=full.mean)
         return float(gaussian_mean.kl(*((g.mean, g.factor @ g.factor.T) for g in (fitted, full))))
 
     ours, theirs = (sorted(distance(f(TASK, 20, seed=seed)) for seed in range(3)) for f in (method, uniform))
