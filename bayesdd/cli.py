@@ -10,6 +10,7 @@ import argparse
 import importlib
 import inspect
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -17,7 +18,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from bayesdd.arguments import objective, parser
 from bayesdd.files import one_line, writable
@@ -25,7 +26,13 @@ from bayesdd.files import one_line, writable
 if TYPE_CHECKING:
     from bayesdd.task import Task
 
-MISTAKES = (ValueError, TypeError, OSError, ImportError)
+T = TypeVar("T")
+
+MISTAKES = (ValueError, TypeError, OSError, ImportError, MemoryError)
+
+# As torchrun says it. The first rank alone writes and prints.
+_MANY = int(os.environ.get("WORLD_SIZE", "1")) > 1
+_FIRST = os.environ.get("RANK", "0") == "0"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,7 +40,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         arguments = parser(COMMANDS).parse_args(argv)
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_, **__: _say(f"warning: {' '.join(str(message).split())}")
+            warnings.showwarning = _warned
+            if _MANY:
+                return _with_others(arguments)
             _check_paths(arguments)
             return COMMANDS[arguments.command](arguments)
     except KeyboardInterrupt:
@@ -48,6 +57,16 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
 
+def _with_others(arguments: argparse.Namespace) -> int:
+    """One rank of several: all see the same paths and tasks or all stop, and one line says why."""
+    from bayesdd.ranks import joined
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what torchrun sends when another rank has died
+    with joined(arguments.device, arguments.patience):
+        _agreed(lambda: _check_paths(arguments))
+        return COMMANDS[arguments.command](arguments)
+
+
 def distill(arguments: argparse.Namespace) -> int:
     """Turn a task's rows into a few weighted synthetic ones.
 
@@ -56,6 +75,7 @@ def distill(arguments: argparse.Namespace) -> int:
     import bayesdd
 
     task = _task(arguments)
+    checkpoint = f"{arguments.out}.resume"
     result = bayesdd.distill(
         task,
         arguments.size,
@@ -67,11 +87,14 @@ def distill(arguments: argparse.Namespace) -> int:
         progress=not arguments.quiet,
         equal_weights=arguments.equal_weights,
         move_rows=not arguments.fixed_rows,
+        checkpoint=checkpoint,
     )
     _write(result.to_netcdf, arguments.out)
-    print(f"wrote {arguments.out}: {len(result):,} weighted rows for {task.size:,}")
+    if _FIRST:
+        Path(checkpoint).unlink(missing_ok=True)
+    _tell(f"wrote {arguments.out}: {len(result):,} weighted rows for {task.size:,}")
     if result.certificate is not None:
-        print(result.certificate)
+        _tell(result.certificate)
     return 0 if result.certificate is None or result.certificate.ok else 1
 
 
@@ -92,7 +115,7 @@ def sample(arguments: argparse.Namespace) -> int:
     )
     _write(lambda path: posterior.write(idata, path), arguments.out)
     of = f"{len(distilled):,} weighted rows" if distilled is not None else f"all {task.size:,} rows"
-    print(f"wrote {arguments.out}: {chains} chains of {draws:,} draws given {of}")
+    _tell(f"wrote {arguments.out}: {chains} chains of {draws:,} draws given {of}")
     return 0
 
 
@@ -110,8 +133,8 @@ def certify(arguments: argparse.Namespace) -> int:
     )
     if arguments.out:
         _write(replace(distilled, certificate=certificate).to_netcdf, arguments.out)
-        print(f"wrote {arguments.out}: {len(distilled):,} weighted rows for {task.size:,}")
-    print(certificate)
+        _tell(f"wrote {arguments.out}: {len(distilled):,} weighted rows for {task.size:,}")
+    _tell(certificate)
     return 0 if certificate.ok else 1
 
 
@@ -125,13 +148,14 @@ def _check_paths(arguments: argparse.Namespace) -> None:
     if arguments.command == "distill" and arguments.size is None and arguments.tolerance is None:
         raise ValueError("distill needs --size or --tolerance; see bayesdd distill --help")
     for option in ("data", "init", "distilled"):
-        if (path := getattr(arguments, option)) and not Path(path).is_file():
+        path = getattr(arguments, option)
+        if path and not Path(path).is_file() and not (option == "data" and Path(path).suffix == ".zarr"):
             raise FileNotFoundError(f"--{option} {path}: no such file")
     if arguments.out is None:
         return
     if Path(arguments.out).suffix != ".nc":
         raise ValueError(f"--out {arguments.out}: a netCDF file is written; end its name in .nc")
-    target = writable(arguments.out)
+    target = writable(arguments.out) if _FIRST else Path(os.path.realpath(arguments.out))
     # certify may write its certificate into the very set that it read.
     source = arguments.distilled if arguments.command == "sample" else arguments.data
     for path in (arguments.data, source):
@@ -140,6 +164,22 @@ def _check_paths(arguments: argparse.Namespace) -> None:
 
 
 def _task(arguments: argparse.Namespace) -> "Task":
+    """The task, the same on all ranks."""
+    if not _MANY:
+        return _made(arguments)
+    from bayesdd.provenance import parts_of
+    from bayesdd.ranks import current
+
+    task = _agreed(lambda: _made(arguments))
+    every = current().gathered(parts_of([task]))
+    for rank, other in enumerate(every):
+        if differ := [name for name, value in every[0].items() if other[name] != value]:
+            raise ValueError(f"rank {rank} has other {' and '.join(differ)} than rank 0: give all ranks the same")
+    return task
+
+
+def _made(arguments: argparse.Namespace) -> "Task":
+    from bayesdd.disk import on_disk
     from bayesdd.task import Task
 
     where, _, name = arguments.task.partition(":")
@@ -158,11 +198,34 @@ def _task(arguments: argparse.Namespace) -> "Task":
         found = found()
     if not isinstance(found, Task):
         raise TypeError(f"{arguments.task} is no bayesdd.Task and returns none, but {type(found).__name__}")
+    if arguments.columns and not arguments.data:
+        raise ValueError("--columns chooses columns of --data, which is not given")
+    if arguments.columns:
+        return found.with_data(on_disk(arguments.data, columns=arguments.columns))
     return found.with_data(arguments.data) if arguments.data else found
 
 
+def _agreed(make: Callable[[], T]) -> T:
+    """What ``make`` gives on this rank; a mistake on any rank stops all, and the first that made it speaks."""
+    from bayesdd.ranks import current
+
+    ranks, failure = current(), None
+    try:
+        made = make()
+    except MISTAKES as error:
+        failure = error
+    lines = ranks.gathered("" if failure is None else one_line(failure))
+    if failure is not None and lines.index(one_line(failure)) == ranks.rank:
+        raise failure
+    if any(lines):
+        raise SystemExit(2)
+    return made
+
+
 def _write(write: Callable[[str], None], out: str) -> None:
-    """Write; where that fails after all, keep the result in the system's temporary folder and say so."""
+    """Write, by the first rank; where that fails, keep the result in the system's temporary folder and say so."""
+    if not _FIRST:
+        return
     try:
         write(out)
     except OSError as error:
@@ -171,5 +234,16 @@ def _write(write: Callable[[str], None], out: str) -> None:
         raise OSError(f"{one_line(error)}; the result was saved as {kept}") from error
 
 
+def _warned(message: Warning | str, *_: object, **__: object) -> None:
+    if _FIRST:  # the others come to the same
+        _say(f"warning: {' '.join(str(message).split())}")
+
+
+def _tell(text: object) -> None:
+    if _FIRST:
+        print(text)
+
+
 def _say(line: str) -> None:
-    print(f"bayesdd: {line}", file=sys.stderr)
+    who = f"rank {os.environ['RANK']}: " if _MANY else ""
+    print(f"bayesdd: {who}{line}", file=sys.stderr, flush=True)

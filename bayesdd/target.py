@@ -18,7 +18,9 @@ from torch import Tensor
 
 from bayesdd.control import Control, control
 from bayesdd.density import MEMORY, Density
+from bayesdd.finite import refuse_bad_rows
 from bayesdd.inference.laplace import Gaussian, climb, fit, newton, scattered
+from bayesdd.journal import Journal
 from bayesdd.task import Task
 
 NUISANCE_DRAWS = 32
@@ -40,6 +42,7 @@ class Target:
         seed: Seed of the nuisance draws.
         memory: Bytes that intermediate tensors of one block may take.
         exact: Every sweep goes over all rows; else those of 100,000 rows or more go over few where that is good.
+        journal: Where passes over the real rows are kept.
 
     Attributes:
         sweep_error: Largest standard error of a log-likelihood that was swept over few rows, nats.
@@ -57,9 +60,11 @@ class Target:
         memory: int = MEMORY,
         *,
         exact: bool = False,
+        journal: Journal | None = None,
     ) -> None:
         self.tasks, self.student, self.seed = list(tasks), student, seed
-        self.joint = Density([(task, task.data, None) for task in tasks], device, memory)
+        parts = [(task, task.rows, None) for task in tasks]
+        self.joint = Density(parts, device, memory, spread=True, journal=journal)
         self.index = self._shared().to(self.joint.device)
         self.nuisance = torch.tensor(
             [i for i in range(self.joint.dim) if i not in set(self.index.tolist())],
@@ -127,10 +132,15 @@ class Target:
     def _fit(self) -> Gaussian | None:
         """Laplace fit of the joint posterior; of many rows by Newton's method from the mode of few."""
         if self.joint.size < LARGE:
-            return fit(self.joint, seed=self.seed)
-        thinned = self.thinned()
-        near = newton(self.joint, climb(thinned, scattered(thinned, 1, self.seed)[0]))
-        return near or fit(self.joint, seed=self.seed)
+            start = scattered(self.joint, 1, self.seed)[0]
+            found = fit(self.joint, start=start)
+        else:
+            thinned = self.thinned()
+            start = climb(thinned, scattered(thinned, 1, self.seed)[0])
+            found = newton(self.joint, start)
+        if found is None:
+            refuse_bad_rows(self.tasks, self.joint, start)
+        return found if found or self.joint.size < LARGE else fit(self.joint, seed=self.seed)
 
     def log_likelihood(self, draws: Tensor) -> Tensor:
         """l_D at draws of the shared latents, nats: ``(S, P)`` -> ``(S,)``; one sweep (times 32 with nuisances)."""
@@ -168,7 +178,7 @@ class Target:
         """The joint posterior on at most 2,000 rows a task, weighted N / n: for searches that end on all rows."""
         parts = []
         for task in self.tasks:
-            step = max(1, task.size // ROWS_FOR_SEARCH)
+            step = max(1, len(next(iter(task.data.values()))) // ROWS_FOR_SEARCH)
             rows = {name: column[::step] for name, column in task.data.items()}
             count = len(next(iter(rows.values())))
             parts.append((task, rows, torch.full((count,), task.size / count, dtype=torch.float64)))

@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.func import vmap
 
 from bayesdd import checks, kinds, pyro_model, refusals
-from bayesdd.columns import read
 from bayesdd.engine import Engine, GradientEngine
 from bayesdd.kinds import Kind
 from bayesdd.provenance import model_hash, unwrapped
 from bayesdd.pyro_model import Columns, Structure
+from bayesdd.rows import Rows, opened
 
 SIMULATED_CELLS = 2**20  # draws x rows simulated at once
 
@@ -34,11 +34,14 @@ class Task:
 
     Args:
         model: A plain Pyro model.
-        data: Mapping name -> array or tensor ``(N, ...)``, ``xarray.Dataset``, data frame, or a path (.nc, .npz, .csv).
+        data: Mapping name -> array or tensor ``(N, ...)``, ``xarray.Dataset``, data frame, or a path (.nc, .npz, .csv,
+            .zarr). A .nc or .zarr above 512 MiB stays on disk, a smaller one by ``bayesdd.on_disk(path)``; ``data`` is
+            then a sample of its rows. The checks look at the sample now, at the other rows when they are first swept.
         plate: Name of the row plate.
         kinds: Kinds of columns (``bayesdd.kinds``) that override the inferred ones.
 
     Attributes:
+        rows: All rows, wherever they live.
         size: Number N of rows.
         dim: Number P of unconstrained latent coordinates.
         sites: Latent site -> constrained shape.
@@ -53,6 +56,7 @@ class Task:
     data: Any
     plate: str = "data"
     kinds: Mapping[str, Kind] = field(default_factory=dict)
+    rows: Rows = field(init=False, repr=False)
     structure: Structure = field(init=False, repr=False)
     column_kinds: dict[str, Kind] = field(init=False, repr=False)
     backend: str = field(init=False, repr=False)
@@ -60,11 +64,12 @@ class Task:
     def __post_init__(self) -> None:
         if not callable(self.model):
             raise TypeError(f"Task needs a Pyro model (a function of the columns), got {type(self.model).__name__}.")
-        columns = read(self.data)
-        checks.arguments(self.model, columns, self.name)
-        structure, columns = refusals.structure(self.model, columns, self.plate, self.name)
+        rows = opened(self.data)
+        checks.arguments(self.model, rows.sample, self.name)
+        structure, columns = refusals.structure(self.model, rows.sample, self.plate, self.name, rows.number)
         put = functools.partial(object.__setattr__, self)
         put("data", columns)
+        put("rows", rows.like(columns))
         put("structure", structure)
         put("kinds", dict(self.kinds))
         put("column_kinds", kinds.infer(columns, structure.observed, self.kinds))
@@ -76,7 +81,7 @@ class Task:
     @property
     def size(self) -> int:
         """Number N of real rows."""
-        return len(next(iter(self.data.values())))
+        return self.rows.size
 
     @property
     def dim(self) -> int:
@@ -110,6 +115,10 @@ class Task:
         few = {name: column[:4] for name, column in self.data.items()}
         return self._rows_engine.bytes_per_cell(torch.zeros(4, self.dim, dtype=torch.float64), few)
 
+    def check(self, rows: Columns, first: int) -> None:
+        """Refuses a block from disk (``first``: number of its first row) that breaks the model's contract."""
+        refusals.supported(self.model, rows, self.plate, self.name, self.structure, range(first, self.size).__getitem__)
+
     def with_data(self, data: Any) -> Task:
         """The same model, plate and kinds on other rows (checked anew)."""
         return Task(self.model, data, self.plate, self.kinds)
@@ -120,7 +129,7 @@ class Task:
 
     def log_prior_by_site(self, draws: Tensor) -> Tensor:
         """As ``log_prior``, one column a latent site, the last for ``pyro.factor``: ``(S, sites + 1)``."""
-        row = {name: column[:1].to(draws.device) for name, column in self.data.items()}
+        row = self._first(draws.device)
         return self._prior_engine(draws, row)
 
     def log_likelihood(self, rows: Columns, draws: Tensor) -> Tensor:
@@ -145,12 +154,12 @@ class Task:
 
     def prior_gradient(self, kept: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         """Log prior ``(S,)`` of the sites that ``kept`` counts (``(sites + 1,)``, 0 or 1), and its gradient."""
-        row = {name: column[:1].to(draws.device) for name, column in self.data.items()}
+        row = self._first(draws.device)
         return self._prior_slope(draws, {**row, _WEIGHT: kept})
 
     def constrain(self, draws: Tensor) -> dict[str, Tensor]:
         """Latent and global deterministic sites in the model's own units: name -> ``(S, *shape)``."""
-        row = {name: column[:1].to(draws.device) for name, column in self.data.items()}
+        row = self._first(draws.device)
 
         def single(flat: Tensor) -> Columns:
             return pyro_model.values(self.model, self.structure, self.plate, flat, row)
@@ -202,8 +211,11 @@ class Task:
 
     def prior_draws(self, count: int, seed: int) -> Tensor:
         """Unconstrained draws from the prior, shape ``(count, P)``."""
-        row = {name: column[:1] for name, column in self.data.items()}
+        row = self._first("cpu")
         return torch.stack([pyro_model.prior_draw(self.model, row, self.structure, seed + i) for i in range(count)])
+
+    def _first(self, device: torch.device | str) -> Columns:
+        return {name: column[:1].to(device) for name, column in self.data.items()}
 
     def _evaluate(self, flat: Tensor, rows: Columns) -> tuple[Tensor, Tensor]:
         return pyro_model.evaluate(self.model, self.structure, self.plate, flat, rows)
