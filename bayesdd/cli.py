@@ -18,15 +18,13 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from bayesdd.arguments import objective, parser
 from bayesdd.files import one_line, writable
 
 if TYPE_CHECKING:
     from bayesdd.task import Task
-
-T = TypeVar("T")
 
 MISTAKES = (ValueError, TypeError, OSError, ImportError, MemoryError)
 
@@ -37,6 +35,7 @@ _FIRST = os.environ.get("RANK", "0") == "0"
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    arguments = argparse.Namespace(out=None)
     try:
         arguments = parser(COMMANDS).parse_args(argv)
         with warnings.catch_warnings():
@@ -46,7 +45,8 @@ def main(argv: list[str] | None = None) -> int:
             _check_paths(arguments)
             return COMMANDS[arguments.command](arguments)
     except KeyboardInterrupt:
-        _say("interrupted; nothing was written")
+        kept = _resume(arguments.out)
+        _say("interrupted; " + (f"the same command goes on from {kept}" if kept.exists() else "nothing was written"))
         return 130
     except (*MISTAKES, RuntimeError) as error:
         # bayesdd's own RuntimeErrors are users' mistakes; anybody else's is a fault and needs its traceback.
@@ -62,8 +62,8 @@ def _with_others(arguments: argparse.Namespace) -> int:
     from bayesdd.ranks import joined
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what torchrun sends when another rank has died
-    with joined(arguments.device, arguments.patience):
-        _agreed(lambda: _check_paths(arguments))
+    with joined(arguments.device, arguments.patience) as ranks:
+        ranks.agreed(lambda: _check_paths(arguments), MISTAKES)
         return COMMANDS[arguments.command](arguments)
 
 
@@ -75,7 +75,7 @@ def distill(arguments: argparse.Namespace) -> int:
     import bayesdd
 
     task = _task(arguments)
-    checkpoint = f"{arguments.out}.resume"
+    checkpoint = _resume(arguments.out)
     result = bayesdd.distill(
         task,
         arguments.size,
@@ -91,7 +91,7 @@ def distill(arguments: argparse.Namespace) -> int:
     )
     _write(result.to_netcdf, arguments.out)
     if _FIRST:
-        Path(checkpoint).unlink(missing_ok=True)
+        checkpoint.unlink(missing_ok=True)
     _tell(f"wrote {arguments.out}: {len(result):,} weighted rows for {task.size:,}")
     if result.certificate is not None:
         _tell(result.certificate)
@@ -170,11 +170,8 @@ def _task(arguments: argparse.Namespace) -> "Task":
     from bayesdd.provenance import parts_of
     from bayesdd.ranks import current
 
-    task = _agreed(lambda: _made(arguments))
-    every = current().gathered(parts_of([task]))
-    for rank, other in enumerate(every):
-        if differ := [name for name, value in every[0].items() if other[name] != value]:
-            raise ValueError(f"rank {rank} has other {' and '.join(differ)} than rank 0: give all ranks the same")
+    task = current().agreed(lambda: _made(arguments), MISTAKES)
+    current().agreed(lambda: current().same(parts_of([task])), MISTAKES)
     return task
 
 
@@ -205,21 +202,9 @@ def _made(arguments: argparse.Namespace) -> "Task":
     return found.with_data(arguments.data) if arguments.data else found
 
 
-def _agreed(make: Callable[[], T]) -> T:
-    """What ``make`` gives on this rank; a mistake on any rank stops all, and the first that made it speaks."""
-    from bayesdd.ranks import current
-
-    ranks, failure = current(), None
-    try:
-        made = make()
-    except MISTAKES as error:
-        failure = error
-    lines = ranks.gathered("" if failure is None else one_line(failure))
-    if failure is not None and lines.index(one_line(failure)) == ranks.rank:
-        raise failure
-    if any(lines):
-        raise SystemExit(2)
-    return made
+def _resume(out: str | None) -> Path:
+    """Where `distill` keeps its passes over the rows until it has written its result."""
+    return Path(f"{out}.resume")
 
 
 def _write(write: Callable[[str], None], out: str) -> None:

@@ -81,6 +81,35 @@ class Ranks:
             dist.all_gather_object(found, mine)
         return found
 
+    def agreed(self, make: Callable[[], T], mistakes: tuple[type[Exception], ...]) -> T:
+        """What ``make`` gives here; a mistake on any rank ends all, and of those that fail alike the first speaks.
+
+        Raises:
+            SystemExit: Code 2, without a word, where another rank speaks.
+        """
+        failure: Exception | None = None
+        try:
+            made = make()
+        except mistakes as error:
+            failure = error
+        lines = self.gathered("" if failure is None else one_line(failure))
+        if failure is not None and lines.index(one_line(failure)) == self.rank:
+            raise failure
+        if any(lines):
+            raise SystemExit(2)
+        return made
+
+    def same(self, parts: dict[str, Any]) -> None:
+        """Refuses ranks that differ in their data, models or versions, whose parts are given by name.
+
+        Raises:
+            ValueError: They do; names what.
+        """
+        every = self.gathered(parts)
+        for rank, other in enumerate(every):
+            if differ := [name for name, value in every[0].items() if other[name] != value]:
+                raise ValueError(f"rank {rank} has other {' and '.join(differ)} than rank 0: give all ranks the same")
+
     def from_first(self, make: Callable[[], T]) -> T:
         """What the first rank makes, on all."""
         if not self.many:
