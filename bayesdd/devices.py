@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 
@@ -16,10 +18,12 @@ def resolve(device: str | torch.device) -> torch.device:
     Raises:
         ValueError: CUDA was asked for and there is none, or the name is no device.
     """
+    # One GPU a rank, as torchrun numbers them on each machine.
+    own = f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(own if torch.cuda.is_available() else "cpu")
     try:
-        found = torch.device(device)
+        found = torch.device(own if device == "cuda" else device)
     except RuntimeError as error:
         raise ValueError(f"device must be 'auto', 'cpu' or 'cuda', got {device!r}.") from error
     if found.type == "cuda" and not torch.cuda.is_available():

@@ -24,6 +24,8 @@ MEMORY = 32 * 2**20  # bytes of intermediate tensors a block may take; the proce
 BLOCK = 8192  # rows; 1,024 to 24,060 were up to 2.3 times slower (S = 2,000, d = 11)
 CACHE_CELLS = 2**19  # draws x rows of one block: larger blocks fall out of the processor's cache (1.7 times slower)
 GROUPS = 64
+# On a GPU, not measured: enough draws x rows in one kernel to fill it.
+CUDA_BLOCK, CUDA_CELLS, CUDA_SHARE = 2**17, 2**27, 0.25
 
 Sums = tuple[Tensor, ...]
 
@@ -60,6 +62,12 @@ class Passes:
     ranks: Ranks
     journal: Journal | None = None
     report: Callable[[int, int], None] | None = None
+
+    def __post_init__(self) -> None:
+        cuda = self.device.type == "cuda"
+        self.block, self.cells = (CUDA_BLOCK, CUDA_CELLS) if cuda else (BLOCK, CACHE_CELLS)
+        if cuda and self.memory == MEMORY:
+            self.memory = max(MEMORY, int(CUDA_SHARE * torch.cuda.mem_get_info(self.device)[0]))
 
     def __call__(self, what: str, draws: Tensor, zeros: Sums, add: Adder) -> Sums:
         """The sums over all rows; ``add`` adds a block's part in place.
@@ -98,7 +106,7 @@ class Passes:
         start = 0
         while start < items:
             fitting = int(self.memory / (part.task.bytes_per_cell * copies * count))
-            chunk = max(1, min(CACHE_CELLS // count, fitting))
+            chunk = max(1, min(self.cells // count, fitting))
             stop = min(items, start + chunk)
             try:
                 evaluate(slice(start, stop))
@@ -140,7 +148,7 @@ class Passes:
     def _blocks(self, part: Part, groups: int) -> Iterator[tuple[int, Columns, Tensor | None]]:
         """This rank's blocks with the number of their group; checked against the model where nobody looked before."""
         rows, size = part.rows, part.rows.size
-        step = min(size, BLOCK, rows.most)
+        step = min(size, self.block, rows.most)
         count = math.ceil(size / step)
         groups = min(groups, count)
         # Whole groups a rank: rank r of K owns groups floor(G r / K) to floor(G (r + 1) / K).

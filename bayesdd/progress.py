@@ -19,7 +19,7 @@ class Pace:
 
     def __init__(self, bar: Any, name: str) -> None:
         self.bar, self.name = bar, name
-        self._done = 0
+        self._done = self._first = 0
         self._start = self._said = time.monotonic()
         self._shown = False
 
@@ -27,7 +27,7 @@ class Pace:
         """``done`` of ``every`` rows of this pass; fewer than before means a new pass."""
         now = time.monotonic()
         if done <= self._done:
-            self._start = self._said = now
+            self._start, self._said, self._first = now, now, done
         self._done = done
         took = now - self._start
         if done >= every:
@@ -36,6 +36,5 @@ class Pace:
             self._shown = False
         elif took > SHORT and now - self._said > EVERY:
             self._said, self._shown = now, True
-            self.bar.set_description_str(
-                f"{self.name} ({done / every:.0%} of {every:,} rows, {done / took:,.0f} a second)"
-            )
+            rate = (done - self._first) / max(took, 1e-9)
+            self.bar.set_description_str(f"{self.name} ({done / every:.0%} of {every:,} rows, {rate:,.0f} a second)")

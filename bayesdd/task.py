@@ -106,7 +106,7 @@ class Task:
 
     @property
     def model_hash(self) -> str:
-        """SHA-256 of the model's source and of what ``functools.partial`` bound to it."""
+        """SHA-256 of the model's source and what is bound to it."""
         return model_hash(self.model)
 
     @functools.cached_property
@@ -116,7 +116,7 @@ class Task:
         return self._rows_engine.bytes_per_cell(torch.zeros(4, self.dim, dtype=torch.float64), few)
 
     def check(self, rows: Columns, first: int) -> None:
-        """Refuses a block from disk (``first``: number of its first row) that breaks the model's contract."""
+        """Refuses a block from disk, of first row number ``first``, that breaks the model's contract."""
         refusals.supported(self.model, rows, self.plate, self.name, self.structure, range(first, self.size).__getitem__)
 
     def with_data(self, data: Any) -> Task:
@@ -154,8 +154,7 @@ class Task:
 
     def prior_gradient(self, kept: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         """Log prior ``(S,)`` of the sites that ``kept`` counts (``(sites + 1,)``, 0 or 1), and its gradient."""
-        row = self._first(draws.device)
-        return self._prior_slope(draws, {**row, _WEIGHT: kept})
+        return self._prior_slope(draws, {**self._first(draws.device), _WEIGHT: kept})
 
     def constrain(self, draws: Tensor) -> dict[str, Tensor]:
         """Latent and global deterministic sites in the model's own units: name -> ``(S, *shape)``."""
@@ -172,8 +171,7 @@ class Task:
 
     def upper_bounds(self, rows: Columns) -> Columns:
         """Upper bound of every bounded column (Binomial's trials) at given rows: column -> shape of the column."""
-        names = [name for name, kind in self.column_kinds.items() if kind.bounded]
-        if not names:
+        if not (names := [name for name, kind in self.column_kinds.items() if kind.bounded]):
             return {}
         found, _ = refusals.run(self.model, {k: column.cpu() for k, column in rows.items()}, self.plate, self.name)
         at_rows = {observation.name: observation.support for observation in found.observed}
@@ -211,8 +209,8 @@ class Task:
 
     def prior_draws(self, count: int, seed: int) -> Tensor:
         """Unconstrained draws from the prior, shape ``(count, P)``."""
-        row = self._first("cpu")
-        return torch.stack([pyro_model.prior_draw(self.model, row, self.structure, seed + i) for i in range(count)])
+        one = functools.partial(pyro_model.prior_draw, self.model, self._first("cpu"), self.structure)
+        return torch.stack([one(seed + i) for i in range(count)])
 
     def _first(self, device: torch.device | str) -> Columns:
         return {name: column[:1].to(device) for name, column in self.data.items()}
@@ -230,27 +228,22 @@ class Task:
 
     @functools.cached_property
     def _likelihood_slope(self) -> GradientEngine:
-        return GradientEngine(self._weighted(1), self.backend)
+        return self._slope(lambda by_site, by_row, weight: by_row @ weight)
 
     @functools.cached_property
     def _prior_slope(self) -> GradientEngine:
-        return GradientEngine(self._weighted(0), self.backend)
+        return self._slope(lambda by_site, by_row, weight: by_site @ weight)
 
     @functools.cached_property
     def _joint_slope(self) -> GradientEngine:
-        def joint(flat: Tensor, columns: Columns) -> Tensor:
+        return self._slope(lambda by_site, by_row, weight: by_site.sum() + by_row @ weight)
+
+    def _slope(self, total: Callable[[Tensor, Tensor, Tensor], Tensor]) -> GradientEngine:
+        def single(flat: Tensor, columns: Columns) -> Tensor:
             rows = {name: column for name, column in columns.items() if name != _WEIGHT}
-            by_site, by_row = self._evaluate(flat, rows)
-            return by_site.sum() + by_row @ columns[_WEIGHT]
+            return total(*self._evaluate(flat, rows), columns[_WEIGHT])
 
-        return GradientEngine(joint, self.backend)
-
-    def _weighted(self, which: int) -> Callable[[Tensor, Columns], Tensor]:
-        def total(flat: Tensor, columns: Columns) -> Tensor:
-            rows = {name: column for name, column in columns.items() if name != _WEIGHT}
-            return self._evaluate(flat, rows)[which] @ columns[_WEIGHT]
-
-        return total
+        return GradientEngine(single, self.backend)
 
 
 def _stacked(draws: list[Columns]) -> Columns:

@@ -45,6 +45,27 @@ def test_blocks_and_chunks_change_nothing(monkeypatch):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-9)
 
 
+def test_chunks_halve_where_the_device_runs_out_of_memory():
+    task = logistic_regression.task(rows=20)
+    density = Density([(task, task.data, None)])
+    (part,) = density.parts
+    took = []
+
+    def evaluate(at):
+        if at.stop - at.start > 3:
+            raise torch.OutOfMemoryError("none left")
+        took.append(at)
+
+    density._passes.in_chunks(part, task.data, 14, evaluate)
+    assert [i for at in took for i in range(at.start, at.stop)] == list(range(14)) and len(took) < 14
+
+    def never(at):
+        raise torch.OutOfMemoryError("none left")
+
+    with pytest.raises(MemoryError, match="no memory for one draw of 20 rows"):
+        density._passes.in_chunks(part, task.data, 14, never)
+
+
 def test_weight_two_is_the_row_twice():
     task = logistic_regression.task(rows=20)
     draws = torch.randn(5, task.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
