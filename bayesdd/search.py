@@ -20,7 +20,7 @@ from bayesdd.objectives import half_variance
 from bayesdd.optimise import lbfgs
 from bayesdd.problem import Problem
 from bayesdd.reference import Reference
-from bayesdd.rounds import ENOUGH, IMPROVEMENT, ROUNDS, Solution, fresh, judge, measured
+from bayesdd.rounds import ENOUGH, IMPROVEMENT, ROUNDS, SETTLED, Solution, fresh, judge, measured
 from bayesdd.target import moment_matched
 from bayesdd.task import Task
 
@@ -134,6 +134,7 @@ class Search:
         """Fresh draws of the distilled posterior, a sweep, re-optimise; a round that is worse is not taken."""
         target, problem, objective = self.reference.target, solution.problem, self.objective
         pool, vector, draws, failures = [self.reference.cloud], solution.vector, None, 0
+        settled = min(SETTLED, self.limit / 100)
         second = self.second_order
         for turn in range(ROUNDS):
             draws = fresh(problem, vector, self.seed, turn, target.thrift, draws)
@@ -142,7 +143,7 @@ class Search:
             failures = 0 if score < IMPROVEMENT * solution.score else failures + 1
             if score < solution.score:
                 solution = Solution(problem, vector, score, draws)
-            if solution.score < ENOUGH or failures == 2 or turn == ROUNDS - 1:
+            if solution.score < settled or failures == 2 or turn == ROUNDS - 1:
                 break
             pool = [pool[0], *pool[1:][-1:], cloud]
             if second is not None and half > 0.05 and score < 50:
