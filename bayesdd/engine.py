@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -60,12 +61,12 @@ class Engine:
     def _recorded(self, draws: Tensor, columns: Columns) -> GraphModule:
         batched = vmap(self.single, in_dims=(0, None))
         if draws.device.type == "cpu":
-            with running():
+            with running(), _one_mode():
                 recorded: GraphModule = make_fx(batched)(draws, columns)
         else:
             # Recorded on the CPU and then moved: a model's own constants live there, whatever the draws' device.
             like = {name: torch.zeros_like(column, device="cpu") for name, column in columns.items()}
-            with running():
+            with running(), _one_mode():
                 recorded = make_fx(batched)(torch.zeros_like(draws, device="cpu"), like)
             _move(recorded, draws.device)
         recorded.graph.eliminate_dead_code()
@@ -114,6 +115,22 @@ class GradientEngine:
             value = self._plain(leaf, columns)
             (gradient,) = torch.autograd.grad(value.sum(), leaf)
         return value.detach(), gradient
+
+
+def _one_mode() -> AbstractContextManager[Any]:
+    """While recording: one mode for the shapes that make_fx notes beside every operation, instead of a new one each.
+
+    A masked DBN was recorded in 0.37 s instead of 0.9 s. The names are private in torch: where they are gone, recording
+    is only slower.
+    """
+    try:
+        from torch._guards import TracingContext, tracing
+        from torch._subclasses.fake_tensor import FakeTensorMode
+
+        context: AbstractContextManager[Any] = tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True)))
+    except (ImportError, AttributeError, TypeError):
+        return nullcontext()
+    return context
 
 
 def _move(recorded: GraphModule, device: torch.device) -> None:
