@@ -91,6 +91,7 @@ class Density:
         self._kept = [kept.to(self.device) for kept in self._kept]
         self.size = sum(len(next(iter(part.rows.values()))) for part in self.parts)
         self.evaluations = self.gradients = 0.0
+        self._expanded: tuple[Tensor, tuple[Tensor, Tensor, Tensor]] | None = None
 
     def log_prior(self, draws: Tensor) -> Tensor:
         """Log prior with Jacobian, nats, shape ``(S,)``; a shared site counts once."""
@@ -137,7 +138,12 @@ class Density:
         return value, gradient
 
     def likelihood_derivatives(self, draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Value ``(K,)``, gradient ``(K, P)`` and Hessian ``(K, P, P)`` of the log-likelihood at K points."""
+        """Value ``(K,)``, gradient ``(K, P)`` and Hessian ``(K, P, P)`` of the log-likelihood at K points.
+
+        Asked again at the same points, it is not computed again.
+        """
+        if self._expanded is not None and torch.equal(self._expanded[0], draws):
+            return self._expanded[1]
         count, dim = draws.shape
         value, gradient = draws.new_zeros(count), draws.new_zeros(count, dim)
         hessian = draws.new_zeros(count, dim, dim)
@@ -153,7 +159,8 @@ class Density:
                 value[k] += v
                 gradient[k] = gradient[k].index_add(0, part.index, g)
         self.gradients += count * (1 + dim)
-        return value, gradient, hessian
+        self._expanded = draws.clone(), (value, gradient, hessian)
+        return self._expanded[1]
 
     def prior_derivatives(self, draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As ``likelihood_derivatives``, for the log prior."""

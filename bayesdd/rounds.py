@@ -23,7 +23,9 @@ from bayesdd.target import Target
 ROUNDS = 5
 ROUND_DRAWS = 2000
 IMPROVEMENT = 0.9  # a round that does not bring its value below this share of the best so far has failed
-ENOUGH = 1e-7  # nats: a sum of both KLs below which nothing is left to gain
+ENOUGH = (
+    1e-7  # nats: a sum of both KLs below which nothing is left to gain, or the sweeps' own noise where that is more
+)
 
 
 @dataclass

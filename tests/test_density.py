@@ -98,3 +98,15 @@ def test_counts_sweeps_and_gradients():
     full.log_joint_gradient(draws)
     full.likelihood_derivatives(draws[:1])
     assert (full.evaluations, full.gradients) == (6, 6 + 3)
+
+
+def test_derivatives_at_the_last_point_are_kept():
+    task = linear_regression.task(rows=30, dim=2)
+    full = Density([(task, task.data, None)])
+    here, there = torch.zeros(1, 2, dtype=torch.float64), torch.ones(1, 2, dtype=torch.float64)
+    first = full.likelihood_derivatives(here)
+    cost = full.gradients
+    assert all(map(torch.equal, full.likelihood_derivatives(here.clone()), first)) and full.gradients == cost
+    other = full.likelihood_derivatives(there)
+    assert full.gradients == 2 * cost and not torch.equal(other[1], first[1])
+    torch.testing.assert_close(other[1], first[1] + first[2] @ there[0])
