@@ -151,9 +151,9 @@ class Density:
             local = draws[:, part.index]
             width = local.shape[1]
             for k in range(count):
-                for directions in torch.arange(width, device=draws.device).split(
-                    max(1, self._draws_at_once(part, rows, gradient=True) // 2)
-                ):
+                # Equal shares: one shape to record instead of two.
+                shares = -(-width // max(1, self._draws_at_once(part, rows, gradient=True) // 2))
+                for directions in torch.arange(width, device=draws.device).split(-(-width // shares)):
                     v, g, h = derivatives(part.task, rows, weight, local[k], directions)
                     hessian[k, part.index[directions][:, None], part.index] += h
                 value[k] += v

@@ -107,7 +107,8 @@ class Search:
         student = problem.student
         definite = bool(torch.isfinite(second.forward_kl(student, *problem.hard(vector))))
         form = second.forward_kl if definite else second.half_variance
-        return lbfgs(lambda v: form(student, *problem.hard(v)), vector, STAGE_ONE, enough=SOLVED)
+        enough = max(SOLVED, 0.01 * self.reference.target.noise)
+        return lbfgs(lambda v: form(student, *problem.hard(v)), vector, STAGE_ONE, enough=enough)
 
     def _held_out(self, problem: Problem, vector: Tensor) -> float:
         with torch.no_grad():
@@ -132,7 +133,7 @@ class Search:
                 value = value + ridge * second.half_variance(problem.student, *problem.hard(v))
             return value
 
-        return lbfgs(total, vector, iterations, enough=0.5 * self.reference.target.noise)
+        return lbfgs(total, vector, iterations, enough=0.1 * self.reference.target.noise)
 
     def _on_policy(self, solution: Solution) -> Solution:
         """Fresh draws of the distilled posterior, a sweep, re-optimise; a round that is worse is not taken."""

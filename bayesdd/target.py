@@ -27,7 +27,7 @@ NUISANCE_STEPS = 3
 NUISANCE_WIDTH = 1.1  # proposals a little wider than the conditional posterior keep the importance weights bounded
 PRIOR_POINTS = 5
 TOO_LARGE = 0.01  # nats of error at one draw above which it is swept over all rows
-ROWS_FOR_SEARCH, ROWS_FOR_CURVATURE = 2000, 20_000
+ROWS_FOR_SEARCH, ROWS_FOR_CURVATURE = 2048, 16_384  # whole blocks: fewer shapes to record
 LARGE = 100_000  # rows above which a mode is first sought on few rows, and sweeps go by a control variate
 
 
@@ -44,7 +44,6 @@ class Target:
 
     Attributes:
         sweep_error: Largest standard error of a log-likelihood that was swept over few rows, nats.
-        noise: Sum of both KL divergences that such errors alone leave, nats: their mean square, in the worst sweep.
 
     Raises:
         ValueError: The student has a latent site that no target task has, or shapes or prior densities differ.
@@ -72,13 +71,18 @@ class Target:
         self._check_priors()
         self.gaussian_joint: Gaussian | None = None
         self.exact = exact or self.joint.size < LARGE or bool(len(self.nuisance))
-        self.sweep_error = self.noise = 0.0
+        self.sweep_error = 0.0
         self._control: Control | None = None
 
     @property
     def thrift(self) -> int:
         """What draws are divided by: 10 where a model can only be run draw by draw, else 1."""
         return 10 if any(task.backend == "loop" for task in [*self.tasks, self.student]) else 1
+
+    @property
+    def noise(self) -> float:
+        """The most that errors of sweeps over few rows may add to the sum of both KL divergences, nats."""
+        return self.sweep_error**2
 
     @property
     def rows(self) -> int:
@@ -178,15 +182,14 @@ class Target:
             value = value.masked_scatter(poor, self.joint.sweep(draws[poor]))
         if not bool(poor.all()):
             self.sweep_error = max(self.sweep_error, float(error[~poor].max()))
-            self.noise = max(self.noise, float(error[~poor].square().mean()))
         return value
 
     def thinned(self, most: int = ROWS_FOR_SEARCH) -> Density:
-        """The joint posterior on about that many rows a task, weighted N / n: for searches that end on all rows."""
+        """The joint posterior on at most that many rows a task, weighted N / n: for searches that end on all rows."""
         parts = []
         for task in self.tasks:
             step = max(1, task.size // most)
-            rows = {name: column[::step] for name, column in task.data.items()}
+            rows = {name: column[::step][:most] for name, column in task.data.items()}
             count = len(next(iter(rows.values())))
             parts.append((task, rows, torch.full((count,), task.size / count, dtype=torch.float64)))
         return Density(parts, self.joint.device, self.joint.memory)

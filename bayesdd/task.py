@@ -13,7 +13,7 @@ from torch.func import vmap
 
 from bayesdd import checks, kinds, pyro_model, refusals
 from bayesdd.columns import read
-from bayesdd.engine import Engine, GradientEngine
+from bayesdd.engine import UNRECORDED, Engine, GradientEngine
 from bayesdd.kinds import Kind
 from bayesdd.provenance import model_hash, unwrapped
 from bayesdd.pyro_model import Columns, Structure
@@ -210,11 +210,11 @@ class Task:
 
     @functools.cached_property
     def _prior_engine(self) -> Engine:
-        return Engine(lambda flat, rows: self._evaluate(flat, rows)[0], self.backend)
+        return Engine(lambda flat, rows: self._evaluate(flat, rows)[0], self.backend, UNRECORDED)
 
     @functools.cached_property
     def _rows_engine(self) -> Engine:
-        return Engine(lambda flat, rows: self._evaluate(flat, rows)[1], self.backend)
+        return Engine(lambda flat, rows: self._evaluate(flat, rows)[1], self.backend, UNRECORDED)
 
     @functools.cached_property
     def _likelihood_slope(self) -> GradientEngine:
