@@ -26,9 +26,7 @@ FIRST_ROWS = 4096
 ERROR = 3e-3  # nats at the worst of the pilot draws: half its square, 5e-6 nats, is the most that a KL is off by
 MOST = 0.25  # share of the rows above which a full sweep is as good
 PILOT = 64  # draws
-CELLS = (
-    2**17
-)  # draws x rows of one fold at once: draws are filled up to it, so that one recorded graph serves every sweep
+CELLS = 2**16  # draws x rows of a fold at once: draws are filled up to it, so that one graph serves every sweep
 
 
 @dataclass(frozen=True, eq=False)
