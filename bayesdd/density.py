@@ -149,18 +149,40 @@ class Density:
         hessian = draws.new_zeros(count, dim, dim)
         for part, rows, weight in self._blocks():
             local = draws[:, part.index]
-            width = local.shape[1]
             for k in range(count):
-                # Equal shares: one shape to record instead of two.
-                shares = -(-width // max(1, self._draws_at_once(part, rows, gradient=True) // 2))
-                for directions in torch.arange(width, device=draws.device).split(-(-width // shares)):
-                    v, g, h = derivatives(part.task, rows, weight, local[k], directions)
-                    hessian[k, part.index[directions][:, None], part.index] += h
+                v, g, h = self._derivatives(part, rows, weight, local[k])
+                hessian[k, part.index[:, None], part.index] += h
                 value[k] += v
                 gradient[k] = gradient[k].index_add(0, part.index, g)
         self.gradients += count * (1 + dim)
         self._expanded = draws.clone(), (value, gradient, hessian)
         return self._expanded[1]
+
+    def _derivatives(
+        self, part: Part, rows: Columns, weight: Tensor | None, point: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Value, gradient and Hessian of one block: batched over directions where the model can be, else by copies."""
+        count, width = len(next(iter(rows.values()))), len(point)
+        ones = point.new_ones(count) if weight is None else weight
+        piece = max(1, int(self.memory / (part.task.bytes_per_cell * width)))
+        pieces = -(-count // piece)
+        found: list[Tensor] = []
+        for start in range(0, count, -(-count // pieces)):
+            at = slice(start, start + -(-count // pieces))
+            some = {name: column[at] for name, column in rows.items()}
+            curved = part.task.likelihood_hessian(some, ones[at], point)
+            if curved is None:
+                break
+            found = list(curved) if not found else [a + b for a, b in zip(found, curved, strict=True)]
+        else:
+            return found[0], found[1], found[2]
+        # Equal shares: one shape to record instead of two.
+        shares = -(-width // max(1, self._draws_at_once(part, rows, gradient=True) // 2))
+        curvature = []
+        for directions in torch.arange(width, device=point.device).split(-(-width // shares)):
+            v, g, h = derivatives(part.task, rows, weight, point, directions)
+            curvature.append(h)
+        return v, g, torch.cat(curvature)
 
     def prior_derivatives(self, draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As ``likelihood_derivatives``, for the log prior."""

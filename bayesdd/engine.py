@@ -26,8 +26,8 @@ from bayesdd.pyro_model import Columns, float64, running
 Single = Callable[[Tensor, Columns], Tensor]
 GRAPHS_KEPT = 64
 # Calls of one shape before it is recorded. A recording costs what twenty calls of vmap do, and half of the shapes of a
-# distillation come less than five times (N = 1e6: 30 recordings, 1.8 of 14 s).
-UNRECORDED = 5
+# distillation come less than ten times (N = 1e6: 30 recordings, 1.8 of 14 s).
+UNRECORDED = 10
 UNKNOWN_BYTES = 512.0
 
 

@@ -14,6 +14,7 @@ from bayesdd.certificate import certificate_of
 from bayesdd.checks import is_functional
 from bayesdd.cloud import Cloud
 from bayesdd.distilled import Distilled
+from bayesdd.least_squares import least_squares
 from bayesdd.matched import matched
 from bayesdd.matching.second_order import SecondOrder
 from bayesdd.objectives import half_variance
@@ -30,6 +31,8 @@ MOST_STARTS = (
 )
 UNSOLVED = 1.0  # nats
 STAGE_ONE, STAGE_TWO, STAGE_THREE = 1500, 200, 120  # L-BFGS iterations
+LEAST_SQUARES = 40  # Gauss-Newton iterations
+MOST_RESIDUALS, SPARE = 300, 2  # residuals of the closed form; unknowns to each of them for Gauss-Newton to be sure
 SOLVED = 1e-9  # nats: a closed form at this value is exact
 LARGEST_SECOND_ORDER = 400  # latent coordinates; above, P copies of the rows cost more than particles
 
@@ -108,6 +111,13 @@ class Search:
         definite = bool(torch.isfinite(second.forward_kl(student, *problem.hard(vector))))
         form = second.forward_kl if definite else second.half_variance
         enough = max(SOLVED, 0.01 * self.reference.target.noise)
+        dim = len(second.gradient)
+        if dim + dim * (dim + 1) // 2 <= min(MOST_RESIDUALS, len(vector) / SPARE):
+            found, left = least_squares(
+                lambda v: second.residuals(student, *problem.hard(v)), vector, LEAST_SQUARES, enough=enough
+            )
+            if left <= enough:
+                return found, left
         return lbfgs(lambda v: form(student, *problem.hard(v)), vector, STAGE_ONE, enough=enough)
 
     def _held_out(self, problem: Problem, vector: Tensor) -> float:
