@@ -91,6 +91,7 @@ class Density:
         self._kept = [kept.to(self.device) for kept in self._kept]
         self.size = sum(len(next(iter(part.rows.values()))) for part in self.parts)
         self.evaluations = self.gradients = 0.0
+        self._expanded: tuple[Tensor, tuple[Tensor, Tensor, Tensor]] | None = None
 
     def log_prior(self, draws: Tensor) -> Tensor:
         """Log prior with Jacobian, nats, shape ``(S,)``; a shared site counts once."""
@@ -137,23 +138,51 @@ class Density:
         return value, gradient
 
     def likelihood_derivatives(self, draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Value ``(K,)``, gradient ``(K, P)`` and Hessian ``(K, P, P)`` of the log-likelihood at K points."""
+        """Value ``(K,)``, gradient ``(K, P)`` and Hessian ``(K, P, P)`` of the log-likelihood at K points.
+
+        Asked again at the same points, it is not computed again.
+        """
+        if self._expanded is not None and torch.equal(self._expanded[0], draws):
+            return self._expanded[1]
         count, dim = draws.shape
         value, gradient = draws.new_zeros(count), draws.new_zeros(count, dim)
         hessian = draws.new_zeros(count, dim, dim)
         for part, rows, weight in self._blocks():
             local = draws[:, part.index]
-            width = local.shape[1]
             for k in range(count):
-                for directions in torch.arange(width, device=draws.device).split(
-                    max(1, self._draws_at_once(part, rows, gradient=True) // 2)
-                ):
-                    v, g, h = derivatives(part.task, rows, weight, local[k], directions)
-                    hessian[k, part.index[directions][:, None], part.index] += h
+                v, g, h = self._derivatives(part, rows, weight, local[k])
+                hessian[k, part.index[:, None], part.index] += h
                 value[k] += v
                 gradient[k] = gradient[k].index_add(0, part.index, g)
         self.gradients += count * (1 + dim)
-        return value, gradient, hessian
+        self._expanded = draws.clone(), (value, gradient, hessian)
+        return self._expanded[1]
+
+    def _derivatives(
+        self, part: Part, rows: Columns, weight: Tensor | None, point: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Value, gradient and Hessian of one block: batched over directions where the model can be, else by copies."""
+        count, width = len(next(iter(rows.values()))), len(point)
+        ones = point.new_ones(count) if weight is None else weight
+        piece = max(1, int(self.memory / (part.task.bytes_per_cell * width)))
+        pieces = -(-count // piece)
+        found: list[Tensor] = []
+        for start in range(0, count, -(-count // pieces)):
+            at = slice(start, start + -(-count // pieces))
+            some = {name: column[at] for name, column in rows.items()}
+            curved = part.task.likelihood_hessian(some, ones[at], point)
+            if curved is None:
+                break
+            found = list(curved) if not found else [a + b for a, b in zip(found, curved, strict=True)]
+        else:
+            return found[0], found[1], found[2]
+        # Equal shares: one shape to record instead of two.
+        shares = -(-width // max(1, self._draws_at_once(part, rows, gradient=True) // 2))
+        curvature = []
+        for directions in torch.arange(width, device=point.device).split(-(-width // shares)):
+            v, g, h = derivatives(part.task, rows, weight, point, directions)
+            curvature.append(h)
+        return v, g, torch.cat(curvature)
 
     def prior_derivatives(self, draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As ``likelihood_derivatives``, for the log prior."""

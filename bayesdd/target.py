@@ -19,6 +19,7 @@ from torch import Tensor
 from bayesdd.control import Control, control
 from bayesdd.density import MEMORY, Density
 from bayesdd.inference.laplace import Gaussian, climb, fit, newton, scattered
+from bayesdd.inference.many_rows import climb_many
 from bayesdd.task import Task
 
 NUISANCE_DRAWS = 32
@@ -26,7 +27,7 @@ NUISANCE_STEPS = 3
 NUISANCE_WIDTH = 1.1  # proposals a little wider than the conditional posterior keep the importance weights bounded
 PRIOR_POINTS = 5
 TOO_LARGE = 0.01  # nats of error at one draw above which it is swept over all rows
-ROWS_FOR_SEARCH = 2000
+ROWS_FOR_SEARCH, ROWS_FOR_CURVATURE = 2048, 16_384  # whole blocks: fewer shapes to record
 LARGE = 100_000  # rows above which a mode is first sought on few rows, and sweeps go by a control variate
 
 
@@ -79,6 +80,11 @@ class Target:
         return 10 if any(task.backend == "loop" for task in [*self.tasks, self.student]) else 1
 
     @property
+    def noise(self) -> float:
+        """The most that errors of sweeps over few rows may add to the sum of both KL divergences, nats."""
+        return self.sweep_error**2
+
+    @property
     def rows(self) -> int:
         """Number N of real rows of all tasks."""
         return self.joint.size
@@ -129,8 +135,22 @@ class Target:
         if self.joint.size < LARGE:
             return fit(self.joint, seed=self.seed)
         thinned = self.thinned()
-        near = newton(self.joint, climb(thinned, scattered(thinned, 1, self.seed)[0]))
-        return near or fit(self.joint, seed=self.seed)
+        found = self.mode_near(climb(thinned, scattered(thinned, 1, self.seed)[0]))
+        self.count(thinned)
+        return found or fit(self.joint, seed=self.seed)
+
+    def mode_near(self, start: Tensor) -> Gaussian | None:
+        """Mode and curvature of many rows, near a mode ``(P,)`` of few; None where there is no Gaussian fit."""
+        some = self.thinned(ROWS_FOR_CURVATURE)
+        near = newton(some, start)
+        found = climb_many(self.joint, some, start if near is None else near.mean)
+        self.count(some)
+        return found
+
+    def count(self, few: Density) -> None:
+        """Adds what was computed on few of the rows to the count of the whole."""
+        self.joint.evaluations += few.evaluations * few.size / self.joint.size
+        self.joint.gradients += few.gradients * few.size / self.joint.size
 
     def log_likelihood(self, draws: Tensor) -> Tensor:
         """l_D at draws of the shared latents, nats: ``(S, P)`` -> ``(S,)``; one sweep (times 32 with nuisances)."""
@@ -164,13 +184,13 @@ class Target:
             self.sweep_error = max(self.sweep_error, float(error[~poor].max()))
         return value
 
-    def thinned(self) -> Density:
-        """The joint posterior on at most 2,000 rows a task, weighted N / n: for searches that end on all rows."""
+    def thinned(self, most: int = ROWS_FOR_SEARCH) -> Density:
+        """The joint posterior on at most that many rows a task, weighted N / n: for searches that end on all rows."""
         parts = []
         for task in self.tasks:
-            step = max(1, task.size // ROWS_FOR_SEARCH)
-            rows = {name: column[::step] for name, column in task.data.items()}
-            count = len(next(iter(rows.values())))
+            count = min(task.size, most)
+            picked = torch.arange(count) * task.size // count  # spread over all rows, which may be sorted
+            rows = {name: column[picked] for name, column in task.data.items()}
             parts.append((task, rows, torch.full((count,), task.size / count, dtype=torch.float64)))
         return Density(parts, self.joint.device, self.joint.memory)
 

@@ -13,7 +13,8 @@ from torch.func import vmap
 
 from bayesdd import checks, kinds, pyro_model, refusals
 from bayesdd.columns import read
-from bayesdd.engine import Engine, GradientEngine
+from bayesdd.engine import UNRECORDED, Engine, GradientEngine
+from bayesdd.hessian import HessianEngine
 from bayesdd.kinds import Kind
 from bayesdd.provenance import model_hash, unwrapped
 from bayesdd.pyro_model import Columns, Structure
@@ -139,6 +140,10 @@ class Task:
         """Weighted log-likelihood ``(S,)`` and its gradient in the draws ``(S, P)``, as one recorded graph."""
         return self._likelihood_slope(draws, {**rows, _WEIGHT: weight})
 
+    def likelihood_hessian(self, rows: Columns, weight: Tensor, point: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Weighted log-likelihood, gradient ``(P,)`` and Hessian ``(P, P)`` at a point; None where not batched."""
+        return self._likelihood_curvature(point, {**rows, _WEIGHT: weight})
+
     def joint_gradient(self, rows: Columns, weight: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         """Log prior plus weighted log-likelihood ``(S,)`` and its gradient in the draws ``(S, P)``, as one graph."""
         return self._joint_slope(draws, {**rows, _WEIGHT: weight})
@@ -210,15 +215,19 @@ class Task:
 
     @functools.cached_property
     def _prior_engine(self) -> Engine:
-        return Engine(lambda flat, rows: self._evaluate(flat, rows)[0], self.backend)
+        return Engine(lambda flat, rows: self._evaluate(flat, rows)[0], self.backend, UNRECORDED)
 
     @functools.cached_property
     def _rows_engine(self) -> Engine:
-        return Engine(lambda flat, rows: self._evaluate(flat, rows)[1], self.backend)
+        return Engine(lambda flat, rows: self._evaluate(flat, rows)[1], self.backend, UNRECORDED)
 
     @functools.cached_property
     def _likelihood_slope(self) -> GradientEngine:
         return GradientEngine(self._weighted(1), self.backend)
+
+    @functools.cached_property
+    def _likelihood_curvature(self) -> HessianEngine:
+        return HessianEngine(self._weighted(1), self.backend)
 
     @functools.cached_property
     def _prior_slope(self) -> GradientEngine:

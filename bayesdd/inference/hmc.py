@@ -145,12 +145,12 @@ class _State:
         momentum = self._noise(chains, dim)
         energy = 0.5 * (momentum**2).sum(1) - self.log_joint
         position, gradient, log_joint = self.position, self.gradient, self.log_joint
-        half = 0.5 * size
-        for _ in range(steps):
-            momentum = momentum + half * gradient @ self.factor
-            position = position + size * momentum @ self.factor.T
+        # Half a kick, then drifts and kicks, the last one half: one call each, since calls are what a step costs.
+        momentum = torch.addmm(momentum, gradient, self.factor, alpha=0.5 * size)
+        for left in reversed(range(steps)):
+            position = torch.addmm(position, momentum, self.factor.T, alpha=size)
             log_joint, gradient = self.density.log_joint_gradient(position)
-            momentum = momentum + half * gradient @ self.factor
+            momentum = torch.addmm(momentum, gradient, self.factor, alpha=size if left else 0.5 * size)
         error = 0.5 * (momentum**2).sum(1) - log_joint - energy
         error = torch.where(torch.isfinite(error) & torch.isfinite(gradient).all(1), error, torch.inf)
         accept = torch.exp(-error).clamp_max(1.0)
