@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bayesdd.certificate import Certificate as Certificate
     from bayesdd.certificate import CertificateWarning as CertificateWarning
     from bayesdd.certificate import certify as certify
+    from bayesdd.disk import on_disk as on_disk
     from bayesdd.distillation import distill as distill
     from bayesdd.distilled import Distilled as Distilled
     from bayesdd.distilled import union as union
@@ -30,6 +31,7 @@ _HOMES = {
     "Certificate": "certificate",
     "CertificateWarning": "certificate",
     "certify": "certificate",
+    "on_disk": "disk",
     "distill": "distillation",
     "Distilled": "distilled",
     "union": "distilled",

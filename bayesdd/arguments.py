@@ -5,6 +5,7 @@ import importlib
 import importlib.metadata
 import inspect
 import math
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NoReturn
@@ -34,6 +35,8 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(**settings, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
+        if os.environ.get("RANK", "0") != "0":  # under torchrun all ranks have the same arguments: one speaks
+            self.exit(2)
         self.exit(2, f"bayesdd: error: {message}; see {self.prog} --help\n")
 
 
@@ -49,8 +52,12 @@ def parser(commands: Mapping[str, Callable[[argparse.Namespace], int]]) -> argpa
         made[name].formatter_class = argparse.RawDescriptionHelpFormatter
         made[name].set_defaults(command=name, init=None, distilled=None)
         made[name].add_argument("task", help="module:function, a Task or a function that returns one")
-        made[name].add_argument("--data", help="rows that replace the task's own (.nc, .npz or .csv)")
+        made[name].add_argument("--data", help="rows that replace the task's own (.nc, .zarr, .npz or .csv)")
+        made[name].add_argument("--columns", nargs="+", help="columns of a .nc or .zarr to use; default: all")
         made[name].add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
+        made[name].add_argument(
+            "--patience", type=_seconds, default=60.0, help="seconds to wait for another rank (torchrun); default: 60"
+        )
 
     add = made["distill"].add_argument
     add("--size", type=_count, help="number of synthetic rows")
@@ -93,10 +100,18 @@ def _count(text: str) -> int:
 
 
 def _nats(text: str) -> float:
+    return _positive(text, "nats")
+
+
+def _seconds(text: str) -> float:
+    return _positive(text, "seconds")
+
+
+def _positive(text: str, unit: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"needs a positive number of nats, got {text!r}")
+        raise argparse.ArgumentTypeError(f"needs a positive number of {unit}, got {text!r}")
     return value

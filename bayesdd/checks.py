@@ -68,7 +68,8 @@ def contract(task: Task) -> Verdict:
         ValueError: The model breaks the contract.
     """
     name, columns = task.name, task.data
-    spread = {round(i * (task.size - 1) / (ROWS_COMPARED - 1)) for i in range(ROWS_COMPARED)}
+    last = len(next(iter(columns.values()))) - 1
+    spread = {round(i * last / (ROWS_COMPARED - 1)) for i in range(ROWS_COMPARED)}
     picks = sorted(spread | _telling(columns))
     few = {key: column[picks] for key, column in columns.items()}
     singles = [{key: column[i : i + 1] for key, column in few.items()} for i in range(len(picks))]
@@ -168,7 +169,7 @@ def _finite_gradients(task: Task, few: Columns, picks: list[int], found: dict[st
             continue
         bad = ~(torch.isfinite(slope) | column.isnan())
         if bool(bad.any()):
-            row = picks[int(bad.reshape(len(bad), -1).any(1).nonzero()[0])]
+            row = task.rows.number(picks[int(bad.reshape(len(bad), -1).any(1).nonzero()[0])])
             raise ValueError(
                 f"{task.name}: the gradient for column {name!r} is not finite in row {row}: {remedy}, or keep the "
                 f"column as it is by Task(..., kinds={{{name!r}: bayesdd.kinds.fixed}})."

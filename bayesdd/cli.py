@@ -10,6 +10,7 @@ import argparse
 import importlib
 import inspect
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -25,19 +26,27 @@ from bayesdd.files import one_line, writable
 if TYPE_CHECKING:
     from bayesdd.task import Task
 
-MISTAKES = (ValueError, TypeError, OSError, ImportError)
+MISTAKES = (ValueError, TypeError, OSError, ImportError, MemoryError)
+
+# As torchrun says it. The first rank alone writes and prints.
+_MANY = int(os.environ.get("WORLD_SIZE", "1")) > 1
+_FIRST = os.environ.get("RANK", "0") == "0"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    arguments = argparse.Namespace(out=None)
     try:
         arguments = parser(COMMANDS).parse_args(argv)
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_, **__: _say(f"warning: {' '.join(str(message).split())}")
+            warnings.showwarning = _warned
+            if _MANY:
+                return _with_others(arguments)
             _check_paths(arguments)
             return COMMANDS[arguments.command](arguments)
     except KeyboardInterrupt:
-        _say("interrupted; nothing was written")
+        kept = _resume(arguments.out)
+        _say("interrupted; " + (f"the same command goes on from {kept}" if kept.exists() else "nothing was written"))
         return 130
     except (*MISTAKES, RuntimeError) as error:
         # bayesdd's own RuntimeErrors are users' mistakes; anybody else's is a fault and needs its traceback.
@@ -48,6 +57,16 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
 
+def _with_others(arguments: argparse.Namespace) -> int:
+    """One rank of several: all see the same paths and tasks or all stop, and one line says why."""
+    from bayesdd.ranks import joined
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what torchrun sends when another rank has died
+    with joined(arguments.device, arguments.patience) as ranks:
+        ranks.agreed(lambda: _check_paths(arguments), MISTAKES)
+        return COMMANDS[arguments.command](arguments)
+
+
 def distill(arguments: argparse.Namespace) -> int:
     """Turn a task's rows into a few weighted synthetic ones.
 
@@ -56,6 +75,7 @@ def distill(arguments: argparse.Namespace) -> int:
     import bayesdd
 
     task = _task(arguments)
+    checkpoint = _resume(arguments.out)
     result = bayesdd.distill(
         task,
         arguments.size,
@@ -67,11 +87,14 @@ def distill(arguments: argparse.Namespace) -> int:
         progress=not arguments.quiet,
         equal_weights=arguments.equal_weights,
         move_rows=not arguments.fixed_rows,
+        checkpoint=checkpoint,
     )
     _write(result.to_netcdf, arguments.out)
-    print(f"wrote {arguments.out}: {len(result):,} weighted rows for {task.size:,}")
+    if _FIRST:
+        checkpoint.unlink(missing_ok=True)
+    _tell(f"wrote {arguments.out}: {len(result):,} weighted rows for {task.size:,}")
     if result.certificate is not None:
-        print(result.certificate)
+        _tell(result.certificate)
     return 0 if result.certificate is None or result.certificate.ok else 1
 
 
@@ -92,7 +115,7 @@ def sample(arguments: argparse.Namespace) -> int:
     )
     _write(lambda path: posterior.write(idata, path), arguments.out)
     of = f"{len(distilled):,} weighted rows" if distilled is not None else f"all {task.size:,} rows"
-    print(f"wrote {arguments.out}: {chains} chains of {draws:,} draws given {of}")
+    _tell(f"wrote {arguments.out}: {chains} chains of {draws:,} draws given {of}")
     return 0
 
 
@@ -110,8 +133,8 @@ def certify(arguments: argparse.Namespace) -> int:
     )
     if arguments.out:
         _write(replace(distilled, certificate=certificate).to_netcdf, arguments.out)
-        print(f"wrote {arguments.out}: {len(distilled):,} weighted rows for {task.size:,}")
-    print(certificate)
+        _tell(f"wrote {arguments.out}: {len(distilled):,} weighted rows for {task.size:,}")
+    _tell(certificate)
     return 0 if certificate.ok else 1
 
 
@@ -125,13 +148,14 @@ def _check_paths(arguments: argparse.Namespace) -> None:
     if arguments.command == "distill" and arguments.size is None and arguments.tolerance is None:
         raise ValueError("distill needs --size or --tolerance; see bayesdd distill --help")
     for option in ("data", "init", "distilled"):
-        if (path := getattr(arguments, option)) and not Path(path).is_file():
+        path = getattr(arguments, option)
+        if path and not Path(path).is_file() and not (option == "data" and Path(path).suffix == ".zarr"):
             raise FileNotFoundError(f"--{option} {path}: no such file")
     if arguments.out is None:
         return
     if Path(arguments.out).suffix != ".nc":
         raise ValueError(f"--out {arguments.out}: a netCDF file is written; end its name in .nc")
-    target = writable(arguments.out)
+    target = writable(arguments.out) if _FIRST else Path(os.path.realpath(arguments.out))
     # certify may write its certificate into the very set that it read.
     source = arguments.distilled if arguments.command == "sample" else arguments.data
     for path in (arguments.data, source):
@@ -140,6 +164,19 @@ def _check_paths(arguments: argparse.Namespace) -> None:
 
 
 def _task(arguments: argparse.Namespace) -> "Task":
+    """The task, the same on all ranks."""
+    if not _MANY:
+        return _made(arguments)
+    from bayesdd.provenance import parts_of
+    from bayesdd.ranks import current
+
+    task = current().agreed(lambda: _made(arguments), MISTAKES)
+    current().agreed(lambda: current().same(parts_of([task])), MISTAKES)
+    return task
+
+
+def _made(arguments: argparse.Namespace) -> "Task":
+    from bayesdd.disk import on_disk
     from bayesdd.task import Task
 
     where, _, name = arguments.task.partition(":")
@@ -158,11 +195,22 @@ def _task(arguments: argparse.Namespace) -> "Task":
         found = found()
     if not isinstance(found, Task):
         raise TypeError(f"{arguments.task} is no bayesdd.Task and returns none, but {type(found).__name__}")
+    if arguments.columns and not arguments.data:
+        raise ValueError("--columns chooses columns of --data, which is not given")
+    if arguments.columns:
+        return found.with_data(on_disk(arguments.data, columns=arguments.columns))
     return found.with_data(arguments.data) if arguments.data else found
 
 
+def _resume(out: str | None) -> Path:
+    """Where `distill` keeps its passes over the rows until it has written its result."""
+    return Path(f"{out}.resume")
+
+
 def _write(write: Callable[[str], None], out: str) -> None:
-    """Write; where that fails after all, keep the result in the system's temporary folder and say so."""
+    """Write, by the first rank; where that fails, keep the result in the system's temporary folder and say so."""
+    if not _FIRST:
+        return
     try:
         write(out)
     except OSError as error:
@@ -171,5 +219,16 @@ def _write(write: Callable[[str], None], out: str) -> None:
         raise OSError(f"{one_line(error)}; the result was saved as {kept}") from error
 
 
+def _warned(message: Warning | str, *_: object, **__: object) -> None:
+    if _FIRST:  # the others come to the same
+        _say(f"warning: {' '.join(str(message).split())}")
+
+
+def _tell(text: object) -> None:
+    if _FIRST:
+        print(text)
+
+
 def _say(line: str) -> None:
-    print(f"bayesdd: {line}", file=sys.stderr)
+    who = f"rank {os.environ['RANK']}: " if _MANY else ""
+    print(f"bayesdd: {who}{line}", file=sys.stderr, flush=True)

@@ -10,7 +10,6 @@ import hashlib
 import itertools
 import math
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from bayesdd.elements import assemble, element
 from bayesdd.files import load
 
 Source: TypeAlias = Mapping[str, Any] | xr.Dataset | pd.DataFrame | str | os.PathLike[str]
@@ -32,8 +32,6 @@ DISTILLED_MARK = "bayesdd_format"
 # Before 3.1 pandas read numbers off by a last digit unless asked not to; since then the option is deprecated.
 _OLD_PANDAS = tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1)
 _EXACT: dict[str, Any] = {"float_precision": "round_trip"} if _OLD_PANDAS else {}
-
-_ELEMENT = re.compile(r"(.+?)\[\s*(\d+(?:\s*,\s*\d+)*)\s*\]")
 
 
 def read(source: Source) -> dict[str, Tensor]:
@@ -54,19 +52,24 @@ def read(source: Source) -> dict[str, Tensor]:
         raise ValueError(f"{where}: no columns; give one array a column, such as {{'x': x, 'y': y}}")
     if odd := [name for name in columns if not isinstance(name, str)]:
         raise TypeError(f"{where}: a column is named {odd[0]!r}; names are strings, the model's keyword arguments")
-    tensors = {name: _tensor(value, f"{where}: column {name!r}") for name, value in columns.items()}
-    if single := [name for name, column in tensors.items() if column.ndim == 0]:
-        raise ValueError(f"{where}: column {single[0]!r} is a single number; a column needs one value a row")
-    if len({len(column) for column in tensors.values()}) > 1:
-        counts = ", ".join(f"{name!r} has {len(column):,}" for name, column in tensors.items())
-        raise ValueError(f"{where}: columns differ in their number of rows: {counts}; the first axis must be the rows")
-    if len(next(iter(tensors.values()))) == 0:
-        raise ValueError(f"{where}: no rows; at least one is needed")
+    tensors = {name: tensor(value, f"{where}: column {name!r}") for name, value in columns.items()}
+    check_shapes({name: tuple(column.shape) for name, column in tensors.items()}, where)
     if isinstance(source, pd.DataFrame) or where.endswith(".csv"):
-        tensors = _assemble(tensors, where)
+        tensors = assemble(tensors, where)
     for name, column in tensors.items():
         _check_values(column, f"{where}: column {name!r}")
     return tensors
+
+
+def check_shapes(shapes: Mapping[str, tuple[int, ...]], where: str) -> None:
+    """Refuses columns without rows, or that differ in their number."""
+    if single := [name for name, shape in shapes.items() if not shape]:
+        raise ValueError(f"{where}: column {single[0]!r} is a single number; a column needs one value a row")
+    if len({shape[0] for shape in shapes.values()}) > 1:
+        counts = ", ".join(f"{name!r} has {shape[0]:,}" for name, shape in shapes.items())
+        raise ValueError(f"{where}: columns differ in their number of rows: {counts}; the first axis must be the rows")
+    if next(iter(shapes.values()))[0] == 0:
+        raise ValueError(f"{where}: no rows; at least one is needed")
 
 
 def to_frame(columns: Mapping[str, Tensor]) -> pd.DataFrame:
@@ -78,7 +81,7 @@ def to_frame(columns: Mapping[str, Tensor]) -> pd.DataFrame:
             raise ValueError(f"column {name!r} of shape {values.shape} is empty; a table cannot hold it, leave it out")
         flat = values.reshape(len(values), -1)
         for i, index in enumerate(itertools.product(*map(range, values.shape[1:]))):
-            table[_element(name, index)] = flat[:, i]
+            table[element(name, index)] = flat[:, i]
     return pd.DataFrame(table)
 
 
@@ -101,7 +104,7 @@ def fingerprint(columns: Mapping[str, Tensor]) -> str:
 def _named(source: Source) -> tuple[str, Mapping[Any, Any]]:
     """What to call the source in messages, and its columns as they came."""
     if isinstance(source, xr.Dataset):
-        return "data", _variables(source, "data")
+        return "data", _values(source, "data")
     if isinstance(source, pd.DataFrame):
         _check_header(source.columns, "data")
         return "data", {name: source[name] for name in source.columns}
@@ -115,9 +118,11 @@ def _named(source: Source) -> tuple[str, Mapping[Any, Any]]:
     if suffix not in _READERS:
         raise ValueError(f"{source}: rows are read from .nc, .npz or .csv files, not from {suffix or 'no ending'!r}")
     columns = load(source, *_READERS[suffix])
-    if isinstance(columns, xr.Dataset):
-        columns = _variables(columns, str(source))
-    return str(source), columns
+    return str(source), _values(columns, str(source)) if isinstance(columns, xr.Dataset) else columns
+
+
+def _values(dataset: xr.Dataset, where: str) -> dict[Any, Any]:
+    return {name: variable.values for name, variable in variables(dataset, where).items()}
 
 
 def _read_nc(path: Path) -> xr.Dataset:
@@ -160,24 +165,26 @@ def _check_header(header: Iterable[Any], where: str) -> None:
             raise ValueError(f"{where}: {times} columns are called {name!r}; names must differ")
 
 
-def _variables(dataset: xr.Dataset, where: str) -> dict[Any, Any]:
-    """The data variables; refuses a dimension that is the rows of one and a trailing axis of another."""
+def variables(dataset: xr.Dataset, where: str) -> dict[Any, xr.DataArray]:
+    """The data variables, unread; refuses a dimension that is the rows of one and a trailing axis of another."""
     if DISTILLED_MARK in dataset.attrs:
         raise ValueError(
             f"{where}: this is a distilled set, whose rows carry weights; read it by Distilled.from_netcdf"
         )
-    rows = {variable.dims[0]: name for name, variable in dataset.data_vars.items() if variable.dims}
-    for name, variable in dataset.data_vars.items():
+    found = dict(dataset.data_vars)
+    rows = {variable.dims[0]: name for name, variable in found.items() if variable.dims}
+    for name, variable in found.items():
         for dim in variable.dims[1:]:
             if dim in rows:
                 raise ValueError(
                     f"{where}: dimension {dim!r} is the first of {rows[dim]!r} but not of {name!r} {variable.dims}; "
                     f"transpose it so that the rows come first"
                 )
-    return {name: variable.values for name, variable in dataset.data_vars.items()}
+    return found
 
 
-def _tensor(value: Any, what: str) -> Tensor:
+def tensor(value: Any, what: str) -> Tensor:
+    """One column: float64 or int64, on the CPU, detached, a copy; ``what`` names it in messages."""
     if not isinstance(value, Tensor):
         return torch.from_numpy(_array(value, what))
     column = value.detach().cpu().to_dense()
@@ -207,37 +214,6 @@ def _array(value: Any, what: str) -> np.ndarray[Any, Any]:
     if kind == "u" and array.max() > np.iinfo(np.int64).max:
         raise ValueError(f"{what} holds {array.max()}, which does not fit a 64-bit signed integer")
     return array.astype(np.int64, order="C")
-
-
-def _assemble(columns: dict[str, Tensor], where: str) -> dict[str, Tensor]:
-    """Array columns out of their elements, in the place of the first element."""
-    groups: dict[str, dict[tuple[int, ...], Tensor]] = {}
-    for label, column in columns.items():
-        match = _ELEMENT.fullmatch(label)
-        name, index = (match[1], tuple(int(i) for i in match[2].split(","))) if match else (label, ())
-        group = groups.setdefault(name, {})
-        if index in group or any(len(other) != len(index) for other in group):
-            raise ValueError(
-                f"{where}: column {label!r} clashes with {_element(name, next(iter(group)))!r}; rename one"
-            )
-        group[index] = column
-    return {name: _stack(group, name, where) for name, group in groups.items()}
-
-
-def _stack(group: dict[tuple[int, ...], Tensor], name: str, where: str) -> Tensor:
-    shape = [max(axis) + 1 for axis in zip(*group, strict=True)]
-    if len(group) != math.prod(shape):
-        gap = next(index for index in itertools.product(*map(range, shape)) if index not in group)
-        raise ValueError(
-            f"{where}: the elements of column {name!r} do not fill an array: {_element(name, gap)!r} is missing"
-        )
-    parts = [group[index] for index in sorted(group)]
-    dtype = torch.float64 if any(part.is_floating_point() for part in parts) else torch.int64
-    return torch.stack([part.to(dtype) for part in parts], dim=1).reshape(len(parts[0]), *shape)
-
-
-def _element(name: str, index: tuple[int, ...]) -> str:
-    return f"{name}[{','.join(map(str, index))}]" if index else name
 
 
 def _check_values(column: Tensor, what: str) -> None:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from bayesdd.density import Density
+from bayesdd.ranks import current
 
 FOLDS = 16
 FIRST_ROWS = 4096
@@ -54,12 +55,13 @@ class Control:
     def log_likelihood(self, draws: Tensor) -> tuple[Tensor, Tensor]:
         """Log-likelihood of all rows at draws, nats, and its standard error, ``(S,)`` each."""
         shift = draws - self.centre
-        remainders = []
-        for k, fold in enumerate(self.folds):
+
+        def remainder(k: int) -> Tensor:
             value, gradient, hessian = (part[k] for part in self.at_centre)
-            remainders.append(_filled_sweep(fold, draws) - _taylor(shift, value, gradient, hessian))
+            return _filled_sweep(self.folds[k], draws) - _taylor(shift, value, gradient, hessian)
+
         self.density.evaluations += len(draws) * sum(fold.size for fold in self.folds) / self.density.size
-        stacked = torch.stack(remainders)
+        stacked = current().each(len(self.folds), remainder, draws)
         error = stacked.std(0) / math.sqrt(FOLDS)
         return _taylor(shift, self.value, self.gradient, self.hessian) + stacked.mean(0), error
 
@@ -105,12 +107,14 @@ def _folds(density: Density, rows: int, seed: int) -> list[Density]:
     generator = torch.Generator().manual_seed(seed)
     parts: list[list[tuple[object, dict[str, Tensor], Tensor]]] = [[] for _ in range(FOLDS)]
     for part in density.parts:
-        size = len(next(iter(part.rows.values())))
+        size = part.rows.size
         share = FOLDS * max(1, math.ceil(rows * size / density.size / FOLDS))
-        picked = torch.randint(size, (share,), generator=generator).to(density.device)
-        for k, chosen in enumerate(picked.tensor_split(FOLDS)):
-            weight = torch.full((len(chosen),), size / len(chosen), dtype=torch.float64, device=density.device)
+        picked = torch.randint(size, (share,), generator=generator)
+        taken = part.rows.take(picked)
+        for k, places in enumerate(torch.arange(share).tensor_split(FOLDS)):
+            weight = torch.full((len(places),), size / len(places), dtype=torch.float64, device=density.device)
             if part.weight is not None:
-                weight = weight * part.weight[chosen]
-            parts[k].append((part.task, {name: column[chosen] for name, column in part.rows.items()}, weight))
+                weight = weight * part.weight[picked[places].to(density.device)]
+            chosen = {name: column[places.to(column.device)] for name, column in taken.items()}
+            parts[k].append((part.task, chosen, weight))
     return [Density(fold, density.device, density.memory) for fold in parts]  # type: ignore[arg-type]

@@ -6,29 +6,21 @@ class serves the real rows (weight 1) and the distilled rows (weight w), so that
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from bayesdd.journal import Journal
+from bayesdd.passes import BLOCK as BLOCK
+from bayesdd.passes import MEMORY as MEMORY
+from bayesdd.passes import Part, Passes, Sums
 from bayesdd.pyro_model import Columns
+from bayesdd.ranks import Ranks, current
+from bayesdd.rows import Held, Rows
 from bayesdd.task import Task
 
-MEMORY = 32 * 2**20  # bytes of intermediate tensors a block may take; the process stays under 1 GiB
-BLOCK = 8192  # rows; 1,024 to 24,060 were up to 2.3 times slower (S = 2,000, d = 11)
 ONE_GRAPH = 2**15  # draws x rows up to which prior and likelihood share a graph: distilled rows, one block
-CACHE_CELLS = 2**19  # draws x rows of one block: larger blocks fall out of the processor's cache (1.7 times slower)
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """One task's rows with their weights (None: all 1), and where the task's latents stand in the joint flat vector."""
-
-    task: Task
-    rows: Columns
-    weight: Tensor | None
-    index: Tensor
 
 
 class Density:
@@ -38,6 +30,8 @@ class Density:
         parts: ``(task, rows, weight)``; sites of equal name are one site and its prior counts once.
         device: Where rows and draws live.
         memory: Bytes that intermediate tensors of one block may take.
+        spread: Whether these are real rows, of which each rank owns some; else every rank has them all.
+        journal: Where passes over the rows are kept.
 
     Attributes:
         dim: Length P of the joint flat vector.
@@ -48,9 +42,12 @@ class Density:
 
     def __init__(
         self,
-        parts: Sequence[tuple[Task, Columns, Tensor | None]],
+        parts: Sequence[tuple[Task, Columns | Rows, Tensor | None]],
         device: torch.device | str = "cpu",
         memory: int = MEMORY,
+        *,
+        spread: bool = False,
+        journal: Journal | None = None,
     ) -> None:
         self.device, self.memory = torch.device(device), memory
         self.names: list[str] = []
@@ -78,7 +75,7 @@ class Density:
         self.parts = [
             Part(
                 task,
-                {name: column.to(self.device) for name, column in rows.items()},
+                _rows(task, rows).on(self.device),
                 None if weight is None else weight.to(self.device),
                 torch.tensor(index, device=self.device),
             )
@@ -89,7 +86,8 @@ class Density:
             self._kept[at][place] = 1.0
         self._kept[0][-1] = 1.0
         self._kept = [kept.to(self.device) for kept in self._kept]
-        self.size = sum(len(next(iter(part.rows.values()))) for part in self.parts)
+        self.size = sum(part.rows.size for part in self.parts)
+        self._passes = Passes(self.parts, self.device, memory, current() if spread else Ranks(), journal)
         self.evaluations = self.gradients = 0.0
         self._expanded: tuple[Tensor, tuple[Tensor, Tensor, Tensor]] | None = None
 
@@ -101,16 +99,20 @@ class Density:
 
     def sweep(self, draws: Tensor) -> Tensor:
         """Sum over rows of the log-likelihood at every draw, nats, shape ``(S,)``; no gradient."""
-        with torch.no_grad():
-            total = draws.new_zeros(len(draws))
-            for part, rows, weight in self._blocks():
-                local = draws[:, part.index]
-                # Added in place, chunk by chunk: small results kept in a list split the freed blocks between them,
-                # and the process grew to 7 GiB (Gaussian mean, d = 200).
-                for at in self._chunks(part, len(local), rows, gradient=False):
-                    total[at] += _weighted(part.task.log_likelihood(rows, local[at]), weight)
         self.evaluations += len(draws)
-        return total
+
+        def add(total: Sums, part: Part, rows: Columns, weight: Tensor | None) -> None:
+            local = draws[:, part.index]
+
+            # Added in place, chunk by chunk: small results kept in a list split the freed blocks between them,
+            # and the process grew to 7 GiB (Gaussian mean, d = 200).
+            def chunk(at: slice) -> None:
+                total[0][at] += _weighted(part.task.log_likelihood(rows, local[at]), weight)
+
+            self._passes.in_chunks(part, rows, len(local), chunk)
+
+        with torch.no_grad():
+            return self._passes("sweep", draws, (draws.new_zeros(len(draws)),), add)[0]
 
     def log_joint(self, draws: Tensor) -> Tensor:
         """Log prior plus log-likelihood, nats, shape ``(S,)``; no gradient."""
@@ -122,19 +124,24 @@ class Density:
         draws = draws.detach()
         self.gradients += len(draws)
         (part, *others) = self.parts
-        if not others and self.size * len(draws) <= ONE_GRAPH and part.weight is not None:
-            return part.task.joint_gradient(part.rows, part.weight, draws)
-        value, gradient = draws.new_zeros(len(draws)), torch.zeros_like(draws)
+        small = not others and self.size * len(draws) <= ONE_GRAPH
+        if small and part.weight is not None and isinstance(part.rows, Held):
+            return part.task.joint_gradient(part.rows.columns, part.weight, draws)
+
+        def add(total: Sums, part: Part, rows: Columns, weight: Tensor | None) -> None:
+            ones = draws.new_ones(len(next(iter(rows.values())))) if weight is None else weight
+
+            def chunk(at: slice) -> None:
+                found, slope = part.task.likelihood_gradient(rows, ones, draws[at][:, part.index])
+                total[0][at] += found
+                total[1][at] = total[1][at].index_add(1, part.index, slope)
+
+            self._passes.in_chunks(part, rows, len(draws), chunk, copies=3)
+
+        value, gradient = self._passes("gradient", draws, (draws.new_zeros(len(draws)), torch.zeros_like(draws)), add)
         for part, kept in zip(self.parts, self._kept, strict=True):
             found, slope = part.task.prior_gradient(kept, draws[:, part.index])
-            value += found
-            gradient.index_add_(1, part.index, slope)
-        for part, rows, weight in self._blocks():
-            ones = draws.new_ones(len(next(iter(rows.values())))) if weight is None else weight
-            for at in self._chunks(part, len(draws), rows, gradient=True):
-                found, slope = part.task.likelihood_gradient(rows, ones, draws[at][:, part.index])
-                value[at] += found
-                gradient[at] = gradient[at].index_add(1, part.index, slope)
+            value, gradient = value + found, gradient.index_add(1, part.index, slope)
         return value, gradient
 
     def likelihood_derivatives(self, draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -145,17 +152,19 @@ class Density:
         if self._expanded is not None and torch.equal(self._expanded[0], draws):
             return self._expanded[1]
         count, dim = draws.shape
-        value, gradient = draws.new_zeros(count), draws.new_zeros(count, dim)
-        hessian = draws.new_zeros(count, dim, dim)
-        for part, rows, weight in self._blocks():
+        self.gradients += count * (1 + dim)
+
+        def add(total: Sums, part: Part, rows: Columns, weight: Tensor | None) -> None:
             local = draws[:, part.index]
             for k in range(count):
-                v, g, h = self._derivatives(part, rows, weight, local[k])
-                hessian[k, part.index[:, None], part.index] += h
-                value[k] += v
-                gradient[k] = gradient[k].index_add(0, part.index, g)
-        self.gradients += count * (1 + dim)
-        self._expanded = draws.clone(), (value, gradient, hessian)
+                value, gradient, hessian = self._derivatives(part, rows, weight, local[k])
+                total[0][k] += value
+                total[1][k] = total[1][k].index_add(0, part.index, gradient)
+                total[2][k, part.index[:, None], part.index] += hessian
+
+        zeros = draws.new_zeros(count), draws.new_zeros(count, dim), draws.new_zeros(count, dim, dim)
+        found = self._passes("derivatives", draws, zeros, add)
+        self._expanded = draws.clone(), (found[0], found[1], found[2])
         return self._expanded[1]
 
     def _derivatives(
@@ -164,25 +173,25 @@ class Density:
         """Value, gradient and Hessian of one block: batched over directions where the model can be, else by copies."""
         count, width = len(next(iter(rows.values()))), len(point)
         ones = point.new_ones(count) if weight is None else weight
-        piece = max(1, int(self.memory / (part.task.bytes_per_cell * width)))
-        pieces = -(-count // piece)
+        piece = max(1, int(self._passes.memory / (part.task.bytes_per_cell * width)))
+        step = -(-count // -(-count // piece))
         found: list[Tensor] = []
-        for start in range(0, count, -(-count // pieces)):
-            at = slice(start, start + -(-count // pieces))
-            some = {name: column[at] for name, column in rows.items()}
-            curved = part.task.likelihood_hessian(some, ones[at], point)
+        for start in range(0, count, step):
+            some = {name: column[start : start + step] for name, column in rows.items()}
+            curved = part.task.likelihood_hessian(some, ones[start : start + step], point)
             if curved is None:
                 break
             found = list(curved) if not found else [a + b for a, b in zip(found, curved, strict=True)]
         else:
             return found[0], found[1], found[2]
-        # Equal shares: one shape to record instead of two.
-        shares = -(-width // max(1, self._draws_at_once(part, rows, gradient=True) // 2))
-        curvature = []
-        for directions in torch.arange(width, device=point.device).split(-(-width // shares)):
-            v, g, h = derivatives(part.task, rows, weight, point, directions)
-            curvature.append(h)
-        return v, g, torch.cat(curvature)
+        by_chunk: list[tuple[Tensor, Tensor, Tensor]] = []
+
+        def chunk(at: slice) -> None:
+            directions = torch.arange(at.start, at.stop, device=point.device)
+            by_chunk.append(derivatives(part.task, rows, weight, point, directions))
+
+        self._passes.in_chunks(part, rows, width, chunk, copies=6)
+        return by_chunk[0][0], by_chunk[0][1], torch.cat([found[2] for found in by_chunk])
 
     def prior_derivatives(self, draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As ``likelihood_derivatives``, for the log prior."""
@@ -197,24 +206,9 @@ class Density:
             hessian = hessian if found is None else found
         return prior.detach()[::dim], slope.detach()[::dim], hessian.reshape(count, dim, dim)
 
-    def _blocks(self) -> Iterator[tuple[Part, Columns, Tensor | None]]:
-        for part in self.parts:
-            rows = len(next(iter(part.rows.values())))
-            block = min(rows, BLOCK)
-            for start in range(0, rows, block):
-                stop = min(rows, start + block)
-                piece = {name: column[start:stop] for name, column in part.rows.items()}
-                yield part, piece, None if part.weight is None else part.weight[start:stop]
-
-    def _draws_at_once(self, part: Part, rows: Columns, *, gradient: bool) -> int:
-        """Draws a block takes at once: what fits the cache, and at most the memory."""
-        count = len(next(iter(rows.values())))
-        cell = part.task.bytes_per_cell * (3 if gradient else 1)
-        return max(1, min(CACHE_CELLS // count, int(self.memory / (cell * count))))
-
-    def _chunks(self, part: Part, count: int, rows: Columns, *, gradient: bool) -> list[slice]:
-        chunk = self._draws_at_once(part, rows, gradient=gradient)
-        return [slice(start, min(count, start + chunk)) for start in range(0, count, chunk)]
+    def watch(self, report: Callable[[int, int], None] | None) -> None:
+        """Has somebody told, after every block of a pass, how many rows of how many are done."""
+        self._passes.report = report
 
 
 def derivatives(
@@ -240,3 +234,13 @@ def derivatives(
 
 def _weighted(by_row: Tensor, weight: Tensor | None) -> Tensor:
     return by_row.sum(1) if weight is None else by_row @ weight
+
+
+def _rows(task: Task, rows: Columns | Rows) -> Rows:
+    if not isinstance(rows, Mapping):
+        return rows
+    if rows is task.data and len(next(iter(rows.values()))) < task.size:
+        raise ValueError(
+            f"{task.name} reads its {task.size:,} rows from disk, and task.data is a sample of them: give task.rows."
+        )
+    return Held(rows)

@@ -5,6 +5,11 @@ from __future__ import annotations
 import torch
 
 
+def has_room(device: torch.device, wanted: int) -> bool:
+    """Whether so many bytes are free on a device; on the CPU, where the rows are already, always."""
+    return device.type != "cuda" or torch.cuda.mem_get_info(device)[0] >= wanted
+
+
 def resolve(device: str | torch.device) -> torch.device:
     """``auto`` is CUDA where there is one.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,8 +15,11 @@ from bayesdd.checks import is_functional, sizes
 from bayesdd.density import MEMORY
 from bayesdd.devices import resolve
 from bayesdd.distilled import Distilled
+from bayesdd.journal import Journal
 from bayesdd.objectives import half_variance
+from bayesdd.progress import Pace
 from bayesdd.provenance import provenance_of
+from bayesdd.ranks import current
 from bayesdd.reference import Reference, build
 from bayesdd.rounds import name_of
 from bayesdd.search import Search
@@ -37,6 +41,7 @@ def distill(
     equal_weights: bool = False,
     move_rows: bool = True,
     memory: int = MEMORY,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Distilled:
     """Distils the rows of a task into a few weighted synthetic rows with the same posterior.
 
@@ -56,6 +61,8 @@ def distill(
             rows are repeated; point estimates agree up to the prior.
         move_rows: False keeps real rows and optimises weights only (a coreset).
         memory: Bytes that the intermediate tensors of one block of rows and draws may take.
+        checkpoint: A file for the sums of passes over the rows: a run that was cut short, given the same file, goes on
+            from there to the same result. Left in place; of other data, models or versions it is not read.
 
     Returns:
         Rows, weights and a certificate from fresh draws.
@@ -71,9 +78,12 @@ def distill(
     is_functional(objective)
     learner = sizes(tasks, student, size, tolerance, init)
     where = resolve(device)
-    goal = Target(tasks, learner, where, seed, memory)
+    journal = None if checkpoint is None else Journal(checkpoint, tasks)
+    goal = Target(tasks, learner, where, seed, memory, journal=journal)
     limit = 0.05 if tolerance is None else tolerance
-    with tqdm(disable=not progress, desc="bayesdd", bar_format="{desc}: {elapsed}{postfix}") as bar:
+    silent = not progress or current().rank > 0
+    with tqdm(disable=silent, desc="bayesdd", bar_format="{desc}: {elapsed}{postfix}") as bar:
+        goal.joint.watch(None if silent else Pace(bar, "bayesdd"))
         bar.set_postfix_str("Laplace fit and particles of the full posterior")
         reference = build(goal, seed)
         search = Search(reference, objective, seed, limit, bar, equal_weights=equal_weights, move_rows=move_rows)

@@ -63,13 +63,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     _sync(target.parent)
 
 
-def load(path: str | os.PathLike[str], read: Callable[[Path], T], what: str) -> T:
+def load(path: str | os.PathLike[str], read: Callable[[Path], T], what: str, *, folder: bool = False) -> T:
     """`read(path)`, whose failures become one line.
 
     Args:
         path: an existing file.
         read: opens the file, takes all it needs into memory and closes it.
         what: the kind of file expected, for the message: "a netCDF file".
+        folder: whether it may be a folder.
 
     Raises:
         FileNotFoundError: no such file.
@@ -80,7 +81,7 @@ def load(path: str | os.PathLike[str], read: Callable[[Path], T], what: str) -> 
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
-    if path.is_dir():
+    if path.is_dir() and not folder:
         raise IsADirectoryError(f"{path} is a folder; {what} was expected")
     try:
         return read(path)

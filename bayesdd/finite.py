@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +14,7 @@ from bayesdd.pyro_model import Columns
 from bayesdd.refusals import explained
 
 if TYPE_CHECKING:
+    from bayesdd.density import Density
     from bayesdd.task import Task
 
 STARTS = 8
@@ -60,8 +61,9 @@ def finite_starts(task: Task, count: int, seed: int = 0, rows: Columns | None = 
             f"{task.name}: log prior or log-likelihood is not finite {tried}: check that the prior is proper, and its "
             "scale."
         )
-    row = int(always_bad.nonzero()[0])
-    if missing := _missing(rows, row):
+    place = int(always_bad.nonzero()[0])
+    row = task.rows.number(place) if rows is task.data else place
+    if missing := _missing(rows, place):
         raise ValueError(
             f"{task.name}: the log-likelihood of row {row} is NaN because column {missing!r} is missing there: "
             "fill it with nan_to_num under a mask, or drop such rows."
@@ -69,6 +71,31 @@ def finite_starts(task: Task, count: int, seed: int = 0, rows: Columns | None = 
     raise ValueError(
         f"{task.name}: the log-likelihood of row {row} is not finite {tried}: check that row, or the model's scale."
     )
+
+
+def refuse_bad_rows(tasks: Sequence[Task], density: Density, point: Tensor) -> None:
+    """Names the first row on disk whose log-likelihood is not finite at a point ``(P,)``; one pass, for failures only.
+
+    Rows in memory were all looked at when the task was made.
+
+    Raises:
+        ValueError: There is such a row.
+    """
+    if all(len(next(iter(task.data.values()))) == task.size for task in tasks):
+        return
+    for part in density.parts:
+        step = min(BLOCK, part.rows.most)
+        blocks = part.rows.blocks(0, part.rows.size, step, pin=False)
+        for start, rows in zip(range(0, part.rows.size, step), blocks, strict=True):
+            with torch.no_grad():
+                found = part.task.log_likelihood(rows, point[None, part.index].cpu())[0]
+            if not bool(torch.isfinite(found).all()):
+                place = int((~torch.isfinite(found)).nonzero()[0])
+                missing = _missing(rows, place)
+                cause = f", with column {missing!r} missing: fill it with nan_to_num under a mask" if missing else ""
+                raise ValueError(
+                    f"{part.task.name}: the log-likelihood of row {start + place} is not finite{cause}; or drop it."
+                )
 
 
 def _candidates(task: Task, seed: int) -> Tensor:

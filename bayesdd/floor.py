@@ -61,7 +61,8 @@ def _row_rank(target: Target, mean: Tensor) -> int:
     student = target.student
     directions = torch.arange(len(mean), device=mean.device)
     rank = 1
-    for row in range(0, student.size, max(1, student.size // ROWS_FOR_RANK)):
+    count = len(next(iter(student.data.values())))
+    for row in range(0, count, max(1, count // ROWS_FOR_RANK)):
         one = {name: column[row : row + 1].to(mean.device) for name, column in student.data.items()}
         hessian = derivatives(student, one, None, mean, directions)[2]
         if bool(torch.isfinite(hessian).all()):

@@ -60,6 +60,7 @@ class Problem:
     ) -> Problem:
         """From stratified real rows."""
         picked, weight = starting.choose(student.data, student.column_kinds, size, generator)
+        weight = weight * (student.size / weight.sum())
         rows = {name: column[picked] for name, column in student.data.items()}
         return cls.from_rows(student, rows, weight, device, equal_weights=equal_weights, move_rows=move_rows)
 

@@ -22,24 +22,42 @@ PACKAGES = ("bayesdd", "torch", "pyro-ppl")
 
 def provenance_of(student: Task, tasks: Sequence[Task], seed: int, size: int, objective: str) -> dict[str, Any]:
     """JSON-able provenance; no times and no paths, so that equal runs write equal files."""
+    return {
+        "task": student.name,
+        "target": [task.name for task in tasks],
+        "model_hash": student.model_hash,
+        "sites": {name: list(shape) for name, shape in student.sites.items()},
+        "fingerprint": [task.rows.fingerprint() for task in tasks],
+        "seed": seed,
+        "rows": sum(task.size for task in tasks),
+        "size": size,
+        "objective": objective,
+        "versions": _versions(),
+    }
+
+
+def identity(tasks: Sequence[Task]) -> str:
+    """SHA-256 of models, rows and versions: whether sums over rows made earlier may stand for these."""
+    return hashlib.sha256(repr(parts_of(tasks)).encode()).hexdigest()
+
+
+def parts_of(tasks: Sequence[Task]) -> dict[str, Any]:
+    """What two runs must have in common to come to the same sums."""
+    return {
+        "models": [(task.name, task.model_hash, task.plate) for task in tasks],
+        "rows": [task.rows.fingerprint() for task in tasks],
+        "versions": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
     versions = {}
     for package in PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "not installed"
-    return {
-        "task": student.name,
-        "target": [task.name for task in tasks],
-        "model_hash": student.model_hash,
-        "sites": {name: list(shape) for name, shape in student.sites.items()},
-        "fingerprint": [fingerprint(task.data) for task in tasks],
-        "seed": seed,
-        "rows": sum(task.size for task in tasks),
-        "size": size,
-        "objective": objective,
-        "versions": versions,
-    }
+    return versions
 
 
 def unwrapped(model: Callable[..., Any]) -> Callable[..., Any]:

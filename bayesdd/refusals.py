@@ -6,9 +6,8 @@ Every message is one line that names the model, the site or column, what came an
 from __future__ import annotations
 
 import functools
-import inspect as introspection
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from pyro.distributions import Independent, MaskedDistribution, Unit
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
+from bayesdd.constants import float32_constants
 from bayesdd.inspection import inspect
 from bayesdd.kinds import RELAXED
 from bayesdd.pyro_model import Columns, Message, Model, Structure, base, is_deterministic, row_frame
@@ -23,8 +23,12 @@ from bayesdd.pyro_model import Columns, Message, Model, Structure, base, is_dete
 BLOCK = 65_536  # rows looked at together, so that memory stays bounded
 
 
-def structure(model: Model, columns: Columns, plate: str, name: str) -> tuple[Structure, Columns]:
-    """Runs the model on all rows and reads its sites; binary and count observations become float64.
+def structure(
+    model: Model, columns: Columns, plate: str, name: str, number: Callable[[int], int]
+) -> tuple[Structure, Columns]:
+    """Runs the model on all rows given and reads its sites; binary and count observations become float64.
+
+    ``number`` gives the number to name of a row by its place among those given.
 
     Raises:
         ValueError: The model breaks the contract, or fails on its own columns.
@@ -32,11 +36,7 @@ def structure(model: Model, columns: Columns, plate: str, name: str) -> tuple[St
     found: Structure | None = None
     for start in range(0, len(next(iter(columns.values()))), BLOCK):
         rows = {key: column[start : start + BLOCK] for key, column in columns.items()}
-        here, messages = run(model, rows, plate, name)
-        found = found or here
-        equal_sites(here, found, name)
-        for message in messages:
-            _support(message, plate, name, start)
+        found = supported(model, rows, plate, name, found, functools.partial(_numbered, number, start))
     if found is None or not found.observed:
         raise ValueError(
             f"{name} observes nothing in plate {plate!r}: give pyro.sample(..., obs=column) "
@@ -53,6 +53,26 @@ def structure(model: Model, columns: Columns, plate: str, name: str) -> tuple[St
         )
     relaxed = {o.column for o in found.observed if o.distribution in RELAXED and o.column}
     return found, {key: column.double() if key in relaxed else column for key, column in columns.items()}
+
+
+def _numbered(number: Callable[[int], int], first: int, row: int) -> int:
+    return number(first + row)
+
+
+def supported(
+    model: Model, rows: Columns, plate: str, name: str, known: Structure | None, number: Callable[[int], int]
+) -> Structure:
+    """One run of the model on a block: sites as known, observed values in their supports.
+
+    Raises:
+        ValueError: They are not; names the row.
+    """
+    here, messages = run(model, rows, plate, name)
+    known = known or here
+    equal_sites(here, known, name)
+    for message in messages:
+        _support(message, plate, name, number)
+    return known
 
 
 def run(model: Model, columns: Columns, plate: str, name: str) -> tuple[Structure, list[Message]]:
@@ -111,36 +131,6 @@ def _ours(error: Exception) -> bool:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     return trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("bayesdd.")
-
-
-def float32_constants(model: Model) -> list[str]:
-    """Names of float32 tensors and networks that a model reaches by closure, globals, defaults or ``partial``."""
-    reach: dict[str, Any] = {}
-    while isinstance(model, functools.partial):
-        reach.update({f"argument {i}": value for i, value in enumerate(model.args)}, **model.keywords)
-        model = model.func
-    if code := getattr(model, "__code__", None):
-        cells = getattr(model, "__closure__", None) or ()
-        reach.update({name: cell.cell_contents for name, cell in zip(code.co_freevars, cells, strict=False)})
-        space = getattr(model, "__globals__", {})
-        reach.update({name: space[name] for name in code.co_names if name in space})
-        for parameter in introspection.signature(model).parameters.values():
-            reach.setdefault(parameter.name, parameter.default)
-    elif isinstance(model, torch.nn.Module):
-        reach["self"] = model
-    return [repr(name) for name, value in reach.items() if any(t.dtype == torch.float32 for t in _tensors(value))]
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, torch.nn.Module):
-        yield from (*value.parameters(), *value.buffers())
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)
-    elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))
 
 
 def _refuse(name: str, msg: Message, plate: str, rows: int) -> None:
@@ -203,7 +193,7 @@ def _refuse_observed(name: str, msg: Message, plate: str, rows: int) -> None:
         )
 
 
-def _support(msg: Message, plate: str, name: str, first: int) -> None:
+def _support(msg: Message, plate: str, name: str, number: Callable[[int], int]) -> None:
     """Observed values lie in the support of their site, where they are not masked."""
     fn, value, mask = msg["fn"], msg["value"], msg["mask"]
     frame = row_frame(msg, plate)
@@ -220,12 +210,12 @@ def _support(msg: Message, plate: str, name: str, first: int) -> None:
     where = f"{name}: site {msg['name']!r} observes"
     if entry.is_floating_point() and bool(entry.isnan().any()):
         raise ValueError(
-            f"{where} NaN in row {first + row}: mask missing values (obs=y.nan_to_num() under poutine.mask), "
+            f"{where} NaN in row {number(row)}: mask missing values (obs=y.nan_to_num() under poutine.mask), "
             "or drop the row."
         )
     shown = entry.item() if entry.numel() == 1 else entry.tolist()
     raise ValueError(
-        f"{where} {shown} in row {first + row}, outside the support {' '.join(str(fn.support).split())} of "
+        f"{where} {shown} in row {number(row)}, outside the support {' '.join(str(fn.support).split())} of "
         f"{type(base(fn)).__name__}: recode the column."
     )
 

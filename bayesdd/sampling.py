@@ -47,7 +47,8 @@ def sample(
     Returns:
         ``InferenceData`` (ArviZ 0.23) or ``DataTree`` (1.x) with groups ``posterior`` (constrained, with global
         deterministic sites), ``sample_stats``, ``observed_data`` and ``constant_data`` (the rows, distilled ones with
-        ``weight``) and, for full rows only, ``log_likelihood`` thinned to a bounded size.
+        ``weight``) and, for full rows only, ``log_likelihood`` thinned to a bounded size. Rows that
+        stay on disk are in none of them.
 
     Raises:
         ValueError: The set does not belong to the task, or numbers of draws or chains are below 1.
@@ -63,7 +64,7 @@ def sample(
         distilled.check(task)
         density = density_of(task, distilled, where)
     else:
-        density = Density([(task, task.data, None)], where)
+        density = Density([(task, task.rows, None)], where, spread=True)
     found = (method or hmc)(density, draws=draws, chains=chains, seed=seed)
     if found.log_weight is not None:
         found = _resampled(found, seed)
@@ -74,7 +75,8 @@ def sample(
     groups = {"posterior": posterior.dataset(values, attrs=attrs)}
     if found.stats:
         groups["sample_stats"] = posterior.dataset(found.stats)
-    rows, weight = (task.data, None) if distilled is None else distilled.hard()
+    whole = len(next(iter(task.data.values()))) == task.size
+    rows, weight = (task.data if whole else {}, None) if distilled is None else distilled.hard()
     observed = {o.column for o in task.structure.observed if o.column}
     seen = {name: column for name, column in rows.items() if name in observed}
     constant = {name: column for name, column in rows.items() if name not in observed}
@@ -83,7 +85,7 @@ def sample(
     for group, columns in (("observed_data", seen), ("constant_data", constant)):
         if columns:
             groups[group] = posterior.dataset(columns, lead=(_row(columns),))
-    if distilled is None:
+    if distilled is None and whole:
         groups["log_likelihood"] = _log_likelihood(task, found)
     return posterior.to_arviz(groups)
 

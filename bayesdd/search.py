@@ -204,7 +204,7 @@ def resized(student: Task, init: Distilled, size: int, generator: torch.Generato
     rows = {name: column[keep] for name, column in init.data.items()}
     weight = init.weight[keep] * (init.weight.sum() / init.weight[keep].sum())
     if len(keep) < size:
-        extra = torch.randint(student.size, (size - len(keep),), generator=generator)
+        extra = torch.randint(len(next(iter(student.data.values()))), (size - len(keep),), generator=generator)
         for name, column in student.data.items():
             more = column[extra]
             if student.soft.get(name):

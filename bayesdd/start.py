@@ -54,7 +54,7 @@ def choose(columns: Columns, kinds: dict[str, Kind], size: int, generator: torch
     M = 12: none in proportion), and at least one while M allows.
 
     Returns:
-        Row numbers ``(size,)`` and weights ``(size,)`` whose sum is N.
+        Places ``(size,)`` among the rows given and weights ``(size,)`` whose sum is their number.
     """
     group = strata(columns, kinds)
     counts = torch.bincount(group)

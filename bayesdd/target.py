@@ -1,16 +1,11 @@
-r"""The target of a distillation: what the student's synthetic rows must stand for.
+"""The target of a distillation: what the student's synthetic rows must stand for.
 
-With :math:`\phi` the target's own sites (nuisances: a source's noise scale) and :math:`\theta` the shared ones,
-
-.. math:: l_D(\theta) = \log \int p(\phi \mid \theta)\, e^{l(\theta, \phi)} d\phi,
-
-by importance sampling around the conditional mode of phi, which is nearly exact for the few nuisances that data inform
-well. Without nuisances it is the plain sweep. Every functional of the log-ratio then serves both cases.
+Its log-likelihood at draws of the shared sites is a sweep; sites of its own (nuisances: a source's noise scale) are
+integrated out (``bayesdd.nuisances``). Every functional of the log-ratio then serves both cases.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -18,13 +13,13 @@ from torch import Tensor
 
 from bayesdd.control import Control, control
 from bayesdd.density import MEMORY, Density
+from bayesdd.finite import refuse_bad_rows
 from bayesdd.inference.laplace import Gaussian, climb, fit, newton, scattered
 from bayesdd.inference.many_rows import climb_many
+from bayesdd.journal import Journal
+from bayesdd.nuisances import integrated
 from bayesdd.task import Task
 
-NUISANCE_DRAWS = 32
-NUISANCE_STEPS = 3
-NUISANCE_WIDTH = 1.1  # proposals a little wider than the conditional posterior keep the importance weights bounded
 PRIOR_POINTS = 5
 TOO_LARGE = 0.01  # nats of error at one draw above which it is swept over all rows
 ROWS_FOR_SEARCH, ROWS_FOR_CURVATURE = 2048, 16_384  # whole blocks: fewer shapes to record
@@ -41,6 +36,7 @@ class Target:
         seed: Seed of the nuisance draws.
         memory: Bytes that intermediate tensors of one block may take.
         exact: Every sweep goes over all rows; else those of 100,000 rows or more go over few where that is good.
+        journal: Where passes over the real rows are kept.
 
     Attributes:
         sweep_error: Largest standard error of a log-likelihood that was swept over few rows, nats.
@@ -58,9 +54,11 @@ class Target:
         memory: int = MEMORY,
         *,
         exact: bool = False,
+        journal: Journal | None = None,
     ) -> None:
         self.tasks, self.student, self.seed = list(tasks), student, seed
-        self.joint = Density([(task, task.data, None) for task in tasks], device, memory)
+        parts = [(task, task.rows, None) for task in tasks]
+        self.joint = Density(parts, device, memory, spread=True, journal=journal)
         self.index = self._shared().to(self.joint.device)
         self.nuisance = torch.tensor(
             [i for i in range(self.joint.dim) if i not in set(self.index.tolist())],
@@ -133,11 +131,16 @@ class Target:
     def _fit(self) -> Gaussian | None:
         """Laplace fit of the joint posterior; of many rows by Newton's method from the mode of few."""
         if self.joint.size < LARGE:
-            return fit(self.joint, seed=self.seed)
-        thinned = self.thinned()
-        found = self.mode_near(climb(thinned, scattered(thinned, 1, self.seed)[0]))
-        self.count(thinned)
-        return found or fit(self.joint, seed=self.seed)
+            start = scattered(self.joint, 1, self.seed)[0]
+            found = fit(self.joint, start=start)
+        else:
+            thinned = self.thinned()
+            start = climb(thinned, scattered(thinned, 1, self.seed)[0])
+            found = self.mode_near(start)
+            self.count(thinned)
+        if found is None:
+            refuse_bad_rows(self.tasks, self.joint, start)
+        return found if found or self.joint.size < LARGE else fit(self.joint, seed=self.seed)
 
     def mode_near(self, start: Tensor) -> Gaussian | None:
         """Mode and curvature of many rows, near a mode ``(P,)`` of few; None where there is no Gaussian fit."""
@@ -165,7 +168,7 @@ class Target:
                 "the target's own sites (beyond the student's) cannot be integrated out: the joint posterior has no "
                 f"Laplace fit. Give {self.student.name} these sites too."
             )
-        return self._marginal_likelihood(draws, self.gaussian_joint)
+        return integrated(self.joint, self.prior, (self.index, self.nuisance), self.gaussian_joint, draws, self.seed)
 
     def _controlled(self, draws: Tensor) -> Tensor:
         """A sweep by the control variate; of all rows at draws where its error is too large, or without one."""
@@ -188,43 +191,12 @@ class Target:
         """The joint posterior on at most that many rows a task, weighted N / n: for searches that end on all rows."""
         parts = []
         for task in self.tasks:
-            count = min(task.size, most)
-            picked = torch.arange(count) * task.size // count  # spread over all rows, which may be sorted
+            here = len(next(iter(task.data.values())))
+            count = min(here, most)
+            picked = torch.arange(count) * here // count  # spread over all rows, which may be sorted
             rows = {name: column[picked] for name, column in task.data.items()}
             parts.append((task, rows, torch.full((count,), task.size / count, dtype=torch.float64)))
         return Density(parts, self.joint.device, self.joint.memory)
-
-    def _marginal_likelihood(self, draws: Tensor, gaussian: Gaussian) -> Tensor:
-        """Importance sampling around the conditional mode of the nuisances, found draw by draw."""
-        a, b = self.index, self.nuisance
-        covariance = gaussian.factor @ gaussian.factor.T
-        lower = torch.linalg.cholesky(covariance[a[:, None], a])
-        gain = torch.cholesky_solve(covariance[a[:, None], b], lower).T
-        rest = covariance[b[:, None], b] - gain @ covariance[a[:, None], b]
-        centre = draws.new_empty(len(draws), self.joint.dim)
-        centre[:, a] = draws
-        centre[:, b] = gaussian.mean[b] + (draws - gaussian.mean[a]) @ gain.T
-        best, slope = self.joint.log_joint_gradient(centre)
-        # Newton with the curvature of the joint mode; a step that does not climb is not taken.
-        for _ in range(NUISANCE_STEPS):
-            trial = centre.clone()
-            trial[:, b] += slope[:, b] @ rest
-            value, trial_slope = self.joint.log_joint_gradient(trial)
-            better = (value > best)[:, None]
-            centre, slope = torch.where(better, trial, centre), torch.where(better, trial_slope, slope)
-            best = torch.maximum(value, best)
-        factor = NUISANCE_WIDTH * torch.linalg.cholesky(rest)
-        generator = torch.Generator().manual_seed(self.seed)
-        half = torch.randn(NUISANCE_DRAWS // 2, len(b), generator=generator, dtype=torch.float64)
-        noise = torch.cat([half, -half]).to(draws.device)
-        log_q = -0.5 * (noise**2).sum(1) - 0.5 * len(b) * math.log(2 * math.pi) - factor.diagonal().log().sum()
-        prior = self.prior.log_prior(draws)
-        terms = []
-        for k in range(NUISANCE_DRAWS):
-            full = centre.clone()
-            full[:, b] += noise[k] @ factor.T
-            terms.append(self.joint.log_joint(full) - prior - log_q[k])
-        return torch.stack(terms).logsumexp(0) - math.log(NUISANCE_DRAWS)
 
 
 def marginal(gaussian: Gaussian, index: Tensor) -> Gaussian:

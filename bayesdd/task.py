@@ -12,14 +12,13 @@ from torch import Tensor
 from torch.func import vmap
 
 from bayesdd import checks, kinds, pyro_model, refusals
-from bayesdd.columns import read
 from bayesdd.engine import UNRECORDED, Engine, GradientEngine
 from bayesdd.hessian import HessianEngine
 from bayesdd.kinds import Kind
 from bayesdd.provenance import model_hash, unwrapped
 from bayesdd.pyro_model import Columns, Structure
-
-SIMULATED_CELLS = 2**20  # draws x rows simulated at once
+from bayesdd.rows import Rows, opened
+from bayesdd.simulation import simulated, stacked
 
 _WEIGHT = "row weight"  # rides along with the columns; no keyword argument can be called so
 
@@ -35,11 +34,14 @@ class Task:
 
     Args:
         model: A plain Pyro model.
-        data: Mapping name -> array or tensor ``(N, ...)``, ``xarray.Dataset``, data frame, or a path (.nc, .npz, .csv).
+        data: Mapping name -> array or tensor ``(N, ...)``, ``xarray.Dataset``, data frame, or a path (.nc, .npz, .csv,
+            .zarr). A .nc or .zarr above 512 MiB stays on disk, a smaller one by ``bayesdd.on_disk(path)``; ``data`` is
+            then a sample of its rows. The checks look at the sample now, at the other rows when they are first swept.
         plate: Name of the row plate.
         kinds: Kinds of columns (``bayesdd.kinds``) that override the inferred ones.
 
     Attributes:
+        rows: All rows, wherever they live.
         size: Number N of rows.
         dim: Number P of unconstrained latent coordinates.
         sites: Latent site -> constrained shape.
@@ -54,6 +56,7 @@ class Task:
     data: Any
     plate: str = "data"
     kinds: Mapping[str, Kind] = field(default_factory=dict)
+    rows: Rows = field(init=False, repr=False)
     structure: Structure = field(init=False, repr=False)
     column_kinds: dict[str, Kind] = field(init=False, repr=False)
     backend: str = field(init=False, repr=False)
@@ -61,11 +64,12 @@ class Task:
     def __post_init__(self) -> None:
         if not callable(self.model):
             raise TypeError(f"Task needs a Pyro model (a function of the columns), got {type(self.model).__name__}.")
-        columns = read(self.data)
-        checks.arguments(self.model, columns, self.name)
-        structure, columns = refusals.structure(self.model, columns, self.plate, self.name)
+        rows = opened(self.data)
+        checks.arguments(self.model, rows.sample, self.name)
+        structure, columns = refusals.structure(self.model, rows.sample, self.plate, self.name, rows.number)
         put = functools.partial(object.__setattr__, self)
         put("data", columns)
+        put("rows", rows.like(columns))
         put("structure", structure)
         put("kinds", dict(self.kinds))
         put("column_kinds", kinds.infer(columns, structure.observed, self.kinds))
@@ -77,7 +81,7 @@ class Task:
     @property
     def size(self) -> int:
         """Number N of real rows."""
-        return len(next(iter(self.data.values())))
+        return self.rows.size
 
     @property
     def dim(self) -> int:
@@ -111,6 +115,10 @@ class Task:
         few = {name: column[:4] for name, column in self.data.items()}
         return self._rows_engine.bytes_per_cell(torch.zeros(4, self.dim, dtype=torch.float64), few)
 
+    def check(self, rows: Columns, first: int) -> None:
+        """Refuses a block from disk (``first``: number of its first row) that breaks the model's contract."""
+        refusals.supported(self.model, rows, self.plate, self.name, self.structure, range(first, self.size).__getitem__)
+
     def with_data(self, data: Any) -> Task:
         """The same model, plate and kinds on other rows (checked anew)."""
         return Task(self.model, data, self.plate, self.kinds)
@@ -121,7 +129,7 @@ class Task:
 
     def log_prior_by_site(self, draws: Tensor) -> Tensor:
         """As ``log_prior``, one column a latent site, the last for ``pyro.factor``: ``(S, sites + 1)``."""
-        row = {name: column[:1].to(draws.device) for name, column in self.data.items()}
+        row = self._first(draws.device)
         return self._prior_engine(draws, row)
 
     def log_likelihood(self, rows: Columns, draws: Tensor) -> Tensor:
@@ -150,12 +158,12 @@ class Task:
 
     def prior_gradient(self, kept: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         """Log prior ``(S,)`` of the sites that ``kept`` counts (``(sites + 1,)``, 0 or 1), and its gradient."""
-        row = {name: column[:1].to(draws.device) for name, column in self.data.items()}
+        row = self._first(draws.device)
         return self._prior_slope(draws, {**row, _WEIGHT: kept})
 
     def constrain(self, draws: Tensor) -> dict[str, Tensor]:
         """Latent and global deterministic sites in the model's own units: name -> ``(S, *shape)``."""
-        row = {name: column[:1].to(draws.device) for name, column in self.data.items()}
+        row = self._first(draws.device)
 
         def single(flat: Tensor) -> Columns:
             return pyro_model.values(self.model, self.structure, self.plate, flat, row)
@@ -164,7 +172,7 @@ class Task:
             if self.backend != "loop":
                 found: Columns = vmap(single)(draws)
                 return found
-            return _stacked([single(draw) for draw in draws])
+            return stacked([single(draw) for draw in draws])
 
     def upper_bounds(self, rows: Columns) -> Columns:
         """Upper bound of every bounded column (Binomial's trials) at given rows: column -> shape of the column."""
@@ -190,25 +198,17 @@ class Task:
         Returns:
             Observed site -> ``(S, M, ...)``.
         """
-        single = functools.partial(pyro_model.simulate, self.model, self.structure)
-        chunk = max(1, SIMULATED_CELLS // len(next(iter(rows.values()), "1")))
-        with torch.random.fork_rng(devices=[]), pyro_model.running(), torch.no_grad():
-            torch.manual_seed(seed)
-            # 4,000 draws of 200 rows: 0.04 s at once, 0.5 s one by one. Samplers that vmap refuses take the loop.
-            if self.backend != "loop":
-                try:
-                    batched = vmap(single, in_dims=(0, None), randomness="different", chunk_size=chunk)
-                    found: Columns = batched(values, rows)
-                    return found
-                except Exception:  # a sampler that vmap refuses, of whatever type: the loop below says what is wrong
-                    torch.manual_seed(seed)
-            count = len(next(iter(values.values())))
-            return _stacked([single({k: v[i] for k, v in values.items()}, rows) for i in range(count)])
+        return simulated(
+            functools.partial(pyro_model.simulate, self.model, self.structure), rows, values, seed, self.backend
+        )
 
     def prior_draws(self, count: int, seed: int) -> Tensor:
         """Unconstrained draws from the prior, shape ``(count, P)``."""
-        row = {name: column[:1] for name, column in self.data.items()}
+        row = self._first("cpu")
         return torch.stack([pyro_model.prior_draw(self.model, row, self.structure, seed + i) for i in range(count)])
+
+    def _first(self, device: torch.device | str) -> Columns:
+        return {name: column[:1].to(device) for name, column in self.data.items()}
 
     def _evaluate(self, flat: Tensor, rows: Columns) -> tuple[Tensor, Tensor]:
         return pyro_model.evaluate(self.model, self.structure, self.plate, flat, rows)
@@ -248,7 +248,3 @@ class Task:
             return self._evaluate(flat, rows)[which] @ columns[_WEIGHT]
 
         return total
-
-
-def _stacked(draws: list[Columns]) -> Columns:
-    return {name: torch.stack([draw[name] for draw in draws]) for name in draws[0]}

@@ -7,7 +7,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from bayesdd import density
+from bayesdd import passes
 from bayesdd.density import Density, derivatives
 from bayesdd.task import Task
 from models import linear_regression, logistic_regression
@@ -37,8 +37,8 @@ def test_blocks_and_chunks_change_nothing(monkeypatch):
     draws = torch.randn(7, task.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     whole = Density([(task, task.data, None)])
     expected = whole.sweep(draws), *whole.log_joint_gradient(draws), *whole.likelihood_derivatives(draws[:2])
-    monkeypatch.setattr(density, "BLOCK", 64)
-    monkeypatch.setattr(density, "CACHE_CELLS", 128)
+    monkeypatch.setattr(passes, "BLOCK", 64)
+    monkeypatch.setattr(passes, "CACHE_CELLS", 128)
     small = Density([(task, task.data, None)])
     got = small.sweep(draws), *small.log_joint_gradient(draws), *small.likelihood_derivatives(draws[:2])
     for a, b in zip(got, expected, strict=True):

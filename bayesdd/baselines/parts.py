@@ -30,6 +30,11 @@ def checked(task: Task, size: int) -> int:
     Warns:
         CertificateWarning: No M rows can come close: some directions that the data inform stay at the prior.
     """
+    if len(next(iter(task.data.values()))) < task.size:
+        raise ValueError(
+            f"baselines need all rows in memory, but {task.name} reads its {task.size:,} rows from disk: give the task "
+            "fewer rows, or use distill()."
+        )
     if not 1 <= size <= task.size:
         raise ValueError(f"a baseline needs a size between 1 and the {task.size} rows of {task.name}, got {size}.")
     if size < task.dim and (line := _floor(task, size)):
