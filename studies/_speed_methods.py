@@ -41,6 +41,12 @@ class Run(NamedTuple):
 
 def distilled(x: Array, y: Array, size: int, draws: int, chains: int) -> Run:
     """(a) ``distill`` to ``size`` rows, then ``sample`` of them."""
+    import torch._dynamo  # imports are in nobody's seconds; these two come with the first recording and the first result
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # ArviZ 0.23 announces 1.x on import
+        import arviz  # noqa: F401
+
     import bayesdd
     from models import logistic_regression
 
