@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 import warnings
 from collections.abc import Callable
@@ -41,6 +42,10 @@ class Run(NamedTuple):
 
 def distilled(x: Array, y: Array, size: int, draws: int, chains: int) -> Run:
     """(a) ``distill`` to ``size`` rows, then ``sample`` of them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # ArviZ 0.23 announces 1.x on import
+        for name in ("torch._dynamo", "arviz"):  # imports are in nobody's seconds
+            importlib.import_module(name)
     import bayesdd
     from models import logistic_regression
 

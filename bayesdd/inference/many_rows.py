@@ -66,4 +66,6 @@ def _renewed(inverse: Tensor, step: Tensor, change: Tensor) -> Tensor:
     if not bool(along > 0):
         return inverse
     cross = torch.outer(step, inverse @ change) / along
-    return inverse - cross - cross.T + (1 + change @ inverse @ change / along) * torch.outer(step, step) / along
+    square = (1 + change @ inverse @ change / along) * torch.outer(step, step) / along
+    renewed: Tensor = inverse - cross - cross.T + square
+    return renewed
