@@ -195,7 +195,8 @@ class _Curvature:
 
         if self.matrix is not None:
             lower = torch.linalg.cholesky(self.matrix)
-            return torch.linalg.solve_triangular(lower.mT, noise(dim).mT, upper=True).mT
+            drawn: Tensor = torch.linalg.solve_triangular(lower.mT, noise(dim).mT, upper=True).mT
+            return drawn
         wide = noise(dim) / self.prior.sqrt()[:, None]
         scaled = self.root / self.prior[:, None]
         inner = torch.linalg.cholesky(_one_more(self.root @ scaled.mT))
