@@ -125,6 +125,8 @@ class Density:
             return part.task.joint_gradient(part.rows, part.weight, draws)
         value, gradient = draws.new_zeros(len(draws)), torch.zeros_like(draws)
         for part, kept in zip(self.parts, self._kept, strict=True):
+            if not bool(kept.any()):  # every site of this task is another's too: its prior is counted there
+                continue
             found, slope = part.task.prior_gradient(kept, draws[:, part.index])
             value += found
             gradient.index_add_(1, part.index, slope)

@@ -130,18 +130,27 @@ def value(network: Network, layers: Layers, z: Tensor) -> Tensor:
 
 def jet(network: Network, layers: Layers, z: Tensor, axes: int) -> Jet:
     """The network and its pure derivatives along the first ``axes`` inputs, at inputs z ``(N, inputs)``."""
+    hidden = _hidden(network, layers, z, axes)
+    weight, bias = layers[-1]
+    u, first, second = (hidden @ weight)[..., 0].split([1, axes, axes])
+    return Jet(u[0] + bias, first, second)
+
+
+def _hidden(network: Network, layers: Layers, z: Tensor, axes: int) -> Tensor:
+    """The last hidden layer with its first and second derivatives, one below the other: ``(1 + 2 axes, N, width)``.
+
+    One product a layer serves them all.
+    """
     radius = _constant(network.radius, z)
-    h = (z - _constant(network.centre, z)) / radius
     first = torch.diag(1 / radius)[:axes, None, :].expand(axes, len(z), len(radius))
-    second = torch.zeros_like(first)
-    for at, (weight, bias) in enumerate(layers):
-        if at:
-            h = torch.tanh(h)
-            slope = 1 - h * h
-            second = slope * (second - 2 * h * first * first)
-            first = slope * first
-        h, first, second = h @ weight + bias, first @ weight, second @ weight
-    return Jet(h[:, 0], first[..., 0], second[..., 0])
+    jets = torch.cat([((z - _constant(network.centre, z)) / radius)[None], first, torch.zeros_like(first)])
+    for weight, bias in layers[:-1]:
+        rows = jets.flatten(0, 1) @ weight
+        h, first, second = rows.reshape(*jets.shape[:2], -1).split([1, axes, axes])
+        h = torch.tanh(h + bias)
+        slope = 1 - h * h
+        jets = torch.cat([h, slope * first, slope * (second - 2 * h * first * first)])
+    return jets
 
 
 def _constant(numbers: tuple[float, ...], like: Tensor) -> Tensor:

@@ -40,6 +40,7 @@ def hmc(
     start: Tensor | None = None,
     diagonal: bool = False,
     thin: int = 1,
+    max_steps: int = MAX_STEPS,
 ) -> Draws:
     """Draws from the posterior by HMC.
 
@@ -54,6 +55,7 @@ def hmc(
         diagonal: Scales coordinates one by one and looks for no Laplace fit: for networks, whose thousands of weights
             make a dense scaling cost more than the gradient. Start them at modes (``gauss_newton.climb``).
         thin: Transitions for every kept draw.
+        max_steps: Most leapfrog steps of a transition.
 
     Returns:
         Draws with ``diverging``, ``acceptance_rate``, ``energy``, ``lp``, ``n_steps`` and ``step_size``.
@@ -66,6 +68,7 @@ def hmc(
     if warmup is None:
         warmup = 150 if gaussian is not None else 800
     state = _State(density, generator, gaussian, chains, seed, start, diagonal=diagonal)
+    state.max_steps = max_steps
     boundaries = _windows(warmup, has_fit=gaussian is not None)
     seen: list[Tensor] = []
     for iteration in range(warmup):
@@ -129,7 +132,7 @@ class _State:
             self.factor = torch.ones(dim, dtype=torch.float64, device=device)
             self.factor = self.factor if diagonal else self.factor.diag()
             position = scattered(density, chains, seed) if start is None else start
-        self.position = position
+        self.position, self.max_steps = position, MAX_STEPS
         self.log_joint, self.gradient = density.log_joint_gradient(position)
         bad = ~(torch.isfinite(self.log_joint) & torch.isfinite(self.gradient).all(1))
         if bool(bad.any()) and gaussian is not None:
@@ -150,7 +153,7 @@ class _State:
         """One HMC transition of every chain; ``shrink`` shortens its steps, and so the trajectory."""
         chains, dim = self.position.shape
         length = math.pi * (0.3 + 0.4 * float(torch.rand((), generator=self.generator)))
-        steps = min(MAX_STEPS, max(1, round(length / self.step_size)))
+        steps = min(self.max_steps, max(1, round(length / self.step_size)))
         size = shrink * self.step_size
         momentum = self._noise(chains, dim)
         energy = 0.5 * (momentum**2).sum(1) - self.log_joint
