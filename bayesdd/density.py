@@ -140,6 +140,8 @@ class Density:
 
         value, gradient = self._passes("gradient", draws, (draws.new_zeros(len(draws)), torch.zeros_like(draws)), add)
         for part, kept in zip(self.parts, self._kept, strict=True):
+            if not bool(kept.any()):  # every site of this task is another's too: its prior is counted there
+                continue
             found, slope = part.task.prior_gradient(kept, draws[:, part.index])
             value, gradient = value + found, gradient.index_add(1, part.index, slope)
         return value, gradient
