@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 from torch.func import jacrev, vmap
 
-from bayesdd.density import Density, Part
+from bayesdd.density import Density
 from bayesdd.engine import Engine
+from bayesdd.passes import Part
 from bayesdd.pyro_model import Columns, Feeder, Message, base, is_deterministic, row_frame
 
 CELLS = 2**22  # numbers of one block of Jacobians: 32 MiB
@@ -46,10 +47,10 @@ class Information:
         """Jacobians of blocks of rows, weights included: each ``(S, roots of the block, P)``."""
         count, dim = draws.shape
         for part, engine in zip(self.density.parts, self._engines, strict=True):
-            rows = len(next(iter(part.rows.values())))
-            size = max(1, CELLS // (count * dim))
-            for at in range(0, rows, size):
-                block = {name: column[at : at + size] for name, column in part.rows.items()}
+            rows = part.rows.size
+            size = min(part.rows.most, max(1, CELLS // (count * dim)))
+            for at, piece in zip(range(0, rows, size), part.rows.blocks(0, rows, size, pin=False), strict=True):
+                block = {name: column.to(self.density.device) for name, column in piece.items()}
                 found = engine(draws[:, part.index].detach(), block)
                 if part.weight is not None:
                     found = found * part.weight[at : at + size].sqrt()[:, None, None]
