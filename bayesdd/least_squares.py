@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 DAMPING, MOST_DAMPING = 1e-2, 1e6
+AT_ONCE = 128  # residuals whose slopes are computed together
 SLOW, PATIENCE = 0.9, 5  # steps in a row that leave more than this share of the sum end the search
 
 
@@ -49,7 +50,9 @@ def least_squares(
         gram = jacobian @ jacobian.T
         merit = best = float(value @ value)
         while left > enough and damping < MOST_DAMPING:
-            lower, failed = torch.linalg.cholesky_ex(gram + damping * torch.eye(len(gram), dtype=gram.dtype))
+            lower, failed = torch.linalg.cholesky_ex(
+                gram + damping * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+            )
             damping *= 5
             if int(failed):
                 continue
@@ -73,8 +76,12 @@ def _linear(residuals: Callable[[Tensor], Tensor], vector: Tensor) -> tuple[Tens
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # operations without a batching rule are only slower
-            (jacobian,) = torch.autograd.grad(value, leaf, eye, is_grads_batched=True)
+            slopes = [
+                torch.autograd.grad(value, leaf, some, is_grads_batched=True, retain_graph=True)[0]
+                for some in eye.split(AT_ONCE)
+            ]
     except RuntimeError:
         return None
+    jacobian = torch.cat(slopes)
     finite = bool(torch.isfinite(jacobian).all() & torch.isfinite(value).all())
     return (value.detach(), jacobian) if finite else None

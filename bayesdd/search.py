@@ -32,7 +32,7 @@ MOST_STARTS = (
 UNSOLVED = 1.0  # nats
 STAGE_ONE, STAGE_TWO, STAGE_THREE = 1500, 200, 120  # L-BFGS iterations
 LEAST_SQUARES = 40  # Gauss-Newton iterations
-MOST_RESIDUALS, SPARE = 300, 2  # residuals of the closed form; unknowns to each of them for Gauss-Newton to be sure
+MOST_RESIDUALS, SPARE = 1500, 2  # residuals of the closed form; unknowns to each of them for Gauss-Newton to be sure
 SOLVED = 1e-9  # nats: a closed form at this value is exact
 LARGEST_SECOND_ORDER = 400  # latent coordinates; above, P copies of the rows cost more than particles
 
