@@ -70,7 +70,9 @@ def adjoint(function: Callable[[Tensor], Tensor], point: Tensor, right: Tensor, 
     return conjugate_gradients(_expansion(function, point)[2], right, precondition, relative=1e-10)
 
 
-def conjugate_gradients(product: Linear, right: Tensor, precondition: Linear, *, relative: float) -> Tensor:
+def conjugate_gradients(
+    product: Linear, right: Tensor, precondition: Linear, *, relative: float, most: int = CG_STEPS
+) -> Tensor:
     """Preconditioned conjugate gradients; stops at a direction of negative curvature with what it has.
 
     Args:
@@ -78,11 +80,12 @@ def conjugate_gradients(product: Linear, right: Tensor, precondition: Linear, *,
         right: Right-hand side ``(n,)``.
         precondition: Approximate inverse times vector, positive definite.
         relative: Relative size of the residual, in the preconditioner's norm, at which it stops.
+        most: Most iterations.
     """
     solution, residual = torch.zeros_like(right), right
     search = scaled = precondition(residual)
     size = first = float(residual @ scaled)
-    for step in range(CG_STEPS):
+    for step in range(most):
         if size <= relative**2 * first or size == 0:
             break
         image = product(search)
