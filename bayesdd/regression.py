@@ -18,6 +18,8 @@ from bayesdd.engine import Engine
 from bayesdd.pyro_model import Columns, Feeder, Recorder, evaluate, row_frame, running
 from bayesdd.task import Task
 
+LEAST_PRECISION = 1e-8  # of a latent a priori: where a prior is not log-concave, steps go on without it
+
 
 class Regression:
     """A task seen as a regression with known noise.
@@ -53,9 +55,10 @@ class Regression:
         # Lambdas: make_fx counts the arguments of a bound method with its `self`.
         self._mean = Engine(lambda flat, rows: self._site(flat, rows).mean, task.backend)
         self._slopes = Engine(lambda flat, rows: self._jacobian_of(flat, rows), task.backend)
-        self._along = Engine(lambda both, rows: self._along_of(both, rows), task.backend)
         self._prior = Engine(lambda flat, row: self._prior_of(flat, row), task.backend)
         self.noise = self._known_noise(asked)
+        self._normal: tuple[Tensor, Tensor, Tensor] | None = None
+        self._normal = self._normal_prior()
 
     def mean(self, draws: Tensor, rows: Columns) -> Tensor:
         """Means ``(S, K)`` at draws ``(S, P)`` and rows (the outcome may be left out); differentiable in both."""
@@ -66,20 +69,22 @@ class Regression:
         found = self._slopes(draws, self._filled(rows))
         return found[..., 0], found[..., 1:]
 
-    def along(self, draws: Tensor, directions: Tensor, rows: Columns) -> tuple[Tensor, Tensor]:
-        """Means ``(S, K)`` and their derivatives along one direction ``(S, P)`` a draw, ``(S, K)``."""
-        found = self._along(torch.cat([draws, directions], 1), self._filled(rows))
-        return found[:, 0], found[:, 1]
-
     def prior(self, draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log prior ``(S,)``, its gradient ``(S, P)`` and minus its curvature ``(S, P)``.
 
-        The curvature is the Hessian's row sums: the diagonal wherever latents are independent a priori.
+        The curvature is the Hessian's row sums: the diagonal wherever latents are independent a priori. A normal prior
+        is recognised and written out (600 recorded operations for a network of three layers: 3.3 ms, 0.05 ms written
+        out).
         """
+        if self._normal is not None:
+            height, centre, precision = self._normal
+            off = draws - centre
+            slope = -precision * off
+            return height + 0.5 * (slope * off).sum(1), slope, precision.expand_as(draws)
         row = {name: column[:1] for name, column in self.task.data.items()}
         found = self._prior(draws, row)
         dim = draws.shape[1]
-        return found[:, 0], found[:, 1 : dim + 1], found[:, dim + 1 :]
+        return found[:, 0], found[:, 1 : dim + 1], found[:, dim + 1 :].clamp_min(LEAST_PRECISION)
 
     def _filled(self, rows: Columns) -> Columns:
         """The columns that the mean depends on, with an outcome that it does not."""
@@ -100,10 +105,6 @@ class Regression:
         slope, value = vmap(grad_and_value(one), in_dims=(None, 0))(flat, rows)
         return torch.cat([value[:, None], slope], 1)
 
-    def _along_of(self, both: Tensor, rows: Columns) -> Tensor:
-        flat, direction = both.chunk(2)
-        return torch.stack(jvp(lambda at: self._site(at, rows).mean, (flat,), (direction,)))
-
     def _prior_of(self, flat: Tensor, row: Columns) -> Tensor:
         def log_prior(at: Tensor) -> Tensor:
             return evaluate(self.task.model, self.task.structure, self.task.plate, at, row)[0].sum()
@@ -111,6 +112,19 @@ class Regression:
         slope: Callable[[Tensor], Tensor] = grad(log_prior)
         gradient, curvature = jvp(slope, (flat,), (torch.ones_like(flat),))
         return torch.cat([log_prior(flat)[None], gradient, -curvature])
+
+    def _normal_prior(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Height at the centre, centre and precisions of a prior of independent normals; None if it is another."""
+        draws = self.task.prior_draws(3, 0)
+        with torch.no_grad():
+            value, slope, precision = self.prior(draws)
+        if not torch.allclose(precision, precision[:1].expand_as(precision)) or not bool((precision > 0).all()):
+            return None
+        centre = draws + slope / precision
+        height = value + 0.5 * (precision * (draws - centre) ** 2).sum(1)
+        if not torch.allclose(centre, centre[:1].expand_as(centre)) or not torch.allclose(height, height[:1].expand(3)):
+            return None
+        return height[0], centre[0], precision[0]
 
     def _known_noise(self, asked: str) -> float:
         few = {name: column[:8] for name, column in self.task.data.items()}

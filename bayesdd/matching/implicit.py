@@ -70,9 +70,7 @@ def adjoint(function: Callable[[Tensor], Tensor], point: Tensor, right: Tensor, 
     return conjugate_gradients(_expansion(function, point)[2], right, precondition, relative=1e-10)
 
 
-def conjugate_gradients(
-    product: Linear, right: Tensor, precondition: Linear, *, relative: float, most: int = CG_STEPS
-) -> Tensor:
+def conjugate_gradients(product: Linear, right: Tensor, precondition: Linear, *, relative: float) -> Tensor:
     """Preconditioned conjugate gradients; stops at a direction of negative curvature with what it has.
 
     Args:
@@ -80,12 +78,11 @@ def conjugate_gradients(
         right: Right-hand side ``(n,)``.
         precondition: Approximate inverse times vector, positive definite.
         relative: Relative size of the residual, in the preconditioner's norm, at which it stops.
-        most: Most iterations.
     """
     solution, residual = torch.zeros_like(right), right
     search = scaled = precondition(residual)
     size = first = float(residual @ scaled)
-    for step in range(most):
+    for step in range(CG_STEPS):
         if size <= relative**2 * first or size == 0:
             break
         image = product(search)

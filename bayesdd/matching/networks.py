@@ -1,4 +1,4 @@
-r"""Fitting regression networks to weighted rows: Levenberg-Marquardt for several at once, linearised Laplace, adjoint.
+r"""Fitting regression networks to weighted rows: Levenberg-Marquardt for several at once, linearised Laplace.
 
 The mode minimises :math:`J(\theta) = -\log p(\theta) + \tfrac12 \sum_m p_m (m(x_m; \theta) - y_m)^2` with precisions
 :math:`p_m = w_m / \mathrm{noise}^2`. Near it, with J the Jacobian of the means and L the prior's curvature,
@@ -19,11 +19,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bayesdd.matching.implicit import conjugate_gradients
 from bayesdd.pyro_model import Columns
 from bayesdd.regression import Regression
 
 DAMPING, LEAST_DAMPING, MOST_DAMPING = 1.0, 1e-8, 1e8
+DOWN, UP, FAILED = 0.33, 2.0, 4.0
 JITTER = 1e-12  # of the largest diagonal element
 
 
@@ -100,68 +100,39 @@ def climb(regression: Regression, rows: Columns, precision: Tensor, fits: Fits, 
             model = GaussNewton(slopes, precision, ridge * (1 + damping)[:, None])
             step = -model.solve(gradient)
             left = -0.5 * (step * gradient).sum(1)
+            along = (slopes @ step[..., None])[..., 0]
+            promised = 2 * left - 0.5 * ((precision * along**2).sum(1) + (ridge * step**2).sum(1))
             trial = _expansion(regression, theta + step, rows, outcome, precision)
             # Rounding hides gains below 1e-13 of the value: a full step is taken there.
             better = trial[0] <= value + 1e-13 * value.abs()
+            before = value
             theta = torch.where(better[:, None], theta + step, theta)
             value = torch.where(better, trial[0], value)
             gradient = torch.where(better[:, None], trial[1], gradient)
             slopes = torch.where(better[:, None, None], trial[2], slopes)
             ridge = torch.where(better[:, None], trial[3], ridge)
-            damping = torch.where(better, damping / 4, damping * 4).clamp(LEAST_DAMPING, MOST_DAMPING)
+            share = (before - value) / promised.clamp_min(1e-300)
+            damping = damping * torch.where(better, torch.where(share > 0.7, DOWN, torch.where(share > 0.3, 1.0, UP)), FAILED)
+            damping = damping.clamp(LEAST_DAMPING, MOST_DAMPING)
     return Fits(theta, damping, left)
 
 
 def _expansion(
     regression: Regression, theta: Tensor, rows: Columns, outcome: Tensor, precision: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """J, its gradient, the Jacobian of the means and the prior's curvature."""
+    """J, its gradient, the Jacobian of the means, the prior's curvature."""
     mean, slopes = regression.jacobian(theta, rows)
     log_prior, prior_slope, ridge = regression.prior(theta)
     residual = mean - outcome
     value = 0.5 * (precision * residual**2).sum(1) - log_prior
     gradient = ((precision * residual)[:, None] @ slopes)[:, 0] - prior_slope
-    return value, gradient, slopes, ridge.clamp_min(1e-8)
+    return value, gradient, slopes, ridge
 
 
 def spread(regression: Regression, theta: Tensor, rows: Columns, precision: Tensor, at: Columns) -> tuple[Tensor, Tensor]:
     """Predictive mean and sd of the mean function by linearised Laplace, ``(S, K)`` each; differentiable in all."""
     mean, slopes = regression.jacobian(theta, at)
     own = regression.jacobian(theta, rows)[1]
-    ridge = regression.prior(theta)[2].clamp_min(1e-8)
+    ridge = regression.prior(theta)[2]
     variance = GaussNewton(own, precision, ridge).variance(slopes)
     return mean, variance.clamp_min(1e-24).sqrt()
-
-
-def adjoint(
-    regression: Regression, theta: Tensor, rows: Columns, precision: Tensor, right: Tensor, *, steps: int
-) -> Tensor:
-    """Hessian^-1 times ``(S, P)`` at the modes: conjugate gradients on exact products, Gauss-Newton before them.
-
-    Args:
-        regression: The student.
-        theta: The modes ``(S, P)``.
-        rows: Columns ``(M,)`` each.
-        precision: ``(M,)``.
-        right: ``(S, P)``.
-        steps: Iterations of conjugate gradients; 0: the Gauss-Newton solution alone.
-    """
-    outcome = rows[regression.outcome]
-    with torch.no_grad():
-        slopes = regression.jacobian(theta, rows)[1]
-        ridge = regression.prior(theta)[2].clamp_min(1e-8)
-        model = GaussNewton(slopes, precision, ridge)
-    if not steps:
-        return model.solve(right)
-
-    def product(flat: Tensor) -> Tensor:
-        direction = flat.reshape(theta.shape)
-        at = theta.detach().requires_grad_(True)
-        mean, along = regression.along(at, direction, rows)
-        (found,) = torch.autograd.grad((precision * (mean - outcome) * along).sum(), at)
-        return (found + ridge * direction).flatten()
-
-    def precondition(flat: Tensor) -> Tensor:
-        return model.solve(flat.reshape(theta.shape)).flatten()
-
-    return conjugate_gradients(product, right.flatten(), precondition, relative=1e-3, most=steps).reshape(theta.shape)
