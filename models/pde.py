@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.quasirandom import SobolEngine
@@ -86,17 +87,17 @@ def _tail(family: Family, count: int, seed: int, sign: float) -> Tensor:
     """By the inverse of the normal distribution function, cut off at three standard deviations."""
     low, high = _range(family)
     share = torch.special.ndtr(torch.tensor([TAIL, 3.0], dtype=torch.float64))
-    uniform = torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    uniform = torch.from_numpy(np.random.default_rng([seed, 1]).uniform(size=count))
     normal = torch.special.ndtri(share[0] + (share[1] - share[0]) * uniform)
     return (low + high) / 2 + sign * normal * (high - low) / 6
 
 
 def measured(family: Family, rows: int = 200, noise: float = 0.1, seed: int = 0) -> Columns:
     """Simulated measurements: x uniform, alpha in the upper tail, y the solution plus normal noise."""
-    generator = torch.Generator().manual_seed(seed)
-    x = _box(family, torch.rand(rows, len(family.x), generator=generator, dtype=torch.float64))
-    alpha = upper_tail(family, rows, seed + 1) if family.alpha else torch.zeros(rows, dtype=torch.float64)
-    y = family.exact(x, alpha) + noise * torch.randn(rows, generator=generator, dtype=torch.float64)
+    rng = np.random.default_rng(seed)
+    x = _box(family, torch.from_numpy(rng.uniform(size=(rows, len(family.x)))))
+    alpha = upper_tail(family, rows, seed) if family.alpha else torch.zeros(rows, dtype=torch.float64)
+    y = family.exact(x, alpha) + noise * torch.from_numpy(rng.normal(size=rows))
     return columns(family, x, alpha, y)
 
 

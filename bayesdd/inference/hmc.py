@@ -38,6 +38,8 @@ def hmc(
     warmup: int | None = None,
     gaussian: Gaussian | None = None,
     start: Tensor | None = None,
+    diagonal: bool = False,
+    thin: int = 1,
 ) -> Draws:
     """Draws from the posterior by HMC.
 
@@ -49,18 +51,21 @@ def hmc(
         warmup: Warm-up iterations; default 150 with a Laplace fit, 800 without.
         gaussian: A Laplace fit to whiten by and to start from, if one is at hand.
         start: Starting points ``(chains, P)``, default from the Laplace fit or scattered.
+        diagonal: Scales coordinates one by one and looks for no Laplace fit: for networks, whose thousands of weights
+            make a dense scaling cost more than the gradient. Start them at modes (``gauss_newton.climb``).
+        thin: Transitions for every kept draw.
 
     Returns:
         Draws with ``diverging``, ``acceptance_rate``, ``energy``, ``lp``, ``n_steps`` and ``step_size``.
     """
     generator = torch.Generator().manual_seed(seed)
-    if gaussian is None and start is None:
+    if gaussian is None and start is None and not diagonal:
         modes = fits(density, seed=seed)
         if modes:
             gaussian, start = modes[0], _spread(modes, chains, generator)
     if warmup is None:
         warmup = 150 if gaussian is not None else 800
-    state = _State(density, generator, gaussian, chains, seed, start)
+    state = _State(density, generator, gaussian, chains, seed, start, diagonal=diagonal)
     boundaries = _windows(warmup, has_fit=gaussian is not None)
     seen: list[Tensor] = []
     for iteration in range(warmup):
@@ -76,6 +81,8 @@ def hmc(
     kept: list[Tensor] = []
     stats: dict[str, list[Tensor]] = {}
     for _ in range(draws):
+        for _ in range(thin - 1):
+            state.step()
         record = state.step()
         kept.append(state.position)
         for name, value in record.items():
@@ -109,6 +116,8 @@ class _State:
         chains: int,
         seed: int,
         start: Tensor | None,
+        *,
+        diagonal: bool,
     ) -> None:
         self.density, self.generator = density, generator
         dim, device = density.dim, density.device
@@ -117,7 +126,8 @@ class _State:
             position = gaussian.draw(chains, generator) if start is None else start
         else:
             self.mean = torch.zeros(dim, dtype=torch.float64, device=device)
-            self.factor = torch.eye(dim, dtype=torch.float64, device=device)
+            self.factor = torch.ones(dim, dtype=torch.float64, device=device)
+            self.factor = self.factor if diagonal else self.factor.diag()
             position = scattered(density, chains, seed) if start is None else start
         self.position = position
         self.log_joint, self.gradient = density.log_joint_gradient(position)
@@ -147,10 +157,10 @@ class _State:
         position, gradient, log_joint = self.position, self.gradient, self.log_joint
         half = 0.5 * size
         for _ in range(steps):
-            momentum = momentum + half * gradient @ self.factor
-            position = position + size * momentum @ self.factor.T
+            momentum = momentum + half * self._white(gradient)
+            position = position + size * self._free(momentum)
             log_joint, gradient = self.density.log_joint_gradient(position)
-            momentum = momentum + half * gradient @ self.factor
+            momentum = momentum + half * self._white(gradient)
         error = 0.5 * (momentum**2).sum(1) - log_joint - energy
         error = torch.where(torch.isfinite(error) & torch.isfinite(gradient).all(1), error, torch.inf)
         accept = torch.exp(-error).clamp_max(1.0)
@@ -167,6 +177,14 @@ class _State:
             "n_steps": torch.full_like(taken, steps, dtype=torch.int64),
             "step_size": torch.full_like(accept, size),
         }
+
+    def _white(self, gradient: Tensor) -> Tensor:
+        """A gradient in whitened coordinates."""
+        return gradient * self.factor if self.factor.dim() == 1 else gradient @ self.factor
+
+    def _free(self, momentum: Tensor) -> Tensor:
+        """A displacement back from whitened coordinates."""
+        return momentum * self.factor if self.factor.dim() == 1 else momentum @ self.factor.T
 
     def adapt_step_size(self) -> None:
         """Dual averaging (Hoffman & Gelman 2014, section 3.2)."""
@@ -186,6 +204,10 @@ class _State:
     def whiten(self, seen: Tensor) -> None:
         """Renews the whitening from the chains' own draws, shrunk to their variances where draws are few."""
         count, dim = seen.shape
+        if self.factor.dim() == 1:
+            self.mean, self.factor = seen.mean(0), seen.std(0).clamp_min(1e-10)
+            self._restart(self.step_size)
+            return
         covariance = torch.cov(seen.T).reshape(dim, dim)
         shrink = dim / (dim + count / 4)
         spread = covariance.diagonal().clamp_min(1e-20)
