@@ -96,7 +96,10 @@ class Regression:
         task = self.task
         with Recorder() as recorder, Feeder(task.structure, flat, task.plate):
             task.model(**rows)
-        return next(m["fn"] for m in recorder.messages if m["is_observed"] and row_frame(m, task.plate) is not None)
+        found: Any = next(
+            m["fn"] for m in recorder.messages if m["is_observed"] and row_frame(m, task.plate) is not None
+        )
+        return found
 
     def _jacobian_of(self, flat: Tensor, rows: Columns) -> Tensor:
         def one(at: Tensor, row: Columns) -> Tensor:
@@ -110,8 +113,8 @@ class Regression:
             return evaluate(self.task.model, self.task.structure, self.task.plate, at, row)[0].sum()
 
         slope: Callable[[Tensor], Tensor] = grad(log_prior)
-        gradient, curvature = jvp(slope, (flat,), (torch.ones_like(flat),))
-        return torch.cat([log_prior(flat)[None], gradient, -curvature])
+        along: Any = jvp(slope, (flat,), (torch.ones_like(flat),))
+        return torch.cat([log_prior(flat)[None], along[0], -along[1]])
 
     def _normal_prior(self) -> tuple[Tensor, Tensor, Tensor] | None:
         """Height at the centre, centre and precisions of a prior of independent normals; None if it is another."""
@@ -134,7 +137,7 @@ class Regression:
         if not 0 < least == most:
             raise ValueError(
                 f"{asked} needs a student with known noise, but the scale of site "
-                f"{self.task.structure.observed[0].name!r} of {self.task.name} varies with latents or rows ({least:.3g} "
-                f"to {most:.3g}): give it as a number; the weights of the rows carry their precision."
+                f"{self.task.structure.observed[0].name!r} of {self.task.name} varies with latents or rows "
+                f"({least:.3g} to {most:.3g}): give it as a number; the weights of the rows carry their precision."
             )
         return least

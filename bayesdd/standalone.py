@@ -6,7 +6,6 @@ the log-ratio, its functionals and its KLs say nothing; what their rows are for,
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -72,24 +71,3 @@ def distilled_alone(
     say("certificate")
     limit = found.tolerance if tolerance is None else tolerance
     return replace(result, certificate=found.certificate(result.data, result.weight, limit, seed + 1))
-
-
-def certified_alone(
-    target: Target, objective: Callable[..., Any], distilled: Distilled, tolerance: float | None, seed: int
-) -> Certificate:
-    """``certify`` for such an objective."""
-    found = objective(target, seed, _silent)
-    limit = found.tolerance if tolerance is None else tolerance
-    certificate: Certificate = found.certificate(distilled.data, distilled.weight, limit, seed)
-    return certificate
-
-
-def _silent(_: str) -> None:
-    pass
-
-
-def named(objective: Callable[..., Any]) -> str:
-    """The function's own name, under ``functools.partial``."""
-    while isinstance(objective, functools.partial):
-        objective = objective.func
-    return getattr(objective, "__name__", type(objective).__name__)

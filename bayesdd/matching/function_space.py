@@ -79,12 +79,20 @@ def function_space(
     regression = Regression(target.student, "function_space")
     wanted = purpose_of(regression, target, purpose, draws, predictive, seed)
     say(f"purpose: {len(wanted.mean)} inputs, spread {float(wanted.sd.mean()):.3g}")
-    settings = {"students": students, "steps": steps, "restart": restart}
     pool = wanted.labelled(regression)
     return Standalone(
         pool,
         functools.partial(starting_rows, regression, wanted, pool.data, seed),
-        lambda problem: row_search.search(regression, problem, wanted, seed, say, **settings),
+        functools.partial(
+            row_search.search,
+            regression,
+            purpose=wanted,
+            seed=seed,
+            say=say,
+            students=students,
+            steps=steps,
+            restart=restart,
+        ),
         functools.partial(certificate, regression, wanted),
         TOLERANCE,
     )
@@ -124,11 +132,11 @@ def certificate(
     error = ((mean - purpose.mean) / purpose.sd).square().mean(1).sqrt()
     ratio = (spread / purpose.sd).log().mean(1)
     few = 1 / math.sqrt(purpose.draws)
-    nan = dict.fromkeys(("kl_reverse", "kl_forward", "half_variance", "khat", "ess"), math.nan)
+    names = ("kl_reverse", "kl_forward", "half_variance", "khat", "ess")
+    nan: Any = {name + end: math.nan for name in names for end in ("", "_se")}
     value = float(ratio.mean().exp())
     return Certificate(
         **nan,
-        **{f"{name}_se": math.nan for name in nan},
         sweeps=0.0,
         gradients=0.0,
         draws=JUDGES,

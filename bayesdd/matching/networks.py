@@ -64,16 +64,20 @@ class GaussNewton:
     def solve(self, right: Tensor) -> Tensor:
         """A^-1 times ``(S, P)``."""
         if not self.dual:
-            return torch.cholesky_solve(right[..., None], self.lower)[..., 0]
+            plain: Tensor = torch.cholesky_solve(right[..., None], self.lower)[..., 0]
+            return plain
         inner = torch.cholesky_solve(self.scaled @ right[..., None], self.lower)
-        return right / self.ridge - (self.scaled.mT @ inner)[..., 0]
+        found: Tensor = right / self.ridge - (self.scaled.mT @ inner)[..., 0]
+        return found
 
     def variance(self, slopes: Tensor) -> Tensor:
-        """j' A^-1 j for every row j of ``(S, K, P)``: ``(S, K)``."""
+        """Quadratic forms j' A^-1 j, one for every row j of ``(S, K, P)``: ``(S, K)``."""
         if not self.dual:
-            return (torch.linalg.solve_triangular(self.lower, slopes.mT, upper=False) ** 2).sum(1)
+            plain: Tensor = (torch.linalg.solve_triangular(self.lower, slopes.mT, upper=False) ** 2).sum(1)
+            return plain
         across = torch.linalg.solve_triangular(self.lower, self.scaled @ slopes.mT, upper=False)
-        return (slopes**2 / self.ridge[:, None]).sum(2) - (across**2).sum(1)
+        found: Tensor = (slopes**2 / self.ridge[:, None]).sum(2) - (across**2).sum(1)
+        return found
 
 
 def start(regression: Regression, count: int, seed: int) -> Fits:
@@ -112,7 +116,9 @@ def climb(regression: Regression, rows: Columns, precision: Tensor, fits: Fits, 
             slopes = torch.where(better[:, None, None], trial[2], slopes)
             ridge = torch.where(better[:, None], trial[3], ridge)
             share = (before - value) / promised.clamp_min(1e-300)
-            damping = damping * torch.where(better, torch.where(share > 0.7, DOWN, torch.where(share > 0.3, 1.0, UP)), FAILED)
+            damping = damping * torch.where(
+                better, torch.where(share > 0.7, DOWN, torch.where(share > 0.3, 1.0, UP)), FAILED
+            )
             damping = damping.clamp(LEAST_DAMPING, MOST_DAMPING)
     return Fits(theta, damping, left)
 
@@ -129,7 +135,9 @@ def _expansion(
     return value, gradient, slopes, ridge
 
 
-def spread(regression: Regression, theta: Tensor, rows: Columns, precision: Tensor, at: Columns) -> tuple[Tensor, Tensor]:
+def spread(
+    regression: Regression, theta: Tensor, rows: Columns, precision: Tensor, at: Columns
+) -> tuple[Tensor, Tensor]:
     """Predictive mean and sd of the mean function by linearised Laplace, ``(S, K)`` each; differentiable in all."""
     mean, slopes = regression.jacobian(theta, at)
     own = regression.jacobian(theta, rows)[1]

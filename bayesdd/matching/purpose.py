@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +13,16 @@ from torch.func import vmap
 
 from bayesdd import posterior, pyro_model
 from bayesdd.columns import read
+from bayesdd.inference.gauss_newton import around, climb
+from bayesdd.inference.laplace import scattered
 from bayesdd.pyro_model import Columns
 from bayesdd.regression import Regression
+from bayesdd.target import Target
 from bayesdd.task import Task
 
 LEAST_DRAWS = 8
+TARGET_DRAWS = 1000
+SEARCHES, NEAR = 4, 10.0  # modes of the target that are sought, and nats below the best within which they count
 CELLS = 2**20  # draws x rows evaluated at once
 SMALLEST_SD = 1e-6  # of the outcome's spread: a target that is certain still leaves a finite error in sds
 
@@ -29,11 +35,13 @@ class Purpose:
         inputs: Columns ``(K, ...)`` of the student without its outcome.
         mean: Predictive mean of the regression function, ``(K,)``, in the outcome's units.
         sd: Its predictive standard deviation (without the noise of an outcome), ``(K,)``.
+        draws: Independent draws behind them (infinite: they are exact).
     """
 
     inputs: Columns
     mean: Tensor
     sd: Tensor
+    draws: float = math.inf
 
     def labelled(self, regression: Regression) -> Task:
         """The student's task on these inputs, the predictive mean as outcome: the pool that starting rows come from."""
@@ -41,33 +49,77 @@ class Purpose:
 
     def some(self, index: Tensor) -> Purpose:
         """A few of them."""
-        return Purpose({name: column[index] for name, column in self.inputs.items()}, self.mean[index], self.sd[index])
+        return Purpose(
+            {name: column[index] for name, column in self.inputs.items()}, self.mean[index], self.sd[index], self.draws
+        )
 
 
-def purpose_of(regression: Regression, inputs: Any, draws: Any) -> Purpose:
+def purpose_of(
+    regression: Regression,
+    target: Target,
+    inputs: Any,
+    draws: Any,
+    predictive: tuple[Tensor, Tensor] | None,
+    seed: int,
+) -> Purpose:
     """Checks the inputs and evaluates the target's predictive there, by the student's own regression function.
 
     Args:
         regression: The student; the target shares its latents.
+        target: The target.
         inputs: Columns of the student without its outcome, whatever form ``Task`` takes.
         draws: Draws of the target's posterior: site -> ``(S, *shape)`` in the model's units, or what
-            ``bayesdd.sample`` returned; sites that only the target has are left aside.
+            ``bayesdd.sample`` returned; sites that only the target has are left aside. None: Laplace approximations
+            with the Gauss-Newton matrix around the best of several modes, linearised.
+        predictive: Mean and sd at the inputs, instead of draws.
+        seed: Seed of the searches for modes.
 
     Raises:
-        ValueError: Inputs or draws do not fit (one line that says which).
+        ValueError: Inputs, draws or predictive do not fit (one line that says which).
     """
     columns = checked(regression, inputs)
-    flat = latents(regression.task, draws)
-    with torch.no_grad():
+    if predictive is not None:
+        return _given(columns, predictive, draws)
+    if draws is None:
+        values = _linearised(regression, target, columns, seed)
+    else:
         step = max(1, CELLS // len(next(iter(columns.values()))))
-        values = torch.cat([regression.mean(some, columns) for some in flat.split(step)])
+        with torch.no_grad():
+            values = torch.cat([regression.mean(some, columns) for some in latents(regression.task, draws).split(step)])
     if not bool(torch.isfinite(values).all()):
         raise ValueError(
             f"function_space: the mean of {regression.task.name} is not finite at some purpose inputs and draws: check "
             "the model there."
         )
     mean = values.mean(0)
-    return Purpose(columns, mean, values.std(0).clamp_min(SMALLEST_SD * float(mean.std().clamp_min(1e-300))))
+    least = SMALLEST_SD * float(mean.std().clamp_min(1e-300))
+    return Purpose(columns, mean, values.std(0).clamp_min(least), float(len(values)))
+
+
+def _given(columns: Columns, predictive: tuple[Tensor, Tensor], draws: Any) -> Purpose:
+    count = len(next(iter(columns.values())))
+    mean, sd = (torch.as_tensor(value).detach().double().cpu() for value in predictive)
+    if draws is not None:
+        raise ValueError("function_space got draws= and predictive=: give one of them.")
+    if mean.shape != (count,) or sd.shape != (count,) or not bool((mean.isfinite() & sd.isfinite() & (sd > 0)).all()):
+        raise ValueError(
+            f"function_space(predictive=...) needs finite means and positive sds at the {count} purpose rows, got "
+            f"shapes {tuple(mean.shape)} and {tuple(sd.shape)}, least sd {float(sd.min()):.3g}."
+        )
+    return Purpose(columns, mean, sd, math.inf)
+
+
+def _linearised(regression: Regression, target: Target, columns: Columns, seed: int) -> Tensor:
+    """Predictions ``(draws, K)`` of the tangents at the target's modes, draws of the Laplace approximations there."""
+    modes = climb(target.joint, scattered(target.joint, SEARCHES, seed))
+    near = modes.points[modes.log_joint >= modes.log_joint[0] - NEAR]
+    draws = around(target.joint, near, draws=math.ceil(TARGET_DRAWS / len(near)), seed=seed).values
+    index = target.index
+    with torch.no_grad():
+        mean, slopes = regression.jacobian(near[:, index], columns)
+    off = draws[..., index] - near[:, None, index]
+    found: Tensor = (mean[:, None] + off @ slopes.mT).flatten(0, 1)
+    return found
 
 
 def checked(regression: Regression, inputs: Any) -> Columns:
