@@ -32,7 +32,7 @@ from models.dbn_template import Template
 
 DRAWS = 3000
 LEAST_SPREAD = 0.05  # share of its variance that a denoised direction keeps
-GRID = 25  # points over +- 6 deviations of an unknown noise's logarithm: the trapezoidal sum is exact to 1e-4 there
+GRID = 33  # points over +- 8 deviations of an unknown noise's logarithm
 ZOOMS = 4
 
 Set = tuple[Tensor, Tensor]  # entries (M, n), NaN where missing, and weights (M,)
@@ -211,7 +211,7 @@ class _Holder:
             if spread > step:
                 break
             spread, low, high = step, centre - 4 * step, centre + 4 * step
-        logs = torch.linspace(centre - 6 * spread, centre + 6 * spread, GRID, dtype=torch.float64)
+        logs = torch.linspace(centre - 8 * spread, centre + 8 * spread, GRID, dtype=torch.float64)
         return at(joint, logs).logsumexp(0) + math.log(float(logs[1] - logs[0]))
 
     def distilled(self, own: Set, seed: int) -> Distilled:
