@@ -128,7 +128,7 @@ def _table(sample: Sample, score: Score, max_parents: int) -> Tensor:
     if len(sample.values):  # sequences of one slice have no later ones
         for size in range(min(max_parents + 1, nodes) + 1):
             sets = torch.tensor(list(itertools.combinations(range(nodes), size)), dtype=torch.int64)
-            table[(1 << sets).sum(1)] = score(sample, sets.reshape(-1, size)).double()
+            table[(1 << sets).sum(1)] = score(sample, sets).double()
     return table
 
 
