@@ -22,7 +22,11 @@ def columns(template: Template, data: Any) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: A column is missing, unknown or of the wrong shape, or a state is none of a variable's.
     """
-    found = read(data)
+    return shaped(template, read(data))
+
+
+def shaped(template: Template, found: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """As :func:`columns`, of columns that have been read; a static one may be missing altogether."""
     wanted = ["x", "static"] if template.static else ["x"]
     if sorted(found) != sorted(wanted):
         raise ValueError(f"Template needs the columns {wanted}, got {sorted(found)}.")

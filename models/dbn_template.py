@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.distributions import biject_to, constraints
 
 from bayesdd.task import Task
-from models import dbn_categorical, dbn_conjugate, dbn_draws, dbn_gibbs, dbn_likelihood
+from models import dbn_categorical, dbn_conjugate, dbn_draws, dbn_gibbs, dbn_likelihood, dbn_source
 from models.dbn_columns import columns, many_draws, one_draw
 from models.dbn_model import model
+from models.dbn_source import Source
 from models.dbn_structure import Structure, check
 
 Edge = tuple[str, str]
@@ -133,6 +134,31 @@ class Template:
         likelihood = dbn_likelihood.chosen(self, x, static)
         bound = functools.partial(model, template=self, likelihood=likelihood, slices=x.shape[1])
         return Task(bound, {"x": x, "static": static} if self.static else {"x": x})
+
+    def target(self, sources: Sequence[Source]) -> list[Task]:
+        """The joint posterior of sources, one task each: their log-likelihoods add, the prior counts once.
+
+        What a source does not see is integrated out; unknown noise scales are latent sites that only the target has.
+
+        Args:
+            sources: Sources of this template, which has no noise of its own.
+
+        Raises:
+            ValueError: A source does not fit or sees nothing, or no source sees one of the variables.
+
+        Warns:
+            UserWarning: Two sources have no variable in common.
+        """
+        return dbn_source.target(self, sources)
+
+    def student(self, slices: int, sources: Sequence[Source] = ()) -> Task:
+        """The task that people fit to distilled rows: this network without noise, missing entries integrated out.
+
+        Args:
+            slices: Number T of slices of the rows.
+            sources: Sources whose patterns of missing entries it takes; without them, complete rows only.
+        """
+        return dbn_source.student(self, slices, sources)
 
     def log_likelihood(self, parameters: Mapping[str, Any], data: Any) -> Tensor:
         """Exact log-likelihood of rows with any missing entries, nats: ``(S, rows)``.
