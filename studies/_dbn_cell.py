@@ -40,8 +40,8 @@ class Settings:
         test: Test sequences.
     """
 
-    sizes: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100)
-    draws: int = 2000
+    sizes: tuple[int, ...] = (1, 2, 3, 5, 10, 20, 50, 100)
+    draws: int = 1200
     rows: int = 100
     sources: int = 4
     hidden: int = 2
@@ -126,7 +126,7 @@ def _gaussian(slices: int, seed: int, s: Settings) -> Records:
         records.rows("distilled", size, *_distilled(full, size, seed), learned=False)
         records.rows("clean subsample", size, baselines.subsample(records.problem, size), learned=False)
     wide = _ceiling(records, s, seed, "learned")
-    for size in s.sizes:
+    for size in (size for size in s.sizes if size >= 5):
         records.rows("distilled", size, *_distilled(wide, size, seed), learned=True)
         records.rows("clean subsample", size, baselines.subsample(records.problem, size), learned=True)
     records.rows("complete clean set", 0, records.problem.clean, learned=True)

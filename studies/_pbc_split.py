@@ -1,4 +1,4 @@
-"""One split of the PBC patients: four hospitals that lack different values, what they know together, and what it gives."""
+"""One split of the PBC patients: four hospitals that lack different values, and what they know together."""
 
 from __future__ import annotations
 
