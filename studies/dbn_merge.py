@@ -88,7 +88,7 @@ def main(
         raise ValueError(f"no kind of cell contains {only!r}; the kinds are {', '.join(KINDS)}")
     notes = _legend(chosen)
     if smoke:
-        first = {cell.kind: cell._replace(slices=3) for cell in reversed(cells)}
+        first = {cell.kind: cell._replace(slices=2) for cell in reversed(cells)}
         measured = {cell: measure(*cell, chosen) for cell in first.values()}
     else:
         measured = _measured(cells, Path(results), settings, keep=keep, threads=threads, jobs=jobs)
