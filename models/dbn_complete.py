@@ -23,10 +23,12 @@ from torch import Tensor
 from bayesdd.optimise import lbfgs
 from models.dbn_gaussian import in_order, positions
 from models.dbn_pooled import Pooled
+from models.dbn_predictive import log_normalisers, prediction_loss
 from models.dbn_regressions import Layout
 from models.dbn_statistics import Statistics
 
 STARTS = 3
+TOO_FEW = 5.0  # nats of excess above which rows are too few for the posterior: then predictions count
 PILOT = 400  # simulated rows behind the units of the variables
 ITERATIONS = 500
 ENOUGH = 1e-4  # nats of excess below which nothing is left to gain
@@ -63,6 +65,10 @@ def complete_rows(
             break
     if found is None:
         raise ValueError("complete_rows: no start gave a finite value; check the scales of the sources.")
+    if least > TOO_FEW:
+        loss = prediction_loss(full, layout, slices, seed)
+        found, _ = lbfgs(lambda v: loss(layout.grams(*coordinates.rows(v, size))), found, iterations, stalled=1e-5)
+        least = float(excess(layout.grams(*coordinates.rows(found, size))).detach())
     x, static, weight = coordinates.rows(found, size)
     moved, fixed = (torch.argsort(torch.tensor(places, dtype=torch.int64)) for places in positions(template))
     return x[..., moved], static[..., fixed], weight, least
@@ -125,10 +131,7 @@ def excess_of(layout: Layout, statistics: Statistics) -> Callable[[Tensor], Tens
     constant, slope = _cross_entropy(layout, statistics), _slope(layout, statistics)
 
     def excess(gram: Tensor) -> Tensor:
-        found = layout.fitted(gram)
-        logs = found.root.diagonal(dim1=-2, dim2=-1).log()
-        normaliser = torch.lgamma(found.shape) - found.shape * found.scale.log() - (logs * layout.real).sum(-1)
-        return (gram * slope).sum() + normaliser.sum() + constant
+        return (gram * slope).sum() + log_normalisers(layout, gram).sum() + constant
 
     return excess
 

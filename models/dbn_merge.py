@@ -20,9 +20,11 @@ from torch import Tensor
 
 from bayesdd import CertificateWarning, Distilled
 from bayesdd.columns import fingerprint
+from models.dbn_columns import soft_columns
 from models.dbn_complete import complete_rows
 from models.dbn_masked import masked_rows
 from models.dbn_pooled import Pooled, pooled
+from models.dbn_soft import Soft, hardened, soft_rows
 from models.dbn_source import Source, apart, as_columns, listed
 from models.dbn_template import Template
 
@@ -82,9 +84,14 @@ def merge(
                 stacklevel=2,
             )
         return Distilled(as_columns(template, (x, static)), weight, provenance=details)
-    x, static, weight, excess = complete_rows(full, size, slices, seed=seed, equal_weights=equal_weights)
-    details = provenance(full, seed, size, "closed-form forward KL") | {"excess": excess, "apart": pairs}
-    found = Distilled(as_columns(template, (x.detach(), static.detach())), weight, provenance=details)
+    details = provenance(full, seed, size, "closed-form forward KL") | {"apart": pairs}
+    if template.states:
+        soft = soft_rows(full, size, slices, seed=seed, equal_weights=equal_weights)
+        x, static, weight, excess = soft.x, soft.static, soft.weight, soft.excess
+    else:
+        x, static, weight, excess = complete_rows(full, size, slices, seed=seed, equal_weights=equal_weights)
+    details["excess"] = excess
+    found = Distilled(as_columns(template, (x, static)), weight, provenance=details)
     table = overstated(full, found)
     sure = table[table["ratio"] < TOO_SURE]["ratio"]
     if len(sure):
@@ -97,6 +104,28 @@ def merge(
             stacklevel=2,
         )
     return replace(found, provenance=details | {"overstated": {str(k): float(v) for k, v in sure.items()}})
+
+
+def harden(full: Pooled, distilled: Distilled, *, size: int, seed: int = 0) -> Distilled:
+    """Hard states for tools that take no probabilities.
+
+    Args:
+        full: The joint posterior.
+        distilled: Complete rows of soft categories, from :func:`merge`.
+        size: Number of hard rows, at least that of the soft ones.
+        seed: Seed.
+
+    Returns:
+        Integer rows and weights; the provenance holds ``excess``, and ``rounding``, the nats of it that hardness costs.
+    """
+    columns = soft_columns(full.template, distilled.data)
+    if columns is None:
+        raise ValueError("harden needs rows of soft categories, x of shape (rows, slices, variables, states).")
+    before = float(distilled.provenance["excess"])
+    hard = hardened(full, Soft(*columns, distilled.weight, before), size, seed=seed)
+    static = hard.static.argmax(-1) if full.template.static else torch.zeros(size, 0, dtype=torch.int64)
+    details = distilled.provenance | {"size": size, "excess": hard.excess, "rounding": hard.excess - before}
+    return Distilled(as_columns(full.template, (hard.x.argmax(-1), static)), hard.weight, provenance=details)
 
 
 def overstated(full: Pooled, distilled: Distilled, *, draws: int = 4000, seed: int = 0) -> pd.DataFrame:

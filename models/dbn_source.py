@@ -101,6 +101,8 @@ def student(template: Template, slices: int, sources: Sequence[Source]) -> Task:
     if sources:
         found = gathered(template, sources)
         x, static = (torch.cat(part) for part in zip(*found, strict=True))
+        if not template.states:
+            x, static = _with_thinned(template, x, static)
         if slices != x.shape[1]:
             raise ValueError(f"Template.student: the sources have {x.shape[1]} slices, not {slices}.")
         return template.task(as_columns(template, (x, static)))
@@ -109,6 +111,26 @@ def student(template: Template, slices: int, sources: Sequence[Source]) -> Task:
     if template.states:
         plain = {site: torch.full(shape, 1 / shape[-1]) for site, shape in template.sites.items()}
     return template.task(template.sample(plain, 8, slices, seed=0))
+
+
+def thinnings(template: Template, seen: Tensor, slices: int) -> list[Tensor]:
+    """A pattern of entries ``(n,)`` whole, without every second slice, and without the others; empty ones are whole."""
+    count = len(template.static)
+    number = torch.arange(slices).repeat_interleave(len(template.variables))
+    kept = [torch.cat([torch.ones(count, dtype=torch.bool), number % 2 == k]) & seen for k in (0, 1)]
+    return [seen, *(some if bool(some[count:].any()) else seen for some in kept)]
+
+
+def _with_thinned(template: Template, x: Tensor, static: Tensor) -> Rows:
+    """Rows, and one more for every thinned pattern that merged rows may have."""
+    flat = torch.cat([static, x.flatten(1)], 1)
+    kinds, which = torch.unique(~flat.isnan(), dim=0, return_inverse=True)
+    more = [flat]
+    for k, kind in enumerate(kinds):
+        example = flat[which == k][0]
+        more += [torch.where(seen, example, torch.nan)[None] for seen in thinnings(template, kind, x.shape[1])[1:]]
+    every = torch.cat(more)
+    return every[:, static.shape[1] :].reshape(len(every), *x.shape[1:]), every[:, : static.shape[1]]
 
 
 def apart(template: Template, rows: Sequence[Rows]) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from torch.distributions import biject_to, constraints
 
 from bayesdd.task import Task
 from models import dbn_categorical, dbn_conjugate, dbn_draws, dbn_gibbs, dbn_likelihood, dbn_source
-from models.dbn_columns import columns, many_draws, one_draw
+from models.dbn_columns import columns, many_draws, one_draw, soft_columns
 from models.dbn_model import model
 from models.dbn_source import Source
 from models.dbn_structure import Structure, check
@@ -173,8 +173,11 @@ class Template:
         return dbn_likelihood.log_likelihood(self, many_draws(self, parameters), *columns(self, data))
 
     def posterior(self, data: Any, weight: Any = None) -> dbn_conjugate.Posterior:
-        """Exact posterior given complete rows of given weights (one each if left out), without measurement noise."""
-        x, static = columns(self, data)
+        """Exact posterior given complete rows of given weights (one each if left out), without measurement noise.
+
+        Categories may be soft: ``x`` (rows, T, V, K) and ``static`` (rows, V_s, K) of probabilities.
+        """
+        x, static = soft_columns(self, data) or columns(self, data)
         if self.noisy or bool(x.isnan().any() or static.isnan().any()):
             raise ValueError(
                 "Template.posterior is a closed form for complete rows without measurement noise: use task() and "
