@@ -108,7 +108,14 @@ def gaussian(
 
 
 def categorical(
-    *, seed: int, slices: int, rows: int = 300, sources: int = 3, variables: int = 10, states: int = 3
+    *,
+    seed: int,
+    slices: int,
+    rows: int = 300,
+    sources: int = 3,
+    hidden: int = 3,
+    variables: int = 10,
+    states: int = 3,
 ) -> Problem:
     """A categorical merge in which every family is seen whole by some source; no noise.
 
@@ -117,6 +124,7 @@ def categorical(
         slices: Slices T.
         rows: Sequences of each source.
         sources: Number K of sources.
+        hidden: Variables that each source hides.
         variables: Number V of variables.
         states: States of each.
     """
@@ -135,7 +143,7 @@ def categorical(
     drawn = template.sample(truth, rows * sources + TEST_ROWS, slices, seed=seed)["x"]
     clean, test = drawn[: rows * sources], drawn[rows * sources :]
     seen = clean.double().clone()
-    for part, lost in zip(seen.split(rows), _whole_families(template, rng, sources), strict=True):
+    for part, lost in zip(seen.split(rows), _whole_families(template, rng, sources, hidden), strict=True):
         part[:, :, lost] = torch.nan
     return Problem(template, truth, clean, seen, (rows,) * sources, 0.0, test)
 
@@ -165,13 +173,14 @@ def _bounded(template: Template, truth: dict[str, Tensor]) -> dict[str, Tensor]:
             truth = truth | {family.site: truth[family.site] * torch.tensor(within, dtype=torch.float64)}
 
 
-def _whole_families(template: Template, rng: np.random.Generator, sources: int) -> list[list[int]]:
-    """Families are given to sources, which see their variables; of 200 ways, the one whose sources see fewest."""
+def _whole_families(template: Template, rng: np.random.Generator, sources: int, hidden: int) -> list[list[int]]:
+    """Places of the variables that each source hides, such that some source sees every family whole."""
     families = [{family.variable, *(name for name, _ in family.parents)} for family in template.structure.transition]
-    best: list[set[str]] = []
-    for _ in range(200):
-        owner = rng.integers(sources, size=len(families))
-        sees = [set().union(*(f for f, k in zip(families, owner, strict=True) if k == one)) for one in range(sources)]
-        if all(sees) and (not best or max(map(len, sees)) < max(map(len, best))):
-            best = sees
-    return [[i for i, name in enumerate(template.variables) if name not in sees] for sees in best]
+    for _ in range(10_000):
+        dealt = [rng.choice(len(template.variables), hidden, replace=False) for _ in range(sources)]
+        sees = [{name for i, name in enumerate(template.variables) if i not in lost} for lost in dealt]
+        if all(any(family <= one for one in sees) for family in families):
+            return [sorted(map(int, lost)) for lost in dealt]
+    raise ValueError(
+        f"no way found for {sources} sources to hide {hidden} variables each and see every family: hide less."
+    )

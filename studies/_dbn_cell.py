@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bayesdd import Distilled
 from models.dbn_complete import complete_rows
-from models.dbn_merge import merge
+from models.dbn_merge import harden, merge
 from models.dbn_pooled import Pooled, pooled, predictive
 from models.dbn_scores import bdeu, bge
 from models.dbn_search import learn, recovered
@@ -167,13 +168,18 @@ def _baselines(slices: int, seed: int, s: Settings) -> Records:
 
 def _categorical(slices: int, seed: int, s: Settings) -> Records:
     """Categorical sources that see every family whole somewhere."""
-    problem = categorical(seed=seed, slices=slices, rows=s.states_rows, variables=s.states_variables)
+    count, hidden = s.states_variables, max(1, s.states_variables * 3 // 10)
+    problem = categorical(seed=seed, slices=slices, rows=s.states_rows, variables=count, hidden=hidden)
     records = Records(problem, problem.test[: s.test])
     full = _ceiling(records, s, seed, "given")
     for size in (*s.sizes, s.states_rows):
         records.rows("clean subsample", size, baselines.subsample(problem, size), learned=False)
     for size in s.sizes:
-        records.rows("distilled", size, *_distilled(full, size, seed), learned=False)
+        found = _merged(full, size, seed)
+        records.rows("distilled", size, found.data["x"], found.weight, learned=False)
+        if size in (10, 50):
+            found = harden(full, found, size=size, seed=seed)
+            records.rows("distilled, hard states", size, found.data["x"], found.weight, learned=False)
     records.add("available counts", 0, "given", problem.template, baselines.available(problem).draw(JUDGED, seed))
     records.rows("iterative imputation", 0, baselines.imputed(problem, seed=seed), learned=False)
     return records
@@ -226,7 +232,10 @@ def _ceiling(records: Records, s: Settings, seed: int, structure: str) -> Pooled
 
 
 def _distilled(full: Pooled, size: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Complete rows and weights, soft states spelled out."""
-    found = merge(full.template, full.sources, size=size, seed=seed, complete=True, full=full)
-    data, weight = found.hard()
-    return data["x"], weight
+    """Complete rows and weights."""
+    found = _merged(full, size, seed)
+    return found.data["x"], found.weight
+
+
+def _merged(full: Pooled, size: int, seed: int) -> Distilled:
+    return merge(full.template, full.sources, size=size, seed=seed, complete=True, full=full)

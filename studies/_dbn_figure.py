@@ -37,7 +37,7 @@ def figure(records: pd.DataFrame, path: Path) -> None:
         if len(rest):
             _against_slices(rest.pop(0), below, size)
     if len(rest) and (below["kind"] == "categorical").any():
-        _against_size(rest.pop(0), below[below["kind"] == "categorical"], "categorical, T = 5")
+        _against_size(rest.pop(0), below[below["kind"] == "categorical"], "categorical, T = 10")
     for axis in rest:
         axis.set_visible(False)
     handles = [

@@ -35,7 +35,7 @@ from studies._dbn_figure import figure
 from studies._lens_table import markdown
 
 SLICES = (2, 3, 5, 7, 10)
-SMOKE = Settings(sizes=(5, 10), draws=160, states_rows=60, states_variables=4, steps=4, test=200)
+SMOKE = Settings(sizes=(5, 10), draws=160, states_rows=30, states_variables=4, steps=4, test=200)
 REPLICATIONS = 40
 
 
@@ -118,7 +118,7 @@ def _cells_of(seeds: int, coverage: bool) -> list[Cell]:
     found = []
     for seed in range(seeds):
         found += [Cell("gaussian", slices, seed) for slices in SLICES]
-        found += [Cell("categorical", 5, seed), Cell("baselines", 5, seed)]
+        found += [Cell("categorical", 10, seed), Cell("baselines", 5, seed)]
         if seed < 3:
             found += [Cell("large", slices, seed) for slices in (3, 5, 10)]
             found.append(Cell("union", 5, seed))
@@ -175,7 +175,9 @@ def _text(table: pd.DataFrame, records: pd.DataFrame, notes: Iterable[str]) -> s
         if bool(((records["kind"] == kind) & (records["structure"] == structure)).any()):
             parts += [f"## {title}", markdown(_dbn_claims.means(records, kind, structure).reset_index())]
     if "precision" in records and records["precision"].notna().any():
-        edges = records[records["structure"] == "learned"].groupby(["method", "M"])[["precision", "recall"]].mean()
+        edges = (
+            records[records["structure"] == "learned"].groupby(["kind", "method", "M"])[["precision", "recall"]].mean()
+        )
         parts += ["## Edges recovered, all slices and seeds", markdown(edges.round(2).reset_index())]
     return "\n".join([*parts, *(f"- {note}" for note in notes)]) + "\n"
 

@@ -26,7 +26,7 @@ def test_available_moments_of_complete_rows_are_the_exact_posterior():
 
 
 def test_available_counts_of_complete_rows_are_the_exact_posterior():
-    problem = complete(categorical(seed=0, slices=3, rows=20, variables=4))
+    problem = complete(categorical(seed=0, slices=3, rows=20, variables=4, hidden=1))
     found = _dbn_baselines.available(problem).families
     for site, family in problem.template.posterior({"x": problem.clean}).families.items():
         torch.testing.assert_close(found[site].concentration, family.concentration)
@@ -42,7 +42,7 @@ def test_means_are_those_of_many_draws():
 
 
 def test_imputation_keeps_what_was_seen():
-    for problem in (gaussian(seed=0, slices=2, rows=20), categorical(seed=0, slices=2, rows=20, variables=4)):
+    for problem in (gaussian(seed=0, slices=2, rows=20), categorical(seed=0, slices=2, rows=20, variables=4, hidden=1)):
         filled = _dbn_baselines.imputed(problem, seed=0, rounds=2)
         seen = ~problem.seen.isnan()
         assert bool((filled[seen] == problem.seen[seen]).all())
