@@ -44,7 +44,7 @@ def gap(table: pd.DataFrame, size: int, against: str, against_size: int = 0) -> 
 
 
 def _given(records: pd.DataFrame) -> Iterator[Claim]:
-    table = wide(records, "gaussian", "given")
+    table = wide(records, "given", "given")
     for size in (5, 10, 20):
         yield from _worst(
             f"edges given, M = {size}: distilled above the clean subsample of {size}, every T and seed",
@@ -59,8 +59,8 @@ def _given(records: pd.DataFrame) -> Iterator[Claim]:
 
 
 def _close(records: pd.DataFrame) -> Iterator[Claim]:
-    table = wide(records, "gaussian", "given")
-    for size, bound, least in ((2, 0.1, 5), (3, 0.1, 5), (10, 0.03, 2)):
+    table = wide(records, "given", "given")
+    for size, bound, least in ((2, 0.1, 5), (10, 0.03, 2)):
         mean = _over_seeds(gap(table, size, "all sources"))
         yield from _worst(
             f"edges given, M = {size}: distilled against all sources' posterior, T >= {least}, mean over seeds",
@@ -81,7 +81,7 @@ def _large(records: pd.DataFrame) -> Iterator[Claim]:
 
 
 def _learned(records: pd.DataFrame) -> Iterator[Claim]:
-    table = wide(records, "gaussian", "learned")
+    table = wide(records, "learned", "learned")
     for size in (5, 10, 20):
         above = gap(table, size, "clean subsample", size)
         if len(above):

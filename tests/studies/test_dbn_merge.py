@@ -86,7 +86,7 @@ def records(distilled):
     for seed, mine in enumerate(distilled):
         for method, size, value in (("distilled", 50, mine), ("clean subsample", 50, -10.0), ("all sources", 0, -9.0)):
             for structure in ("given", "learned"):
-                rows.append({"kind": "gaussian", "T": 5, "seed": seed, "method": method, "M": size})
+                rows.append({"kind": structure, "T": 5, "seed": seed, "method": method, "M": size})
                 rows[-1] |= {"structure": structure, "predictive": value}
     return pd.DataFrame(rows)
 
