@@ -90,21 +90,31 @@ def expected_counts(template: Template, x: Tensor, static: Tensor, weight: Tenso
         static: Probabilities ``(rows, V_s, K)``.
         weight: Weights of the rows ``(rows,)``.
     """
+    members = memberships(template, x, static)
+    return torch.cat([torch.einsum("m,mti,mtj->ij", weight, joint, own).flatten() for joint, own in members])
+
+
+def expected(template: Template, values: Values, x: Tensor, static: Tensor) -> Tensor:
+    """Mean log-likelihood of soft rows ``(rows, T, V, K)`` over their independent categories: ``(rows,)``."""
+    families = template.structure.families
+    logs = [values[family.site].reshape(-1, template.states[family.variable]).log() for family in families]
+    members = memberships(template, x, static)
+    parts = [torch.einsum("mti,mtj,ij->m", joint, own, log) for (joint, own), log in zip(members, logs, strict=True)]
+    return torch.stack(parts).sum(0)
+
+
+def memberships(template: Template, x: Tensor, static: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """For every family, probabilities of its parents' joint states and its own, ``(rows, slices, states)`` each."""
     structure, slices, found = template.structure, x.shape[1], []
-    for families, start, stop in (
-        (structure.static, 0, 1),
-        (structure.initial, 0, 1),
-        (structure.transition, 1, slices),
-    ):
+    groups_of = (structure.static, 0, 1), (structure.initial, 0, 1), (structure.transition, 1, slices)
+    for families, start, stop in groups_of:
         for family in families:
-            joint = weight[:, None, None].expand(-1, stop - start, 1)
-            for node in (*family.parents, (family.variable, 0)):
+            joint = x.new_ones(len(x), stop - start, 1)
+            for node in family.parents:
                 own = _probabilities(template, node, x, static, start, stop)
-                if node == (family.variable, 0):
-                    found.append(torch.einsum("mti,mtj->ij", joint, own).flatten())
-                else:
-                    joint = (joint[..., :, None] * own[..., None, :]).flatten(2)
-    return torch.cat(found)
+                joint = (joint[..., :, None] * own[..., None, :]).flatten(2)
+            found.append((joint, _probabilities(template, (family.variable, 0), x, static, start, stop)))
+    return found
 
 
 def _probabilities(template: Template, node: Node, x: Tensor, static: Tensor, start: int, stop: int) -> Tensor:

@@ -132,17 +132,13 @@ def masked_rows(full: Pooled, size: int, *, seed: int, equal_weights: bool) -> t
     """
     template, generator = full.template, torch.Generator().manual_seed(seed)
     real = torch.cat([entries(template, *rows) for rows in full.rows])
-    picked, weight = choose({"row": real}, {"row": kinds.real}, size, generator)
-    seen = ~real[picked].isnan()
-    if any(noisy.noisy for noisy in full.noisy):
-        seen = _thinned(template, seen, full.slices)
+    noisy = any(source.noisy for source in full.noisy)
+    seen, weight = patterns(template, real, size, full.slices, generator, noisy=noisy)
     joint = Joint.of(template, full.draws, full.slices)
     target = log_likelihood(full, joint)
     last = int(len(target) * (1 - HELD_OUT))
     match = Match.of(joint, target, seen)
-    centre = {site: full.draws[site].mean(0) for site in template.sites}
-    data = template.sample(centre, size, full.slices, seed)
-    start = entries(template, data["x"], data.get("static", torch.zeros(size, 0, dtype=torch.float64)))
+    start = simulated(template, full.draws, size, full.slices, seed)
     flat, weight = _part(match, slice(None, last)).solved(start, weight, equal_weights=equal_weights)
     gap = Gap.of(_part(match, slice(last, None)).ratio(flat.nan_to_num(), weight))
     return *as_rows(template, flat, full.slices), weight, gap
@@ -165,13 +161,27 @@ def log_likelihood(full: Pooled, joint: Joint) -> Tensor:
     return total + prior.sum(1) - conditional.log_prob(left)
 
 
-def _thinned(template: Template, seen: Tensor, slices: int) -> Tensor:
-    """Patterns of rows ``(M, n)``: of every three rows of a pattern, one lacks every second slice, one the others."""
-    found, met = seen.clone(), dict[tuple[bool, ...], int]()
-    for row, pattern in enumerate(seen.tolist()):
+def patterns(
+    template: Template, real: Tensor, size: int, slices: int, generator: torch.Generator, *, noisy: bool
+) -> tuple[Tensor, Tensor]:
+    """Which entries M rows have ``(M, n)``, and starting weights ``(M,)``, by the patterns of real rows ``(N, n)``.
+
+    Where they are noisy, of every three rows of a pattern one lacks every second slice, and one the others.
+    """
+    picked, weight = choose({"row": real}, {"row": kinds.real}, size, generator)
+    found = ~real[picked].isnan()
+    met: dict[tuple[bool, ...], int] = {}
+    for row, pattern in enumerate(found.tolist() if noisy else []):
         turn = met[tuple(pattern)] = met.get(tuple(pattern), -1) + 1
-        found[row] = thinnings(template, seen[row], slices)[turn % 3]
-    return found
+        found[row] = thinnings(template, found[row], slices)[turn % 3]
+    return found, weight
+
+
+def simulated(template: Template, draws: dict[str, Tensor], size: int, slices: int, seed: int) -> Tensor:
+    """Complete rows at the mean of draws, as entries ``(M, n)``."""
+    centre = {site: draws[site].mean(0) for site in template.sites}
+    data = template.sample(centre, size, slices, seed)
+    return entries(template, data["x"], data.get("static", torch.zeros(size, 0, dtype=torch.float64)))
 
 
 def as_rows(template: Template, flat: Tensor, slices: int) -> tuple[Tensor, Tensor]:

@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from bayesdd import kinds
 from bayesdd.columns import read
 from bayesdd.task import Task
 from models import dbn_likelihood
 from models.dbn_columns import shaped
-from models.dbn_model import model
+from models.dbn_model import model, soft_model
 
 if TYPE_CHECKING:
     from models.dbn_template import Template
@@ -96,8 +97,10 @@ def target(template: Template, sources: Sequence[Source]) -> list[Task]:
     ]
 
 
-def student(template: Template, slices: int, sources: Sequence[Source]) -> Task:
+def student(template: Template, slices: int, sources: Sequence[Source], *, soft: bool) -> Task:
     """The plain network without noise; with sources, it takes rows of their patterns of missing entries too."""
+    if soft and not template.states:
+        raise ValueError("Template.student: soft=True is for categorical templates; this one is linear-Gaussian.")
     if sources:
         found = gathered(template, sources)
         x, static = (torch.cat(part) for part in zip(*found, strict=True))
@@ -110,7 +113,12 @@ def student(template: Template, slices: int, sources: Sequence[Source]) -> Task:
     plain = {site: torch.full(shape, 0.0 if shape else 1.0) for site, shape in template.sites.items()}
     if template.states:
         plain = {site: torch.full(shape, 1 / shape[-1]) for site, shape in template.sites.items()}
-    return template.task(template.sample(plain, 8, slices, seed=0))
+    rows = template.sample(plain, 8, slices, seed=0)
+    if not soft:
+        return template.task(rows)
+    most = max(template.states.values())
+    even = {name: torch.nn.functional.one_hot(column, most).double() for name, column in rows.items()}
+    return Task(functools.partial(soft_model, template=template), even, kinds=dict.fromkeys(even, kinds.fixed))
 
 
 def thinnings(template: Template, seen: Tensor, slices: int) -> list[Tensor]:

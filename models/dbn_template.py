@@ -151,14 +151,15 @@ class Template:
         """
         return dbn_source.target(self, sources)
 
-    def student(self, slices: int, sources: Sequence[Source] = ()) -> Task:
+    def student(self, slices: int, sources: Sequence[Source] = (), *, soft: bool = False) -> Task:
         """The task that people fit to distilled rows: this network without noise, missing entries integrated out.
 
         Args:
             slices: Number T of slices of the rows.
             sources: Sources whose patterns of missing entries it takes; without them, complete rows only.
+            soft: Rows are of soft categories, as complete categorical ones are merged.
         """
-        return dbn_source.student(self, slices, sources)
+        return dbn_source.student(self, slices, sources, soft=soft)
 
     def log_likelihood(self, parameters: Mapping[str, Any], data: Any) -> Tensor:
         """Exact log-likelihood of rows with any missing entries, nats: ``(S, rows)``.
