@@ -13,10 +13,14 @@ from torch import Tensor
 
 from bayesdd import Distilled
 from models.dbn_complete import complete_rows
+from models.dbn_federated import federated, united_draws
+from models.dbn_gaussian import entries
 from models.dbn_merge import harden, merge
 from models.dbn_pooled import Pooled, pooled, predictive
+from models.dbn_quadratic import Joint, moments
 from models.dbn_scores import bdeu, bge
 from models.dbn_search import learn, recovered
+from models.dbn_source import gathered
 from models.dbn_template import Template
 from studies import _dbn_baselines as baselines
 from studies._dbn_cases import Problem, categorical, gaussian
@@ -39,6 +43,8 @@ class Settings:
         states_variables: Variables of the categorical sources.
         steps: Steps of the perturbation algorithm.
         test: Test sequences.
+        union_rows: Rows of each source's own distilled set.
+        rounds: Numbers of rounds of common draws.
     """
 
     sizes: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100)
@@ -51,6 +57,8 @@ class Settings:
     states_variables: int = 10
     steps: int = 200
     test: int = 1000
+    union_rows: int = 25
+    rounds: tuple[int, ...] = (1, 3)
 
     @property
     def stamp(self) -> dict[str, Any]:
@@ -135,7 +143,8 @@ def _learned(slices: int, seed: int, s: Settings) -> Records:
     records = _problem(slices, seed, s, s.rows)
     full = _ceiling(records, s, seed, "learned")
     for size in s.sizes:
-        if size >= 5:
+        # Under all edges five rows hold no first slice of six variables.
+        if size >= 10 or (size, slices) == (5, 5):
             records.rows("distilled", size, *_distilled(full, size, seed), learned=True)
         records.rows("clean subsample", size, baselines.subsample(records.problem, size), learned=True)
     records.rows("complete clean set", 0, records.problem.clean, learned=True)
@@ -211,12 +220,56 @@ def _coverage(slices: int, seed: int, s: Settings) -> Records:
     return records
 
 
+def _union(slices: int, seed: int, s: Settings) -> Records:
+    """Sets that the sources distilled where their rows lie, united; one and more rounds of common draws."""
+    records = _problem(slices, seed, s, s.rows)
+    template, sources = records.problem.template, records.problem.sources
+    rows = gathered(template, sources)
+    for rounds in s.rounds:
+        found = federated(template, sources, s.union_rows, rounds=rounds, seed=seed)
+        flat = entries(template, found.data["x"], found.data["x"].new_zeros(len(found), 0))
+        draws, log_weight = united_draws(template, [(flat, found.weight)], slices, draws=2000, seed=seed + 77)
+        # Fresh draws of the union's posterior; both log-likelihoods there give the KL, with nothing else in common.
+        joint = Joint.of(template, draws, slices)
+        full = [
+            joint.log_likelihood(replace(template, noise=source.noise), entries(template, *own))
+            for source, own in zip(sources, rows, strict=True)
+        ]
+        own = [joint.coefficients(template, at) @ moments(y, w) for at, y, w in _weighted(flat, found.weight)]
+        kl, error = _reverse_kl(torch.stack(full).sum(0) - torch.stack(own).sum(0), log_weight)
+        generator = torch.Generator().manual_seed(seed)
+        even = torch.multinomial(log_weight.exp(), len(log_weight), replacement=True, generator=generator)
+        picked = {site: value[even] for site, value in draws.items()}
+        records.add("union", len(found), "given", template, picked, rounds=rounds, kl_reverse=kl, kl_reverse_se=error)
+    return records
+
+
+def _weighted(flat: Tensor, weight: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Pattern by pattern: places of the entries seen, the rows that have them, their weights."""
+    kinds, which = torch.unique(~flat.isnan(), dim=0, return_inverse=True)
+    places = [kind.nonzero()[:, 0] for kind in kinds]
+    return [(at, flat[which == k][:, at], weight[which == k]) for k, at in enumerate(places)]
+
+
+def _reverse_kl(log_ratio: Tensor, log_weight: Tensor, batches: int = 8) -> tuple[float, float]:
+    """KL from draws of the distilled posterior and its standard error by batches (chains stand one after the other)."""
+    parts = zip(log_ratio.tensor_split(batches), log_weight.tensor_split(batches), strict=True)
+
+    def kl(ratio: Tensor, logs: Tensor) -> float:
+        logs = logs - logs.logsumexp(0)
+        return float((ratio + logs).logsumexp(0) - logs.exp() @ ratio)
+
+    each = torch.tensor([kl(ratio, logs) for ratio, logs in parts])
+    return kl(log_ratio, log_weight), float(each.std() / batches**0.5)
+
+
 KINDS: dict[str, Callable[[int, int, Settings], Records]] = {
     "given": _given,
     "learned": _learned,
     "large": _large,
     "baselines": _baselines,
     "categorical": _categorical,
+    "union": _union,
     "coverage": _coverage,
 }
 

@@ -35,7 +35,9 @@ from studies._dbn_figure import figure
 from studies._lens_table import markdown
 
 SLICES = (2, 3, 5, 7, 10)
-SMOKE = Settings(sizes=(10, 20), draws=160, states_rows=30, states_variables=4, steps=4, test=200)
+SMOKE = Settings(
+    sizes=(10, 20), draws=160, states_rows=30, states_variables=4, steps=4, test=200, union_rows=20, rounds=(1,)
+)
 REPLICATIONS = 40
 
 
@@ -175,6 +177,11 @@ def _text(table: pd.DataFrame, records: pd.DataFrame, notes: Iterable[str]) -> s
     for (kind, structure), title in titles.items():
         if bool(((records["kind"] == kind) & (records["structure"] == structure)).any()):
             parts += [f"## {title}", markdown(_dbn_claims.means(records, kind, structure).reset_index())]
+    if (records["kind"] == "union").any():
+        union = records[records["kind"] == "union"].groupby(["M", "rounds"])[
+            ["kl_reverse", "kl_reverse_se", "predictive"]
+        ]
+        parts += ["## Union of the sources' own sets", markdown(union.mean().round(3).reset_index())]
     if "precision" in records and records["precision"].notna().any():
         edges = (
             records[records["structure"] == "learned"].groupby(["kind", "method", "M"])[["precision", "recall"]].mean()
