@@ -103,7 +103,8 @@ class Regression:
 
     def _jacobian_of(self, flat: Tensor, rows: Columns) -> Tensor:
         def one(at: Tensor, row: Columns) -> Tensor:
-            return self._site(at, {name: value[None] for name, value in row.items()}).mean.squeeze()
+            mean: Tensor = self._site(at, {name: value[None] for name, value in row.items()}).mean.squeeze()
+            return mean
 
         slope, value = vmap(grad_and_value(one), in_dims=(None, 0))(flat, rows)
         return torch.cat([value[:, None], slope], 1)
