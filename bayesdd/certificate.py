@@ -8,19 +8,19 @@ averaged chain by chain (HMC) or draw by draw (importance-corrected Laplace). Th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import pandas as pd
 import torch
 
-from bayesdd import checks
+from bayesdd import checks, verdict
 from bayesdd.corrected import corrected
 from bayesdd.density import MEMORY, Density
 from bayesdd.devices import resolve
 from bayesdd.distilled import Distilled
-from bayesdd.estimates import KHAT_LIMIT, estimate
+from bayesdd.estimates import estimate
 from bayesdd.inference.draws import Draws
 from bayesdd.inference.hmc import hmc
 from bayesdd.inference.laplace import fit, fits
@@ -56,6 +56,8 @@ class Certificate:
         tolerance: What both KLs plus two standard errors must stay within, nats.
         better_mode: Whether a mode of the full posterior was found that the distilled draws do not cover.
         corrected: Table: mean and sd of every parameter, corrected to the full posterior and as distilled.
+        mean_error: Of predictions (``matching.function_space``): error of the mean in predictive sds, root mean square.
+        spread_ratio: Of predictions: predictive sd of the students over the target's, geometric mean.
     """
 
     kl_reverse: float
@@ -75,37 +77,27 @@ class Certificate:
     better_mode: bool = False
     corrected: pd.DataFrame | None = None
     sweeps_se: float = 0.0
+    mean_error: float = math.nan
+    mean_error_se: float = math.nan
+    spread_ratio: float = math.nan
+    spread_ratio_se: float = math.nan
 
     @property
     def ok(self) -> bool:
-        """Both KLs plus two standard errors within the tolerance, k-hat below 0.7, no uncovered mode found."""
+        """Both KLs plus two standard errors within the tolerance, k-hat below 0.7, no uncovered mode found.
+
+        Of predictions: error and log ratio of spreads within it, each with two standard errors.
+        """
         return not self.reasons
 
     @property
     def reasons(self) -> list[str]:
         """Why it is not ok, one line each; empty if it is."""
-        found = []
-        for name in ("kl_reverse", "kl_forward"):
-            value, error = getattr(self, name), getattr(self, f"{name}_se")
-            if not value + 2 * error <= self.tolerance:
-                found.append(f"{name} {_nats(value, error)} exceeds the tolerance of {self.tolerance:g} nats")
-        if not self.khat < KHAT_LIMIT:
-            found.append(f"k-hat {self.khat:.2f} is not below {KHAT_LIMIT}")
-        if self.better_mode:
-            found.append("the full posterior has a mode that the distilled posterior does not cover")
-        return found
+        return verdict.reasons(self)
 
     def __str__(self) -> str:
         """The verdict and its numbers."""
-        verdict = "certified" if self.ok else "NOT certified: " + "; ".join(self.reasons)
-        return (
-            f"{verdict}\n"
-            f"  KL(distilled, full) {_nats(self.kl_reverse, self.kl_reverse_se)}\n"
-            f"  KL(full, distilled) {_nats(self.kl_forward, self.kl_forward_se)}\n"
-            f"  half-variance       {_nats(self.half_variance, self.half_variance_se)}\n"
-            f"  k-hat {self.khat:.2f}, effective draws {self.ess:.0f} of {self.draws}\n"
-            f"  sweeps {self.sweeps:.0f}, gradient sweeps {self.gradients:.0f}"
-        )
+        return verdict.text(self)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: infinities and NaN as strings, the table by columns."""
@@ -121,12 +113,6 @@ class Certificate:
         plain: dict[str, Any] = {k: float(v) if isinstance(v, str) else v for k, v in kept.items()}
         table = values.get("corrected")
         return cls(**plain, corrected=None if table is None else pd.DataFrame(**table))
-
-
-def _nats(value: float, error: float) -> str:
-    if math.isinf(error):
-        return f"at least {value:.3g} nats"
-    return f"{value:.3g} +- {error:.1g} nats"
 
 
 def draw_distilled(density: Density, seed: int, *, count: int = CHAINS * DRAWS, start: Draws | None = None) -> Draws:
@@ -207,10 +193,11 @@ def certify(
     *,
     seed: int = 1,
     student: Task | None = None,
-    tolerance: float = 0.05,
+    tolerance: float | None = None,
     device: str = "auto",
     memory: int = MEMORY,
     exact: bool = False,
+    objective: Callable[..., Any] | None = None,
 ) -> Certificate:
     """Says in nats how far a distilled posterior is from the full one, from fresh draws and one sweep of the full data.
 
@@ -219,21 +206,27 @@ def certify(
         distilled: The distilled set.
         seed: Seed of the draws.
         student: The task that the distilled rows belong to; default the target itself.
-        tolerance: KL in nats that counts as certified.
+        tolerance: KL in nats that counts as certified; default 0.05.
         device: ``auto``, ``cpu`` or ``cuda``.
         memory: Bytes that the intermediate tensors of one block of rows and draws may take.
         exact: Sweep all rows at all draws. Without it, sweeps over 100,000 rows or more take few of them where the rest
             is a second-order expansion with an error below a hundredth of a nat (``bayesdd.control``).
+        objective: ``partial(matching.function_space, ...)`` for a set that matches predictions; tolerance in sds then.
 
     Returns:
         The certificate; nothing warns, ask ``.ok``.
 
     Raises:
-        ValueError: The set does not belong to the task.
+        ValueError: The set does not belong to the task, or matches predictions and no objective says which.
     """
+    verdict.refuse_unnamed(distilled.provenance, objective)
     tasks = [target] if isinstance(target, Task) else list(target)
     learner = checks.learner(tasks, student)
     distilled.check(learner)
-    where = resolve(device)
+    where = resolve(device if objective is None else "cpu")
     goal = Target(tasks, learner, where, seed, memory, exact=exact)
-    return certificate_of(goal, density_of(learner, distilled, where), tolerance, seed)
+    if objective is not None:
+        alone = objective(goal, seed, verdict.silent)
+        found: Certificate = alone.certificate(*distilled.hard(), tolerance or alone.tolerance, seed)
+        return found
+    return certificate_of(goal, density_of(learner, distilled, where), 0.05 if tolerance is None else tolerance, seed)

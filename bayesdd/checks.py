@@ -187,6 +187,12 @@ def _free_of_rows(task: Task, draw: Tensor, singles: list[Columns]) -> tuple[str
     )
 
 
+def stands_alone(objective: Callable[..., Any]) -> bool:
+    """Whether an objective ``(target, seed, say)`` brings its own solver and certificate (``bayesdd.standalone``)."""
+    parameters = inspect.signature(objective).parameters.values() if callable(objective) else []
+    return sum(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters) == 3
+
+
 def is_functional(objective: Callable[..., Any]) -> bool:
     """Whether an objective is a functional ``(log_ratio, log_weight)``, not a matching objective ``(reference)``.
 
@@ -202,12 +208,12 @@ def is_functional(objective: Callable[..., Any]) -> bool:
         raise TypeError(
             f"distill(objective={name}) lacks the setting {unset[0]!r}: pass functools.partial({name}, {unset[0]}=...)."
         )
-    if len(needed) not in (1, 2):
+    if len(needed) not in (1, 2, 3):
         raise TypeError(
             "distill(objective=...) needs a function (log_ratio, log_weight) such as bayesdd.objectives.reverse_kl, or "
             f"one of bayesdd.matching, got {name} of {len(needed)} arguments."
         )
-    if len(needed) == 1:
+    if len(needed) != 2:
         return False
     half = torch.full((2,), 0.5, dtype=torch.float64)
     objective(half, half.log())

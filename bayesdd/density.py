@@ -89,6 +89,7 @@ class Density:
         self.size = sum(part.rows.size for part in self.parts)
         self._passes = Passes(self.parts, self.device, memory, current() if spread else Ranks(), journal)
         self.evaluations = self.gradients = 0.0
+        self._expanded: tuple[Tensor, tuple[Tensor, Tensor, Tensor]] | None = None
 
     def log_prior(self, draws: Tensor) -> Tensor:
         """Log prior with Jacobian, nats, shape ``(S,)``; a shared site counts once."""
@@ -139,34 +140,60 @@ class Density:
 
         value, gradient = self._passes("gradient", draws, (draws.new_zeros(len(draws)), torch.zeros_like(draws)), add)
         for part, kept in zip(self.parts, self._kept, strict=True):
+            if not bool(kept.any()):  # every site of this task is another's too: its prior is counted there
+                continue
             found, slope = part.task.prior_gradient(kept, draws[:, part.index])
             value, gradient = value + found, gradient.index_add(1, part.index, slope)
         return value, gradient
 
     def likelihood_derivatives(self, draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Value ``(K,)``, gradient ``(K, P)`` and Hessian ``(K, P, P)`` of the log-likelihood at K points."""
+        """Value ``(K,)``, gradient ``(K, P)`` and Hessian ``(K, P, P)`` of the log-likelihood at K points.
+
+        Asked again at the same points, it is not computed again.
+        """
+        if self._expanded is not None and torch.equal(self._expanded[0], draws):
+            return self._expanded[1]
         count, dim = draws.shape
         self.gradients += count * (1 + dim)
 
         def add(total: Sums, part: Part, rows: Columns, weight: Tensor | None) -> None:
-            value, gradient, hessian = total
             local = draws[:, part.index]
-            width = local.shape[1]
             for k in range(count):
-
-                def chunk(at: slice, k: int = k) -> None:
-                    directions = torch.arange(width, device=draws.device)[at]
-                    v, g, h = derivatives(part.task, rows, weight, local[k], directions)
-                    hessian[k, part.index[directions][:, None], part.index] += h
-                    if at.stop == width:
-                        value[k] += v
-                        gradient[k] = gradient[k].index_add(0, part.index, g)
-
-                self._passes.in_chunks(part, rows, width, chunk, copies=6)
+                value, gradient, hessian = self._derivatives(part, rows, weight, local[k])
+                total[0][k] += value
+                total[1][k] = total[1][k].index_add(0, part.index, gradient)
+                total[2][k, part.index[:, None], part.index] += hessian
 
         zeros = draws.new_zeros(count), draws.new_zeros(count, dim), draws.new_zeros(count, dim, dim)
-        value, gradient, hessian = self._passes("derivatives", draws, zeros, add)
-        return value, gradient, hessian
+        found = self._passes("derivatives", draws, zeros, add)
+        self._expanded = draws.clone(), (found[0], found[1], found[2])
+        return self._expanded[1]
+
+    def _derivatives(
+        self, part: Part, rows: Columns, weight: Tensor | None, point: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Value, gradient and Hessian of one block: batched over directions where the model can be, else by copies."""
+        count, width = len(next(iter(rows.values()))), len(point)
+        ones = point.new_ones(count) if weight is None else weight
+        piece = max(1, int(self._passes.memory / (part.task.bytes_per_cell * width)))
+        step = -(-count // -(-count // piece))
+        found: list[Tensor] = []
+        for start in range(0, count, step):
+            some = {name: column[start : start + step] for name, column in rows.items()}
+            curved = part.task.likelihood_hessian(some, ones[start : start + step], point)
+            if curved is None:
+                break
+            found = list(curved) if not found else [a + b for a, b in zip(found, curved, strict=True)]
+        else:
+            return found[0], found[1], found[2]
+        by_chunk: list[tuple[Tensor, Tensor, Tensor]] = []
+
+        def chunk(at: slice) -> None:
+            directions = torch.arange(at.start, at.stop, device=point.device)
+            by_chunk.append(derivatives(part.task, rows, weight, point, directions))
+
+        self._passes.in_chunks(part, rows, width, chunk, copies=6)
+        return by_chunk[0][0], by_chunk[0][1], torch.cat([found[2] for found in by_chunk])
 
     def prior_derivatives(self, draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As ``likelihood_derivatives``, for the log prior."""

@@ -11,7 +11,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from bayesdd.certificate import CertificateWarning, certificate_of
-from bayesdd.checks import is_functional, sizes
+from bayesdd.checks import is_functional, sizes, stands_alone
 from bayesdd.density import MEMORY
 from bayesdd.devices import resolve
 from bayesdd.distilled import Distilled
@@ -23,6 +23,7 @@ from bayesdd.ranks import current
 from bayesdd.reference import Reference, build
 from bayesdd.rounds import name_of
 from bayesdd.search import Search
+from bayesdd.standalone import distilled_alone
 from bayesdd.target import Target
 from bayesdd.task import Task
 
@@ -53,6 +54,8 @@ def distill(
         objective: What to minimise: a functional of the log-ratio (``bayesdd.objectives``: ``half_variance``,
             ``reverse_kl``, ``forward_kl``, a ``partial`` of ``renyi``), or one of ``bayesdd.matching`` (``fisher``,
             ``draws_forward_kl``, ``bilevel``, a ``partial`` of ``predictive_risk``). The certificate is the same.
+            Networks: a ``partial`` of ``function_space``, which certifies predictions, in sds; it needs ``size``, and
+            the tolerance is then in sds too.
         student: The task that people will fit to the synthetic rows; default the target itself.
         init: An earlier distilled set to start from (new data arriving).
         device: ``auto`` (CUDA where there is one), ``cpu`` or ``cuda``.
@@ -77,9 +80,15 @@ def distill(
     tasks = [target] if isinstance(target, Task) else list(target)
     is_functional(objective)
     learner = sizes(tasks, student, size, tolerance, init)
-    where = resolve(device)
+    # Networks that a few rows can teach are small: objectives that stand alone run on the CPU, where they are faster.
+    where = resolve("cpu" if stands_alone(objective) else device)
     journal = None if checkpoint is None else Journal(checkpoint, tasks)
     goal = Target(tasks, learner, where, seed, memory, journal=journal)
+    if stands_alone(objective):
+        settings = {"equal_weights": equal_weights, "move_rows": move_rows}
+        result = _alone(goal, objective, size, tolerance, seed, init, progress, settings)
+        _warn_uncertified(result)
+        return result
     limit = 0.05 if tolerance is None else tolerance
     silent = not progress or current().rank > 0
     with tqdm(disable=silent, desc="bayesdd", bar_format="{desc}: {elapsed}{postfix}") as bar:
@@ -101,6 +110,24 @@ def distill(
 def _warn(reference: Reference, result: Distilled, limit: float) -> None:
     if too_few := reference.floor.warning(len(result), limit):
         warnings.warn(too_few, CertificateWarning, stacklevel=3)
+    _warn_uncertified(result, 4)
+
+
+def _warn_uncertified(result: Distilled, stacklevel: int = 3) -> None:
     certificate = result.certificate
     if certificate is not None and not certificate.ok:
-        warnings.warn(f"not certified: {'; '.join(certificate.reasons)}", CertificateWarning, stacklevel=3)
+        warnings.warn(f"not certified: {'; '.join(certificate.reasons)}", CertificateWarning, stacklevel=stacklevel)
+
+
+def _alone(
+    goal: Target,
+    objective: Callable[..., Any],
+    size: int | None,
+    tolerance: float | None,
+    seed: int,
+    init: Distilled | None,
+    progress: bool,
+    settings: dict[str, bool],
+) -> Distilled:
+    with tqdm(disable=not progress, desc="bayesdd", bar_format="{desc}: {elapsed}{postfix}") as bar:
+        return distilled_alone(goal, objective, size, tolerance, seed, init, bar.set_postfix_str, **settings)

@@ -21,22 +21,29 @@ STARTS = 8
 BLOCK = 8192  # rows looked at together, so that memory stays bounded
 
 
-def finite_starts(task: Task, count: int, seed: int = 0) -> Tensor:
-    """Unconstrained points at which the log-likelihood of the rows in memory is finite, shape ``(count, P)``.
+def finite_starts(task: Task, count: int, seed: int = 0, rows: Columns | None = None) -> Tensor:
+    """Unconstrained points at which the log-likelihood of rows is finite, shape ``(count, P)``, on the rows' device.
+
+    Args:
+        task: The task.
+        count: Number of points.
+        seed: Seed of the candidates.
+        rows: The rows; default the task's own.
 
     Raises:
         ValueError: None of the candidates is finite; names the first row that is not, and its NaN columns.
     """
-    candidates = _candidates(task, seed)
+    rows = task.data if rows is None else rows
+    size, device = len(next(iter(rows.values()))), next(iter(rows.values())).device
+    candidates = _candidates(task, seed).to(device)
     engine = Engine(one_draw(task), "loop")
     priors = len(task.structure.sites) + 1
     good: list[Tensor] = []
-    rows_here = len(next(iter(task.data.values())))
-    always_bad = torch.ones(rows_here, dtype=torch.bool)
+    always_bad = torch.ones(size, dtype=torch.bool, device=device)
     for candidate in candidates:
         try:
             with torch.no_grad():
-                blocks = [engine(candidate[None], rows)[0] for rows in _blocks(task)]
+                blocks = [engine(candidate[None], block)[0] for block in _blocks(rows)]
         except Exception as error:
             raise explained(error, task.model, task.name) from error
         by_row = torch.cat([block[priors:] for block in blocks])
@@ -44,7 +51,7 @@ def finite_starts(task: Task, count: int, seed: int = 0) -> Tensor:
             good.append(candidate)
             if len(good) == count:
                 return torch.stack(good)
-        elif len(by_row) == rows_here:
+        elif len(by_row) == size:
             always_bad &= ~torch.isfinite(by_row)
     if good:
         return torch.stack([good[i % len(good)] for i in range(count)])
@@ -55,8 +62,8 @@ def finite_starts(task: Task, count: int, seed: int = 0) -> Tensor:
             "scale."
         )
     place = int(always_bad.nonzero()[0])
-    row = task.rows.number(place)
-    if missing := _missing(task.data, place):
+    row = task.rows.number(place) if rows is task.data else place
+    if missing := _missing(rows, place):
         raise ValueError(
             f"{task.name}: the log-likelihood of row {row} is NaN because column {missing!r} is missing there: "
             "fill it with nan_to_num under a mask, or drop such rows."
@@ -110,9 +117,9 @@ def one_draw(task: Task) -> Callable[[Tensor, Columns], Tensor]:
     return single
 
 
-def _blocks(task: Task) -> list[Columns]:
-    starts = range(0, len(next(iter(task.data.values()))), BLOCK)
-    return [{name: column[start : start + BLOCK] for name, column in task.data.items()} for start in starts]
+def _blocks(rows: Columns) -> list[Columns]:
+    starts = range(0, len(next(iter(rows.values()))), BLOCK)
+    return [{name: column[start : start + BLOCK] for name, column in rows.items()} for start in starts]
 
 
 def _missing(columns: Columns, row: int) -> str | None:

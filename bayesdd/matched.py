@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from bayesdd.inference.draws import Draws
 from bayesdd.optimise import lbfgs
 from bayesdd.problem import Problem
 from bayesdd.reference import Reference
@@ -42,13 +43,26 @@ def matched(
     Raises:
         ValueError: The objective is not finite at any starting rows.
     """
+    reference = reference.sampled(seed)
     loss = objective(reference)
+
+    def on_policy(problem: Problem, vector: Tensor, turn: int) -> tuple[Callable[..., Tensor], Draws]:
+        """The loss with draws of the posterior at a vector."""
+        draws = fresh(problem, vector, seed, turn, reference.target.thrift)
+        policy, _, _ = judge(reference.target, problem, vector, draws)
+        return objective(replace(reference, policy=policy)), draws
+
     best: tuple[float, Problem, Tensor] | None = None
     for attempt in range(STARTS):
         problem = start(attempt)
         vector, value = _minimised(loss, problem, problem.start, FIRST)
         if not math.isfinite(value):
-            vector, value = _minimised(loss, problem, closed_form(problem)[0], FIRST)
+            vector, _ = closed_form(problem)
+            here = loss
+            if not math.isfinite(float(loss(*problem.hard(vector)).detach())):
+                # Far from Gaussian: no draws of the full posterior's fit say anything here, draws of its own do.
+                here, _ = on_policy(problem, vector, ROUNDS + attempt)
+            vector, value = _minimised(here, problem, vector, FIRST)
         bar.set_postfix_str(f"start {attempt + 1}: objective {value:.3g} nats")
         if best is None or value < best[0]:
             best = value, problem, vector
@@ -60,9 +74,7 @@ def matched(
     value, problem, vector = best
     solution = Solution(problem, vector)
     for turn in range(ROUNDS):
-        draws = fresh(problem, vector, seed, turn, reference.target.thrift)
-        policy, _, _ = judge(reference.target, problem, vector, draws)
-        loss = objective(replace(reference, policy=policy))
+        loss, draws = on_policy(problem, vector, turn)
         found = float(loss(*problem.hard(vector)).detach())
         bar.set_postfix_str(f"round {turn + 1}: objective {found:.3g} nats")
         if found < solution.score:

@@ -33,14 +33,24 @@ def uncovered_mode(target: Target, distilled: Density, draws: Tensor, seed: int,
         seed: Seed of the starting points.
         tolerance: Nats.
     """
-    joint, thinned, index = target.joint, target.thinned(), target.index
+    thinned = target.thinned()
+    found = _uncovered(target, thinned, distilled, draws, seed, tolerance)
+    target.count(thinned)
+    return found
+
+
+def _uncovered(
+    target: Target, thinned: Density, distilled: Density, draws: Tensor, seed: int, tolerance: float
+) -> bool:
+    joint, index = target.joint, target.index
     centre = draws[0]
     points = _wide(thinned, SEARCHES, seed)
     home_start = points[0].clone()
     home_start[index] = centre
     home = _home(target, home_start)
     near = joint.dim + 6 * math.sqrt(2 * joint.dim)
-    searched: list[Tensor] = []
+    # Where the few rows' search ends that starts at the draws' own mode, other searches of theirs may end too.
+    searched: list[Tensor] = [] if home is None or thinned.size == joint.size else [climb(thinned, home.mean)]
     for point in points:
         found = climb(thinned, point)
         if home is not None and _distance(home, found) < near:
@@ -51,8 +61,8 @@ def uncovered_mode(target: Target, distilled: Density, draws: Tensor, seed: int,
         ):
             continue
         searched.append(found)
-        # Many rows: Newton's method from the mode of few, which a mode of all rows must be near to.
-        mode = newton(joint, found if joint.size >= LARGE else climb(joint, found, 100))
+        # Many rows: from the mode of few, which a mode of all rows must be near to.
+        mode = target.mode_near(found) if joint.size >= LARGE else newton(joint, climb(joint, found, 100))
         if mode is None or (home is not None and _distance(home, mode.mean) < near):
             continue
         if home is not None and mode.log_mass < home.log_mass - math.log(20):

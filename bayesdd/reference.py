@@ -38,6 +38,16 @@ class Reference:
     floor: Floor
     policy: Cloud | None = None
 
+    def sampled(self, seed: int) -> Reference:
+        """The same with particles that stand for the full posterior: HMC draws where its Laplace fit was no proposal.
+
+        Functionals of the log-ratio do without: their rounds correct for whatever draws they are taken at.
+        """
+        if self.cloud.own is self.cloud.log_likelihood:
+            return self
+        draws = hmc(self.target.joint, draws=100, chains=32, seed=seed)
+        return replace(self, cloud=_uniform(self.target, draws.flat[:, self.target.index]))
+
 
 def build(target: Target, seed: int) -> Reference:
     """Laplace fit of the full posterior and importance-weighted particles from it; HMC where there is no fit.

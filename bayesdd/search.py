@@ -14,13 +14,14 @@ from bayesdd.certificate import certificate_of
 from bayesdd.checks import is_functional
 from bayesdd.cloud import Cloud
 from bayesdd.distilled import Distilled
+from bayesdd.least_squares import least_squares
 from bayesdd.matched import matched
 from bayesdd.matching.second_order import SecondOrder
 from bayesdd.objectives import half_variance
 from bayesdd.optimise import lbfgs
 from bayesdd.problem import Problem
 from bayesdd.reference import Reference
-from bayesdd.rounds import ENOUGH, IMPROVEMENT, ROUNDS, Solution, fresh, judge, measured
+from bayesdd.rounds import ENOUGH, IMPROVEMENT, ROUNDS, SETTLED, Solution, fresh, judge, measured
 from bayesdd.target import moment_matched
 from bayesdd.task import Task
 
@@ -30,6 +31,8 @@ MOST_STARTS = (
 )
 UNSOLVED = 1.0  # nats
 STAGE_ONE, STAGE_TWO, STAGE_THREE = 1500, 200, 120  # L-BFGS iterations
+LEAST_SQUARES = 40  # Gauss-Newton iterations
+MOST_RESIDUALS, SPARE = 1500, 2  # residuals of the closed form; unknowns to each of them for Gauss-Newton to be sure
 SOLVED = 1e-9  # nats: a closed form at this value is exact
 LARGEST_SECOND_ORDER = 400  # latent coordinates; above, P copies of the rows cost more than particles
 
@@ -53,6 +56,10 @@ class Search:
         dim = len(reference.second_order.gradient)
         self.second_order = reference.second_order if dim <= LARGEST_SECOND_ORDER else None
 
+    @property
+    def _enough(self) -> float:
+        return max(ENOUGH, self.reference.target.noise)
+
     def at(self, size: int, init: Distilled | None = None) -> Solution:
         """The best solution at one size."""
         if not is_functional(self.objective):
@@ -61,7 +68,7 @@ class Search:
         problem, vector = self._first_stage(size, init)
         solution = Solution(problem, vector)
         fixed = self.reference.cloud
-        if self._held_out(problem, vector) > ENOUGH:
+        if self._held_out(problem, vector) > self._enough:
             solution.vector, _ = self._optimise(half_variance, problem, vector, [fixed], self.second_order, STAGE_TWO)
         return self._on_policy(solution)
 
@@ -77,7 +84,7 @@ class Search:
             if best is None or score < best[0]:
                 best = (score, problem, left, vector)
             hopeless = self.reference.floor.at(size) > UNSOLVED
-            if score < ENOUGH or (attempt + 1 >= STARTS and (best[2] < UNSOLVED or hopeless)):
+            if score < self._enough or (attempt + 1 >= STARTS and (best[2] < UNSOLVED or hopeless)):
                 break
         if best is None or not math.isfinite(best[0]):
             raise ValueError(
@@ -103,7 +110,15 @@ class Search:
         student = problem.student
         definite = bool(torch.isfinite(second.forward_kl(student, *problem.hard(vector))))
         form = second.forward_kl if definite else second.half_variance
-        return lbfgs(lambda v: form(student, *problem.hard(v)), vector, STAGE_ONE, enough=SOLVED)
+        enough = max(SOLVED, 0.01 * self.reference.target.noise)
+        dim = len(second.gradient)
+        if dim + dim * (dim + 1) // 2 <= min(MOST_RESIDUALS, len(vector) / SPARE):
+            found, left = least_squares(
+                lambda v: second.residuals(student, *problem.hard(v)), vector, LEAST_SQUARES, enough=enough
+            )
+            if left <= enough:
+                return found, left
+        return lbfgs(lambda v: form(student, *problem.hard(v)), vector, STAGE_ONE, enough=enough)
 
     def _held_out(self, problem: Problem, vector: Tensor) -> float:
         with torch.no_grad():
@@ -128,12 +143,13 @@ class Search:
                 value = value + ridge * second.half_variance(problem.student, *problem.hard(v))
             return value
 
-        return lbfgs(total, vector, iterations)
+        return lbfgs(total, vector, iterations, enough=0.1 * self.reference.target.noise)
 
     def _on_policy(self, solution: Solution) -> Solution:
         """Fresh draws of the distilled posterior, a sweep, re-optimise; a round that is worse is not taken."""
         target, problem, objective = self.reference.target, solution.problem, self.objective
         pool, vector, draws, failures = [self.reference.cloud], solution.vector, None, 0
+        settled = max(min(SETTLED, self.limit / 100), self._enough)
         second = self.second_order
         for turn in range(ROUNDS):
             draws = fresh(problem, vector, self.seed, turn, target.thrift, draws)
@@ -142,7 +158,7 @@ class Search:
             failures = 0 if score < IMPROVEMENT * solution.score else failures + 1
             if score < solution.score:
                 solution = Solution(problem, vector, score, draws)
-            if solution.score < ENOUGH or failures == 2 or turn == ROUNDS - 1:
+            if solution.score < settled or failures == 2 or turn == ROUNDS - 1:
                 break
             pool = [pool[0], *pool[1:][-1:], cloud]
             if second is not None and half > 0.05 and score < 50:

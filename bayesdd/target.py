@@ -1,16 +1,11 @@
-r"""The target of a distillation: what the student's synthetic rows must stand for.
+"""The target of a distillation: what the student's synthetic rows must stand for.
 
-With :math:`\phi` the target's own sites (nuisances: a source's noise scale) and :math:`\theta` the shared ones,
-
-.. math:: l_D(\theta) = \log \int p(\phi \mid \theta)\, e^{l(\theta, \phi)} d\phi,
-
-by importance sampling around the conditional mode of phi, which is nearly exact for the few nuisances that data inform
-well. Without nuisances it is the plain sweep. Every functional of the log-ratio then serves both cases.
+Its log-likelihood at draws of the shared sites is a sweep; sites of its own (nuisances: a source's noise scale) are
+integrated out (``bayesdd.nuisances``). Every functional of the log-ratio then serves both cases.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -20,15 +15,14 @@ from bayesdd.control import Control, control
 from bayesdd.density import MEMORY, Density
 from bayesdd.finite import refuse_bad_rows
 from bayesdd.inference.laplace import Gaussian, climb, fit, newton, scattered
+from bayesdd.inference.many_rows import climb_many
 from bayesdd.journal import Journal
+from bayesdd.nuisances import integrated
 from bayesdd.task import Task
 
-NUISANCE_DRAWS = 32
-NUISANCE_STEPS = 3
-NUISANCE_WIDTH = 1.1  # proposals a little wider than the conditional posterior keep the importance weights bounded
 PRIOR_POINTS = 5
 TOO_LARGE = 0.01  # nats of error at one draw above which it is swept over all rows
-ROWS_FOR_SEARCH = 2000
+ROWS_FOR_SEARCH, ROWS_FOR_CURVATURE = 2048, 16_384  # whole blocks: fewer shapes to record
 LARGE = 100_000  # rows above which a mode is first sought on few rows, and sweeps go by a control variate
 
 
@@ -84,6 +78,11 @@ class Target:
         return 10 if any(task.backend == "loop" for task in [*self.tasks, self.student]) else 1
 
     @property
+    def noise(self) -> float:
+        """The most that errors of sweeps over few rows may add to the sum of both KL divergences, nats."""
+        return self.sweep_error**2
+
+    @property
     def rows(self) -> int:
         """Number N of real rows of all tasks."""
         return self.joint.size
@@ -137,10 +136,24 @@ class Target:
         else:
             thinned = self.thinned()
             start = climb(thinned, scattered(thinned, 1, self.seed)[0])
-            found = newton(self.joint, start)
+            found = self.mode_near(start)
+            self.count(thinned)
         if found is None:
             refuse_bad_rows(self.tasks, self.joint, start)
         return found if found or self.joint.size < LARGE else fit(self.joint, seed=self.seed)
+
+    def mode_near(self, start: Tensor) -> Gaussian | None:
+        """Mode and curvature of many rows, near a mode ``(P,)`` of few; None where there is no Gaussian fit."""
+        some = self.thinned(ROWS_FOR_CURVATURE)
+        near = newton(some, start)
+        found = climb_many(self.joint, some, start if near is None else near.mean)
+        self.count(some)
+        return found
+
+    def count(self, few: Density) -> None:
+        """Adds what was computed on few of the rows to the count of the whole."""
+        self.joint.evaluations += few.evaluations * few.size / self.joint.size
+        self.joint.gradients += few.gradients * few.size / self.joint.size
 
     def log_likelihood(self, draws: Tensor) -> Tensor:
         """l_D at draws of the shared latents, nats: ``(S, P)`` -> ``(S,)``; one sweep (times 32 with nuisances)."""
@@ -155,7 +168,7 @@ class Target:
                 "the target's own sites (beyond the student's) cannot be integrated out: the joint posterior has no "
                 f"Laplace fit. Give {self.student.name} these sites too."
             )
-        return self._marginal_likelihood(draws, self.gaussian_joint)
+        return integrated(self.joint, self.prior, (self.index, self.nuisance), self.gaussian_joint, draws, self.seed)
 
     def _controlled(self, draws: Tensor) -> Tensor:
         """A sweep by the control variate; of all rows at draws where its error is too large, or without one."""
@@ -174,47 +187,16 @@ class Target:
             self.sweep_error = max(self.sweep_error, float(error[~poor].max()))
         return value
 
-    def thinned(self) -> Density:
-        """The joint posterior on at most 2,000 rows a task, weighted N / n: for searches that end on all rows."""
+    def thinned(self, most: int = ROWS_FOR_SEARCH) -> Density:
+        """The joint posterior on at most that many rows a task, weighted N / n: for searches that end on all rows."""
         parts = []
         for task in self.tasks:
-            step = max(1, len(next(iter(task.data.values()))) // ROWS_FOR_SEARCH)
-            rows = {name: column[::step] for name, column in task.data.items()}
-            count = len(next(iter(rows.values())))
+            here = len(next(iter(task.data.values())))
+            count = min(here, most)
+            picked = torch.arange(count) * here // count  # spread over all rows, which may be sorted
+            rows = {name: column[picked] for name, column in task.data.items()}
             parts.append((task, rows, torch.full((count,), task.size / count, dtype=torch.float64)))
         return Density(parts, self.joint.device, self.joint.memory)
-
-    def _marginal_likelihood(self, draws: Tensor, gaussian: Gaussian) -> Tensor:
-        """Importance sampling around the conditional mode of the nuisances, found draw by draw."""
-        a, b = self.index, self.nuisance
-        covariance = gaussian.factor @ gaussian.factor.T
-        lower = torch.linalg.cholesky(covariance[a[:, None], a])
-        gain = torch.cholesky_solve(covariance[a[:, None], b], lower).T
-        rest = covariance[b[:, None], b] - gain @ covariance[a[:, None], b]
-        centre = draws.new_empty(len(draws), self.joint.dim)
-        centre[:, a] = draws
-        centre[:, b] = gaussian.mean[b] + (draws - gaussian.mean[a]) @ gain.T
-        best, slope = self.joint.log_joint_gradient(centre)
-        # Newton with the curvature of the joint mode; a step that does not climb is not taken.
-        for _ in range(NUISANCE_STEPS):
-            trial = centre.clone()
-            trial[:, b] += slope[:, b] @ rest
-            value, trial_slope = self.joint.log_joint_gradient(trial)
-            better = (value > best)[:, None]
-            centre, slope = torch.where(better, trial, centre), torch.where(better, trial_slope, slope)
-            best = torch.maximum(value, best)
-        factor = NUISANCE_WIDTH * torch.linalg.cholesky(rest)
-        generator = torch.Generator().manual_seed(self.seed)
-        half = torch.randn(NUISANCE_DRAWS // 2, len(b), generator=generator, dtype=torch.float64)
-        noise = torch.cat([half, -half]).to(draws.device)
-        log_q = -0.5 * (noise**2).sum(1) - 0.5 * len(b) * math.log(2 * math.pi) - factor.diagonal().log().sum()
-        prior = self.prior.log_prior(draws)
-        terms = []
-        for k in range(NUISANCE_DRAWS):
-            full = centre.clone()
-            full[:, b] += noise[k] @ factor.T
-            terms.append(self.joint.log_joint(full) - prior - log_q[k])
-        return torch.stack(terms).logsumexp(0) - math.log(NUISANCE_DRAWS)
 
 
 def marginal(gaussian: Gaussian, index: Tensor) -> Gaussian:

@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.func import vmap
 
 from bayesdd import checks, kinds, pyro_model, refusals
-from bayesdd.engine import Engine, GradientEngine
+from bayesdd.engine import UNRECORDED, Engine, GradientEngine
+from bayesdd.hessian import HessianEngine
 from bayesdd.kinds import Kind
 from bayesdd.provenance import model_hash, unwrapped
 from bayesdd.pyro_model import Columns, Structure
 from bayesdd.rows import Rows, opened
-
-SIMULATED_CELLS = 2**20  # draws x rows simulated at once
+from bayesdd.simulation import simulated, stacked
 
 _WEIGHT = "row weight"  # rides along with the columns; no keyword argument can be called so
 
@@ -148,6 +148,10 @@ class Task:
         """Weighted log-likelihood ``(S,)`` and its gradient in the draws ``(S, P)``, as one recorded graph."""
         return self._likelihood_slope(draws, {**rows, _WEIGHT: weight})
 
+    def likelihood_hessian(self, rows: Columns, weight: Tensor, point: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Weighted log-likelihood, gradient ``(P,)`` and Hessian ``(P, P)`` at a point; None where not batched."""
+        return self._likelihood_curvature(point, {**rows, _WEIGHT: weight})
+
     def joint_gradient(self, rows: Columns, weight: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         """Log prior plus weighted log-likelihood ``(S,)`` and its gradient in the draws ``(S, P)``, as one graph."""
         return self._joint_slope(draws, {**rows, _WEIGHT: weight})
@@ -167,7 +171,7 @@ class Task:
             if self.backend != "loop":
                 found: Columns = vmap(single)(draws)
                 return found
-            return _stacked([single(draw) for draw in draws])
+            return stacked([single(draw) for draw in draws])
 
     def upper_bounds(self, rows: Columns) -> Columns:
         """Upper bound of every bounded column (Binomial's trials) at given rows: column -> shape of the column."""
@@ -192,20 +196,9 @@ class Task:
         Returns:
             Observed site -> ``(S, M, ...)``.
         """
-        single = functools.partial(pyro_model.simulate, self.model, self.structure)
-        chunk = max(1, SIMULATED_CELLS // len(next(iter(rows.values()), "1")))
-        with torch.random.fork_rng(devices=[]), pyro_model.running(), torch.no_grad():
-            torch.manual_seed(seed)
-            # 4,000 draws of 200 rows: 0.04 s at once, 0.5 s one by one. Samplers that vmap refuses take the loop.
-            if self.backend != "loop":
-                try:
-                    batched = vmap(single, in_dims=(0, None), randomness="different", chunk_size=chunk)
-                    found: Columns = batched(values, rows)
-                    return found
-                except Exception:  # a sampler that vmap refuses, of whatever type: the loop below says what is wrong
-                    torch.manual_seed(seed)
-            count = len(next(iter(values.values())))
-            return _stacked([single({k: v[i] for k, v in values.items()}, rows) for i in range(count)])
+        return simulated(
+            functools.partial(pyro_model.simulate, self.model, self.structure), rows, values, seed, self.backend
+        )
 
     def prior_draws(self, count: int, seed: int) -> Tensor:
         """Unconstrained draws from the prior, shape ``(count, P)``."""
@@ -220,31 +213,37 @@ class Task:
 
     @functools.cached_property
     def _prior_engine(self) -> Engine:
-        return Engine(lambda flat, rows: self._evaluate(flat, rows)[0], self.backend)
+        return Engine(lambda flat, rows: self._evaluate(flat, rows)[0], self.backend, UNRECORDED)
 
     @functools.cached_property
     def _rows_engine(self) -> Engine:
-        return Engine(lambda flat, rows: self._evaluate(flat, rows)[1], self.backend)
+        return Engine(lambda flat, rows: self._evaluate(flat, rows)[1], self.backend, UNRECORDED)
 
     @functools.cached_property
     def _likelihood_slope(self) -> GradientEngine:
-        return self._slope(lambda by_site, by_row, weight: by_row @ weight)
+        return GradientEngine(self._total(_of_rows), self.backend)
+
+    @functools.cached_property
+    def _likelihood_curvature(self) -> HessianEngine:
+        return HessianEngine(self._total(_of_rows), self.backend)
 
     @functools.cached_property
     def _prior_slope(self) -> GradientEngine:
-        return self._slope(lambda by_site, by_row, weight: by_site @ weight)
+        return GradientEngine(self._total(lambda by_site, by_row, weight: by_site @ weight), self.backend)
 
     @functools.cached_property
     def _joint_slope(self) -> GradientEngine:
-        return self._slope(lambda by_site, by_row, weight: by_site.sum() + by_row @ weight)
+        return GradientEngine(
+            self._total(lambda by_site, by_row, weight: by_site.sum() + by_row @ weight), self.backend
+        )
 
-    def _slope(self, total: Callable[[Tensor, Tensor, Tensor], Tensor]) -> GradientEngine:
+    def _total(self, of: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[Tensor, Columns], Tensor]:
         def single(flat: Tensor, columns: Columns) -> Tensor:
             rows = {name: column for name, column in columns.items() if name != _WEIGHT}
-            return total(*self._evaluate(flat, rows), columns[_WEIGHT])
+            return of(*self._evaluate(flat, rows), columns[_WEIGHT])
 
-        return GradientEngine(single, self.backend)
+        return single
 
 
-def _stacked(draws: list[Columns]) -> Columns:
-    return {name: torch.stack([draw[name] for draw in draws]) for name in draws[0]}
+def _of_rows(by_site: Tensor, by_row: Tensor, weight: Tensor) -> Tensor:
+    return by_row @ weight

@@ -21,7 +21,7 @@ from torch import Tensor
 from models.dbn_structure import groups
 
 if TYPE_CHECKING:
-    from models.dbn_structure import Family, Of
+    from models.dbn_structure import Family, Node, Of
     from models.dbn_template import Template
 
 Values = dict[str, Tensor]
@@ -77,6 +77,53 @@ def cells(template: Template, x: Tensor, static: Tensor) -> tuple[Tensor, Tensor
     found = [[cell(template, start, family, of) for family in families] for families, of in groups(template, x, static)]
     none = static.new_zeros(len(static), 0, dtype=torch.int64)
     return torch.cat([none, *found[0]], 1), torch.cat([*found[1], *found[2]], 1)
+
+
+def expected_counts(template: Template, x: Tensor, static: Tensor, weight: Tensor) -> Tensor:
+    """Counts of all cells, side by side, that weighted rows of soft categories have on average; differentiable.
+
+    Entries are independent: a family's cell is counted by the product of its members' probabilities.
+
+    Args:
+        template: The template.
+        x: Probabilities ``(rows, T, V, K)``, K at least the largest number of states.
+        static: Probabilities ``(rows, V_s, K)``.
+        weight: Weights of the rows ``(rows,)``.
+    """
+    members = memberships(template, x, static)
+    return torch.cat([torch.einsum("m,mti,mtj->ij", weight, joint, own).flatten() for joint, own in members])
+
+
+def expected(template: Template, values: Values, x: Tensor, static: Tensor) -> Tensor:
+    """Mean log-likelihood of soft rows ``(rows, T, V, K)`` over their independent categories: ``(rows,)``."""
+    families = template.structure.families
+    logs = [values[family.site].reshape(-1, template.states[family.variable]).log() for family in families]
+    members = memberships(template, x, static)
+    parts = [torch.einsum("mti,mtj,ij->m", joint, own, log) for (joint, own), log in zip(members, logs, strict=True)]
+    return torch.stack(parts).sum(0)
+
+
+def memberships(template: Template, x: Tensor, static: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """For every family, probabilities of its parents' joint states and its own, ``(rows, slices, states)`` each."""
+    structure, slices, found = template.structure, x.shape[1], []
+    groups_of = (structure.static, 0, 1), (structure.initial, 0, 1), (structure.transition, 1, slices)
+    for families, start, stop in groups_of:
+        for family in families:
+            joint = x.new_ones(len(x), stop - start, 1)
+            for node in family.parents:
+                own = _probabilities(template, node, x, static, start, stop)
+                joint = (joint[..., :, None] * own[..., None, :]).flatten(2)
+            found.append((joint, _probabilities(template, (family.variable, 0), x, static, start, stop)))
+    return found
+
+
+def _probabilities(template: Template, node: Node, x: Tensor, static: Tensor, start: int, stop: int) -> Tensor:
+    """Of a node's states where the child stands in slices start to stop: ``(rows, stop - start, states)``."""
+    name, lag = node
+    states = template.states[name]
+    if name in template.static:
+        return static[:, None, template.static.index(name), :states].expand(-1, stop - start, -1)
+    return x[:, start - lag : stop - lag, template.variables.index(name), :states]
 
 
 def cell(template: Template, start: dict[str, int], family: Family, of: Of) -> Tensor:

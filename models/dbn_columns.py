@@ -22,7 +22,11 @@ def columns(template: Template, data: Any) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: A column is missing, unknown or of the wrong shape, or a state is none of a variable's.
     """
-    found = read(data)
+    return shaped(template, read(data))
+
+
+def shaped(template: Template, found: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """As :func:`columns`, of columns that have been read; a static one may be missing altogether."""
     wanted = ["x", "static"] if template.static else ["x"]
     if sorted(found) != sorted(wanted):
         raise ValueError(f"Template needs the columns {wanted}, got {sorted(found)}.")
@@ -41,6 +45,30 @@ def columns(template: Template, data: Any) -> tuple[Tensor, Tensor]:
     if not template.states:
         return x.double(), static.double()
     return _states(template, x, template.variables), _states(template, static, template.static)
+
+
+def soft_columns(template: Template, data: Any) -> tuple[Tensor, Tensor] | None:
+    """Probabilities ``(rows, T, V, K)`` and ``(rows, V_s, K)`` where columns hold soft categories, else None.
+
+    Raises:
+        ValueError: They are no probabilities of the template's states.
+    """
+    if not template.states or not isinstance(data, Mapping) or torch.as_tensor(data.get("x", 0.0)).dim() != 4:
+        return None
+    x = torch.as_tensor(data["x"]).double()
+    most = max(template.states.values())
+    static = torch.as_tensor(data.get("static", torch.zeros(len(x), 0, most))).double()
+    for name, column, names in (("x", x, template.variables), ("static", static, template.static)):
+        if column.shape[-2:] != (len(names), most):
+            raise ValueError(
+                f"Template needs soft column {name!r} of shape (rows, ..., {len(names)}, {most}), got "
+                f"{tuple(column.shape)}."
+            )
+        unused = torch.arange(most) >= torch.tensor([template.states[n] for n in names], dtype=torch.int64)[:, None]
+        wrong = (column < 0).any() | ((column.sum(-1) - 1).abs() > 1e-6).any() | (column * unused > 1e-9).any()
+        if bool(wrong):
+            raise ValueError(f"Template: soft column {name!r} needs probabilities of each variable's own states.")
+    return x, static
 
 
 def many_draws(template: Template, parameters: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from models.dbn_categorical import cells, shape
+from models.dbn_categorical import cells, expected_counts, shape
 from models.dbn_structure import groups
 
 if TYPE_CHECKING:
@@ -88,18 +88,21 @@ def posterior(template: Template, x: Tensor, static: Tensor, weight: Tensor) -> 
 
     Args:
         template: The template, without measurement noise.
-        x: Sequences, shape ``(rows, T, V)``; integers for a categorical template.
-        static: Static values, shape ``(rows, V_s)``.
+        x: Sequences, shape ``(rows, T, V)``; for a categorical template integers, or probabilities ``(rows, T, V, K)``.
+        static: Static values, shape ``(rows, V_s)``, or probabilities ``(rows, V_s, K)``.
         weight: Weights of the rows, shape ``(rows,)``.
     """
     return (_dirichlet if template.states else _normal)(template, x, static, weight)
 
 
 def _dirichlet(template: Template, x: Tensor, static: Tensor, weight: Tensor) -> Posterior:
-    index = torch.cat(cells(template, x, static), 1)
     sizes = {family.site: torch.Size(shape(template, family)) for family in template.structure.families}
-    total = sum(size.numel() for size in sizes.values())
-    counts = torch.bincount(index.flatten(), weight.repeat_interleave(index.shape[1]), minlength=total)
+    if x.dim() == 4:
+        counts = expected_counts(template, x, static, weight)
+    else:
+        index = torch.cat(cells(template, x, static), 1)
+        total = sum(size.numel() for size in sizes.values())
+        counts = torch.bincount(index.flatten(), weight.repeat_interleave(index.shape[1]), minlength=total)
     tables = (counts + template.pseudo_count).split([size.numel() for size in sizes.values()])
     return Posterior({site: Dirichlet(t.reshape(size)) for (site, size), t in zip(sizes.items(), tables, strict=True)})
 

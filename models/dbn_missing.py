@@ -85,6 +85,12 @@ def static_density(template: Template, values: Values, static: Tensor) -> Tensor
 
 def joint(template: Template, values: Values, slices: int) -> tuple[Tensor, Tensor]:
     """Mean ``(n,)`` and covariance ``(n, n)`` of all entries of a row as measured, in the order of ``entries``."""
+    mean, factor = unrolled(template, values, slices)
+    return mean, factor @ factor.mT + noise_of_entries(template, values, slices).diag()
+
+
+def unrolled(template: Template, values: Values, slices: int) -> tuple[Tensor, Tensor]:
+    """Mean ``(n,)`` of all entries of a row, without noise, and a factor ``(n, n)`` of their covariance."""
     forms = [form.reduced() for form in equations(template, values)]
     (_, mean, root), count, size = forms[0], len(template.static), len(template.variables)
     means, factors = [mean], [pad(root, (0, slices * size))]
@@ -94,9 +100,13 @@ def joint(template: Template, values: Values, slices: int) -> tuple[Tensor, Tens
         means.append(gain @ before_mean + shift)
         factors.append(gain @ before + pad(root, (count + t * size, (slices - 1 - t) * size)))
         before_mean, before = torch.cat([means[0], means[-1]]), torch.cat([factors[0], factors[-1]])
-    factor, noise = torch.cat(factors), noise_variance(template, values)
-    spread = torch.cat([noise[:count], noise[count:].repeat(slices)])
-    return torch.cat(means), factor @ factor.mT + spread.diag()
+    return torch.cat(means), torch.cat(factors)
+
+
+def noise_of_entries(template: Template, values: Values, slices: int) -> Tensor:
+    """Variance of the measurement noise of all entries of a row ``(n,)``."""
+    noise, count = noise_variance(template, values), len(template.static)
+    return torch.cat([noise[:count], noise[count:].repeat(slices)])
 
 
 def condition(

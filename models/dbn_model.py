@@ -69,6 +69,27 @@ def model(
         )
 
 
+def soft_model(x: Tensor, static: Tensor | None = None, *, template: Template) -> Tensor:
+    """Complete rows of soft categories: the mean of the log-likelihood over independent entries scores a row.
+
+    Args:
+        x: Probabilities ``(rows, T, V, K)``.
+        static: Probabilities ``(rows, V_s, K)``; none where the template has none.
+        template: The template.
+    """
+    values = prior(template)
+    fixed = x.new_zeros(len(x), 0, x.shape[3]) if static is None else static
+
+    def draw() -> Tensor:
+        raise ValueError("dbn: soft rows are not simulated; simulate hard ones with Template.sample.")
+
+    with pyro.plate("data", len(x)):
+        rows = Rows(
+            lambda value: dbn_categorical.expected(template, values, value, fixed), draw, constraints.real, x.shape
+        )
+        return pyro.sample("x", rows, obs=x)
+
+
 def prior(template: Template) -> dict[str, Tensor]:
     """Draws every latent site."""
     values = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.distributions import biject_to, constraints
 
 from bayesdd.task import Task
-from models import dbn_categorical, dbn_conjugate, dbn_draws, dbn_gibbs, dbn_likelihood
-from models.dbn_columns import columns, many_draws, one_draw
+from models import dbn_categorical, dbn_conjugate, dbn_draws, dbn_gibbs, dbn_likelihood, dbn_source
+from models.dbn_columns import columns, many_draws, one_draw, soft_columns
 from models.dbn_model import model
+from models.dbn_source import Source
 from models.dbn_structure import Structure, check
 
 Edge = tuple[str, str]
@@ -134,6 +135,32 @@ class Template:
         bound = functools.partial(model, template=self, likelihood=likelihood, slices=x.shape[1])
         return Task(bound, {"x": x, "static": static} if self.static else {"x": x})
 
+    def target(self, sources: Sequence[Source]) -> list[Task]:
+        """The joint posterior of sources, one task each: their log-likelihoods add, the prior counts once.
+
+        What a source does not see is integrated out; unknown noise scales are latent sites that only the target has.
+
+        Args:
+            sources: Sources of this template, which has no noise of its own.
+
+        Raises:
+            ValueError: A source does not fit or sees nothing, or no source sees one of the variables.
+
+        Warns:
+            UserWarning: Two sources have no variable in common.
+        """
+        return dbn_source.target(self, sources)
+
+    def student(self, slices: int, sources: Sequence[Source] = (), *, soft: bool = False) -> Task:
+        """The task that people fit to distilled rows: this network without noise, missing entries integrated out.
+
+        Args:
+            slices: Number T of slices of the rows.
+            sources: Sources whose patterns of missing entries it takes; without them, complete rows only.
+            soft: Rows are of soft categories, as complete categorical ones are merged.
+        """
+        return dbn_source.student(self, slices, sources, soft=soft)
+
     def log_likelihood(self, parameters: Mapping[str, Any], data: Any) -> Tensor:
         """Exact log-likelihood of rows with any missing entries, nats: ``(S, rows)``.
 
@@ -147,8 +174,11 @@ class Template:
         return dbn_likelihood.log_likelihood(self, many_draws(self, parameters), *columns(self, data))
 
     def posterior(self, data: Any, weight: Any = None) -> dbn_conjugate.Posterior:
-        """Exact posterior given complete rows of given weights (one each if left out), without measurement noise."""
-        x, static = columns(self, data)
+        """Exact posterior given complete rows of given weights (one each if left out), without measurement noise.
+
+        Categories may be soft: ``x`` (rows, T, V, K) and ``static`` (rows, V_s, K) of probabilities.
+        """
+        x, static = soft_columns(self, data) or columns(self, data)
         if self.noisy or bool(x.isnan().any() or static.isnan().any()):
             raise ValueError(
                 "Template.posterior is a closed form for complete rows without measurement noise: use task() and "

@@ -369,6 +369,18 @@ def test_starting_points_are_finite_and_as_many_as_asked():
     assert torch.equal(draws, checks.finite_starts(task, 3))
 
 
+def test_starting_points_are_finite_at_the_rows_that_are_asked_for():
+    def bounded(y):
+        scale = pyro.sample("scale", dist.LogNormal(0.0, 1.0))
+        with pyro.plate("data", len(y)):
+            pyro.sample("y", dist.Uniform(-scale, scale), obs=y)
+
+    task = Task(bounded, {"y": torch.full((4,), 0.5)})
+    few = {"y": torch.full((2,), 2.0, dtype=torch.float64)}
+    wide, narrow = checks.finite_starts(task, 5, rows=few), checks.finite_starts(task, 5)
+    assert bool((wide.exp() > 2).all()) and bool((narrow.exp() > 0.5).all()) and bool((narrow.exp() < 2).any())
+
+
 def test_rows_are_looked_at_in_blocks(monkeypatch):
     monkeypatch.setattr("bayesdd.refusals.BLOCK", 3)
     monkeypatch.setattr("bayesdd.finite.BLOCK", 3)

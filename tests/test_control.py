@@ -43,6 +43,17 @@ def test_it_is_exact_where_the_likelihood_is_quadratic():
     assert float(error.max()) < 1e-6
 
 
+def test_draws_of_any_number_give_the_same():
+    """Draws are filled up to whole blocks; what fills them is cut off."""
+    _, density, gaussian, draws = posterior()
+    cheap = control(density, gaussian.mean, draws, seed=0)
+    value, error = cheap.log_likelihood(draws)
+    for some in (draws[:1], draws[:7]):
+        one, spread = cheap.log_likelihood(some)
+        torch.testing.assert_close(one, value[: len(some)], rtol=1e-12, atol=1e-9)
+        torch.testing.assert_close(spread, error[: len(some)], rtol=1e-6, atol=1e-9)
+
+
 def test_few_rows_and_wide_posteriors_take_full_sweeps():
     _, density, gaussian, draws = posterior(rows=6000)
     assert control(density, gaussian.mean, draws, seed=0) is None
@@ -73,3 +84,9 @@ def test_certificates_agree(large):
     few, full = (bayesdd.certify(large, distilled, seed=3, exact=exact) for exact in (False, True))
     assert abs(few.kl_reverse - full.kl_reverse) < 4 * few.kl_reverse_se + 1e-6
     assert few.sweeps < 0.5 * full.sweeps
+
+
+def test_passes_over_all_rows_are_few(large):
+    """Gradients to the mode and one Hessian (P + 1), in the distillation as in a certificate on its own."""
+    found = bayesdd.distill(large, 8, seed=1, progress=False)
+    assert found.certificate.gradients < 25 and bayesdd.certify(large, found, seed=3).gradients < 25

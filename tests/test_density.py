@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bayesdd import passes
-from bayesdd.density import Density
+from bayesdd.density import Density, derivatives
 from bayesdd.task import Task
 from models import linear_regression, logistic_regression
 
@@ -119,3 +119,44 @@ def test_counts_sweeps_and_gradients():
     full.log_joint_gradient(draws)
     full.likelihood_derivatives(draws[:1])
     assert (full.evaluations, full.gradients) == (6, 6 + 3)
+
+
+def test_derivatives_at_the_last_point_are_kept():
+    task = linear_regression.task(rows=30, dim=2)
+    full = Density([(task, task.data, None)])
+    here, there = torch.zeros(1, 2, dtype=torch.float64), torch.ones(1, 2, dtype=torch.float64)
+    first = full.likelihood_derivatives(here)
+    cost = full.gradients
+    assert all(map(torch.equal, full.likelihood_derivatives(here.clone()), first)) and full.gradients == cost
+    other = full.likelihood_derivatives(there)
+    assert full.gradients == 2 * cost and not torch.equal(other[1], first[1])
+    torch.testing.assert_close(other[1], first[1] + first[2] @ there[0])
+
+
+@pytest.mark.parametrize("rows", [5, 40])
+def test_batched_hessians_are_those_of_copies(rows):
+    """One run batched over directions against double backward over copies, with weights, block by block."""
+    task = logistic_regression.task(rows=rows, dim=3)
+    weight = torch.linspace(0.2, 3.0, rows, dtype=torch.float64)
+    point = torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64)
+    batched = task.likelihood_hessian(task.data, weight, point)
+    copies = derivatives(task, task.data, weight, point, torch.arange(3))
+    for one, other in zip(batched, copies, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+    few = Density([(task, task.data, weight)], memory=1000)  # blocks of a row or two
+    for one, other in zip(few.likelihood_derivatives(point[None]), copies, strict=True):
+        torch.testing.assert_close(one[0], other, rtol=1e-10, atol=1e-10)
+
+
+def test_a_model_that_cannot_be_batched_has_hessians_too():
+    def branching(x, y):
+        w = pyro.sample("w", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+        slope = w if float(w.sum()) > 0 else 2 * w
+        with pyro.plate("data", len(x)):
+            return pyro.sample("y", dist.Normal(x @ slope, 1.0), obs=y)
+
+    columns = {"x": torch.randn(6, 2, dtype=torch.float64), "y": torch.randn(6, dtype=torch.float64)}
+    task = Task(branching, columns)
+    assert task.backend == "loop"
+    _, _, hessian = Density([(task, columns, None)]).likelihood_derivatives(torch.ones(1, 2, dtype=torch.float64))
+    torch.testing.assert_close(hessian[0], -columns["x"].T @ columns["x"])

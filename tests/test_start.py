@@ -68,3 +68,11 @@ def test_the_seed_decides():
     first, second = chosen(ROWS, KINDS, 20), chosen(ROWS, KINDS, 20)
     assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
     assert not torch.equal(first[0], chosen(ROWS, KINDS, 20, seed=1)[0])
+
+
+@pytest.mark.parametrize("spread", [3, 2**40])
+def test_strata_are_the_distinct_rows_in_order_whatever_the_numbers(spread):
+    """Small ranges are joined into one number, ranges beyond 64 bits are compared row by row."""
+    keys = spread * torch.randint(-2, 3, (200, 3), generator=torch.Generator().manual_seed(0))
+    group = strata({"g": keys}, {"g": kinds.fixed})
+    torch.testing.assert_close(group, torch.unique(keys, dim=0, return_inverse=True)[1])

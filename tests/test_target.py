@@ -7,7 +7,8 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from bayesdd.target import NUISANCE_DRAWS, Target
+from bayesdd.nuisances import NUISANCE_DRAWS
+from bayesdd.target import Target
 from bayesdd.task import Task
 
 

@@ -23,7 +23,7 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor
 
-from bayesdd.baselines.parts import checked, full_gaussian, subset, vectors
+from bayesdd.baselines.parts import checked, hilbert_vectors, subset
 from bayesdd.distilled import Distilled
 from bayesdd.task import Task
 
@@ -91,25 +91,3 @@ def geodesic_ascent(rows: Tensor, steps: int) -> Tensor:
         length = here.norm()
         here, weight = here / length, weight / length
     return weight * (here @ total)
-
-
-def hilbert_vectors(
-    task: Task, particles: int, draws: Tensor | None, generator: torch.Generator, seed: int, method: str
-) -> Tensor:
-    """Log-likelihood vectors ``(N, S)`` at own draws, or at draws of the full posterior's Laplace fit.
-
-    Raises:
-        ValueError: Fewer than two draws, draws of another shape than ``(S, P)``, or no Laplace fit.
-    """
-    if draws is None and particles < 2:
-        raise ValueError(
-            f"{method} needs at least 2 particles (a log-likelihood is centred over them), got {particles}."
-        )
-    if draws is not None and (draws.dim() != 2 or draws.shape[1] != task.dim or len(draws) < 2):
-        raise ValueError(
-            f"{method} needs draws of shape (S, {task.dim}), S at least 2, in the unconstrained space of {task.name}, "
-            f"got {tuple(draws.shape)}."
-        )
-    return vectors(
-        task, full_gaussian(task, seed, method).draw(particles, generator) if draws is None else draws.double()
-    )

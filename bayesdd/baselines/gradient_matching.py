@@ -26,9 +26,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bayesdd.baselines.distribution_matching import descend, movable
+from bayesdd.baselines.moving import descend, movable
 from bayesdd.baselines.parts import synthetic
-from bayesdd.baselines.unrolling import STARTS, scales
+from bayesdd.baselines.training import STARTS, scales
 from bayesdd.density import BLOCK, Density
 from bayesdd.distilled import Distilled
 from bayesdd.finite import finite_starts

@@ -24,7 +24,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bayesdd.baselines.distribution_matching import descend, movable, whitening
+from bayesdd.baselines.distribution_matching import whitening
+from bayesdd.baselines.moving import descend, movable
 from bayesdd.baselines.parts import synthetic
 from bayesdd.distilled import Distilled
 from bayesdd.task import Task

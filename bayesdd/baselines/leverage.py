@@ -18,8 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bayesdd.baselines.giga import hilbert_vectors
-from bayesdd.baselines.parts import checked, subset
+from bayesdd.baselines.parts import checked, hilbert_vectors, subset
 from bayesdd.distilled import Distilled
 from bayesdd.task import Task
 

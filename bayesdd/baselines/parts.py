@@ -112,3 +112,25 @@ def vectors(task: Task, draws: Tensor, picked: Tensor | None = None) -> Tensor:
             piece = {name: column[start : start + block] for name, column in rows.items()}
             found[start : start + block] = task.log_likelihood(piece, draws).T
     return found.sub_(found.mean(1, keepdim=True))
+
+
+def hilbert_vectors(
+    task: Task, particles: int, draws: Tensor | None, generator: torch.Generator, seed: int, method: str
+) -> Tensor:
+    """Log-likelihood vectors ``(N, S)`` at own draws, or at draws of the full posterior's Laplace fit.
+
+    Raises:
+        ValueError: Fewer than two draws, draws of another shape than ``(S, P)``, or no Laplace fit.
+    """
+    if draws is None and particles < 2:
+        raise ValueError(
+            f"{method} needs at least 2 particles (a log-likelihood is centred over them), got {particles}."
+        )
+    if draws is not None and (draws.dim() != 2 or draws.shape[1] != task.dim or len(draws) < 2):
+        raise ValueError(
+            f"{method} needs draws of shape (S, {task.dim}), S at least 2, in the unconstrained space of {task.name}, "
+            f"got {tuple(draws.shape)}."
+        )
+    return vectors(
+        task, full_gaussian(task, seed, method).draw(particles, generator) if draws is None else draws.double()
+    )

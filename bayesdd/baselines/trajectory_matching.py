@@ -23,9 +23,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bayesdd.baselines.distribution_matching import descend, movable
+from bayesdd.baselines.moving import descend, movable
 from bayesdd.baselines.parts import synthetic
-from bayesdd.baselines.unrolling import scales, trained, unrolled
+from bayesdd.baselines.training import scales, trained, unrolled
 from bayesdd.density import Density
 from bayesdd.distilled import Distilled
 from bayesdd.finite import finite_starts

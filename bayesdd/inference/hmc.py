@@ -38,6 +38,9 @@ def hmc(
     warmup: int | None = None,
     gaussian: Gaussian | None = None,
     start: Tensor | None = None,
+    diagonal: bool = False,
+    thin: int = 1,
+    max_steps: int = MAX_STEPS,
 ) -> Draws:
     """Draws from the posterior by HMC.
 
@@ -49,18 +52,23 @@ def hmc(
         warmup: Warm-up iterations; default 150 with a Laplace fit, 800 without.
         gaussian: A Laplace fit to whiten by and to start from, if one is at hand.
         start: Starting points ``(chains, P)``, default from the Laplace fit or scattered.
+        diagonal: Scales coordinates one by one and looks for no Laplace fit: for networks, whose thousands of weights
+            make a dense scaling cost more than the gradient. Start them at modes (``gauss_newton.climb``).
+        thin: Transitions for every kept draw.
+        max_steps: Most leapfrog steps of a transition.
 
     Returns:
         Draws with ``diverging``, ``acceptance_rate``, ``energy``, ``lp``, ``n_steps`` and ``step_size``.
     """
     generator = torch.Generator().manual_seed(seed)
-    if gaussian is None and start is None:
+    if gaussian is None and start is None and not diagonal:
         modes = fits(density, seed=seed)
         if modes:
             gaussian, start = modes[0], _spread(modes, chains, generator)
     if warmup is None:
         warmup = 150 if gaussian is not None else 800
-    state = _State(density, generator, gaussian, chains, seed, start)
+    state = _State(density, generator, gaussian, chains, seed, start, diagonal=diagonal)
+    state.max_steps = max_steps
     boundaries = _windows(warmup, has_fit=gaussian is not None)
     seen: list[Tensor] = []
     for iteration in range(warmup):
@@ -76,6 +84,8 @@ def hmc(
     kept: list[Tensor] = []
     stats: dict[str, list[Tensor]] = {}
     for _ in range(draws):
+        for _ in range(thin - 1):
+            state.step()
         record = state.step()
         kept.append(state.position)
         for name, value in record.items():
@@ -109,6 +119,8 @@ class _State:
         chains: int,
         seed: int,
         start: Tensor | None,
+        *,
+        diagonal: bool,
     ) -> None:
         self.density, self.generator = density, generator
         dim, device = density.dim, density.device
@@ -117,9 +129,10 @@ class _State:
             position = gaussian.draw(chains, generator) if start is None else start
         else:
             self.mean = torch.zeros(dim, dtype=torch.float64, device=device)
-            self.factor = torch.eye(dim, dtype=torch.float64, device=device)
+            self.factor = torch.ones(dim, dtype=torch.float64, device=device)
+            self.factor = self.factor if diagonal else self.factor.diag()
             position = scattered(density, chains, seed) if start is None else start
-        self.position = position
+        self.position, self.max_steps = position, MAX_STEPS
         self.log_joint, self.gradient = density.log_joint_gradient(position)
         bad = ~(torch.isfinite(self.log_joint) & torch.isfinite(self.gradient).all(1))
         if bool(bad.any()) and gaussian is not None:
@@ -140,17 +153,17 @@ class _State:
         """One HMC transition of every chain; ``shrink`` shortens its steps, and so the trajectory."""
         chains, dim = self.position.shape
         length = math.pi * (0.3 + 0.4 * float(torch.rand((), generator=self.generator)))
-        steps = min(MAX_STEPS, max(1, round(length / self.step_size)))
+        steps = min(self.max_steps, max(1, round(length / self.step_size)))
         size = shrink * self.step_size
         momentum = self._noise(chains, dim)
         energy = 0.5 * (momentum**2).sum(1) - self.log_joint
         position, gradient, log_joint = self.position, self.gradient, self.log_joint
-        half = 0.5 * size
-        for _ in range(steps):
-            momentum = momentum + half * gradient @ self.factor
-            position = position + size * momentum @ self.factor.T
+        # Half a kick, then drifts and kicks, the last one half: one call each, since calls are what a step costs.
+        momentum = self._kicked(momentum, gradient, 0.5 * size)
+        for left in reversed(range(steps)):
+            position = self._drifted(position, momentum, size)
             log_joint, gradient = self.density.log_joint_gradient(position)
-            momentum = momentum + half * gradient @ self.factor
+            momentum = self._kicked(momentum, gradient, size if left else 0.5 * size)
         error = 0.5 * (momentum**2).sum(1) - log_joint - energy
         error = torch.where(torch.isfinite(error) & torch.isfinite(gradient).all(1), error, torch.inf)
         accept = torch.exp(-error).clamp_max(1.0)
@@ -167,6 +180,18 @@ class _State:
             "n_steps": torch.full_like(taken, steps, dtype=torch.int64),
             "step_size": torch.full_like(accept, size),
         }
+
+    def _kicked(self, momentum: Tensor, gradient: Tensor, size: float) -> Tensor:
+        """Momentum after a step along a gradient, in whitened coordinates."""
+        if self.factor.dim() == 1:
+            return torch.addcmul(momentum, gradient, self.factor, value=size)
+        return torch.addmm(momentum, gradient, self.factor, alpha=size)
+
+    def _drifted(self, position: Tensor, momentum: Tensor, size: float) -> Tensor:
+        """Position after a step along a momentum."""
+        if self.factor.dim() == 1:
+            return torch.addcmul(position, momentum, self.factor, value=size)
+        return torch.addmm(position, momentum, self.factor.T, alpha=size)
 
     def adapt_step_size(self) -> None:
         """Dual averaging (Hoffman & Gelman 2014, section 3.2)."""
@@ -186,6 +211,10 @@ class _State:
     def whiten(self, seen: Tensor) -> None:
         """Renews the whitening from the chains' own draws, shrunk to their variances where draws are few."""
         count, dim = seen.shape
+        if self.factor.dim() == 1:
+            self.mean, self.factor = seen.mean(0), seen.std(0).clamp_min(1e-10)
+            self._restart(self.step_size)
+            return
         covariance = torch.cov(seen.T).reshape(dim, dim)
         shrink = dim / (dim + count / 4)
         spread = covariance.diagonal().clamp_min(1e-20)

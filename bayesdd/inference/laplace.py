@@ -129,13 +129,13 @@ def scattered(density: Density, count: int, seed: int) -> Tensor:
     """Starting points with a finite log-likelihood, shape ``(count, P)``."""
     points = torch.zeros(count, density.dim, dtype=torch.float64)
     for part in reversed(density.parts):
-        points[:, part.index.cpu()] = finite_starts(part.task, count, seed)
+        points[:, part.index.cpu()] = finite_starts(part.task, count, seed, part.rows.sample).cpu()
     return points.to(density.device)
 
 
 def climb(density: Density, start: Tensor, iterations: int = 300) -> Tensor:
     """L-BFGS on the log joint from one point ``(P,)``; ends where it stops, converged or not."""
-    unit = _units(_curvature(density, start[None])[1])
+    unit = _units(curvature(density, start[None])[1])
 
     def negative(point: object) -> tuple[float, object]:
         draws = torch.as_tensor(point, dtype=torch.float64).to(density.device)[None] * unit
@@ -155,7 +155,7 @@ def newton(density: Density, start: Tensor) -> Gaussian | None:
     point, damping = start[None], 0.0
     value = density.log_joint(point)
     for _ in range(NEWTON_STEPS):
-        gradient, precision = _curvature(density, point)
+        gradient, precision = curvature(density, point)
         if not bool(torch.isfinite(precision).all() & torch.isfinite(gradient).all()):
             return None
         unit = _units(precision)
@@ -177,11 +177,12 @@ def newton(density: Density, start: Tensor) -> Gaussian | None:
             damping = max(10 * damping, 1e-4)
         if not accepted:
             break
-    return _gaussian_at(density, point, float(value))
+    return gaussian_at(density, point, float(value))
 
 
-def _gaussian_at(density: Density, point: Tensor, height: float) -> Gaussian | None:
-    gradient, precision = _curvature(density, point)
+def gaussian_at(density: Density, point: Tensor, height: float) -> Gaussian | None:
+    """The Gaussian of the curvature at a mode ``(1, P)``; None where it is not definite or the point is no mode."""
+    gradient, precision = curvature(density, point)
     if not bool(torch.isfinite(precision).all() & torch.isfinite(gradient).all()):
         return None
     unit = _units(precision)
@@ -203,7 +204,8 @@ def _units(precision: Tensor) -> Tensor:
     return torch.where(usable, diagonal, 1.0).rsqrt()
 
 
-def _curvature(density: Density, point: Tensor) -> tuple[Tensor, Tensor]:
+def curvature(density: Density, point: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradient ``(P,)`` and negative Hessian ``(P, P)`` of the log joint at ``(1, P)``."""
     _, slope, hessian = density.likelihood_derivatives(point)
     _, prior_slope, prior_hessian = density.prior_derivatives(point)
     total = hessian[0] + prior_hessian[0]

@@ -19,6 +19,7 @@ simple derivatives, those of the Gaussian stand in: g_D = -grad log prior, H_D =
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -64,11 +65,17 @@ class SecondOrder:
 
     def half_variance(self, student: Task, rows: Columns, weight: Tensor) -> Tensor:
         """Half-variance of the log-ratio's quadratic part, nats; differentiable in rows and weights."""
+        return (self.residuals(student, rows, weight) ** 2).sum()
+
+    def residuals(self, student: Task, rows: Columns, weight: Tensor) -> Tensor:
+        """What the half-variance is the sum of squares of, ``(P + P (P + 1) / 2,)``; differentiable likewise."""
         slope, hessian = self._derivatives(student, rows, weight)
         factor = self.gaussian.factor
         along = factor.T @ (self.gradient - slope)
         across = factor.T @ (self.hessian - hessian) @ factor
-        return 0.5 * (along**2).sum() + 0.25 * (across**2).sum()
+        lower = torch.tril_indices(len(across), len(across), -1)
+        off = 0.5 * (across + across.T)[lower[0], lower[1]]
+        return torch.cat([along, off, across.diagonal() / math.sqrt(2)]) / math.sqrt(2)
 
     def forward_kl(self, student: Task, rows: Columns, weight: Tensor) -> Tensor:
         """KL from the Gaussian to the distilled posterior's own, nats; NaN where its precision is not definite."""

@@ -11,12 +11,14 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.metrics.pairwise import rbf_kernel
 
 from bayesdd import kinds
-from bayesdd.baselines.distribution_matching import descend, distribution_matching, movable, whitening
+from bayesdd.baselines.distribution_matching import distribution_matching, whitening
 from bayesdd.baselines.gradient_matching import cosine, gradient_matching, relative_norm, squared_norm
 from bayesdd.baselines.kernel_ridge import arc_cosine, kernel_ridge, rbf_linear, ridge_prediction
+from bayesdd.baselines.moving import descend, movable
+from bayesdd.baselines.training import attained, scales, trained, unrolled
 from bayesdd.baselines.trajectory_matching import mismatch, trajectory_matching
 from bayesdd.baselines.uniform import uniform
-from bayesdd.baselines.unrolling import attained, scales, trained, unrolled, unrolling
+from bayesdd.baselines.unrolling import unrolling
 from bayesdd.density import Density
 from bayesdd.task import Task
 from models import categorical_regression, gaussian_mean, gaussian_mixture, linear_regression, logistic_regression

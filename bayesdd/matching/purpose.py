@@ -1,0 +1,192 @@
+"""The purpose of distilled predictions: inputs at which the target's predictive mean and spread are to be met."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from bayesdd import posterior, pyro_model
+from bayesdd.columns import read
+from bayesdd.inference.gauss_newton import around, climb
+from bayesdd.inference.laplace import scattered
+from bayesdd.pyro_model import Columns
+from bayesdd.regression import Regression
+from bayesdd.target import Target
+from bayesdd.task import Task
+
+LEAST_DRAWS = 8
+TARGET_DRAWS = 1000
+SEARCHES, NEAR = 4, 10.0  # modes of the target that are sought, and nats below the best within which they count
+CELLS = 2**20  # draws x rows evaluated at once
+SMALLEST_SD = 1e-6  # of the outcome's spread: a target that is certain still leaves a finite error in sds
+
+
+@dataclass(frozen=True, eq=False)
+class Purpose:
+    """Inputs of the declared distribution, and what the target predicts there.
+
+    Attributes:
+        inputs: Columns ``(K, ...)`` of the student without its outcome.
+        mean: Predictive mean of the regression function, ``(K,)``, in the outcome's units.
+        sd: Its predictive standard deviation (without the noise of an outcome), ``(K,)``.
+        draws: Independent draws behind them (infinite: they are exact).
+    """
+
+    inputs: Columns
+    mean: Tensor
+    sd: Tensor
+    draws: float = math.inf
+
+    def labelled(self, regression: Regression) -> Task:
+        """The student's task on these inputs, the predictive mean as outcome: the pool that starting rows come from."""
+        return regression.task.with_data({**self.inputs, regression.outcome: self.mean})
+
+    def some(self, index: Tensor) -> Purpose:
+        """A few of them."""
+        return Purpose(
+            {name: column[index] for name, column in self.inputs.items()}, self.mean[index], self.sd[index], self.draws
+        )
+
+
+def purpose_of(
+    regression: Regression,
+    target: Target,
+    inputs: Any,
+    draws: Any,
+    predictive: tuple[Tensor, Tensor] | None,
+    seed: int,
+) -> Purpose:
+    """Checks the inputs and evaluates the target's predictive there, by the student's own regression function.
+
+    Args:
+        regression: The student; the target shares its latents.
+        target: The target.
+        inputs: Columns of the student without its outcome, whatever form ``Task`` takes.
+        draws: Draws of the target's posterior: site -> ``(S, *shape)`` in the model's units, or what
+            ``bayesdd.sample`` returned; sites that only the target has are left aside. None: Laplace approximations
+            with the Gauss-Newton matrix around the best of several modes, linearised.
+        predictive: Mean and sd at the inputs, instead of draws.
+        seed: Seed of the searches for modes.
+
+    Raises:
+        ValueError: Inputs, draws or predictive do not fit (one line that says which).
+    """
+    columns = checked(regression, inputs)
+    if predictive is not None:
+        return _given(columns, predictive, draws)
+    if draws is None:
+        values = _linearised(regression, target, columns, seed)
+    else:
+        step = max(1, CELLS // len(next(iter(columns.values()))))
+        with torch.no_grad():
+            values = torch.cat([regression.mean(some, columns) for some in latents(regression.task, draws).split(step)])
+    if not bool(torch.isfinite(values).all()):
+        raise ValueError(
+            f"function_space: the mean of {regression.task.name} is not finite at some purpose inputs and draws: check "
+            "the model there."
+        )
+    mean = values.mean(0)
+    least = SMALLEST_SD * float(mean.std().clamp_min(1e-300))
+    return Purpose(columns, mean, values.std(0).clamp_min(least), float(len(values)))
+
+
+def _given(columns: Columns, predictive: tuple[Tensor, Tensor], draws: Any) -> Purpose:
+    count = len(next(iter(columns.values())))
+    mean, sd = (torch.as_tensor(value).detach().double().cpu() for value in predictive)
+    if draws is not None:
+        raise ValueError("function_space got draws= and predictive=: give one of them.")
+    if mean.shape != (count,) or sd.shape != (count,) or not bool((mean.isfinite() & sd.isfinite() & (sd > 0)).all()):
+        raise ValueError(
+            f"function_space(predictive=...) needs finite means and positive sds at the {count} purpose rows, got "
+            f"shapes {tuple(mean.shape)} and {tuple(sd.shape)}, least sd {float(sd.min()):.3g}."
+        )
+    return Purpose(columns, mean, sd, math.inf)
+
+
+def _linearised(regression: Regression, target: Target, columns: Columns, seed: int) -> Tensor:
+    """Predictions ``(draws, K)`` of the tangents at the target's modes, draws of the Laplace approximations there."""
+    modes = climb(target.joint, scattered(target.joint, SEARCHES, seed))
+    near = modes.points[modes.log_joint >= modes.log_joint[0] - NEAR]
+    draws = around(target.joint, near, draws=math.ceil(TARGET_DRAWS / len(near)), seed=seed).values
+    index = target.index
+    with torch.no_grad():
+        mean, slopes = regression.jacobian(near[:, index], columns)
+    off = draws[..., index] - near[:, None, index]
+    found: Tensor = (mean[:, None] + off @ slopes.mT).flatten(0, 1)
+    return found
+
+
+def checked(regression: Regression, inputs: Any) -> Columns:
+    """Purpose inputs as columns: the student's own, finite, inside the domain that their kinds declare."""
+    student = regression.task
+    given = read(inputs)
+    wanted = {name: tuple(student.data[name].shape[1:]) for name in regression.inputs}
+    came = {name: tuple(column.shape[1:]) for name, column in given.items()}
+    if came != wanted:
+        raise ValueError(
+            f"function_space(purpose=...) needs the inputs of {student.name}, {wanted} (shape of one row), got {came}."
+        )
+    columns = {name: given[name].to(student.data[name].dtype) for name in regression.inputs}
+    for name, column in columns.items():
+        kind = student.column_kinds[name]
+        if not column.is_floating_point() or kind.from_free is None:
+            continue
+        if bool(column.isnan().any()):
+            raise ValueError(f"function_space: purpose column {name!r} is NaN in some rows: leave such rows out.")
+        ends = kind.from_free(torch.tensor([-torch.inf, torch.inf], dtype=torch.float64)).tolist()
+        if float(column.min()) < ends[0] or float(column.max()) > ends[1]:
+            raise ValueError(
+                f"function_space: purpose column {name!r} runs from {float(column.min()):g} to "
+                f"{float(column.max()):g}, outside its declared domain {kind!r} of {student.name}."
+            )
+    return columns
+
+
+def latents(student: Task, draws: Any) -> Tensor:
+    """Unconstrained draws of the student's latents ``(S, P)`` from draws of the target's.
+
+    Raises:
+        ValueError: A site is missing, has another shape, or is not finite; fewer than 8 draws.
+    """
+    values = _values(student, draws)
+    counts = {len(value) for value in values.values()}
+    if len(counts) > 1 or min(counts) < LEAST_DRAWS:
+        raise ValueError(
+            f"function_space(draws=...) needs at least {LEAST_DRAWS} draws of every site, as many of each, got "
+            f"{sorted(counts)}."
+        )
+    row = {name: column[:1] for name, column in student.data.items()}
+
+    def single(one: Columns) -> Tensor:
+        return pyro_model.unconstrained(student.model, student.structure, one, row)[0]
+
+    with torch.no_grad(), pyro_model.running():
+        flat: Tensor = vmap(single)(values)
+    if not bool(torch.isfinite(flat).all()):
+        raise ValueError("function_space(draws=...): some draws are not finite or lie outside their site's support.")
+    return flat
+
+
+def _values(student: Task, draws: Any) -> Columns:
+    if not isinstance(draws, Mapping) or hasattr(draws, "posterior"):
+        return posterior.draws_from(draws, student.sites)
+    found = {}
+    for name, shape in student.sites.items():
+        if name not in draws:
+            raise ValueError(
+                f"function_space(draws=...) lacks site {name!r} of {student.name}; it has {sorted(map(str, draws))}."
+            )
+        value = torch.as_tensor(draws[name]).detach().double().cpu()
+        if tuple(value.shape[1:]) != tuple(shape):
+            raise ValueError(
+                f"function_space(draws=...): site {name!r} has shape {tuple(value.shape[1:])} a draw, but "
+                f"{tuple(shape)} in {student.name}."
+            )
+        found[name] = value
+    return found

@@ -1,0 +1,145 @@
+"""One split of the PBC patients: four hospitals that lack different values, and what they know together."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pandas as pd
+import torch
+from torch import Tensor
+
+from bayesdd import posterior
+from models.dbn_merge import merge
+from models.dbn_pooled import Pooled, pooled, predictive
+from models.dbn_search import learn
+from models.dbn_source import Source
+from models.dbn_template import Template
+from studies._pbc import LABS, LACKING
+
+# What a clinician would draw first: every value follows itself, bilirubin (the liver's failure to excrete) drives the
+# rest, albumin (its failure to build) comes before clotting.
+TEMPLATE = Template(
+    tuple(LABS),
+    intra=(
+        ("bilirubin", "albumin"),
+        ("bilirubin", "alkaline"),
+        ("bilirubin", "ast"),
+        ("bilirubin", "prothrombin"),
+        ("albumin", "prothrombin"),
+        ("albumin", "platelets"),
+    ),
+    inter=(
+        *((name, name) for name in LABS),
+        *(("bilirubin", name) for name in LABS if name != "bilirubin"),
+        ("albumin", "bilirubin"),
+        ("ast", "bilirubin"),
+        ("albumin", "platelets"),
+    ),
+)
+HELD_OUT = 0.25
+SHOWN = ("bilirubin", "albumin")
+
+
+class Split:
+    """One split of the patients, its hospitals and their posteriors.
+
+    Args:
+        x: All patients' sequences.
+        split: Number of the split, and seed.
+        draws: Draws of each joint posterior.
+    """
+
+    def __init__(self, x: Tensor, split: int, draws: int) -> None:
+        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(split))
+        held = round(HELD_OUT * len(x))
+        self.seed, self.draws = split, draws
+        self.test, self.train = x[order[:held]], x[order[held:]]
+        self.hospitals = []
+        for part, lacking in zip(self.train.tensor_split(len(LACKING)), LACKING, strict=True):
+            names = [name for name in LABS if name not in lacking]
+            self.hospitals.append(Source({"x": part}, variables=names))
+        self.full = self._given(self.hospitals)
+        self.open = self._given([Source({"x": self.train})])
+
+    def _given(self, sources: list[Source]) -> Pooled:
+        return pooled(TEMPLATE, sources, draws=self.draws, seed=self.seed)
+
+    @functools.cache  # noqa: B019 (a split lives as long as the study)
+    def of_rows(self, size: int) -> dict[str, Tensor]:
+        """Draws of the posterior given complete distilled rows."""
+        found = merge(TEMPLATE, self.hospitals, size=size, seed=self.seed, complete=True, full=self.full)
+        return TEMPLATE.posterior(found.data, found.weight).draw(self.draws, seed=self.seed)
+
+    def records(self, sizes: tuple[int, ...]) -> Iterator[dict[str, Any]]:
+        """Nats a held-out patient, by method and M."""
+        yield self._judged("all hospitals", 0, self.full.draws)
+        yield self._judged("nothing withheld", 0, self.open.draws)
+        for size in sizes:
+            yield self._judged("distilled", size, self.of_rows(size))
+            patients = self._given([Source({"x": self.train[-size:]})])
+            yield self._judged("patients measured in full", size, patients.draws)
+
+    def _judged(self, method: str, size: int, draws: dict[str, Tensor]) -> dict[str, Any]:
+        few = {site: draws[site][:: max(1, self.draws // 250)] for site in TEMPLATE.sites}
+        return {"method": method, "M": size, "nats": float(predictive(TEMPLATE, few, {"x": self.test}).mean())}
+
+    def coefficients(self, size: int) -> pd.DataFrame:
+        """Means and deviations of the yearly course of bilirubin and albumin, three posteriors."""
+        columns = {"nothing withheld": self.open.draws, "all hospitals": self.full.draws}
+        columns[f"{size} distilled rows"] = self.of_rows(size)
+        rows = {}
+        for site in SHOWN:
+            for place, term in enumerate(TEMPLATE.coords[f"{site}_term"]):
+                name = f"{site} on {str(term).replace('_before', ' a year before')}"
+                rows[name] = {
+                    (method, part): float(getattr(draws[site][:, place], part)())
+                    for method, draws in columns.items()
+                    for part in ("mean", "std")
+                }
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+    def edges(self, size: int) -> list[tuple[bool, str, str]]:
+        """Edges that the BGe score finds in rows distilled under all edges: whether over time, parent, child."""
+        names = TEMPLATE.variables
+        open_to_all = replace(
+            TEMPLATE, intra=tuple(itertools.combinations(names, 2)), inter=tuple(itertools.product(names, repeat=2))
+        )
+        full = pooled(open_to_all, self.hospitals, draws=self.draws, seed=self.seed)
+        found = merge(open_to_all, self.hospitals, size=size, seed=self.seed, complete=True, full=full)
+        template = learn(TEMPLATE, found.data, found.weight)
+        return [(False, *edge) for edge in template.intra] + [(True, *edge) for edge in template.inter]
+
+    def figure(self, size: int, path: Path) -> None:
+        """Coefficients of bilirubin and albumin under three posteriors, as ArviZ draws them."""
+        matplotlib.use("Agg")
+        from matplotlib import pyplot as plt
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # ArviZ 0.23 announces 1.x on import
+            import arviz
+        models = {}
+        for name, draws in (
+            ("nothing withheld", self.open.draws),
+            ("all hospitals", self.full.draws),
+            (f"{size} distilled rows", self.of_rows(size)),
+        ):
+            values = {site: draws[site][None] for site in SHOWN}
+            data = posterior.dataset(values, dims={site: TEMPLATE.dims[site] for site in SHOWN})
+            terms = {f"{site}_term": list(TEMPLATE.coords[f"{site}_term"]) for site in SHOWN}
+            models[name] = posterior.to_arviz({"posterior": data.assign_coords(terms)})
+        if "InferenceData" in vars(arviz):
+            axes = arviz.plot_forest(
+                list(models.values()), model_names=list(models), combined=True, hdi_prob=0.9, figsize=(8, 9)
+            )
+            figure = axes[0].figure
+        else:  # ArviZ 1.x
+            figure = arviz.plot_forest(models, combined=True, ci_probs=(0.5, 0.9)).viz["figure"].item()
+        figure.savefig(path, dpi=130, bbox_inches="tight")
+        plt.close("all")
