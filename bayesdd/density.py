@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bayesdd.hessian import Expansion
 from bayesdd.pyro_model import Columns
 from bayesdd.task import Task
 
@@ -158,9 +159,7 @@ class Density:
         self._expanded = draws.clone(), (value, gradient, hessian)
         return self._expanded[1]
 
-    def _derivatives(
-        self, part: Part, rows: Columns, weight: Tensor | None, point: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _derivatives(self, part: Part, rows: Columns, weight: Tensor | None, point: Tensor) -> Expansion:
         """Value, gradient and Hessian of one block: batched over directions where the model can be, else by copies."""
         count, width = len(next(iter(rows.values()))), len(point)
         ones = point.new_ones(count) if weight is None else weight
