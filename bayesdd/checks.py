@@ -77,7 +77,7 @@ def contract(task: Task) -> Verdict:
         equal_sites(run(task.model, rows, task.plate, name)[0], task.structure, name)
     single = one_draw(task)
     with torch.random.fork_rng(devices=[]):  # for models that draw random numbers of their own, to be refused here
-        draws = finite_starts(task, 2)
+        draws = _two_starts(task, few)
         try:
             _independent(task, single, draws, few, singles)
             backend, _ = choose_backend(single, draws, few)
@@ -87,6 +87,13 @@ def contract(task: Task) -> Verdict:
     _finite_gradients(task, few, picks, found)
     rigid = frozenset(key for key in few if key in found and found[key] is None)
     return Verdict(backend, rigid, _free_of_rows(task, draws[0], singles))
+
+
+def _two_starts(task: Task, few: Columns) -> Tensor:
+    """Two points, the first finite at all rows, the second at a few: each look at a million rows takes 0.3 s."""
+    first = finite_starts(task, 1)[0]
+    others = finite_starts(task, 2, rows=few)
+    return torch.stack([first, others[0] if torch.equal(first, others[1]) else others[1]])
 
 
 def learner(tasks: list[Task], student: Task | None) -> Task:

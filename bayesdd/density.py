@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from bayesdd.hessian import Expansion
 from bayesdd.journal import Journal
 from bayesdd.passes import BLOCK as BLOCK
 from bayesdd.passes import MEMORY as MEMORY
@@ -169,9 +170,7 @@ class Density:
         self._expanded = draws.clone(), (found[0], found[1], found[2])
         return self._expanded[1]
 
-    def _derivatives(
-        self, part: Part, rows: Columns, weight: Tensor | None, point: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _derivatives(self, part: Part, rows: Columns, weight: Tensor | None, point: Tensor) -> Expansion:
         """Value, gradient and Hessian of one block: batched over directions where the model can be, else by copies."""
         count, width = len(next(iter(rows.values()))), len(point)
         ones = point.new_ones(count) if weight is None else weight

@@ -14,6 +14,8 @@ from torch.func import grad_and_value, jacrev
 from bayesdd.engine import UNRECORDED, Engine, Single
 from bayesdd.pyro_model import Columns
 
+Expansion = tuple[Tensor, Tensor, Tensor]  # value, gradient (P,) and Hessian (P, P) at one point
+
 
 class HessianEngine:
     """Value, gradient and Hessian of one scalar function of one draw; None where they cannot be batched.
@@ -34,7 +36,7 @@ class HessianEngine:
 
         self._engine = Engine(joined, "graph", UNRECORDED) if backend == "graph" else None
 
-    def __call__(self, point: Tensor, columns: Columns) -> tuple[Tensor, Tensor, Tensor] | None:
+    def __call__(self, point: Tensor, columns: Columns) -> Expansion | None:
         """Value, gradient ``(P,)`` and Hessian ``(P, P)`` at a point ``(P,)``, detached."""
         if self._engine is None:
             return None

@@ -13,7 +13,7 @@ from torch.func import vmap
 
 from bayesdd import checks, kinds, pyro_model, refusals
 from bayesdd.engine import UNRECORDED, Engine, GradientEngine
-from bayesdd.hessian import HessianEngine
+from bayesdd.hessian import Expansion, HessianEngine
 from bayesdd.kinds import Kind
 from bayesdd.provenance import model_hash, unwrapped
 from bayesdd.pyro_model import Columns, Structure
@@ -148,7 +148,7 @@ class Task:
         """Weighted log-likelihood ``(S,)`` and its gradient in the draws ``(S, P)``, as one recorded graph."""
         return self._likelihood_slope(draws, {**rows, _WEIGHT: weight})
 
-    def likelihood_hessian(self, rows: Columns, weight: Tensor, point: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+    def likelihood_hessian(self, rows: Columns, weight: Tensor, point: Tensor) -> Expansion | None:
         """Weighted log-likelihood, gradient ``(P,)`` and Hessian ``(P, P)`` at a point; None where not batched."""
         return self._likelihood_curvature(point, {**rows, _WEIGHT: weight})
 
@@ -221,29 +221,24 @@ class Task:
 
     @functools.cached_property
     def _likelihood_slope(self) -> GradientEngine:
-        return GradientEngine(self._total(_of_rows), self.backend)
+        return GradientEngine(self._scalar(lambda _, by_row, weight: by_row @ weight), self.backend)
 
     @functools.cached_property
     def _likelihood_curvature(self) -> HessianEngine:
-        return HessianEngine(self._total(_of_rows), self.backend)
+        return HessianEngine(self._scalar(lambda _, by_row, weight: by_row @ weight), self.backend)
 
     @functools.cached_property
     def _prior_slope(self) -> GradientEngine:
-        return GradientEngine(self._total(lambda by_site, by_row, weight: by_site @ weight), self.backend)
+        return GradientEngine(self._scalar(lambda by_site, _, kept: by_site @ kept), self.backend)
 
     @functools.cached_property
     def _joint_slope(self) -> GradientEngine:
-        return GradientEngine(
-            self._total(lambda by_site, by_row, weight: by_site.sum() + by_row @ weight), self.backend
-        )
+        joint = self._scalar(lambda by_site, by_row, weight: by_site.sum() + by_row @ weight)
+        return GradientEngine(joint, self.backend)
 
-    def _total(self, of: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[Tensor, Columns], Tensor]:
+    def _scalar(self, total: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[Tensor, Columns], Tensor]:
         def single(flat: Tensor, columns: Columns) -> Tensor:
             rows = {name: column for name, column in columns.items() if name != _WEIGHT}
-            return of(*self._evaluate(flat, rows), columns[_WEIGHT])
+            return total(*self._evaluate(flat, rows), columns[_WEIGHT])
 
         return single
-
-
-def _of_rows(by_site: Tensor, by_row: Tensor, weight: Tensor) -> Tensor:
-    return by_row @ weight

@@ -144,8 +144,8 @@ def laplace(x: Array, y: Array, size: int, draws: int, chains: int) -> Run:
 def bare_sweep(x: Array, y: Array, size: int, draws: int, chains: int) -> Run:
     """(f) One sweep of 1,000 particles in float32, written directly in torch: no draws, the yardstick of the others."""
     xs, ys = torch.as_tensor(x).float(), torch.as_tensor(y).float()
-    noise = torch.randn(PARTICLES, xs.shape[1], generator=torch.Generator().manual_seed(0))
-    particles = noise / len(xs) ** 0.5
+    noise = torch.randn(PARTICLES + 1, xs.shape[1], generator=torch.Generator().manual_seed(0))
+    particles = noise[0] / 2 + noise[1:] / len(xs) ** 0.5  # as wide and as far from zero as the posterior
     total = torch.zeros(PARTICLES, dtype=torch.float64)
     begin = time.perf_counter()
     for few_x, few_y in zip(xs.split(SWEPT_ROWS), ys.split(SWEPT_ROWS), strict=True):

@@ -56,8 +56,8 @@ def _inverse(precision: Tensor) -> Tensor:
     unit = precision.diagonal().abs().clamp_min(1e-300).rsqrt()
     values, vectors = torch.linalg.eigh(unit[:, None] * precision * unit)
     root = unit[:, None] * vectors / values.abs().clamp_min(1e-10 * float(values.abs().max())).sqrt()
-    found: Tensor = root @ root.T
-    return found
+    inverse: Tensor = root @ root.T
+    return inverse
 
 
 def _renewed(inverse: Tensor, step: Tensor, change: Tensor) -> Tensor:
