@@ -35,6 +35,8 @@ from models import network as nets
 from models.network import Network
 from models.pde import Family
 
+SCALES = {"noise": 0.1, "residual_noise": 0.03, "boundary_noise": 0.01}  # sites of scales, and their priors' medians
+
 
 def residual_model(
     x: Tensor,
@@ -61,7 +63,7 @@ def residual_model(
         The residuals, shape ``(N,)``.
     """
     layers = nets.sample(network)
-    sigma = bnn.scale("residual_noise", 0.03) if noise is None else noise
+    sigma = bnn.scale("residual_noise", SCALES["residual_noise"]) if noise is None else noise
     constants = {name: pyro.sample(name, dist.Normal(*prior)) for name, prior in (unknown or {}).items()}
     alpha = torch.as_tensor(alpha, dtype=x.dtype).expand(len(x))
     u = nets.jet(network, layers, nets.inputs(network, x, alpha), x.shape[-1])
@@ -75,7 +77,7 @@ def boundary_model(
 ) -> Tensor:
     """Known boundary values y at points x of the boundary; ``noise`` None: site ``boundary_noise``. See bnn.model."""
     layers = nets.sample(network)
-    sigma = bnn.scale("boundary_noise", 0.01) if noise is None else noise
+    sigma = bnn.scale("boundary_noise", SCALES["boundary_noise"]) if noise is None else noise
     u = nets.value(network, layers, nets.inputs(network, x, alpha))
     with pyro.plate("data", len(x)):
         return pyro.sample("y", dist.Normal(u, sigma), obs=y)
@@ -172,9 +174,6 @@ def target(
     ]
 
 
-SCALES = ("noise", "residual_noise", "boundary_noise")
-
-
 def starts(density: Density, count: int, seed: int = 0) -> Tensor:
     """Where searches for modes of a target begin: weights drawn from their prior, scales at its median.
 
@@ -188,7 +187,7 @@ def starts(density: Density, count: int, seed: int = 0) -> Tensor:
     """
     generator = torch.Generator().manual_seed(seed)
     points = torch.randn(count, density.dim, generator=generator, dtype=torch.float64)
-    for name, typical in zip(SCALES, (0.1, 0.03, 0.01), strict=True):
+    for name, typical in SCALES.items():
         if name in density.starts:
             points[:, density.starts[name][0]] = math.log(typical)
     return points.to(density.device)

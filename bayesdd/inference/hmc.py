@@ -67,8 +67,7 @@ def hmc(
             gaussian, start = modes[0], _spread(modes, chains, generator)
     if warmup is None:
         warmup = 150 if gaussian is not None else 800
-    state = _State(density, generator, gaussian, chains, seed, start, diagonal=diagonal)
-    state.max_steps = max_steps
+    state = _State(density, generator, gaussian, chains, seed, start, diagonal=diagonal, max_steps=max_steps)
     boundaries = _windows(warmup, has_fit=gaussian is not None)
     seen: list[Tensor] = []
     for iteration in range(warmup):
@@ -121,6 +120,7 @@ class _State:
         start: Tensor | None,
         *,
         diagonal: bool,
+        max_steps: int,
     ) -> None:
         self.density, self.generator = density, generator
         dim, device = density.dim, density.device
@@ -132,7 +132,7 @@ class _State:
             self.factor = torch.ones(dim, dtype=torch.float64, device=device)
             self.factor = self.factor if diagonal else self.factor.diag()
             position = scattered(density, chains, seed) if start is None else start
-        self.position, self.max_steps = position, MAX_STEPS
+        self.position, self.max_steps = position, max_steps
         self.log_joint, self.gradient = density.log_joint_gradient(position)
         bad = ~(torch.isfinite(self.log_joint) & torch.isfinite(self.gradient).all(1))
         if bool(bad.any()) and gaussian is not None:

@@ -9,7 +9,7 @@ import torch
 
 from bayesdd.density import Density
 from bayesdd.inference import gauss_newton, hmc
-from bayesdd.inference.gauss_newton import around, climb
+from bayesdd.inference.gauss_newton import around, climb, randomised
 from bayesdd.inference.laplace import fit, scattered
 from bayesdd.information import Information
 from bayesdd.task import Task
@@ -126,6 +126,17 @@ def test_draws_have_the_posterior_covariance(rows):
     assert float((torch.cov(white) - torch.eye(6)).abs().max()) < 4.5 * math.sqrt(2 / 40_000)
 
 
+def test_searches_from_prior_draws_keep_the_spread_that_rows_leave_alone():
+    """Linear: each end is C (prior draw + X'y / sigma^2), so the ends have the posterior's mean and covariance C C."""
+    task = linear_regression.task(rows=4, dim=6)
+    mean, covariance = (torch.as_tensor(v) for v in linear_regression.exact(**task.data))
+    found = randomised(density_of(task, 4), 600, 0)
+    white = torch.linalg.solve(covariance, (found.points - mean).T)
+    assert float(white.mean(1).abs().max()) < 4.5 / math.sqrt(600)
+    assert float((torch.cov(white) - torch.eye(6)).abs().max()) < 4.5 * math.sqrt(2 / 600)
+    torch.testing.assert_close(found.log_joint, density_of(task, 4).log_joint(found.points))
+
+
 @pytest.fixture(scope="module")
 def surrogate():
     family, net = pde_families.CUBIC, pinn.surrogate(pde_families.CUBIC, (4,))
@@ -160,6 +171,7 @@ def test_hmc_scales_coordinates_one_by_one(linear):
     density = density_of(linear)
     mean, covariance = (torch.as_tensor(v) for v in linear_regression.exact(**linear.data))
     draws = hmc(density, draws=300, chains=8, seed=0, warmup=150, start=mean.expand(8, -1), diagonal=True, thin=2)
+    assert int(draws.stats["n_steps"].max()) <= 64
     assert draws.values.shape == (8, 300, 3)
     sd = covariance.diagonal().sqrt()
     assert bool(((draws.flat.mean(0) - mean).abs() / sd < 4.5 / math.sqrt(800)).all())
