@@ -36,7 +36,7 @@ POINTS = 256  # purpose inputs a step
 SHARE, SMALLEST_SHARE = 0.1, 1e-4  # Adam's step: this share of the relative error
 LAST = 0.02  # of the cosine by which steps shrink
 CALIBRATE = 50  # steps between two common scalings of the weights
-SCALES = torch.linspace(-1.5, 1.5, 31, dtype=torch.float64)
+SCALES = torch.linspace(-3, 3, 41, dtype=torch.float64)
 SPREAD_POINTS = 192
 
 Tie = Callable[[Columns], Columns]
