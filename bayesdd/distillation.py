@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from tqdm.auto import tqdm
 
 from bayesdd.certificate import CertificateWarning, certificate_of
@@ -17,13 +18,13 @@ from bayesdd.devices import resolve
 from bayesdd.distilled import Distilled
 from bayesdd.journal import Journal
 from bayesdd.objectives import half_variance
+from bayesdd.problem import Problem
 from bayesdd.progress import Pace
 from bayesdd.provenance import provenance_of
 from bayesdd.ranks import current
 from bayesdd.reference import Reference, build
 from bayesdd.rounds import name_of
-from bayesdd.search import Search
-from bayesdd.standalone import distilled_alone
+from bayesdd.search import Search, resized
 from bayesdd.target import Target
 from bayesdd.task import Task
 
@@ -86,7 +87,8 @@ def distill(
     goal = Target(tasks, learner, where, seed, memory, journal=journal)
     if stands_alone(objective):
         settings = {"equal_weights": equal_weights, "move_rows": move_rows}
-        result = _alone(goal, objective, size, tolerance, seed, init, progress, settings)
+        with tqdm(disable=not progress, desc="bayesdd", bar_format="{desc}: {elapsed}{postfix}") as bar:
+            result = _alone(goal, objective, size, tolerance, seed, init, bar.set_postfix_str, **settings)
         _warn_uncertified(result)
         return result
     limit = 0.05 if tolerance is None else tolerance
@@ -120,14 +122,30 @@ def _warn_uncertified(result: Distilled, stacklevel: int = 3) -> None:
 
 
 def _alone(
-    goal: Target,
+    target: Target,
     objective: Callable[..., Any],
     size: int | None,
     tolerance: float | None,
     seed: int,
     init: Distilled | None,
-    progress: bool,
-    settings: dict[str, bool],
+    say: Callable[[str], None],
+    **settings: bool,
 ) -> Distilled:
-    with tqdm(disable=not progress, desc="bayesdd", bar_format="{desc}: {elapsed}{postfix}") as bar:
-        return distilled_alone(goal, objective, size, tolerance, seed, init, bar.set_postfix_str, **settings)
+    """The result of an objective that brings its own solver and certificate.
+
+    Raises:
+        ValueError: No size is given; the objective's own refusals.
+    """
+    if size is None:
+        raise ValueError(f"distill(objective={name_of(objective)}) needs size=: it searches no size by a tolerance.")
+    found = objective(target, seed, say)
+    rows, weight = found.choose(size)
+    if init is not None:
+        rows, weight = resized(found.pool, init, size, torch.Generator().manual_seed(seed))
+    problem = Problem.from_rows(found.pool, rows, weight, target.joint.device, **settings)
+    vector = found.solve(problem)
+    details = provenance_of(target.student, target.tasks, seed, size, objective=name_of(objective))
+    result = problem.distilled(vector, details)
+    say("certificate")
+    limit = found.tolerance if tolerance is None else tolerance
+    return replace(result, certificate=found.certificate(result.data, result.weight, limit, seed + 1))

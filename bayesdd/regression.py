@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import grad, grad_and_value, jvp, vmap
+from torch.func import grad, grad_and_value, vmap
 
 from bayesdd.engine import Engine
 from bayesdd.pyro_model import Columns, Feeder, Recorder, evaluate, row_frame, running
@@ -103,8 +103,8 @@ class Regression:
 
     def _jacobian_of(self, flat: Tensor, rows: Columns) -> Tensor:
         def one(at: Tensor, row: Columns) -> Tensor:
-            mean: Tensor = self._site(at, {name: value[None] for name, value in row.items()}).mean.squeeze()
-            return mean
+            mean: Tensor = self._site(at, {name: value[None] for name, value in row.items()}).mean
+            return mean.squeeze()
 
         slope, value = vmap(grad_and_value(one), in_dims=(None, 0))(flat, rows)
         return torch.cat([value[:, None], slope], 1)
@@ -114,8 +114,9 @@ class Regression:
             return evaluate(self.task.model, self.task.structure, self.task.plate, at, row)[0].sum()
 
         slope: Callable[[Tensor], Tensor] = grad(log_prior)
-        along: Any = jvp(slope, (flat,), (torch.ones_like(flat),))
-        return torch.cat([log_prior(flat)[None], along[0], -along[1]])
+        # Not jvp, whose first use makes torch warn of its own code.
+        row_sums: Callable[[Tensor], Tensor] = grad(lambda at: slope(at).sum())
+        return torch.cat([log_prior(flat)[None], slope(flat), -row_sums(flat)])
 
     def _normal_prior(self) -> tuple[Tensor, Tensor, Tensor] | None:
         """Height at the centre, centre and precisions of a prior of independent normals; None if it is another."""

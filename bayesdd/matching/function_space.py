@@ -34,8 +34,9 @@ from bayesdd.regression import Regression
 from bayesdd.standalone import Standalone
 from bayesdd.target import Target
 
-STUDENTS, STEPS, RESTART = 4, 1000, 30
-JUDGES, JUDGE_STEPS = 8, 300  # students of a certificate, all from scratch
+STUDENTS, STEPS, RESTART = 4, 600, 30
+JUDGES, JUDGE_STEPS = 8, 200  # students of a certificate, all from scratch
+START_SHARE = 0.02  # of the outcome's spread: fits to sharper rows took hundreds of steps
 TOLERANCE = 0.3  # error in sds, and log ratio of spreads
 
 
@@ -101,10 +102,7 @@ def function_space(
 def starting_rows(
     regression: Regression, purpose: Purpose, pool: Columns, seed: int, size: int
 ) -> tuple[Columns, Tensor]:
-    """Purpose inputs that fill their space (each the farthest from those before), labelled by the target.
-
-    Weights give a row's outcome the precision that the target has there on average.
-    """
+    """Purpose inputs that fill their space (each the farthest from those before), labelled by the target."""
     parts = [column.double().reshape(len(column), -1) for column in purpose.inputs.values()]
     points = torch.cat(parts, 1)
     points = (points - points.mean(0)) / points.std(0).clamp_min(1e-12)
@@ -114,8 +112,13 @@ def starting_rows(
         distance = torch.minimum(distance, ((points - points[picked[-1]]) ** 2).sum(1))
         picked.append(int(distance.argmax()))
     rows = {name: column[picked] for name, column in pool.items()}
-    weight = regression.noise**2 / purpose.sd.square().mean()
-    return rows, weight.expand(size).clone()
+    return rows, starting_weight(regression, purpose).expand(size).clone()
+
+
+def starting_weight(regression: Regression, purpose: Purpose) -> Tensor:
+    """One row's: its outcome as sharp as the target's predictive, or as students can follow at all."""
+    sharp = START_SHARE * purpose.mean.std()
+    return regression.noise**2 / purpose.sd.square().mean().clamp_min(float(sharp**2))
 
 
 def certificate(

@@ -81,7 +81,7 @@ def purpose_of(
     if predictive is not None:
         return _given(columns, predictive, draws)
     if draws is None:
-        values = _linearised(regression, target, columns, seed)
+        values = linearised(regression, target, _searched(target, seed), columns, seed)
     else:
         step = max(1, CELLS // len(next(iter(columns.values()))))
         with torch.no_grad():
@@ -109,15 +109,30 @@ def _given(columns: Columns, predictive: tuple[Tensor, Tensor], draws: Any) -> P
     return Purpose(columns, mean, sd, math.inf)
 
 
-def _linearised(regression: Regression, target: Target, columns: Columns, seed: int) -> Tensor:
-    """Predictions ``(draws, K)`` of the tangents at the target's modes, draws of the Laplace approximations there."""
+def _searched(target: Target, seed: int) -> Tensor:
+    """The best of several modes and those that are as good, ``(C, P of the target)``."""
     modes = climb(target.joint, scattered(target.joint, SEARCHES, seed))
-    near = modes.points[modes.log_joint >= modes.log_joint[0] - NEAR]
-    draws = around(target.joint, near, draws=math.ceil(TARGET_DRAWS / len(near)), seed=seed).values
+    return modes.points[modes.log_joint >= modes.log_joint[0] - NEAR]
+
+
+def linearised(regression: Regression, target: Target, modes: Tensor, inputs: Columns, seed: int) -> Tensor:
+    """Predictions of the tangents at modes of the target, at draws of the Gauss-Newton Laplace approximations there.
+
+    Args:
+        regression: The student.
+        target: The target.
+        modes: Unconstrained, of all sites of the target, ``(C, P)``; as an ensemble, all alike.
+        inputs: Columns ``(K, ...)``.
+        seed: Seed of the draws.
+
+    Returns:
+        Shape ``(draws, K)``, about a thousand draws.
+    """
+    draws = around(target.joint, modes, draws=math.ceil(TARGET_DRAWS / len(modes)), seed=seed).values
     index = target.index
     with torch.no_grad():
-        mean, slopes = regression.jacobian(near[:, index], columns)
-    off = draws[..., index] - near[:, None, index]
+        mean, slopes = regression.jacobian(modes[:, index], inputs)
+    off = draws[..., index] - modes[:, None, index]
     found: Tensor = (mean[:, None] + off @ slopes.mT).flatten(0, 1)
     return found
 
@@ -139,8 +154,8 @@ def checked(regression: Regression, inputs: Any) -> Columns:
             continue
         if bool(column.isnan().any()):
             raise ValueError(f"function_space: purpose column {name!r} is NaN in some rows: leave such rows out.")
-        ends = kind.from_free(torch.tensor([-torch.inf, torch.inf], dtype=torch.float64)).tolist()
-        if float(column.min()) < ends[0] or float(column.max()) > ends[1]:
+        low, high = (kind.from_free(torch.full_like(column[:1], end)) for end in (-torch.inf, torch.inf))
+        if bool(((column < low) | (column > high)).any()):
             raise ValueError(
                 f"function_space: purpose column {name!r} runs from {float(column.min()):g} to "
                 f"{float(column.max()):g}, outside its declared domain {kind!r} of {student.name}."

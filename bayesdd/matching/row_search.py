@@ -10,7 +10,7 @@ networks the exact Hessian in its place cost 25 times as much a step and served 
 weighted rows lie in flat curved valleys in which Newton's method itself crawls; unconverged fits, a few steps behind
 their moving rows, are what both have to live with. For the same reason the rows move by small steps (Adam), no larger
 than a share of the present error: steps of a fixed size that led from 0.22 to 0.04 with 20 rows made 50 rows, which
-start at 0.014, a hundred times worse.
+start at 0.014, a hundred times worse. Where the students lose their rows all the same, rows go back.
 
 Several students are fitted at once, and one after the other is begun anew from a draw of its prior, so that rows serve
 any student, not those that they grew up with.
@@ -33,10 +33,11 @@ from bayesdd.regression import Regression
 
 SCRATCH, WARM = 100, 3  # Levenberg-Marquardt steps of a new student, and of one that follows its rows
 POINTS = 256  # purpose inputs a step
-SHARE, SMALLEST_SHARE = 0.1, 1e-4  # Adam's step: this share of the relative error
+SHARE, LARGEST = 0.08, 0.005  # Adam's step: this share of the least relative error so far, at most that
+LOST = 1.5  # times the least error at which rows go back to where it was, and their steps are halved
 LAST = 0.02  # of the cosine by which steps shrink
-CALIBRATE = 50  # steps between two common scalings of the weights
-SCALES = torch.linspace(-1.5, 1.5, 31, dtype=torch.float64)
+CHECK, CALIBRATE = 10, 50  # steps between looks at the error, and between common scalings of the weights
+SCALES = torch.linspace(-3, 3, 41, dtype=torch.float64)
 SPREAD_POINTS = 192
 
 Tie = Callable[[Columns], Columns]
@@ -81,8 +82,16 @@ def search(
             return networks.climb(regression, *stored(vector), fits, count)
 
     fits = fitted(networks.start(regression, students, seed), SCRATCH)
-    recent = _error(regression, fits, purpose)
+    least, kept, pace = _error(regression, fits, purpose), (vector.detach().clone(), fits), 1.0
     for step in range(steps):
+        if step and step % CHECK == 0:
+            now = _error(regression, fits, purpose)
+            if now < least:
+                least, kept = now, (vector.detach().clone(), fits)
+            elif now > LOST * least:
+                vector.data, fits, pace = kept[0].clone(), kept[1], pace / 2
+                adam = torch.optim.Adam([vector], lr=0.0)
+            say(f"step {step} of {steps}: predictions off by {least / spread:.3g} of the outcome's spread")
         if step % CALIBRATE == 0:
             _calibrate(regression, problem, vector, stored, fits, purpose)
         if step and step % restart == 0:
@@ -95,14 +104,13 @@ def search(
         # By its logarithm: a student in a poor mode must not move all rows.
         loss = 0.5 * (error + some.sd.square().mean()).log().mean()
         (upward,) = torch.autograd.grad(loss, theta)
-        recent = 0.9 * recent + 0.1 * float(error.detach().median().sqrt())
         cooling = LAST + (1 - LAST) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        adam.param_groups[0]["lr"] = SHARE * cooling * min(1.0, max(SMALLEST_SHARE, recent / spread))
+        adam.param_groups[0]["lr"] = pace * cooling * min(LARGEST, SHARE * least / spread)
         vector.grad = implicit_gradient(regression, lambda: stored(vector), vector, fits.latents, upward)
         adam.step()
-        if step % 20 == 0:
-            say(f"step {step} of {steps}: predictions off by {recent / spread:.3g} of the outcome's spread")
     fits = fitted(fits, SCRATCH)
+    if _error(regression, fits, purpose) > least:
+        vector.data, fits = kept
     _calibrate(regression, problem, vector, stored, fits, purpose)
     return vector.detach()
 
