@@ -187,9 +187,7 @@ def _text(table: pd.DataFrame, records: pd.DataFrame, notes: Iterable[str]) -> s
         ]
         parts += ["## Union of the sources' own sets", markdown(union.mean().round(3).reset_index())]
     if "precision" in records and records["precision"].notna().any():
-        edges = (
-            records[records["structure"] == "learned"].groupby(["kind", "method", "M"])[["precision", "recall"]].mean().dropna()
-        )
+        edges = records[records["precision"].notna()].groupby(["kind", "method", "M"])[["precision", "recall"]].mean()
         parts += ["## Edges recovered, all slices and seeds", markdown(edges.round(2).reset_index())]
     return "\n".join([*parts, *(f"- {note}" for note in notes)]) + "\n"
 
