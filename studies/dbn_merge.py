@@ -161,8 +161,8 @@ def _legend(settings: Settings) -> list[str]:
         "network that made the data.",
         "distilled: M complete weighted rows. Edges learned: by the BGe score (exact search) from each dataset, for "
         "distilled rows made under all edges that an order of the variables allows.",
-        "M = 2: a first slice's regression on one parent takes three rows to have a slope and a residual; two rows leave "
-        "that part of the network to the prior.",
+        "M = 2: a first slice's regression on one parent takes three rows to have a slope and a residual; two rows "
+        "leave that part of the network to the prior.",
         "augmentation, noise ignored: data augmentation of all sources by a model that knows of no noise. "
         "perturbation: the paper's algorithm as far as it is published.",
     ]
