@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,96 +13,12 @@ from torch import Tensor
 
 from bayesdd import Distilled
 from models.dbn_complete import complete_rows
-from models.dbn_federated import federated, united_draws
-from models.dbn_gaussian import entries
 from models.dbn_merge import harden, merge
-from models.dbn_pooled import Pooled, pooled, predictive
-from models.dbn_quadratic import Joint, moments
-from models.dbn_scores import bdeu, bge
-from models.dbn_search import learn, recovered
-from models.dbn_source import gathered
-from models.dbn_template import Template
+from models.dbn_pooled import Pooled, pooled
 from studies import _dbn_baselines as baselines
-from studies._dbn_cases import Problem, categorical, gaussian
-
-JUDGED = 250  # draws of a posterior that predict the test sequences
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How large a cell is.
-
-    Attributes:
-        sizes: Numbers M of rows.
-        draws: Draws of the joint posterior.
-        rows: Sequences of each linear-Gaussian source; four times as many in the cells ``large``.
-        sources: Number K of linear-Gaussian sources.
-        hidden: Variables that each hides.
-        noise: Standard deviation of their noise.
-        states_rows: Sequences of each categorical source.
-        states_variables: Variables of the categorical sources.
-        steps: Steps of the perturbation algorithm.
-        test: Test sequences.
-        union_rows: Rows of each source's own distilled set.
-        rounds: Numbers of rounds of common draws.
-    """
-
-    sizes: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100)
-    draws: int = 1000
-    rows: int = 100
-    sources: int = 4
-    hidden: int = 2
-    noise: float = 0.3
-    states_rows: int = 300
-    states_variables: int = 10
-    steps: int = 200
-    test: int = 1000
-    union_rows: int = 25
-    rounds: tuple[int, ...] = (1, 3)
-
-    @property
-    def stamp(self) -> dict[str, Any]:
-        """As a cell's file holds it."""
-        return asdict(self)
-
-
-@dataclass(eq=False)
-class Records:
-    """What a cell measures: one record a method, number of rows and structure.
-
-    Attributes:
-        problem: The merge.
-        test: Test sequences.
-        found: The records: nats a sequence of the posterior predictive and at the posterior mean, edges.
-    """
-
-    problem: Problem
-    test: Tensor
-    found: list[dict[str, Any]] = field(default_factory=list)
-
-    def add(
-        self, method: str, size: int, structure: str, template: Template, draws: dict[str, Tensor], **more: float
-    ) -> None:
-        """Judges draws ``(S, *shape)``."""
-        mean = {site: draws[site].mean(0, keepdim=True) for site in template.sites}
-        few = {site: draws[site][:: max(1, len(draws[site]) // JUDGED)][:JUDGED] for site in template.sites}
-        self.found.append(
-            {"method": method, "M": size, "structure": structure}
-            | {"predictive": float(predictive(template, few, {"x": self.test}).mean())}
-            | {"plugin": float(template.log_likelihood(mean, {"x": self.test}).mean())}
-            | more
-        )
-
-    def rows(
-        self, method: str, size: int, x: Tensor, weight: Tensor | None = None, *, learned: bool, **more: float
-    ) -> None:
-        """Judges complete rows by their exact posterior, under the true edges or those learned from the rows."""
-        template, score = self.problem.template, bdeu if self.problem.template.states else bge
-        if learned:
-            template = learn(template, {"x": x}, weight, score=score)
-            more = more | recovered(template, self.problem.template)._asdict()
-        draws = template.posterior({"x": x}, weight).draw(JUDGED, seed=0)
-        self.add(method, size, "learned" if learned else "given", template, draws, **more)
+from studies import _dbn_union
+from studies._dbn_cases import categorical, gaussian
+from studies._dbn_records import JUDGED, Records, Settings, simulated
 
 
 def measure(kind: str, slices: int, seed: int, settings: Settings) -> dict[str, Any]:
@@ -128,7 +44,7 @@ def measure(kind: str, slices: int, seed: int, settings: Settings) -> dict[str, 
 
 def _given(slices: int, seed: int, s: Settings) -> Records:
     """Edges given: distilled rows, clean subsamples, the ceiling and the complete clean set."""
-    records = _problem(slices, seed, s, s.rows)
+    records = simulated(slices, seed, s, s.rows)
     full = _ceiling(records, s, seed, "given")
     for size in s.sizes:
         # One and two rows hold no first slice: fewer settings tell that, and they take longest.
@@ -140,11 +56,11 @@ def _given(slices: int, seed: int, s: Settings) -> Records:
 
 def _learned(slices: int, seed: int, s: Settings) -> Records:
     """The same with edges learned from each dataset."""
-    records = _problem(slices, seed, s, s.rows)
+    records = simulated(slices, seed, s, s.rows)
     full = _ceiling(records, s, seed, "learned")
     for size in s.sizes:
-        # Under all edges five rows hold no first slice of six variables.
-        if size >= 10 or (size, slices) == (5, 5):
+        # Under all edges five rows hold no first slice of six variables, nor ten their steps of two slices.
+        if size >= 10 and size * (slices - 1) > 2 * len(records.problem.template.variables):
             records.rows("distilled", size, *_distilled(full, size, seed), learned=True)
         records.rows("clean subsample", size, baselines.subsample(records.problem, size), learned=True)
     records.rows("complete clean set", 0, records.problem.clean, learned=True)
@@ -153,7 +69,7 @@ def _learned(slices: int, seed: int, s: Settings) -> Records:
 
 def _large(slices: int, seed: int, s: Settings) -> Records:
     """Sources four times as large."""
-    records = _problem(slices, seed, s, 4 * s.rows)
+    records = simulated(slices, seed, s, 4 * s.rows)
     full = _ceiling(records, s, seed, "given")
     for size in (size for size in s.sizes if size in (10, 100)):
         records.rows("distilled", size, *_distilled(full, size, seed), learned=False)
@@ -162,7 +78,7 @@ def _large(slices: int, seed: int, s: Settings) -> Records:
 
 def _baselines(slices: int, seed: int, s: Settings) -> Records:
     """Other ways to learn from incomplete, noisy sources, and the course of two optimisations."""
-    records = _problem(slices, seed, s, s.rows)
+    records = simulated(slices, seed, s, s.rows)
     problem, template = records.problem, records.problem.template
     full = _ceiling(records, s, seed, "given")
     noiseless = [replace(source, noise=0.0) for source in problem.sources]
@@ -220,63 +136,15 @@ def _coverage(slices: int, seed: int, s: Settings) -> Records:
     return records
 
 
-def _union(slices: int, seed: int, s: Settings) -> Records:
-    """Sets that the sources distilled where their rows lie, united; one and more rounds of common draws."""
-    records = _problem(slices, seed, s, s.rows)
-    template, sources = records.problem.template, records.problem.sources
-    rows = gathered(template, sources)
-    for rounds in s.rounds:
-        found = federated(template, sources, s.union_rows, rounds=rounds, seed=seed)
-        flat = entries(template, found.data["x"], found.data["x"].new_zeros(len(found), 0))
-        draws, log_weight = united_draws(template, [(flat, found.weight)], slices, draws=2000, seed=seed + 77)
-        # Fresh draws of the union's posterior; both log-likelihoods there give the KL, with nothing else in common.
-        joint = Joint.of(template, draws, slices)
-        full = [
-            joint.log_likelihood(replace(template, noise=source.noise), entries(template, *own))
-            for source, own in zip(sources, rows, strict=True)
-        ]
-        own = [joint.coefficients(template, at) @ moments(y, w) for at, y, w in _weighted(flat, found.weight)]
-        kl, error = _reverse_kl(torch.stack(full).sum(0) - torch.stack(own).sum(0), log_weight)
-        generator = torch.Generator().manual_seed(seed)
-        even = torch.multinomial(log_weight.exp(), len(log_weight), replacement=True, generator=generator)
-        picked = {site: value[even] for site, value in draws.items()}
-        records.add("union", len(found), "given", template, picked, rounds=rounds, kl_reverse=kl, kl_reverse_se=error)
-    return records
-
-
-def _weighted(flat: Tensor, weight: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Pattern by pattern: places of the entries seen, the rows that have them, their weights."""
-    kinds, which = torch.unique(~flat.isnan(), dim=0, return_inverse=True)
-    places = [kind.nonzero()[:, 0] for kind in kinds]
-    return [(at, flat[which == k][:, at], weight[which == k]) for k, at in enumerate(places)]
-
-
-def _reverse_kl(log_ratio: Tensor, log_weight: Tensor, batches: int = 8) -> tuple[float, float]:
-    """KL from draws of the distilled posterior and its standard error by batches (chains stand one after the other)."""
-    parts = zip(log_ratio.tensor_split(batches), log_weight.tensor_split(batches), strict=True)
-
-    def kl(ratio: Tensor, logs: Tensor) -> float:
-        logs = logs - logs.logsumexp(0)
-        return float((ratio + logs).logsumexp(0) - logs.exp() @ ratio)
-
-    each = torch.tensor([kl(ratio, logs) for ratio, logs in parts])
-    return kl(log_ratio, log_weight), float(each.std() / batches**0.5)
-
-
 KINDS: dict[str, Callable[[int, int, Settings], Records]] = {
     "given": _given,
     "learned": _learned,
     "large": _large,
     "baselines": _baselines,
     "categorical": _categorical,
-    "union": _union,
+    "union": _dbn_union.measured,
     "coverage": _coverage,
 }
-
-
-def _problem(slices: int, seed: int, s: Settings, rows: int) -> Records:
-    problem = gaussian(seed=seed, slices=slices, rows=rows, sources=s.sources, hidden=s.hidden, noise=s.noise)
-    return Records(problem, problem.test[: s.test])
 
 
 def _ceiling(records: Records, s: Settings, seed: int, structure: str) -> Pooled:

@@ -60,7 +60,7 @@ def _given(records: pd.DataFrame) -> Iterator[Claim]:
 
 def _close(records: pd.DataFrame) -> Iterator[Claim]:
     table = wide(records, "given", "given")
-    for size, bound, least in ((2, 0.1, 5), (10, 0.03, 2)):
+    for size, bound, least in ((2, 0.1, 5), (5, 0.03, 2), (10, 0.03, 2)):
         mean = _over_seeds(gap(table, size, "all sources"))
         yield from _worst(
             f"edges given, M = {size}: distilled against all sources' posterior, T >= {least}, mean over seeds",

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import pandas as pd
 import torch
 from torch import Tensor
 
-from bayesdd import posterior
+from models.dbn_arviz import inference_data
 from models.dbn_merge import merge
 from models.dbn_pooled import Pooled, pooled, predictive
 from models.dbn_search import learn
@@ -65,8 +64,16 @@ class Split:
         for part, lacking in zip(self.train.tensor_split(len(LACKING)), LACKING, strict=True):
             names = [name for name in LABS if name not in lacking]
             self.hospitals.append(Source({"x": part}, variables=names))
-        self.full = self._given(self.hospitals)
-        self.open = self._given([Source({"x": self.train})])
+
+    @functools.cached_property
+    def full(self) -> Pooled:
+        """The posterior given what the hospitals have."""
+        return self._given(self.hospitals)
+
+    @functools.cached_property
+    def open(self) -> Pooled:
+        """The posterior given all values of all their patients."""
+        return self._given([Source({"x": self.train})])
 
     def _given(self, sources: list[Source]) -> Pooled:
         return pooled(TEMPLATE, sources, draws=self.draws, seed=self.seed)
@@ -90,20 +97,21 @@ class Split:
         few = {site: draws[site][:: max(1, self.draws // 250)] for site in TEMPLATE.sites}
         return {"method": method, "M": size, "nats": float(predictive(TEMPLATE, few, {"x": self.test}).mean())}
 
-    def coefficients(self, size: int) -> pd.DataFrame:
+    def coefficients(self, size: int) -> list[dict[str, Any]]:
         """Means and deviations of the yearly course of bilirubin and albumin, three posteriors."""
         columns = {"nothing withheld": self.open.draws, "all hospitals": self.full.draws}
         columns[f"{size} distilled rows"] = self.of_rows(size)
-        rows = {}
-        for site in SHOWN:
-            for place, term in enumerate(TEMPLATE.coords[f"{site}_term"]):
-                name = f"{site} on {str(term).replace('_before', ' a year before')}"
-                rows[name] = {
-                    (method, part): float(getattr(draws[site][:, place], part)())
-                    for method, draws in columns.items()
-                    for part in ("mean", "std")
-                }
-        return pd.DataFrame.from_dict(rows, orient="index")
+        return [
+            {
+                "coefficient": f"{site} on {str(term).replace('_before', ' a year before')}",
+                "posterior": name,
+                "mean": float(draws[site][:, place].mean()),
+                "sd": float(draws[site][:, place].std()),
+            }
+            for site in SHOWN
+            for place, term in enumerate(TEMPLATE.coords[f"{site}_term"])
+            for name, draws in columns.items()
+        ]
 
     def edges(self, size: int) -> list[tuple[bool, str, str]]:
         """Edges that the BGe score finds in rows distilled under all edges: whether over time, parent, child."""
@@ -124,22 +132,26 @@ class Split:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # ArviZ 0.23 announces 1.x on import
             import arviz
-        models = {}
-        for name, draws in (
-            ("nothing withheld", self.open.draws),
-            ("all hospitals", self.full.draws),
-            (f"{size} distilled rows", self.of_rows(size)),
-        ):
-            values = {site: draws[site][None] for site in SHOWN}
-            data = posterior.dataset(values, dims={site: TEMPLATE.dims[site] for site in SHOWN})
-            terms = {f"{site}_term": list(TEMPLATE.coords[f"{site}_term"]) for site in SHOWN}
-            models[name] = posterior.to_arviz({"posterior": data.assign_coords(terms)})
+        models = {
+            "nothing withheld": inference_data(TEMPLATE, self.open.draws),
+            "all hospitals": inference_data(TEMPLATE, self.full.draws),
+            f"{size} distilled rows": inference_data(TEMPLATE, self.of_rows(size)),
+        }
         if "InferenceData" in vars(arviz):
             axes = arviz.plot_forest(
-                list(models.values()), model_names=list(models), combined=True, hdi_prob=0.9, figsize=(8, 9)
+                list(models.values()),
+                model_names=list(models),
+                var_names=list(SHOWN),
+                combined=True,
+                hdi_prob=0.9,
+                figsize=(8, 9),
             )
             figure = axes[0].figure
         else:  # ArviZ 1.x
-            figure = arviz.plot_forest(models, combined=True, ci_probs=(0.5, 0.9)).viz["figure"].item()
+            figure = (
+                arviz.plot_forest(models, var_names=list(SHOWN), combined=True, ci_probs=(0.5, 0.9))
+                .viz["figure"]
+                .item()
+            )
         figure.savefig(path, dpi=130, bbox_inches="tight")
         plt.close("all")

@@ -30,8 +30,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from studies import _cells, _dbn_claims
-from studies._dbn_cell import KINDS, Settings, measure
+from studies._dbn_cell import KINDS, measure
 from studies._dbn_figure import figure
+from studies._dbn_records import Settings
 from studies._lens_table import markdown
 
 SLICES = (2, 3, 5, 7, 10)
@@ -61,7 +62,7 @@ def main(
     seeds: int = 5,
     only: str = "",
     coverage: bool = False,
-    keep: bool = False,
+    report: bool = False,
     threads: int = 1,
     jobs: int = 1,
     **settings: Any,
@@ -74,7 +75,8 @@ def main(
         seeds: Seeds a setting.
         only: Only the kinds of cells whose name contains this; the tables are then printed, not written.
         coverage: Measure the coverage of 90% intervals too, over 40 replications.
-        keep: Cells on disk count whatever source code measured them; the last line says which did.
+        report: Measure nothing: tables of the cells on disk, whatever source code measured them; the last line says
+            which did.
         threads: Threads a process.
         jobs: Processes at a time.
         **settings: Fields of ``_dbn_cell.Settings``: noise, hidden, sources, rows. Other than the defaults, the tables
@@ -93,7 +95,7 @@ def main(
         first = {cell.kind: cell._replace(slices=2) for cell in reversed(cells)}
         measured = {cell: measure(*cell, chosen) for cell in first.values()}
     else:
-        measured = _measured(cells, Path(results), settings, keep=keep, threads=threads, jobs=jobs)
+        measured = _measured(cells, Path(results), settings, report=report, threads=threads, jobs=jobs)
         lost = [f"{cell.name}: {found['error']}" for cell, found in measured.items() if "error" in found]
         notes += [f"not measured: {'; '.join(lost)}"] if lost else []
     records = pd.DataFrame(
@@ -103,7 +105,11 @@ def main(
             for record in found.get("records", [])
         ]
     )
+    if not len(records):
+        raise ValueError(f"no cell was measured: {'; '.join(notes[-1:])}")
     table = _dbn_claims.claims(records)
+    seeds_of = records.groupby("kind")["seed"].nunique()
+    notes += ["Seeds: " + ", ".join(f"{kind} {count}" for kind, count in seeds_of.items()) + "."]
     sources = sorted({found["stamp"]["source"] for found in measured.values() if "stamp" in found})
     seconds = sum(found.get("seconds", 0.0) for found in measured.values())
     notes += [f"{seconds / 60:.0f} minutes of processor time. {_cells.machine(threads)}; source {', '.join(sources)}"]
@@ -129,21 +135,17 @@ def _cells_of(seeds: int, coverage: bool) -> list[Cell]:
 
 
 def _measured(
-    cells: Sequence[Cell], results: Path, settings: dict[str, Any], *, keep: bool, threads: int, jobs: int
+    cells: Sequence[Cell], results: Path, settings: dict[str, Any], *, report: bool, threads: int, jobs: int
 ) -> dict[Cell, dict[str, Any]]:
     tag = "".join(f"-{name}{value:g}" for name, value in sorted(settings.items()))
     folder = results / f"dbn_merge{tag}"
     more = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
-    waiting, found = [], {}
-    for cell in cells:
-        path = folder / f"{cell.name}.json"
-        if keep and path.exists():
-            found[cell] = json.loads(path.read_text())
-        else:
-            waiting.append(cell)
-    commands = {cell.name: ["-m", "studies.dbn_merge", "--cell", cell.name, *more] for cell in waiting}
-    done = _cells.run(commands, folder, "dbn_merge", threads=threads, jobs=jobs)
-    return found | {cell: done[cell.name] for cell in waiting}
+    if report:
+        paths = {cell: folder / f"{cell.name}.json" for cell in cells}
+        return {cell: json.loads(path.read_text()) for cell, path in paths.items() if path.exists()}
+    commands = {cell.name: ["-m", "studies.dbn_merge", "--cell", cell.name, *more] for cell in cells}
+    found = _cells.run(commands, folder, "dbn_merge", threads=threads, jobs=jobs)
+    return {cell: found[cell.name] for cell in cells}
 
 
 def _legend(settings: Settings) -> list[str]:
@@ -159,6 +161,8 @@ def _legend(settings: Settings) -> list[str]:
         "network that made the data.",
         "distilled: M complete weighted rows. Edges learned: by the BGe score (exact search) from each dataset, for "
         "distilled rows made under all edges that an order of the variables allows.",
+        "M = 2: a first slice's regression on one parent takes three rows to have a slope and a residual; two rows "
+        "leave that part of the network to the prior.",
         "augmentation, noise ignored: data augmentation of all sources by a model that knows of no noise. "
         "perturbation: the paper's algorithm as far as it is published.",
     ]
@@ -183,9 +187,7 @@ def _text(table: pd.DataFrame, records: pd.DataFrame, notes: Iterable[str]) -> s
         ]
         parts += ["## Union of the sources' own sets", markdown(union.mean().round(3).reset_index())]
     if "precision" in records and records["precision"].notna().any():
-        edges = (
-            records[records["structure"] == "learned"].groupby(["kind", "method", "M"])[["precision", "recall"]].mean()
-        )
+        edges = records[records["precision"].notna()].groupby(["kind", "method", "M"])[["precision", "recall"]].mean()
         parts += ["## Edges recovered, all slices and seeds", markdown(edges.round(2).reset_index())]
     return "\n".join([*parts, *(f"- {note}" for note in notes)]) + "\n"
 
@@ -205,7 +207,7 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--only", default="", help=f"only kinds whose name contains this: {', '.join(KINDS)}")
     parser.add_argument("--coverage", action="store_true", help="coverage of 90%% intervals too, 40 replications")
-    parser.add_argument("--keep", action="store_true", help="cells on disk count whatever source measured them")
+    parser.add_argument("--report", action="store_true", help="measure nothing: tables of the cells on disk")
     parser.add_argument("--threads", type=int, default=1, help="threads a process; default: %(default)s")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time; default: %(default)s")
     parser.add_argument("--cell", help="measure one cell, print its JSON")

@@ -16,6 +16,7 @@ Cost: about three minutes on one thread. Visits become yearly slices as ``_pbc.p
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -28,12 +29,13 @@ import numpy as np
 import pandas as pd
 import torch
 
+from bayesdd import CertificateWarning
 from studies import _cells
 from studies._lens_table import markdown
 from studies._pbc import LACKING, sequences
 from studies._pbc_split import Split
 
-SLICES = 6
+SLICES, DRAWS, SHOWN_SIZE = 6, 800, 20
 SIZES = (5, 10, 20, 50)
 
 
@@ -42,61 +44,93 @@ def main(
     smoke: bool = False,
     results: str | Path = _cells.ROOT / "studies" / "results",
     splits: int = 3,
-    draws: int = 1600,
+    edges: bool = False,
 ) -> pd.DataFrame:
-    """Measures, prints the tables and writes ``results/pbc_merge.md`` and ``.png``.
+    """Measures what is not measured yet, prints the tables and writes ``results/pbc_merge.md`` and ``.png``.
 
     Args:
-        smoke: One split, three slices, M = 10; nothing is written.
-        results: Folder of the table and the figure.
+        smoke: One split, three slices, M = 10, in this process; nothing is written.
+        results: Folder of the table and the figure; the cells lie in ``pbc_merge/`` in it.
         splits: Splits into hospitals and held-out patients.
-        draws: Draws of each joint posterior.
+        edges: Also learn edges, from rows that are distilled under all edges.
 
     Returns:
         One row a claim: ``claim``, ``measured``, ``met``; ``attrs`` holds ``records``, ``coefficients``, ``edges`` and
         ``notes``.
     """
-    torch.set_num_threads(1)
-    begin, slices = time.process_time(), 3 if smoke else SLICES
-    sizes, splits, draws = ((10,), 1, 160) if smoke else (SIZES, splits, draws)
-    x = torch.as_tensor(sequences(slices))
-    records, first = [], None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what complete rows over-state is in the table of coefficients
-        for split in range(splits):
-            run = Split(x, split, draws)
-            records += [{"split": split} | record for record in run.records(sizes)]
-            first = first or run
-        assert first is not None  # there is a split
-        size = 20 if 20 in sizes else sizes[-1]
-        coefficients, edges = first.coefficients(size), first.edges(size)
-    found = pd.DataFrame(records)
+    slices, size = (3, 10) if smoke else (SLICES, SHOWN_SIZE)
+    if smoke:
+        cells = {"split-0": measure("split-0", smoke=True)}
+    else:
+        names = [*(f"split-{k}" for k in range(splits)), *(["edges"] if edges else [])]
+        commands = {
+            name: ["-m", "studies.pbc_merge", "--cell", name, "--results", str(Path(results).resolve())]
+            for name in names
+        }
+        cells = _cells.run(commands, Path(results) / "pbc_merge", "pbc_merge", threads=1, jobs=1)
+    if lost := [f"{name}: {cell['error']}" for name, cell in cells.items() if "error" in cell]:
+        raise RuntimeError(f"pbc_merge: {'; '.join(lost)}")
+    found = pd.DataFrame([record for cell in cells.values() for record in cell.get("records", [])])
+    coefficients = pd.DataFrame(cells["split-0"]["coefficients"])
+    learned = cells.get("edges", {}).get("edges", [])
     table = pd.DataFrame(_claims(found, coefficients, size))
+    x = sequences(slices)
     notes = [
-        f"{len(x)} patients, {int((~x.isnan().all(2)).sum())} patient-years with a visit in {slices} yearly slices; a "
-        f"quarter held out; {splits} splits; hospitals lack {', '.join(' and '.join(names) for names in LACKING)}.",
+        f"{len(x)} patients, {int((~np.isnan(x).all(2)).sum())} patient-years with a visit in {slices} yearly slices; "
+        f"a quarter held out; {splits} splits; hospitals lack {', '.join(' and '.join(names) for names in LACKING)}.",
         "Nats a held-out patient, log of the posterior predictive of all that was measured of the patient, mean over "
         "patients and splits. distilled: M complete weighted rows from the four hospitals. patients measured in full: "
-        "M patients of the hospitals with all six values. all hospitals: the posterior given what the four have; with "
+        "M patients of the hospitals with all six values. all hospitals: the posterior given what the four have; "
         "nothing withheld: given all six values of all their patients.",
         f"Coefficients: posterior mean (deviation), split 0, M = {size}; values are logs, in the units of `_pbc.py`; "
         "a step is a year.",
-        f"Edges that the BGe score finds in the {size} distilled rows that are made under all edges, split 0: "
-        + "; ".join(f"{a} -> {b}{' a year on' if later else ''}" for later, a, b in edges)
-        + ".",
-        f"{(time.process_time() - begin) / 60:.1f} minutes of processor time. {_cells.machine(1)}; source "
-        f"{_cells.source_hash('pbc_merge')}",
+        f"{sum(cell['seconds'] for cell in cells.values()) / 60:.1f} minutes of processor time. {_cells.machine(1)}; "
+        f"source {_cells.source_hash('pbc_merge')}",
     ]
-    table.attrs = {"records": found, "coefficients": coefficients, "edges": edges, "notes": notes}
+    if learned:
+        named = "; ".join(f"{a} -> {b}{' a year on' if later else ''}" for later, a, b in learned)
+        notes.append(f"Edges that the BGe score finds in {size} rows made under all edges, split 0: {named}.")
+    table.attrs = {"records": found, "coefficients": coefficients, "edges": learned, "notes": notes}
     text = _text(table, found, coefficients, notes)
     print(text)
     if not smoke:
         target = Path(results) / "pbc_merge.md"
         target.with_suffix(".part").write_text(text)
         os.replace(target.with_suffix(".part"), target)
-        first.figure(size, Path(results) / "pbc_merge.png")
         print(f"wrote {target} and {Path(results) / 'pbc_merge.png'}")
     return table
+
+
+def measure(cell: str, *, smoke: bool = False, results: Path | None = None) -> dict[str, Any]:
+    """One cell: a split of the patients, or the edges learned in split 0.
+
+    Args:
+        cell: ``split-K`` or ``edges``.
+        smoke: Three slices and M = 10.
+        results: Folder of the figure, which split 0 draws; None draws none.
+
+    Returns:
+        ``records`` and, of split 0, ``coefficients``; or ``edges``; and ``seconds``.
+    """
+    torch.set_num_threads(1)
+    begin = time.process_time()
+    sizes, size = ((10,), 10) if smoke else (SIZES, SHOWN_SIZE)
+    number = 0 if cell == "edges" else int(cell.removeprefix("split-"))
+    split = Split(torch.as_tensor(sequences(3 if smoke else SLICES)), number, 160 if smoke else DRAWS)
+    found: dict[str, Any] = {}
+    with warnings.catch_warnings():
+        # What complete rows over-state is seen in the coefficients; few patients make chains slow.
+        warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("ignore", CertificateWarning)
+        if cell == "edges":
+            found["edges"] = split.edges(size)
+        else:
+            found["records"] = [{"split": number} | record for record in split.records(sizes)]
+            if number == 0:
+                found["coefficients"] = split.coefficients(size)
+            if number == 0 and results is not None:
+                split.figure(size, results / "pbc_merge.png")
+    return found | {"seconds": time.process_time() - begin}
 
 
 def _claims(found: pd.DataFrame, coefficients: pd.DataFrame, size: int) -> Iterator[dict[str, Any]]:
@@ -114,8 +148,9 @@ def _claims(found: pd.DataFrame, coefficients: pd.DataFrame, size: int) -> Itera
         "measured": f"{above.min():+.2f} nats at worst (M = {above.idxmin()})",
         "met": bool(above.min() > 0),
     }
+    wide = coefficients.pivot(index="coefficient", columns="posterior", values=["mean", "sd"])
     rows, full = f"{size} distilled rows", "all hospitals"
-    shift = ((coefficients[rows, "mean"] - coefficients[full, "mean"]) / coefficients[full, "std"]).abs()
+    shift = ((wide["mean", rows] - wide["mean", full]) / wide["sd", full]).abs()
     yield {
         "claim": f"M = {size}: coefficients of bilirubin and albumin within one deviation of all hospitals'",
         "measured": f"{shift.max():.2f} deviations at worst ({shift.idxmax()})",
@@ -127,11 +162,9 @@ def _text(table: pd.DataFrame, found: pd.DataFrame, coefficients: pd.DataFrame, 
     groups = found.groupby(["method", "M"])["nats"]
     error = (groups.std() / np.sqrt(groups.count())).map(lambda e: "" if np.isnan(e) else f" ({e:.2f})")
     nats = (groups.mean().map("{:.2f}".format) + error).rename("nats a patient (se over splits)").reset_index()
-    methods = list(dict.fromkeys(method for method, _ in coefficients.columns))
-    shown = pd.DataFrame({"coefficient": coefficients.index})
-    for method in methods:
-        pairs = zip(coefficients[method, "mean"], coefficients[method, "std"], strict=True)
-        shown[method] = [f"{mean:+.2f} ({deviation:.2f})" for mean, deviation in pairs]
+    text = [f"{mean:+.2f} ({sd:.2f})" for mean, sd in zip(coefficients["mean"], coefficients["sd"], strict=True)]
+    shown = coefficients.assign(text=text).pivot(index="coefficient", columns="posterior", values="text")
+    shown = shown.reindex(coefficients["coefficient"].unique())[list(coefficients["posterior"].unique())].reset_index()
     parts = ["# One table from four hospitals: primary biliary cholangitis", "## Claims", markdown(table)]
     parts += ["## Held-out patients", markdown(nats), "## The yearly course", markdown(shown)]
     return "\n".join([*parts, *(f"- {note}" for note in notes)]) + "\n"
@@ -142,4 +175,10 @@ if __name__ == "__main__":
     parser.add_argument("--smoke", action="store_true", help="one split, three slices: seconds")
     parser.add_argument("--results", default=_cells.ROOT / "studies" / "results", help="default: studies/results")
     parser.add_argument("--splits", type=int, default=3, help="default: %(default)s")
-    sys.exit(0 if bool(main(**vars(parser.parse_args()))["met"].all()) else 1)
+    parser.add_argument("--edges", action="store_true", help="also learn edges, from rows made under all edges")
+    parser.add_argument("--cell", help="measure one cell, print its JSON")
+    arguments = vars(parser.parse_args())
+    cell = arguments.pop("cell")
+    if cell is None:
+        sys.exit(0 if bool(main(**arguments)["met"].all()) else 1)
+    print(json.dumps(measure(cell, results=Path(arguments["results"]))))
