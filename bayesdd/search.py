@@ -31,8 +31,8 @@ MOST_STARTS = 8
 UNSOLVED = 1.0  # nats
 STAGE_ONE, STAGE_TWO, STAGE_THREE = 1500, 200, 120  # L-BFGS iterations
 LEAST_SQUARES = 40  # Gauss-Newton iterations
-# Residuals of the closed form up to which Gauss-Newton is faster (P = 10: 0.05 s, L-BFGS 0.6 s; P = 20: 0.2 s and
-# 1.1 s; P = 50: 10 s and 7 s), and unknowns to each of them for a sum of zero to be there.
+# Residuals of the closed form up to which Gauss-Newton is faster (P = 10: 0.05 s, L-BFGS 0.6 s; P = 20: 0.2 and 1.1 s;
+# P = 50: 10 and 7 s), and unknowns to each of them for a sum of zero to be there.
 MOST_RESIDUALS, SPARE = 500, 2
 SOLVED = 1e-9  # nats: a closed form at this value is exact
 LARGEST_SECOND_ORDER = 400  # latent coordinates; above, P copies of the rows cost more than particles
