@@ -39,6 +39,7 @@ LAST = 0.02  # of the cosine by which steps shrink
 CHECK, CALIBRATE = 10, 50  # steps between looks at the error, and between common scalings of the weights
 SCALES = torch.linspace(-3, 3, 41, dtype=torch.float64)
 SPREAD_POINTS = 192
+RELUCTANCE = 0.02  # in held probability, a unit of log weight: few rows leave a spread that no weight narrows
 LEVEL, Z = 0.9, 1.6448536269514722  # of the intervals that are to hold the target's predictive
 
 Tie = Callable[[Columns], Columns]
@@ -180,4 +181,4 @@ def _calibrate(
             inside = torch.special.ndtr((half - off) / some.sd) - torch.special.ndtr((-half - off) / some.sd)
             held.append(inside.mean(1).median())
         used = 1 if problem.equal_weights else problem.coordinates.size
-        vector.data[-used:] += SCALES[int((torch.stack(held) - LEVEL).abs().argmin())]
+        vector.data[-used:] += SCALES[int(((torch.stack(held) - LEVEL).abs() + RELUCTANCE * SCALES.abs()).argmin())]
