@@ -4,11 +4,12 @@ With m and s the mean and spread of the regression function that a student of th
 its prior, linearised Laplace around it), m_D and s_D those of the target's posterior, over inputs x of the purpose:
 
 .. math:: \min_U \; \mathrm{E}_{\text{students}} \log \mathrm{E}_x (m(x) - m_D(x))^2, \qquad
-          \min_{c} \; \mathrm{E}_x \mathrm{KL}(N(m_D, s_D^2), N(m, s^2))
+          c: \; \mathrm{E}_x P\left(|N(m_D, s_D^2) - m| \le 1.645\, s_c\right) = 0.9
 
-rows and weights for the mean, a common factor c of the weights for the spread. For networks: their weights are not
-identified and have no usable Gaussian, nor do a few rows fix them; what they predict, a few rows can. The result says
-nothing of the posterior of theta: the certificate's KL fields are NaN.
+rows and weights for the mean, a common factor c of the weights for the spread: where means agree it is the target's,
+where they do not it covers the difference. For networks: their weights are not identified and have no usable Gaussian,
+nor do a few rows fix them; what they predict, a few rows can. The result says nothing of the posterior of theta: the
+certificate's KL fields are NaN.
 
 Cost of a step: a few Levenberg-Marquardt steps of four students on M rows; 10 ms for 337 weights and 50 rows.
 

@@ -33,12 +33,14 @@ from bayesdd.regression import Regression
 
 SCRATCH, WARM = 100, 3  # Levenberg-Marquardt steps of a new student, and of one that follows its rows
 POINTS = 256  # purpose inputs a step
-SHARE, LARGEST = 0.08, 0.005  # Adam's step: this share of the least relative error so far, at most that
+SHARE, LARGEST = 0.3, 0.01  # Adam's step: this share of the least relative error so far, at most that
 LOST = 1.5  # times the least error at which rows go back to where it was, and their steps are halved
 LAST = 0.02  # of the cosine by which steps shrink
 CHECK, CALIBRATE = 10, 50  # steps between looks at the error, and between common scalings of the weights
 SCALES = torch.linspace(-3, 3, 41, dtype=torch.float64)
 SPREAD_POINTS = 192
+RELUCTANCE = 0.02  # in held probability, a unit of log weight: few rows leave a spread that no weight narrows
+LEVEL, Z = 0.9, 1.6448536269514722  # of the intervals that are to hold the target's predictive
 
 Tie = Callable[[Columns], Columns]
 
@@ -162,10 +164,10 @@ def _calibrate(
     fits: Fits,
     purpose: Purpose,
 ) -> None:
-    """Scales all weights so that the middle student's spread is right, given its means.
+    """Scales all weights so that the middle student's 90% intervals hold the target's predictive with 90% on average.
 
-    Right is the least KL from the target's predictive, normal at each input, to the student's: a student that is off
-    says so by a spread that covers its error.
+    A student with the right means then has the right spread, and one that is off says so. (The scale of least KL to
+    the target's predictive left intervals that held 100%: it minds the few inputs where errors are largest.)
     """
     step = max(1, len(purpose.mean) // SPREAD_POINTS)
     some = purpose.some(torch.arange(0, len(purpose.mean), step))
@@ -173,10 +175,10 @@ def _calibrate(
         mean, there = regression.jacobian(fits.latents, some.inputs)
         rows, precision = stored(vector)
         slopes, ridge = regression.jacobian(fits.latents, rows)[1], regression.prior(fits.latents)[2]
-        wanted = some.sd**2 + (mean - some.mean) ** 2
-        divergences = []
+        off, held = mean - some.mean, []
         for scale in SCALES.exp():
-            variance = GaussNewton(slopes, precision * scale, ridge).variance(there).clamp_min(1e-24)
-            divergences.append(0.5 * (variance.log() + wanted / variance).mean(1).median())
+            half = Z * GaussNewton(slopes, precision * scale, ridge).variance(there).clamp_min(1e-24).sqrt()
+            inside = torch.special.ndtr((half - off) / some.sd) - torch.special.ndtr((-half - off) / some.sd)
+            held.append(inside.mean(1).median())
         used = 1 if problem.equal_weights else problem.coordinates.size
-        vector.data[-used:] += SCALES[int(torch.stack(divergences).argmin())]
+        vector.data[-used:] += SCALES[int(((torch.stack(held) - LEVEL).abs() + RELUCTANCE * SCALES.abs()).argmin())]
