@@ -415,6 +415,8 @@ def test_posteriors_carry_the_names_of_variables():
     assert float(idata.posterior["b"].sel(b_term="a").mean()) == pytest.approx(float(full.draws["b"][:, 1].mean()))
     assert idata.posterior["error"].dims == ("chain", "draw")
     found = merge(PAIR, full.sources, size=6, complete=True, full=full)
-    drawn = labelled(PAIR, bayesdd.sample(PAIR.student(3), found, draws=20, chains=2, seed=0))
+    drawn = labelled(
+        PAIR, bayesdd.sample(PAIR.student(3), found, draws=20, chains=2, seed=0, method=bayesdd.inference.laplace)
+    )
     assert list(drawn.posterior["a"].coords["a_term"].values) == ["intercept", "a_before"]
     assert drawn.posterior["a_variance"].dims == ("chain", "draw") and "observed_data" in str(drawn)
