@@ -283,13 +283,10 @@ def test_masked_rows_have_the_joint_posterior_and_complete_rows_claim_what_nobod
     assert masked.provenance["gap"]["kl_reverse"] < 0.02
     x = masked.data["x"]
     assert (x[:, :, 0].isnan().all(1) ^ x[:, :, 1].isnan().all(1)).all()  # no row has seen a and b
-    student = TRIO.student(2, full.sources)
     draws = {site: value[::40] for site, value in full.draws.items()}
-    free = TRIO.unconstrain(draws)
-    ratio = sum(task.log_likelihood(task.data, free).sum(1) for task in TRIO.target(full.sources))
-    ratio = ratio - student.log_likelihood(masked.data, free) @ masked.weight
+    real = {"x": torch.cat([x for x, _ in full.rows])}
+    ratio = TRIO.log_likelihood(draws, real).sum(1) - TRIO.log_likelihood(draws, masked.data) @ masked.weight
     assert float(ratio.var()) / 2 < 0.02
-    masked.check(student)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         whole = merge(TRIO, full.sources, size=14, complete=True, full=full)
@@ -372,7 +369,6 @@ def test_the_union_of_sets_fitted_where_rows_lie_has_the_pooled_posterior():
     flat = entries(PLAIN, found.data["x"], torch.zeros(22, 0).double())
     gap = Gap.of(Match.of(joint, log_likelihood(full, joint), ~flat.isnan()).ratio(flat.nan_to_num(), found.weight))
     assert gap.kl_reverse < 0.05 and gap.kl_forward < 0.05
-    found.check(PLAIN.student(3, sources))
 
 
 def test_an_unknown_noise_is_integrated_out_where_the_rows_lie():
