@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from bayesdd.optimise import lbfgs
+from bayesdd.problem import SMALLEST_WEIGHT
 from models.dbn_gaussian import in_order, positions
 from models.dbn_pooled import Pooled
 from models.dbn_predictive import log_normalisers, prediction_loss
@@ -116,7 +117,7 @@ class Coordinates:
         )
         static = self.centre[:count] + self.scale[:count] * static.reshape(size, count)
         x = self.centre[count:] + self.scale[count:] * x.reshape(size, self.slices, width)
-        return x, static, weight.exp().expand(size)
+        return x, static, weight.exp().clamp_min(SMALLEST_WEIGHT).expand(size)
 
 
 def _simulated(full: Pooled, size: int, slices: int, seed: int) -> tuple[Tensor, Tensor]:

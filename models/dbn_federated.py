@@ -32,13 +32,20 @@ from models.dbn_template import Template
 
 DRAWS = 3000
 LEAST_SPREAD = 0.05  # share of its variance that a denoised direction keeps
-GRID = 17  # points over +- 6 deviations of an unknown noise's logarithm
+GRID = 33  # points over +- 8 deviations of an unknown noise's logarithm
+ZOOMS = 4
 
 Set = tuple[Tensor, Tensor]  # entries (M, n), NaN where missing, and weights (M,)
 
 
 def federated(
-    template: Template, sources: Sequence[Source], sizes: int | Sequence[int], *, rounds: int = 3, seed: int = 0
+    template: Template,
+    sources: Sequence[Source],
+    sizes: int | Sequence[int],
+    *,
+    rounds: int = 3,
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> Distilled:
     """The union of the sources' distilled sets, after a few rounds of fitting at common draws.
 
@@ -47,6 +54,7 @@ def federated(
         sources: The sources. An unknown noise belongs to one source alone.
         sizes: Rows of every source's set.
         rounds: Times that the server sends draws.
+        draws: Draws that it sends.
         seed: Seed.
 
     Returns:
@@ -78,8 +86,8 @@ def federated(
     ]
     sets = [holder.first() for holder in holders]
     for turn in range(rounds):
-        draws, log_weight = united_draws(template, sets, slices, draws=DRAWS, seed=seed + turn)
-        joint = Joint.of(template, draws, slices)
+        sent, log_weight = united_draws(template, sets, slices, draws=draws, seed=seed + turn)
+        joint = Joint.of(template, sent, slices)
         sets = [
             holder.fitted(joint, log_weight, size, seed + k, None if turn == 0 else own)
             for k, (holder, size, own) in enumerate(zip(holders, each, sets, strict=True))
@@ -193,15 +201,17 @@ class _Holder:
             return torch.stack(scores) + (prior.log_prob(logs.exp()) + logs)[:, None]
 
         low, high = math.log(1e-3 * self.template.noise_scale), math.log(5 * self.template.noise_scale)
-        for _ in range(3):
-            logs = torch.linspace(low, high, GRID, dtype=torch.float64)
-            score = at(small, logs).mean(1)
-            best, step = logs[score.argmax()], logs[1] - logs[0]
-            low, high = float(best - 2 * step), float(best + 2 * step)
-        mass = torch.softmax(score, 0)
-        spread = float((mass @ (logs - mass @ logs).square()).sqrt()) + float(step)
-        centre = float(mass @ logs)
-        logs = torch.linspace(centre - 6 * spread, centre + 6 * spread, GRID, dtype=torch.float64)
+        centre, spread = 0.5 * (low + high), 0.0
+        for _ in range(ZOOMS):
+            logs = torch.linspace(low, high, 2 * GRID, dtype=torch.float64)
+            step = (high - low) / (2 * GRID - 1)
+            mass = torch.softmax(at(small, logs).mean(1), 0)
+            centre = float(mass @ logs)
+            spread = float((mass @ (logs - centre).square()).sqrt())
+            if spread > step:
+                break
+            spread, low, high = step, centre - 4 * step, centre + 4 * step
+        logs = torch.linspace(centre - 8 * spread, centre + 8 * spread, GRID, dtype=torch.float64)
         return at(joint, logs).logsumexp(0) + math.log(float(logs[1] - logs[0]))
 
     def distilled(self, own: Set, seed: int) -> Distilled:

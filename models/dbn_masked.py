@@ -27,6 +27,7 @@ from bayesdd import kinds
 from bayesdd.objectives import half_variance
 from bayesdd.optimise import lbfgs
 from bayesdd.pareto import khat
+from bayesdd.problem import SMALLEST_WEIGHT
 from bayesdd.start import choose
 from models.dbn_gaussian import entries, positions
 from models.dbn_pooled import Pooled
@@ -106,7 +107,9 @@ class Match:
 
         def placed(vector: Tensor) -> tuple[Tensor, Tensor]:
             flat = vector.new_zeros(self.seen.shape).masked_scatter(self.seen, vector[: len(white)])
-            return self.centre + self.scale * flat, vector[len(white) :].exp().expand(len(self.seen))
+            return self.centre + self.scale * flat, vector[len(white) :].exp().clamp_min(SMALLEST_WEIGHT).expand(
+                len(self.seen)
+            )
 
         found, _ = lbfgs(
             lambda v: half_variance(self.ratio(*placed(v)), self.log_weight),

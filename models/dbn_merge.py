@@ -22,6 +22,7 @@ from bayesdd import CertificateWarning, Distilled
 from bayesdd.columns import fingerprint
 from models.dbn_columns import soft_columns
 from models.dbn_complete import complete_rows
+from models.dbn_coreset import chosen_rows
 from models.dbn_masked import masked_rows
 from models.dbn_pooled import Pooled, pooled
 from models.dbn_soft import Soft, hardened, soft_rows
@@ -74,7 +75,10 @@ def merge(
     slices = full.slices if slices is None else slices
     pairs = apart(template, full.rows)
     if not complete:
-        x, static, weight, gap = masked_rows(full, size, seed=seed, equal_weights=equal_weights)
+        if template.states:
+            x, static, weight, gap = chosen_rows(full, size, equal_weights=equal_weights)
+        else:
+            x, static, weight, gap = masked_rows(full, size, seed=seed, equal_weights=equal_weights)
         details = provenance(full, seed, size, "half-variance by least squares") | {"apart": pairs, "gap": asdict(gap)}
         if not (gap.kl_forward <= TOLERANCE and gap.kl_reverse <= TOLERANCE and gap.khat < KHAT):
             warnings.warn(

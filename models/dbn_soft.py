@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from bayesdd.optimise import lbfgs
+from bayesdd.problem import SMALLEST_WEIGHT
 from models.dbn_categorical import expected_counts, shape
 from models.dbn_pooled import Pooled
 from models.dbn_template import Template
@@ -133,7 +134,7 @@ class _Problem:
         x = logits[:, : self.slices * moving].unflatten(1, (self.slices, moving))
         x = x.masked_fill(~self.possible[:moving], -math.inf).softmax(-1)
         static = logits[:, self.slices * moving :].masked_fill(~self.possible[moving:], -math.inf).softmax(-1)
-        return x, static, vector[used:].exp().expand(self.size)
+        return x, static, vector[used:].exp().clamp_min(SMALLEST_WEIGHT).expand(self.size)
 
     def excess(self, vector: Tensor) -> Tensor:
         return self.goal.excess(expected_counts(self.goal.template, *self.rows(vector)))
@@ -166,10 +167,16 @@ def hardened(full: Pooled, soft: Soft, size: int, *, seed: int) -> Soft:
     for _ in range(POLISH):
         log_weight, now = lbfgs(lambda v: value(hard, v), log_weight, 100)  # noqa: B023
         if not now < least - 1e-3:
+            least = now
             break
         hard, least = _changed(hard, now, max(tried, 1), possible, lambda entries: value(entries, log_weight))  # noqa: B023
         tried //= 4
-    return Soft(hard[:, :split].unflatten(1, soft.x.shape[1:3]), hard[:, split:], log_weight.exp(), least)
+    return Soft(
+        hard[:, :split].unflatten(1, soft.x.shape[1:3]),
+        hard[:, split:],
+        log_weight.exp().clamp_min(SMALLEST_WEIGHT),
+        least,
+    )
 
 
 def _changed(

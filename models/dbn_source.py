@@ -104,7 +104,7 @@ def student(template: Template, slices: int, sources: Sequence[Source], *, soft:
     if sources:
         found = gathered(template, sources)
         x, static = (torch.cat(part) for part in zip(*found, strict=True))
-        if not template.states:
+        if any(replace(template, noise=s.noise, noise_site=s.noise_site).noisy for s in sources):
             x, static = _with_thinned(template, x, static)
         if slices != x.shape[1]:
             raise ValueError(f"Template.student: the sources have {x.shape[1]} slices, not {slices}.")
