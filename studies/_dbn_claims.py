@@ -121,7 +121,7 @@ def _categorical(records: pd.DataFrame) -> Iterator[Claim]:
 
 def _union(records: pd.DataFrame) -> Iterator[Claim]:
     mine = records[records["kind"] == "union"]
-    if len(mine):
+    if len(mine) and mine["rounds"].max() > 1:  # sources can conflict: nothing is claimed of a single round
         mine = mine[mine["rounds"] == mine["rounds"].max()]
         worst = mine.loc[mine["kl_reverse"].idxmax()]
         yield {
