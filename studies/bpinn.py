@@ -10,6 +10,9 @@ How it could fail: chains that stay where they started (R-hat in function space 
 equation with both ends given has more than one, of nearly equal posterior density, and which one a chain samples is
 decided by its start: chains start at those that fit the rows and are smallest in mean square, and the column
 "solutions" counts how many different ones the searches met.
+Known to fall short at 300 draws of 50 steps: R-hat. Steps are held to 1e-3 prior standard deviations by the noise, so
+that a transition moves a weight by a twentieth of its prior (inverse problem, 2 x 20, noise 0.1: sd of k 0.055, R-hat
+of u 1.34, of k 1.16 after 160 draws, error 0.149; 24 times Pyro's speed a chain).
 Cost: about three minutes a problem on one thread; a problem is a process and a JSON file, kept between runs.
 """
 
