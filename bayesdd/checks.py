@@ -197,7 +197,8 @@ def _free_of_rows(task: Task, draw: Tensor, singles: list[Columns]) -> tuple[str
 def stands_alone(objective: Callable[..., Any]) -> bool:
     """Whether an objective ``(target, seed, say)`` brings its own solver and certificate (``bayesdd.standalone``)."""
     parameters = inspect.signature(objective).parameters.values() if callable(objective) else []
-    return sum(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters) == 3
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    return needed == ["target", "seed", "say"]
 
 
 def is_functional(objective: Callable[..., Any]) -> bool:
@@ -215,7 +216,7 @@ def is_functional(objective: Callable[..., Any]) -> bool:
         raise TypeError(
             f"distill(objective={name}) lacks the setting {unset[0]!r}: pass functools.partial({name}, {unset[0]}=...)."
         )
-    if len(needed) not in (1, 2, 3):
+    if len(needed) not in (1, 2) and not stands_alone(objective):
         raise TypeError(
             "distill(objective=...) needs a function (log_ratio, log_weight) such as bayesdd.objectives.reverse_kl, or "
             f"one of bayesdd.matching, got {name} of {len(needed)} arguments."
