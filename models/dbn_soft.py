@@ -28,7 +28,7 @@ from models.dbn_categorical import expected_counts, shape
 from models.dbn_pooled import Pooled
 from models.dbn_template import Template
 
-ITERATIONS = 300
+ITERATIONS = 900
 POLISH = 12  # turns of changing entries and refitting weights
 TRIED = 0.1  # share of the entries that are changed at once, to begin with
 
