@@ -65,7 +65,9 @@ class Pooled:
         return [replace(self.template, noise=s.noise, noise_site=s.noise_site) for s in self.sources]
 
 
-def pooled(template: Template, sources: Sequence[Source], *, draws: int = 4000, seed: int = 0) -> Pooled:
+def pooled(
+    template: Template, sources: Sequence[Source], *, draws: int = 4000, seed: int = 0, fallback: bool = True
+) -> Pooled:
     """Draws of the joint posterior by data augmentation.
 
     Args:
@@ -73,6 +75,7 @@ def pooled(template: Template, sources: Sequence[Source], *, draws: int = 4000, 
         sources: The sources.
         draws: Draws that are kept.
         seed: Seed.
+        fallback: Whether HMC, minutes where augmentation takes seconds, replaces chains that disagree.
 
     Raises:
         ValueError: As for ``Template.target``.
@@ -95,7 +98,7 @@ def pooled(template: Template, sources: Sequence[Source], *, draws: int = 4000, 
     chains, statistics = augmented(noisy, rows, draws=sweeps, burn=BURN, chains=CHAINS, thin=KEPT, generator=generator)
     rhat = _worst(chains)
     flat = {site: value.flatten(0, 1)[:draws] for site, value in chains.items()}
-    if rhat > RHAT:
+    if rhat > RHAT and fallback:
         # What no source identifies, augmentation explores too slowly (two noiseless sources, one pair never seen
         # together: R-hat 2.2 after 1,000 sweeps). HMC costs ten times as much a transition, but crosses such ridges.
         flat, rhat = _by_hmc(target(template, sources), noisy, flat, draws, seed)

@@ -82,7 +82,7 @@ def _baselines(slices: int, seed: int, s: Settings) -> Records:
     problem, template = records.problem, records.problem.template
     full = _ceiling(records, s, seed, "given")
     noiseless = [replace(source, noise=0.0) for source in problem.sources]
-    plain = pooled(template, noiseless, draws=s.draws, seed=seed)
+    plain = pooled(template, noiseless, draws=s.draws, seed=seed, fallback=False)
     records.add("augmentation, noise ignored", 0, "given", template, plain.draws)
     records.add("available moments", 0, "given", template, baselines.available(problem).draw(JUDGED, seed))
     for learned in (False, True):

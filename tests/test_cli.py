@@ -1,5 +1,6 @@
 """The command line as its users meet it: real processes, exit codes, one line a mistake, nothing computed in vain."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -73,7 +74,9 @@ def process(folder, command):
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     line, pipe = [sys.executable, "-m", "bayesdd", *command.split()], subprocess.PIPE
-    return subprocess.Popen(line, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
+    # A shell starts jobs in the background with interrupts ignored, and their children inherit that.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(line, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed)
 
 
 def run(folder, command):
