@@ -123,7 +123,7 @@ def _coverage(slices: int, seed: int, s: Settings) -> Records:
     """Whether central 90% intervals of the distilled posterior hold the true parameters."""
     problem = gaussian(seed=seed, slices=slices, rows=s.rows, variables=4, hidden=1, sources=s.sources, noise=s.noise)
     records = Records(problem, problem.test[: s.test])
-    full = pooled(problem.template, problem.sources, draws=s.draws, seed=seed)
+    full = pooled(problem.template, problem.sources, draws=s.draws, seed=seed, fallback=s.fallback)
     x, weight = _distilled(full, 20, seed)
     of_rows = problem.template.posterior({"x": x}, weight).draw(2000, seed=seed)
     for method, draws in (("all sources", full.draws), ("distilled", of_rows)):
@@ -151,7 +151,7 @@ def _ceiling(records: Records, s: Settings, seed: int, structure: str) -> Pooled
     """The joint posterior of all sources, judged; with it the truth and the complete clean set."""
     problem = records.problem
     template = problem.open if structure == "learned" else problem.template
-    full = pooled(template, problem.sources, draws=s.draws, seed=seed)
+    full = pooled(template, problem.sources, draws=s.draws, seed=seed, fallback=s.fallback)
     if structure == "given":
         records.add("truth", 0, structure, template, {site: value[None] for site, value in problem.truth.items()})
         records.rows("complete clean set", 0, problem.clean, learned=False)

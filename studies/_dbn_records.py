@@ -33,6 +33,7 @@ class Settings:
         test: Test sequences.
         union_rows: Rows of each source's own distilled set.
         rounds: Numbers of rounds of common draws.
+        fallback: Whether HMC replaces chains that disagree.
     """
 
     sizes: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100)
@@ -47,6 +48,7 @@ class Settings:
     test: int = 1000
     union_rows: int = 25
     rounds: tuple[int, ...] = (1, 3)
+    fallback: bool = True
 
 
 @dataclass(eq=False)

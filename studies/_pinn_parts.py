@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bayesdd import Task, kinds
 from bayesdd.matching import networks
-from bayesdd.matching.purpose import linearised
+from bayesdd.matching.purpose import linearised, modes
 from bayesdd.pyro_model import Columns
 from bayesdd.regression import Regression
 from bayesdd.target import Target
@@ -37,7 +37,7 @@ def settings(smoke: bool) -> dict[str, Any]:
     if smoke:
         tiny = {"hidden": (4,), "rows": 30, "collocation": 40, "alphas": 10, "modes": 1, "climb": 15}
         return {**tiny, "purpose": 64, "students": 3, "fit": 20, "steps": 20}
-    full = {"hidden": (16, 16), "rows": 200, "collocation": 512, "alphas": 64, "modes": 2, "climb": 80}
+    full = {"hidden": (16, 16), "rows": 200, "collocation": 512, "alphas": 64, "modes": 4, "climb": 200}
     return {**full, "purpose": 768, "students": 10, "fit": 200, "steps": 600}
 
 
@@ -92,8 +92,7 @@ def teach(family: Family, seed: int, *, smoke: bool = False) -> dict[str, Any]:
     places = {"purpose": purpose(family, seed, smoke), "in": inputs(grids["in"]), "out": inputs(grids["out"])}
     for name, parts in (("target", tasks), ("free", tasks[:2])):
         target = Target(parts, learner, "cpu", seed)
-        best = pinn.modes(target.joint, chosen["modes"], seed, steps=chosen["climb"])
-        mode = best.points[:1]
+        mode = modes(target, seed, searches=chosen["modes"], steps=chosen["climb"])[:1]
         measures = {}
         for place, columns in places.items():
             values = linearised(regression, target, mode, columns, seed)
@@ -102,8 +101,7 @@ def teach(family: Family, seed: int, *, smoke: bool = False) -> dict[str, Any]:
                 measures[place] |= scores(values.mean(0), values.std(0), grids[place]["y"])
         mode = mode[:, target.index]
         residual = float(_residual(family, network, mode, grids["out"])[0])
-        left = [round(float(v), 3) for v in best.log_joint - best.log_joint[0]]
-        found[name] = {**measures, "mode": mode[0].tolist(), "residual": residual, "modes": left}
+        found[name] = {**measures, "mode": mode[0].tolist(), "residual": residual}
     return {**found, "seconds": time.process_time() - begin}
 
 

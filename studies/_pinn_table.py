@@ -18,7 +18,7 @@ LEGEND = [
     "median and quartiles; in: alpha in the tail that was measured, out: in the other one. coverage and width: of 90% "
     "intervals of the solution (linearised Laplace of each student), mean. residual: root mean square of the equation "
     "at the test points in the lower tail, median.",
-    "target: the physics-informed network itself (best of two modes, linearised Laplace); free of boundary: the same "
+    "target: the physics-informed network itself (best of four modes, linearised Laplace); free of boundary: the same "
     "without the boundary values. no physics: a network on all measurements; ensemble: mean and spread of ten of them.",
     "labelled rows: the target's predictive mean at random inputs, at a Sobol sequence, where a linearised student is "
     "least certain (greedy), and at inputs optimised for it; all with one common weight, scaled as for distilled rows.",

@@ -37,7 +37,7 @@ from studies._lens_table import markdown
 
 SLICES = (2, 3, 5, 7, 10)
 SMOKE = Settings(
-    sizes=(10, 20), draws=160, states_rows=30, states_variables=4, steps=4, test=200, union_rows=20, rounds=(1,)
+    sizes=(10, 20), draws=160, states_rows=30, states_variables=4, steps=4, test=200, rounds=(1,), fallback=False
 )
 REPLICATIONS = 40
 

@@ -82,7 +82,7 @@ def purpose_of(
     if predictive is not None:
         return _given(columns, predictive, draws)
     if draws is None:
-        values = linearised(regression, target, _searched(target, seed), columns, seed)
+        values = linearised(regression, target, modes(target, seed), columns, seed)
     else:
         step = max(1, CELLS // len(next(iter(columns.values()))))
         with torch.no_grad():
@@ -110,14 +110,20 @@ def _given(columns: Columns, predictive: tuple[Tensor, Tensor], draws: Any) -> P
     return Purpose(columns, mean, sd, math.inf)
 
 
-def _searched(target: Target, seed: int) -> Tensor:
-    """The best of several modes and those that are as good, ``(C, P of the target)``.
+def modes(target: Target, seed: int, *, searches: int = SEARCHES, steps: int = STEPS) -> Tensor:
+    """The best of several modes of a target and those that are as good, ``(C, P of the target)``.
 
     From draws of the prior; scales of several terms stay at their prior medians first. Otherwise a search gives up
     what a random network happens to fit worst as noise: of four starts on reaction-diffusion none found the solution.
+
+    Args:
+        target: The target.
+        seed: Seed of the starts.
+        searches: Number of starts.
+        steps: Most steps of a search with scales held, and again of one without.
     """
     joint = target.joint
-    starts = torch.zeros(SEARCHES, joint.dim, dtype=torch.float64)
+    starts = torch.zeros(searches, joint.dim, dtype=torch.float64)
     held: set[str] = set()
     for part in reversed(joint.parts):
         drawn = part.task.prior_draws(MEDIANS, seed)
@@ -125,12 +131,12 @@ def _searched(target: Target, seed: int) -> Tensor:
         for site in part.task.structure.sites:
             if site.name in scales:
                 drawn[:, site.start : site.stop] = drawn[:, site.start : site.stop].median(0).values
-        starts[:, part.index.cpu()] = drawn[:SEARCHES]
+        starts[:, part.index.cpu()] = drawn[:searches]
         held.update(scales)
     starts = starts.to(joint.device)
-    first = climb(joint, starts, steps=STEPS, hold=sorted(held)).points if held else starts
-    modes = climb(joint, first, steps=STEPS)
-    return modes.points[modes.log_joint >= modes.log_joint[0] - NEAR]
+    first = climb(joint, starts, steps=steps, hold=sorted(held)).points if held else starts
+    found = climb(joint, first, steps=steps)
+    return found.points[found.log_joint >= found.log_joint[0] - NEAR]
 
 
 def _is_scale(values: Tensor) -> bool:
