@@ -9,8 +9,9 @@ certified with both KLs at most 0.01 nats.
 How it could fail: a rival that is given more threads or less compilation (affinity binds all methods to the same
 cores, compilation is taken out); means that look right because the reference shares the method's error (the reference
 is written from the formulas, with its own standard error); effective draws that a chain in the wrong place has too.
-Cost: ten minutes on two cores at d = 10 (``--covariates 10``), the better part of an hour with d = 50. Each cell (rows, covariates, method) is a process and a JSON file: an
-interrupted run goes on where it stopped. (b) and (d) need the extra ``bench``; without it they are left out.
+Cost: ten minutes on two cores at d = 10 (``--covariates 10``), the better part of an hour with d = 50. Each cell
+(rows, covariates, method) is a process and a JSON file: an interrupted run goes on where it stopped. (b) and (d) need
+the extra ``bench``; without it they are left out.
 """
 
 from __future__ import annotations
