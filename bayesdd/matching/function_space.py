@@ -30,6 +30,7 @@ from torch import Tensor
 from bayesdd.certificate import Certificate
 from bayesdd.matching import networks, row_search
 from bayesdd.matching.purpose import Purpose, purpose_of
+from bayesdd.problem import Problem
 from bayesdd.pyro_model import Columns
 from bayesdd.regression import Regression
 from bayesdd.standalone import Standalone
@@ -38,6 +39,7 @@ from bayesdd.target import Target
 STUDENTS, STEPS, RESTART = 4, 600, 30
 JUDGES, JUDGE_STEPS = 8, 200  # students of a certificate, all from scratch
 START_SHARE = 0.02  # of the outcome's spread: fits to sharper rows took hundreds of steps
+JUDGE_SEED = 5003  # of students that choose between results: not those of the certificate
 TOLERANCE = 0.3  # error in sds, and log ratio of spreads
 
 
@@ -86,14 +88,7 @@ def function_space(
         pool,
         functools.partial(starting_rows, regression, wanted, pool.data, seed),
         functools.partial(
-            row_search.search,
-            regression,
-            purpose=wanted,
-            seed=seed,
-            say=say,
-            students=students,
-            steps=steps,
-            restart=restart,
+            solved, regression, wanted, seed=seed, say=say, students=students, steps=steps, restart=restart
         ),
         functools.partial(certificate, regression, wanted),
         TOLERANCE,
@@ -120,6 +115,28 @@ def starting_weight(regression: Regression, purpose: Purpose) -> Tensor:
     """One row's: its outcome as sharp as the target's predictive, or as students can follow at all."""
     sharp = START_SHARE * purpose.mean.std()
     return regression.noise**2 / purpose.sd.square().mean().clamp_min(float(sharp**2))
+
+
+def solved(
+    regression: Regression, purpose: Purpose, problem: Problem, *, seed: int, steps: int, **settings: Any
+) -> Tensor:
+    """Moved rows, or those that they started from where students from scratch do no better on the moved ones.
+
+    With many rows a filled space of exact labels is hard to beat: 100 rows for 340 weights, 0.004 and 0.0075 moved.
+    """
+
+    def error(vector: Tensor) -> float:
+        with torch.no_grad():
+            rows, weight = problem.stored(vector)
+            begin = networks.start(regression, JUDGES, seed + JUDGE_SEED)
+            fits = networks.climb(regression, rows, weight / regression.noise**2, begin, JUDGE_STEPS)
+            return row_search.median_error(regression, fits, purpose)
+
+    found = [
+        row_search.search(regression, problem, purpose, seed, steps=count, **settings)
+        for count in dict.fromkeys((steps, 0))
+    ]
+    return min(found, key=error)
 
 
 def certificate(

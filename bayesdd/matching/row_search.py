@@ -84,10 +84,10 @@ def search(
             return networks.climb(regression, *stored(vector), fits, count)
 
     fits = fitted(networks.start(regression, students, seed), SCRATCH)
-    least, kept, pace = _error(regression, fits, purpose), (vector.detach().clone(), fits), 1.0
+    least, kept, pace = median_error(regression, fits, purpose), (vector.detach().clone(), fits), 1.0
     for step in range(steps):
         if step and step % CHECK == 0:
-            now = _error(regression, fits, purpose)
+            now = median_error(regression, fits, purpose)
             if now < least:
                 least, kept = now, (vector.detach().clone(), fits)
             elif now > LOST * least:
@@ -111,7 +111,7 @@ def search(
         vector.grad = implicit_gradient(regression, lambda: stored(vector), vector, fits.latents, upward)
         adam.step()
     fits = fitted(fits, SCRATCH)
-    if _error(regression, fits, purpose) > least:
+    if median_error(regression, fits, purpose) > least:
         vector.data, fits = kept
     _calibrate(regression, problem, vector, stored, fits, purpose)
     return vector.detach()
@@ -149,7 +149,7 @@ def _placed(fits: Fits, one: Fits, at: int) -> Fits:
     return Fits(*(every.index_copy(0, place, new) for every, new in pairs))
 
 
-def _error(regression: Regression, fits: Fits, purpose: Purpose) -> float:
+def median_error(regression: Regression, fits: Fits, purpose: Purpose) -> float:
     """Root mean squared error of predictions of the middle student."""
     with torch.no_grad():
         off = regression.mean(fits.latents, purpose.inputs) - purpose.mean
