@@ -28,7 +28,6 @@ import torch
 from torch import Tensor
 
 from bayesdd.density import Density
-from bayesdd.inference.gauss_newton import Modes, climb
 from bayesdd.task import Task
 from models import bnn, pde, pde_families
 from models import network as nets
@@ -191,17 +190,6 @@ def starts(density: Density, count: int, seed: int = 0) -> Tensor:
         if name in density.starts:
             points[:, density.starts[name][0]] = math.log(typical)
     return points.to(density.device)
-
-
-def modes(density: Density, count: int, seed: int = 0, *, steps: int = 200) -> Modes:
-    """Modes of a target: first with all scales held at their prior's median, then with scales of their own.
-
-    Without the first half a search ends where a random network happens to fit one term: of four starts none found the
-    solution of reaction-diffusion, the residual at 4e-4 and the boundary values given up as noise.
-    """
-    held = [name for name in SCALES if name in density.starts]
-    first = climb(density, starts(density, count, seed), steps=steps, hold=held)
-    return climb(density, first.points, steps=steps) if held else first
 
 
 def task(rows: int = 200, seed: int = 0) -> Task:
