@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from models.dbn_categorical import shape
-from models.dbn_conjugate import Dirichlet, NormalInverseGamma, Posterior
-from models.dbn_structure import Family, Node, groups
-from models.dbn_template import Template
+from models.dbn import Template
+from models.dbn.categorical import shape
+from models.dbn.conjugate import Dirichlet, NormalInverseGamma, Posterior
+from models.dbn.structure import Family, Node, groups
 from studies._dbn_cases import Problem
 
 ITERATIONS, STEP, SIZE = 300, 0.02, 0.1  # of ``perturbed``, none of which the paper gives

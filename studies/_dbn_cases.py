@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.dbn_gaussian import equations
-from models.dbn_source import Source
-from models.dbn_template import Template
+from models.dbn import Template
+from models.dbn.gaussian import equations
+from models.dbn.source import Source
 
 TEST_ROWS = 2000
 LARGEST = 0.9  # spectral radius of a step: sequences stay bounded

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from bayesdd import Distilled
-from models.dbn_complete import complete_rows
-from models.dbn_merge import harden, merge
-from models.dbn_pooled import Pooled, pooled
+from models.dbn.complete import complete_rows
+from models.dbn.merge import harden, merge
+from models.dbn.pooled import Pooled, pooled
 from studies import _dbn_baselines as baselines
 from studies import _dbn_union
 from studies._dbn_cases import categorical, gaussian

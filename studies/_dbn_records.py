@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from models.dbn_pooled import predictive
-from models.dbn_scores import bdeu, bge
-from models.dbn_search import learn, recovered
-from models.dbn_template import Template
+from models.dbn import Template
+from models.dbn.pooled import predictive
+from models.dbn.scores import bdeu, bge
+from models.dbn.search import learn, recovered
 from studies._dbn_cases import Problem, gaussian
 
 JUDGED = 250  # draws of a posterior that predict the test sequences

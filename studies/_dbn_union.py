@@ -7,10 +7,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from models.dbn_federated import federated, united_draws
-from models.dbn_gaussian import entries
-from models.dbn_quadratic import Joint, moments
-from models.dbn_source import gathered
+from models.dbn.federated import federated, united_draws
+from models.dbn.gaussian import entries
+from models.dbn.quadratic import Joint, moments
+from models.dbn.source import gathered
 from studies._dbn_records import Records, Settings, simulated
 
 

@@ -14,12 +14,12 @@ import matplotlib
 import torch
 from torch import Tensor
 
-from models.dbn_arviz import inference_data
-from models.dbn_merge import merge
-from models.dbn_pooled import Pooled, pooled, predictive
-from models.dbn_search import learn
-from models.dbn_source import Source
-from models.dbn_template import Template
+from models.dbn import Template
+from models.dbn.arviz import inference_data
+from models.dbn.merge import merge
+from models.dbn.pooled import Pooled, pooled, predictive
+from models.dbn.search import learn
+from models.dbn.source import Source
 from studies._pbc import LABS, LACKING
 
 # What a clinician would draw first: every value follows itself, bilirubin (the liver's failure to excrete) drives the

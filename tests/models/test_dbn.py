@@ -10,12 +10,12 @@ from scipy import stats
 from torch.func import vmap
 
 from bayesdd import Task
-from models import dbn_likelihood
-from models.dbn_columns import columns
-from models.dbn_draws import gaussian_sequences
-from models.dbn_gaussian import complete
-from models.dbn_missing import by_pattern, filtered, static_density
-from models.dbn_template import Template
+from models.dbn import likelihood
+from models.dbn.ancestral import gaussian_sequences
+from models.dbn.columns import columns
+from models.dbn.gaussian import complete
+from models.dbn.missing import by_pattern, filtered, static_density
+from models.dbn.template import Template
 
 PLAIN = Template(
     variables=("c", "a", "b"),  # not in topological order
@@ -151,7 +151,7 @@ def test_a_task_takes_complete_rows_and_rows_of_its_own_patterns_and_the_model_t
 
 def test_the_density_is_chosen_by_what_the_rows_need():
     def density(template, data):
-        found = dbn_likelihood.chosen(template, *columns(template, data)).sequences
+        found = likelihood.chosen(template, *columns(template, data)).sequences
         return getattr(found, "func", found)
 
     assert density(PLAIN, rows(PLAIN, 20, 3)) is complete

@@ -11,10 +11,10 @@ from scipy import stats
 from scipy.special import gammaln
 from torch.func import vmap
 
-from models import dbn_categorical, dbn_elimination, dbn_likelihood, dbn_messages
-from models.dbn_columns import columns
-from models.dbn_gaussian import entries
-from models.dbn_template import Template
+from models.dbn import categorical, elimination, likelihood, messages
+from models.dbn.columns import columns
+from models.dbn.gaussian import entries
+from models.dbn.template import Template
 
 TINY = Template(
     variables=("b", "a"),  # not in topological order
@@ -76,16 +76,15 @@ def brute_force(template, values, data):
 
 
 def by_messages(template, draws, data):
-    log = vmap(lambda values: dbn_categorical.tables(template, values))(draws)
-    return dbn_messages.log_likelihood(template, log, *columns(template, data))
+    log = vmap(lambda values: categorical.tables(template, values))(draws)
+    return messages.log_likelihood(template, log, *columns(template, data))
 
 
 def by_states(template, draws, data):
     x, static = columns(template, data)
     return vmap(
         lambda values: (
-            dbn_categorical.forward(template, values, x, static)
-            + dbn_categorical.static_forward(template, values, static)
+            categorical.forward(template, values, x, static) + categorical.static_forward(template, values, static)
         )
     )(draws)
 
@@ -96,8 +95,8 @@ def by_elimination(template, draws, data):
     patterns = tuple({tuple(row.nonzero()[:, 0].tolist()) for row in seen})
     return vmap(
         lambda values: (
-            dbn_elimination.by_pattern(template, values, x, static, patterns=patterns)
-            + dbn_categorical.static_forward(template, values, static)
+            elimination.by_pattern(template, values, x, static, patterns=patterns)
+            + categorical.static_forward(template, values, static)
         )
     )(draws)
 
@@ -147,8 +146,8 @@ def test_hidden_columns_are_summed_out_by_elimination_and_by_messages_alike():
     x[::2, :, 1:5], x[1::2, :, 5:] = torch.nan, torch.nan
     ours = WIDE.log_likelihood(draws, {"x": x})
     torch.testing.assert_close(by_messages(WIDE, draws, {"x": x}), ours)
-    found = dbn_likelihood.chosen(WIDE, *columns(WIDE, {"x": x})).sequences
-    assert found.func is dbn_elimination.by_pattern
+    found = likelihood.chosen(WIDE, *columns(WIDE, {"x": x})).sequences
+    assert found.func is elimination.by_pattern
     scored = vmap(lambda values: found(WIDE, values, x, x.new_zeros(6, 0)))(draws)
     torch.testing.assert_close(scored, ours)
 

@@ -12,20 +12,20 @@ from scipy import stats
 
 import bayesdd
 from bayesdd import CertificateWarning
-from models.dbn_arviz import inference_data, labelled
-from models.dbn_augmentation import augmented
-from models.dbn_complete import excess_of
-from models.dbn_federated import _evened, _Holder, federated
-from models.dbn_gaussian import entries, in_order
-from models.dbn_masked import Gap, Match, log_likelihood
-from models.dbn_merge import merge, overstated
-from models.dbn_pooled import pooled, predictive
-from models.dbn_predictive import prediction_loss
-from models.dbn_quadratic import Joint, moments
-from models.dbn_regressions import Layout
-from models.dbn_source import Source
-from models.dbn_statistics import of_draws, of_regressions
-from models.dbn_template import Template
+from models.dbn.arviz import inference_data, labelled
+from models.dbn.augmentation import augmented
+from models.dbn.complete import excess_of
+from models.dbn.federated import _evened, _Holder, federated
+from models.dbn.gaussian import entries, in_order
+from models.dbn.masked import Gap, Match, log_likelihood
+from models.dbn.merge import merge, overstated
+from models.dbn.pooled import pooled, predictive
+from models.dbn.predictive import prediction_loss
+from models.dbn.quadratic import Joint, moments
+from models.dbn.regressions import Layout
+from models.dbn.source import Source
+from models.dbn.statistics import of_draws, of_regressions
+from models.dbn.template import Template
 
 # Not in topological order, families of unequal size, a static variable.
 NET = Template(

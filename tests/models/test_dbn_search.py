@@ -10,9 +10,9 @@ import torch
 from scipy import stats
 from scipy.special import gammaln
 
-from models.dbn_scores import Sample, bdeu, bge, bic
-from models.dbn_search import learn, recovered, total
-from models.dbn_template import Template
+from models.dbn.scores import Sample, bdeu, bge, bic
+from models.dbn.search import learn, recovered, total
+from models.dbn.template import Template
 
 NAMES = ("a", "b", "c")
 STATES = {"a": 2, "b": 3, "c": 2}

@@ -10,13 +10,13 @@ from scipy.special import gammaln
 
 import bayesdd
 from bayesdd import CertificateWarning
-from models.dbn_arviz import inference_data, labelled
-from models.dbn_categorical import expected_counts
-from models.dbn_merge import harden, merge, overstated
-from models.dbn_pooled import Pooled, pooled
-from models.dbn_soft import Dirichlets, Soft, _copies, _stratified, hardened
-from models.dbn_source import Source
-from models.dbn_template import Template
+from models.dbn.arviz import inference_data, labelled
+from models.dbn.categorical import expected_counts
+from models.dbn.merge import harden, merge, overstated
+from models.dbn.pooled import Pooled, pooled
+from models.dbn.soft import Dirichlets, Soft, _copies, _stratified, hardened
+from models.dbn.source import Source
+from models.dbn.template import Template
 
 TINY = Template(
     ("b", "a"),

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.dbn_source import Source, apart, gathered
-from models.dbn_template import Template
+from models.dbn.source import Source, apart, gathered
+from models.dbn.template import Template
 
 CHAIN = Template(("a", "b", "c"), static=("s",), intra=(("s", "a"), ("a", "b")), inter=(("b", "c"), ("c", "c")))
 STATES = Template(("a", "b"), intra=(("a", "b"),), states={"a": 2, "b": 3})

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from models.dbn_gaussian import LOG_2PI, complete, entries, equations, in_order, noise_variance, ordered, positions
+from models.dbn.gaussian import LOG_2PI, complete, entries, equations, in_order, noise_variance, ordered, positions
 
 if TYPE_CHECKING:
-    from models.dbn_template import Template
+    from models.dbn.template import Template
 
 Values = dict[str, Tensor]
 
@@ -36,7 +36,7 @@ def by_pattern(
         values: Latent site -> value.
         x: Sequences, shape ``(rows, T, V)``.
         static: Static values, shape ``(rows, V_s)``.
-        patterns: The entries that are seen, a pattern each: their places in ``dbn_gaussian.entries``. Without
+        patterns: The entries that are seen, a pattern each: their places in ``gaussian.entries``. Without
             measurement noise complete rows need none.
 
     Returns:

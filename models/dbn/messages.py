@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from models.dbn_categorical import JOINT_STATES, cell, offsets
+from models.dbn.categorical import JOINT_STATES, cell, offsets
 
 if TYPE_CHECKING:
-    from models.dbn_structure import Node
-    from models.dbn_template import Template
+    from models.dbn.structure import Node
+    from models.dbn.template import Template
 
 CELLS = 2**21  # draws x sequences x transitions held at once: 16 MB
 
@@ -31,7 +31,7 @@ def log_likelihood(template: Template, log: Tensor, x: Tensor, static: Tensor) -
 
     Args:
         template: The template.
-        log: Log tables side by side (``dbn_categorical.tables``), shape ``(S, cells)``.
+        log: Log tables side by side (``categorical.tables``), shape ``(S, cells)``.
         x: States, NaN where missing, shape ``(rows, T, V)``.
         static: Static states, NaN where missing, shape ``(rows, V_s)``.
 

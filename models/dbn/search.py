@@ -25,12 +25,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from models.dbn_columns import columns
-from models.dbn_scores import Sample, Score, bge
+from models.dbn.columns import columns
+from models.dbn.scores import Sample, Score, bge
 
 if TYPE_CHECKING:
-    from models.dbn_structure import Node
-    from models.dbn_template import Template
+    from models.dbn.structure import Node
+    from models.dbn.template import Template
 
 NODES = 24  # 2^24 sets are a table of 128 MB
 

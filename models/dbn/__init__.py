@@ -21,8 +21,15 @@ import torch
 from torch import Tensor
 
 from bayesdd.task import Task
-from models.dbn_model import model as model
-from models.dbn_template import Template as Template
+from models.dbn.federated import federated as federated
+from models.dbn.merge import harden as harden
+from models.dbn.merge import merge as merge
+from models.dbn.merge import overstated as overstated
+from models.dbn.model import model as model
+from models.dbn.pooled import pooled as pooled
+from models.dbn.search import learn as learn
+from models.dbn.source import Source as Source
+from models.dbn.template import Template as Template
 
 GAUSSIAN = Template(
     variables=("pressure", "dose", "symptom"),

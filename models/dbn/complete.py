@@ -22,11 +22,11 @@ from torch import Tensor
 
 from bayesdd.optimise import lbfgs
 from bayesdd.problem import SMALLEST_WEIGHT
-from models.dbn_gaussian import in_order, positions
-from models.dbn_pooled import Pooled
-from models.dbn_predictive import log_normalisers, prediction_loss
-from models.dbn_regressions import Layout
-from models.dbn_statistics import Statistics
+from models.dbn.gaussian import in_order, positions
+from models.dbn.pooled import Pooled
+from models.dbn.predictive import log_normalisers, prediction_loss
+from models.dbn.regressions import Layout
+from models.dbn.statistics import Statistics
 
 STARTS = 3
 TOO_FEW = 5.0  # nats of excess above which rows are too few for the posterior: then predictions count

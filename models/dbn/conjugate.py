@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from models.dbn_categorical import cells, expected_counts, shape
-from models.dbn_structure import groups
+from models.dbn.categorical import cells, expected_counts, shape
+from models.dbn.structure import groups
 
 if TYPE_CHECKING:
-    from models.dbn_template import Template
+    from models.dbn.template import Template
 
 
 @dataclass(frozen=True, eq=False)

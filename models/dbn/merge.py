@@ -20,14 +20,14 @@ from torch import Tensor
 
 from bayesdd import CertificateWarning, Distilled
 from bayesdd.columns import fingerprint
-from models.dbn_columns import soft_columns
-from models.dbn_complete import complete_rows
-from models.dbn_coreset import chosen_rows
-from models.dbn_masked import masked_rows
-from models.dbn_pooled import Pooled, pooled
-from models.dbn_soft import Soft, hardened, soft_rows
-from models.dbn_source import Source, apart, as_columns, listed
-from models.dbn_template import Template
+from models.dbn.columns import soft_columns
+from models.dbn.complete import complete_rows
+from models.dbn.coreset import chosen_rows
+from models.dbn.masked import masked_rows
+from models.dbn.pooled import Pooled, pooled
+from models.dbn.soft import Soft, hardened, soft_rows
+from models.dbn.source import Source, apart, as_columns, listed
+from models.dbn.template import Template
 
 TOO_SURE = 0.8  # ratio of posterior deviations, distilled over full, below which a parameter is over-stated
 SHOWN = 4
@@ -153,7 +153,7 @@ def overstated(full: Pooled, distilled: Distilled, *, draws: int = 4000, seed: i
 def provenance(full: Pooled, seed: int, size: int, objective: str) -> dict[str, Any]:
     """Where merged rows came from; JSON-able."""
     return {
-        "task": "models.dbn_model:model",
+        "task": "models.dbn:model",
         "sites": {site: list(shape) for site, shape in full.template.sites.items()},
         "fingerprint": [fingerprint(as_columns(full.template, rows)) for rows in full.rows],
         "seed": seed,

@@ -1,6 +1,6 @@
 r"""Linear-Gaussian rows with missing entries that stand for sources, by least squares at draws of the posterior.
 
-At fixed draws the log-likelihood of rows is linear in their weighted moments (``dbn_quadratic``), and so is the
+At fixed draws the log-likelihood of rows is linear in their weighted moments (``quadratic``), and so is the
 log-ratio
 
 .. math:: \Delta(\theta_s) = l_D(\theta_s) - \sum_p A_p(\theta_s) \cdot \text{moments}_p(U, w).
@@ -29,11 +29,11 @@ from bayesdd.optimise import lbfgs
 from bayesdd.pareto import khat
 from bayesdd.problem import SMALLEST_WEIGHT
 from bayesdd.start import choose
-from models.dbn_gaussian import entries, positions
-from models.dbn_pooled import Pooled
-from models.dbn_quadratic import Joint, moments
-from models.dbn_source import thinnings
-from models.dbn_template import Template
+from models.dbn.gaussian import entries, positions
+from models.dbn.pooled import Pooled
+from models.dbn.quadratic import Joint, moments
+from models.dbn.source import thinnings
+from models.dbn.template import Template
 
 ITERATIONS = 800
 ENOUGH = 1e-5  # nats

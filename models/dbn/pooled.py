@@ -16,11 +16,11 @@ from bayesdd import Task
 from bayesdd.density import Density
 from bayesdd.inference import hmc
 from bayesdd.target import moment_matched
-from models.dbn_augmentation import augmented
-from models.dbn_regressions import Layout
-from models.dbn_source import Rows, Source, gathered, target
-from models.dbn_statistics import Statistics, of_draws
-from models.dbn_template import Template
+from models.dbn.augmentation import augmented
+from models.dbn.regressions import Layout
+from models.dbn.source import Rows, Source, gathered, target
+from models.dbn.statistics import Statistics, of_draws
+from models.dbn.template import Template
 
 CHAINS = 8
 BURN = 300

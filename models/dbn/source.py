@@ -21,12 +21,12 @@ from torch.nn.functional import pad
 from bayesdd import kinds
 from bayesdd.columns import read
 from bayesdd.task import Task
-from models import dbn_likelihood
-from models.dbn_columns import shaped
-from models.dbn_model import model, soft_model
+from models.dbn.columns import shaped
+from models.dbn.likelihood import Likelihood, chosen
+from models.dbn.model import model, soft_model
 
 if TYPE_CHECKING:
-    from models.dbn_template import Template
+    from models.dbn.template import Template
 
 Rows = tuple[Tensor, Tensor]  # x (rows, T, V) and static (rows, V_s), floating, NaN where missing
 NAMED = 8  # pairs that a message names
@@ -166,13 +166,13 @@ def _task(template: Template, rows: Rows) -> Task:
     if not template.static or not bool(static.isnan().all()):
         return template.task(as_columns(template, rows))
     # A column without a single number is none to a Task: a source that sees nothing static has no such column.
-    likelihood = dbn_likelihood.chosen(template, *shaped(template, {"x": x, "static": static}))
+    likelihood = chosen(template, *shaped(template, {"x": x, "static": static}))
     return Task(
         functools.partial(_without_static, template=template, likelihood=likelihood, slices=x.shape[1]), {"x": x}
     )
 
 
-def _without_static(x: Tensor, *, template: Template, likelihood: dbn_likelihood.Likelihood, slices: int) -> Tensor:
+def _without_static(x: Tensor, *, template: Template, likelihood: Likelihood, slices: int) -> Tensor:
     static = torch.full((len(x), len(template.static)), torch.nan)
     return model(x, static, template=template, likelihood=likelihood, slices=slices)
 

@@ -29,10 +29,10 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from models import dbn_categorical, dbn_elimination, dbn_gaussian, dbn_messages, dbn_missing
+from models.dbn import categorical, elimination, gaussian, messages, missing
 
 if TYPE_CHECKING:
-    from models.dbn_template import Template
+    from models.dbn.template import Template
 
 Values = dict[str, Tensor]
 PATTERNS = 32
@@ -52,8 +52,8 @@ class Likelihood(NamedTuple):
 def anything(template: Template) -> Likelihood:
     """For rows of any pattern of missing entries."""
     if template.states:
-        return Likelihood(dbn_categorical.forward, dbn_categorical.static_forward)
-    return Likelihood(dbn_missing.filtered, dbn_missing.static_density)
+        return Likelihood(categorical.forward, categorical.static_forward)
+    return Likelihood(missing.filtered, missing.static_density)
 
 
 def chosen(template: Template, x: Tensor, static: Tensor) -> Likelihood:
@@ -64,16 +64,16 @@ def chosen(template: Template, x: Tensor, static: Tensor) -> Likelihood:
     """
     whole = not bool(x.isnan().any() or static.isnan().any())
     if template.states and whole:
-        return Likelihood(dbn_categorical.complete, dbn_categorical.static_complete)
+        return Likelihood(categorical.complete, categorical.static_complete)
     if whole and not template.noisy:
-        return Likelihood(dbn_gaussian.complete, dbn_missing.static_density)
+        return Likelihood(gaussian.complete, missing.static_density)
     # Complete rows are taken in any case; with noise they need a pattern of their own.
     patterns = _patterns(template, x, static, with_complete=template.noisy)
     if template.states:
         return _categorical(template, patterns, x.shape[1])
     if len(patterns) > PATTERNS:
         return anything(template)
-    return Likelihood(functools.partial(dbn_missing.by_pattern, patterns=patterns), dbn_missing.static_density)
+    return Likelihood(functools.partial(missing.by_pattern, patterns=patterns), missing.static_density)
 
 
 def log_likelihood(template: Template, parameters: Values, x: Tensor, static: Tensor) -> Tensor:
@@ -93,24 +93,24 @@ def log_likelihood(template: Template, parameters: Values, x: Tensor, static: Te
     """
     missing = bool(x.isnan().any() or static.isnan().any())
     if template.states and missing and _joint_states(template) > FEW_STATES:
-        log = vmap(lambda values: dbn_categorical.tables(template, values))(parameters)
+        log = vmap(lambda values: categorical.tables(template, values))(parameters)
         patterns = _patterns(template, x, static, with_complete=True)
         if len(patterns) > PATTERNS or _frontier(template, patterns, x.shape[1]) > FRONTIER:
-            return dbn_messages.log_likelihood(template, log, x, static)
-        of_static = vmap(lambda values: dbn_categorical.static_forward(template, values, static))(parameters)
-        return of_static + dbn_elimination.by_group(template, log, x, static, patterns=patterns)
+            return messages.log_likelihood(template, log, x, static)
+        of_static = vmap(lambda values: categorical.static_forward(template, values, static))(parameters)
+        return of_static + elimination.by_group(template, log, x, static, patterns=patterns)
     sequences, of_static = chosen(template, x, static)
 
     def single(values: Values) -> Tensor:
         total = sequences(template, values, x, static)
         return total + of_static(template, values, static) if template.static else total
 
-    width = 1 if sequences in (dbn_gaussian.complete, dbn_categorical.complete) else 16
+    width = 1 if sequences in (gaussian.complete, categorical.complete) else 16
     return vmap(single, chunk_size=max(1, CELLS // (width * x.numel())))(parameters)
 
 
 def _patterns(template: Template, x: Tensor, static: Tensor, *, with_complete: bool) -> tuple[tuple[int, ...], ...]:
-    seen = ~dbn_gaussian.entries(template, x, static).isnan()
+    seen = ~gaussian.entries(template, x, static).isnan()
     seen = torch.cat([seen, torch.ones_like(seen[:1])]) if with_complete else seen[~seen.all(1)]
     return tuple(tuple(pattern.nonzero()[:, 0].tolist()) for pattern in torch.unique(seen, dim=0))
 
@@ -120,9 +120,9 @@ def _categorical(template: Template, patterns: tuple[tuple[int, ...], ...], slic
     most = _frontier(template, patterns, slices) if few else 0
     joint = _joint_states(template)
     if joint > FEW_STATES and few and most <= FRONTIER:
-        sequences = functools.partial(dbn_elimination.by_pattern, patterns=patterns)
-        return Likelihood(sequences, dbn_categorical.static_forward)
-    if joint <= dbn_categorical.JOINT_STATES:
+        sequences = functools.partial(elimination.by_pattern, patterns=patterns)
+        return Likelihood(sequences, categorical.static_forward)
+    if joint <= categorical.JOINT_STATES:
         return anything(template)
     found = f"{most:,} joint states of missing entries at once, and a task sums over {FRONTIER:,}"
     if not few:
@@ -131,7 +131,7 @@ def _categorical(template: Template, patterns: tuple[tuple[int, ...], ...], slic
 
 
 def _frontier(template: Template, patterns: tuple[tuple[int, ...], ...], slices: int) -> int:
-    return max(dbn_elimination.largest(template, slices, pattern) for pattern in patterns)
+    return max(elimination.largest(template, slices, pattern) for pattern in patterns)
 
 
 def _joint_states(template: Template) -> int:

@@ -3,7 +3,7 @@ r"""Sources that may not share rows: each distils its own, only distilled sets t
 A set that stands for its source under the source's own posterior need not do so where all sources together put the
 posterior. Therefore, in a few rounds: the server unites the sets, draws from the posterior of the union and sends the
 draws; every source fits its set anew, so that its log-likelihood follows that of its rows at these draws (half the
-variance of the difference, by least squares, ``dbn_masked``).
+variance of the difference, by least squares, ``masked``).
 
 The first message of a source needs no posterior: for every pattern of missing entries the rows' mean and scatter, freed
 of the noise's share, as one weighted row more than there are entries, which is exact for sources without noise.
@@ -21,14 +21,14 @@ from torch import Tensor
 
 from bayesdd import Distilled, union
 from bayesdd.columns import fingerprint
-from models.dbn_augmentation import augmented
-from models.dbn_gaussian import entries
-from models.dbn_masked import Match, as_rows, patterns, simulated
-from models.dbn_missing import noise_of_entries
-from models.dbn_pooled import BURN, CHAINS, KEPT
-from models.dbn_quadratic import Joint, by_pattern, moments
-from models.dbn_source import Source, as_columns, gathered
-from models.dbn_template import Template
+from models.dbn.augmentation import augmented
+from models.dbn.gaussian import entries
+from models.dbn.masked import Match, as_rows, patterns, simulated
+from models.dbn.missing import noise_of_entries
+from models.dbn.pooled import BURN, CHAINS, KEPT
+from models.dbn.quadratic import Joint, by_pattern, moments
+from models.dbn.source import Source, as_columns, gathered
+from models.dbn.template import Template
 
 DRAWS = 3000
 LEAST_SPREAD = 0.05  # share of its variance that a denoised direction keeps

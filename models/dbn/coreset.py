@@ -17,9 +17,9 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor
 
-from models.dbn_masked import HELD_OUT, Gap
-from models.dbn_pooled import Pooled
-from models.dbn_source import as_columns
+from models.dbn.masked import HELD_OUT, Gap
+from models.dbn.pooled import Pooled
+from models.dbn.source import as_columns
 
 DRAWS = 800
 

@@ -24,9 +24,9 @@ from torch import Tensor
 
 from bayesdd.optimise import lbfgs
 from bayesdd.problem import SMALLEST_WEIGHT
-from models.dbn_categorical import expected_counts, shape
-from models.dbn_pooled import Pooled
-from models.dbn_template import Template
+from models.dbn.categorical import expected_counts, shape
+from models.dbn.pooled import Pooled
+from models.dbn.template import Template
 
 ITERATIONS = 900
 POLISH = 12  # turns of changing entries and refitting weights

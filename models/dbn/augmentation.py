@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from models.dbn_gaussian import entries
-from models.dbn_missing import noise_of_entries, unrolled
-from models.dbn_regressions import Layout
-from models.dbn_source import Rows
-from models.dbn_statistics import Statistics, of_regressions
-from models.dbn_template import Template
+from models.dbn.gaussian import entries
+from models.dbn.missing import noise_of_entries, unrolled
+from models.dbn.regressions import Layout
+from models.dbn.source import Rows
+from models.dbn.statistics import Statistics, of_regressions
+from models.dbn.template import Template
 
 Values = dict[str, Tensor]
 

@@ -7,7 +7,7 @@ the slice before):
 
 and in reduced form ``u = gain b + shift + root noise`` with ``root = (I - B)^{-1} D^{1/2}``. All functions are of one
 draw, batched by ``torch.func.vmap``: nothing branches on a value. Missing entries and measurement noise are the
-business of ``dbn_missing``.
+business of ``missing``.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from models.dbn_structure import Family, Node
-    from models.dbn_template import Template
+    from models.dbn.structure import Family, Node
+    from models.dbn.template import Template
 
 Values = dict[str, Tensor]
 LOG_2PI = math.log(2 * math.pi)

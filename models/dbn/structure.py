@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from models.dbn_template import Template
+    from models.dbn.template import Template
 
 Node = tuple[str, int]  # a variable and how many slices ago; static variables stand at 0
 Of = Callable[[Node], Tensor]  # a node -> its values

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from models import dbn_categorical, dbn_draws
-from models.dbn_likelihood import Likelihood
+from models.dbn import ancestral, categorical
+from models.dbn.likelihood import Likelihood
 
 if TYPE_CHECKING:
-    from models.dbn_template import Template
+    from models.dbn.template import Template
 
 
 def model(
@@ -44,7 +44,7 @@ def model(
     values = prior(template)
     sizes = [len(column) for column in (x, static) if column is not None]
     count = sizes[0] if sizes else rows
-    draw_static, draw_sequences = dbn_draws.categorical if template.states else dbn_draws.gaussian
+    draw_static, draw_sequences = ancestral.categorical if template.states else ancestral.gaussian
     with pyro.plate("data", count):
         if template.static:
             drawn = _site(
@@ -84,9 +84,7 @@ def soft_model(x: Tensor, static: Tensor | None = None, *, template: Template) -
         raise ValueError("dbn: soft rows are not simulated; simulate hard ones with Template.sample.")
 
     with pyro.plate("data", len(x)):
-        rows = Rows(
-            lambda value: dbn_categorical.expected(template, values, value, fixed), draw, constraints.real, x.shape
-        )
+        rows = Rows(lambda value: categorical.expected(template, values, value, fixed), draw, constraints.real, x.shape)
         return pyro.sample("x", rows, obs=x)
 
 
@@ -95,7 +93,7 @@ def prior(template: Template) -> dict[str, Tensor]:
     values = {}
     for family in template.structure.families:
         if template.states:
-            *parents, own = dbn_categorical.shape(template, family)
+            *parents, own = categorical.shape(template, family)
             table = dist.Dirichlet(torch.full((own,), template.pseudo_count))
             values[family.site] = pyro.sample(family.site, table.expand(parents).to_event(len(parents)))
         else:

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from models.dbn_categorical import cell, complete, offsets, tables
-from models.dbn_gaussian import entries
+from models.dbn.categorical import cell, complete, offsets, tables
+from models.dbn.gaussian import entries
 
 if TYPE_CHECKING:
-    from models.dbn_structure import Family, Node
-    from models.dbn_template import Template
+    from models.dbn.structure import Family, Node
+    from models.dbn.template import Template
 
 Values = dict[str, Tensor]
 Entry = tuple[str, int]  # a variable and its slice; static ones stand at -1
@@ -43,7 +43,7 @@ def by_pattern(template: Template, values: Values, x: Tensor, static: Tensor, *,
         values: Latent site -> value.
         x: States, NaN where missing, shape ``(rows, T, V)``.
         static: Static states, NaN where missing, shape ``(rows, V_s)``.
-        patterns: The entries that are seen, a pattern each: their places in ``dbn_gaussian.entries``.
+        patterns: The entries that are seen, a pattern each: their places in ``gaussian.entries``.
 
     Returns:
         Shape ``(rows,)``.

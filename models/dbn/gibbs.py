@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from models.dbn_categorical import cell, offsets, shape
-from models.dbn_messages import needed
+from models.dbn.categorical import cell, offsets, shape
+from models.dbn.messages import needed
 
 if TYPE_CHECKING:
-    from models.dbn_structure import Family, Node
-    from models.dbn_template import Template
+    from models.dbn.structure import Family, Node
+    from models.dbn.template import Template
 
 
 def gibbs(

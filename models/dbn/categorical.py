@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from models.dbn_structure import groups
+from models.dbn.structure import groups
 
 if TYPE_CHECKING:
-    from models.dbn_structure import Family, Node, Of
-    from models.dbn_template import Template
+    from models.dbn.structure import Family, Node, Of
+    from models.dbn.template import Template
 
 Values = dict[str, Tensor]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from bayesdd.columns import read
 
 if TYPE_CHECKING:
-    from models.dbn_template import Template
+    from models.dbn.template import Template
 
 
 def columns(template: Template, data: Any) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bayesdd import posterior
-from models.dbn_template import Template
+from models.dbn.template import Template
 
 
 def labelled(template: Template, idata: Any) -> Any:

@@ -19,9 +19,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from models.dbn_pooled import Pooled
-from models.dbn_quadratic import Joint
-from models.dbn_regressions import Layout
+from models.dbn.pooled import Pooled
+from models.dbn.quadratic import Joint
+from models.dbn.regressions import Layout
 
 SIMULATED = 400  # sequences, one a draw
 

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from models.dbn_gaussian import LOG_2PI
-from models.dbn_missing import noise_of_entries, unrolled
-from models.dbn_template import Template
+from models.dbn.gaussian import LOG_2PI
+from models.dbn.missing import noise_of_entries, unrolled
+from models.dbn.template import Template
 
 CHUNK = 2**22  # numbers of one chunk of draws
 

@@ -2,7 +2,7 @@ r"""All families of a linear-Gaussian template at once: their regressions, from 
 
 A complete row is, slice by slice, a vector v = (1, static, slice before, slice). With the Gram matrix
 :math:`C = \sum_i w_i v_i v_i'` of each kind of slice (static values, first slice, later slices), the design's products
-of every family are blocks of C, so that the conjugate posteriors of all families (``dbn_conjugate``) are one batched
+of every family are blocks of C, so that the conjugate posteriors of all families (``conjugate``) are one batched
 Cholesky factor. Families have unequal numbers of parents; the smaller ones are padded by coefficients that stay at 0.
 Everything is differentiable and batched over leading axes.
 """
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from models.dbn_template import Template
+    from models.dbn.template import Template
 
 STATIC, INITIAL, LATER = range(3)
 
@@ -41,7 +41,7 @@ class Layout:
 
     @classmethod
     def of(cls, template: Template) -> Layout:
-        """The layout of a template; columns of v are parents first, as in ``dbn_gaussian.in_order``."""
+        """The layout of a template; columns of v are parents first, as in ``gaussian.in_order``."""
         structure, places = template.structure, {}
         for i, name in enumerate(structure.static_order):
             places[name, 0] = 1 + i

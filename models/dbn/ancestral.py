@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from models.dbn_categorical import cell, offsets, tables
-from models.dbn_gaussian import equations, noise_variance, ordered, positions
-from models.dbn_missing import condition
+from models.dbn.categorical import cell, offsets, tables
+from models.dbn.gaussian import equations, noise_variance, ordered, positions
+from models.dbn.missing import condition
 
 if TYPE_CHECKING:
-    from models.dbn_structure import Family, Node
-    from models.dbn_template import Template
+    from models.dbn.structure import Family, Node
+    from models.dbn.template import Template
 
 Values = dict[str, Tensor]
 

@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.distributions import biject_to, constraints
 
 from bayesdd.task import Task
-from models import dbn_categorical, dbn_conjugate, dbn_draws, dbn_gibbs, dbn_likelihood, dbn_source
-from models.dbn_columns import columns, many_draws, one_draw, soft_columns
-from models.dbn_model import model
-from models.dbn_source import Source
-from models.dbn_structure import Structure, check
+from models.dbn import ancestral, categorical, conjugate, gibbs, source
+from models.dbn.columns import columns, many_draws, one_draw, soft_columns
+from models.dbn.likelihood import anything, chosen, log_likelihood
+from models.dbn.model import model
+from models.dbn.source import Source
+from models.dbn.structure import Structure, check
 
 Edge = tuple[str, str]
 
@@ -89,7 +90,7 @@ class Template:
         found: dict[str, tuple[int, ...]] = {}
         for family in self.structure.families:
             if self.states:
-                found[family.site] = dbn_categorical.shape(self, family)
+                found[family.site] = categorical.shape(self, family)
             else:
                 found[f"{family.site}_variance"] = ()
                 found[family.site] = (1 + len(family.parents),)
@@ -109,13 +110,13 @@ class Template:
         """Axis -> labels: states, or the terms of a regression."""
         if not self.states:
             return {f"{family.site}_term": ("intercept", *family.terms) for family in self.structure.families}
-        axes = [zip(self.dims[f.site], dbn_categorical.shape(self, f), strict=True) for f in self.structure.families]
+        axes = [zip(self.dims[f.site], categorical.shape(self, f), strict=True) for f in self.structure.families]
         return {axis: tuple(range(size)) for family in axes for axis, size in family}
 
     @property
     def model(self) -> Callable[..., Tensor]:
         """The Pyro model of columns ``x`` (and ``static``) with any missing entries."""
-        return functools.partial(model, template=self, likelihood=dbn_likelihood.anything(self))
+        return functools.partial(model, template=self, likelihood=anything(self))
 
     def task(self, data: Any) -> Task:
         """The task of given rows, with the cheapest exact likelihood for their patterns of missing entries.
@@ -131,7 +132,7 @@ class Template:
                 states.
         """
         x, static = columns(self, data)
-        likelihood = dbn_likelihood.chosen(self, x, static)
+        likelihood = chosen(self, x, static)
         bound = functools.partial(model, template=self, likelihood=likelihood, slices=x.shape[1])
         return Task(bound, {"x": x, "static": static} if self.static else {"x": x})
 
@@ -149,7 +150,7 @@ class Template:
         Warns:
             UserWarning: Two sources have no variable in common.
         """
-        return dbn_source.target(self, sources)
+        return source.target(self, sources)
 
     def student(self, slices: int, sources: Sequence[Source] = (), *, soft: bool = False) -> Task:
         """The task that people fit to distilled rows: this network without noise, missing entries integrated out.
@@ -159,7 +160,7 @@ class Template:
             sources: Sources whose patterns of missing entries it takes; without them, complete rows only.
             soft: Rows are of soft categories, as complete categorical ones are merged.
         """
-        return dbn_source.student(self, slices, sources, soft=soft)
+        return source.student(self, slices, sources, soft=soft)
 
     def log_likelihood(self, parameters: Mapping[str, Any], data: Any) -> Tensor:
         """Exact log-likelihood of rows with any missing entries, nats: ``(S, rows)``.
@@ -171,9 +172,9 @@ class Template:
         Raises:
             ValueError: A categorical sequence has more than 256 joint states of missing entries in a slice.
         """
-        return dbn_likelihood.log_likelihood(self, many_draws(self, parameters), *columns(self, data))
+        return log_likelihood(self, many_draws(self, parameters), *columns(self, data))
 
-    def posterior(self, data: Any, weight: Any = None) -> dbn_conjugate.Posterior:
+    def posterior(self, data: Any, weight: Any = None) -> conjugate.Posterior:
         """Exact posterior given complete rows of given weights (one each if left out), without measurement noise.
 
         Categories may be soft: ``x`` (rows, T, V, K) and ``static`` (rows, V_s, K) of probabilities.
@@ -185,14 +186,14 @@ class Template:
                 "bayesdd.sample, or gibbs() for categorical rows with missing entries."
             )
         ones = torch.ones(len(x), dtype=torch.float64)
-        return dbn_conjugate.posterior(self, x, static, ones if weight is None else ones * torch.as_tensor(weight))
+        return conjugate.posterior(self, x, static, ones if weight is None else ones * torch.as_tensor(weight))
 
     def gibbs(self, data: Any, *, draws: int = 1000, burn: int = 200, seed: int = 0) -> dict[str, Tensor]:
         """Posterior of a categorical template by data augmentation: site -> ``(draws, *shape)``, a Markov chain."""
         if not self.states:
             raise ValueError("Template.gibbs draws tables of categorical variables: use task() and bayesdd.sample.")
         generator = torch.Generator().manual_seed(seed)
-        return dbn_gibbs.gibbs(self, *columns(self, data), draws=draws, burn=burn, generator=generator)
+        return gibbs.gibbs(self, *columns(self, data), draws=draws, burn=burn, generator=generator)
 
     def sample(self, parameters: Mapping[str, Any], rows: int, slices: int, seed: int) -> dict[str, Tensor]:
         """Simulated columns: ``x`` (rows, slices, V) and, with static variables, ``static`` (rows, V_s).
@@ -204,7 +205,7 @@ class Template:
             seed: Seed.
         """
         values, generator = one_draw(self, parameters), torch.Generator().manual_seed(seed)
-        draw_static, draw_sequences = dbn_draws.categorical if self.states else dbn_draws.gaussian
+        draw_static, draw_sequences = ancestral.categorical if self.states else ancestral.gaussian
         static = draw_static(self, values, rows, generator)
         found = {"x": draw_sequences(self, values, static, slices, generator)}
         return found | ({"static": static} if self.static else {})

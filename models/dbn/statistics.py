@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from models.dbn_regressions import Regressions
+from models.dbn.regressions import Regressions
 
 
 class Statistics(NamedTuple):
