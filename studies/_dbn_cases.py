@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -50,13 +49,6 @@ class Problem:
         """The sources as the merge takes them."""
         return [Source({"x": part}, noise=self.noise) for part in self.seen.split(self.sizes)]
 
-    @property
-    def open(self) -> Template:
-        """The template with all edges that an order allows: any linear-Gaussian network of a slice pair is in it."""
-        names = self.template.structure.order
-        intra = tuple(itertools.combinations(names, 2))
-        return replace(self.template, intra=intra, inter=tuple(itertools.product(names, repeat=2)))
-
 
 def gaussian(
     *,
@@ -67,8 +59,11 @@ def gaussian(
     hidden: int = 2,
     noise: float = 0.3,
     variables: int = 6,
+    first: bool = False,
 ) -> Problem:
     """A linear-Gaussian merge; every variable depends on itself, another of the slice before, and perhaps a third.
+
+    Variables of the first slice are independent, as nothing has gone before.
 
     Args:
         seed: Seed of network, sequences and what is hidden.
@@ -78,6 +73,7 @@ def gaussian(
         hidden: Variables that each source hides.
         noise: Standard deviation of the noise on every entry.
         variables: Number V of variables.
+        first: Whether the first slice has the edges of later ones instead.
     """
     rng = np.random.default_rng([seed, variables])
     names = tuple(f"v{i}" for i in range(variables))
@@ -87,7 +83,7 @@ def gaussian(
         inter += [(child, child), (str(rng.choice([name for name in names if name != child])), child)]
         if place and rng.random() < 0.7:
             intra.append((str(rng.choice(order[:place])), child))
-    template = Template(names, intra=tuple(intra), inter=tuple(inter))
+    template = Template(names, intra=tuple(intra), inter=tuple(inter), initial=None if first else ())
     truth = {}
     for site, shape in template.sites.items():
         if not shape:

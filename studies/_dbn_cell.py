@@ -13,8 +13,10 @@ from torch import Tensor
 
 from bayesdd import Distilled
 from models.dbn.complete import complete_rows
+from models.dbn.edges import edges
 from models.dbn.merge import harden, merge
 from models.dbn.pooled import Pooled, pooled
+from models.dbn.search import recovered
 from studies import _dbn_baselines as baselines
 from studies import _dbn_union
 from studies._dbn_cases import categorical, gaussian
@@ -45,32 +47,43 @@ def measure(kind: str, slices: int, seed: int, settings: Settings) -> dict[str, 
 def _given(slices: int, seed: int, s: Settings) -> Records:
     """Edges given: distilled rows, clean subsamples, the ceiling and the complete clean set."""
     records = simulated(slices, seed, s, s.rows)
-    full = _ceiling(records, s, seed, "given")
+    full = _ceiling(records, s, seed)
     for size in s.sizes:
-        # One and two rows hold no first slice: fewer settings tell that, and they take longest.
-        if size >= 5 or slices in (5, 10):
-            records.rows("distilled", size, *_distilled(full, size, seed), learned=False)
+        records.rows("distilled", size, *_distilled(full, size, seed), learned=False)
+        records.rows("clean subsample", size, baselines.subsample(records.problem, size), learned=False)
+    return records
+
+
+def _first(slices: int, seed: int, s: Settings) -> Records:
+    """The same where the first slice has the edges of later ones: regressions of its own, that few rows cannot hold."""
+    records = simulated(slices, seed, s, s.rows, first=True)
+    full = _ceiling(records, s, seed)
+    for size in (size for size in s.sizes if size <= 10):
+        records.rows("distilled", size, *_distilled(full, size, seed), learned=False)
         records.rows("clean subsample", size, baselines.subsample(records.problem, size), learned=False)
     return records
 
 
 def _learned(slices: int, seed: int, s: Settings) -> Records:
-    """The same with edges learned from each dataset."""
+    """Edges learned from each dataset; those of distilled rows were learned from the sources."""
     records = simulated(slices, seed, s, s.rows)
-    full = _ceiling(records, s, seed, "learned")
+    problem = records.problem
+    found = edges(problem.template, problem.sources, draws=s.sweeps, seed=seed).template
+    full = pooled(found, problem.sources, draws=s.draws, seed=seed, fallback=s.fallback)
+    shares = recovered(found, problem.template)._asdict()
+    records.add("all sources", 0, "learned", found, full.draws, rhat=full.rhat, **shares)
     for size in s.sizes:
-        # Under all edges five rows hold no first slice of six variables, nor ten their steps of two slices.
-        if size >= 10 and size * (slices - 1) > 2 * len(records.problem.template.variables):
-            records.rows("distilled", size, *_distilled(full, size, seed), learned=True)
-        records.rows("clean subsample", size, baselines.subsample(records.problem, size), learned=True)
-    records.rows("complete clean set", 0, records.problem.clean, learned=True)
+        rows = merge(found, full.sources, size=size, seed=seed, complete=True, learn_edges=True, full=full)
+        records.rows("distilled", size, rows.data["x"], rows.weight, learned=True)
+        records.rows("clean subsample", size, baselines.subsample(problem, size), learned=True)
+    records.rows("complete clean set", 0, problem.clean, learned=True)
     return records
 
 
 def _large(slices: int, seed: int, s: Settings) -> Records:
     """Sources four times as large."""
     records = simulated(slices, seed, s, 4 * s.rows)
-    full = _ceiling(records, s, seed, "given")
+    full = _ceiling(records, s, seed)
     for size in (size for size in s.sizes if size in (10, 100)):
         records.rows("distilled", size, *_distilled(full, size, seed), learned=False)
     return records
@@ -80,7 +93,7 @@ def _baselines(slices: int, seed: int, s: Settings) -> Records:
     """Other ways to learn from incomplete, noisy sources, and the course of two optimisations."""
     records = simulated(slices, seed, s, s.rows)
     problem, template = records.problem, records.problem.template
-    full = _ceiling(records, s, seed, "given")
+    full = _ceiling(records, s, seed)
     noiseless = [replace(source, noise=0.0) for source in problem.sources]
     plain = pooled(template, noiseless, draws=s.draws, seed=seed, fallback=False)
     records.add("augmentation, noise ignored", 0, "given", template, plain.draws)
@@ -104,7 +117,7 @@ def _categorical(slices: int, seed: int, s: Settings) -> Records:
     count, hidden = s.states_variables, max(1, s.states_variables * 3 // 10)
     problem = categorical(seed=seed, slices=slices, rows=s.states_rows, variables=count, hidden=hidden)
     records = Records(problem, problem.test[: s.test])
-    full = _ceiling(records, s, seed, "given")
+    full = _ceiling(records, s, seed)
     sizes = [size for size in s.sizes if size >= 10]
     for size in (*sizes, s.states_rows):
         records.rows("clean subsample", size, baselines.subsample(problem, size), learned=False)
@@ -138,6 +151,7 @@ def _coverage(slices: int, seed: int, s: Settings) -> Records:
 
 KINDS: dict[str, Callable[[int, int, Settings], Records]] = {
     "given": _given,
+    "first": _first,
     "learned": _learned,
     "large": _large,
     "baselines": _baselines,
@@ -147,16 +161,14 @@ KINDS: dict[str, Callable[[int, int, Settings], Records]] = {
 }
 
 
-def _ceiling(records: Records, s: Settings, seed: int, structure: str) -> Pooled:
-    """The joint posterior of all sources, judged; with it the truth and the complete clean set."""
+def _ceiling(records: Records, s: Settings, seed: int) -> Pooled:
+    """The joint posterior of all sources under the true edges, judged; with it the truth and the complete clean set."""
     problem = records.problem
-    template = problem.open if structure == "learned" else problem.template
-    full = pooled(template, problem.sources, draws=s.draws, seed=seed, fallback=s.fallback)
-    if structure == "given":
-        records.add("truth", 0, structure, template, {site: value[None] for site, value in problem.truth.items()})
-        records.rows("complete clean set", 0, problem.clean, learned=False)
-    method = "all sources" if structure == "given" else "all sources, all edges"
-    records.add(method, 0, structure, template, full.draws, rhat=full.rhat)
+    full = pooled(problem.template, problem.sources, draws=s.draws, seed=seed, fallback=s.fallback)
+    truth = {site: value[None] for site, value in problem.truth.items()}
+    records.add("truth", 0, "given", problem.template, truth)
+    records.rows("complete clean set", 0, problem.clean, learned=False)
+    records.add("all sources", 0, "given", problem.template, full.draws, rhat=full.rhat)
     return full
 
 

@@ -82,7 +82,7 @@ def _large(records: pd.DataFrame) -> Iterator[Claim]:
 
 def _learned(records: pd.DataFrame) -> Iterator[Claim]:
     table = wide(records, "learned", "learned")
-    for size in (5, 10, 20):
+    for size in (2, 5, 10, 20):
         above = gap(table, size, "clean subsample", size)
         if len(above):
             share = (above > 0).groupby("T").mean()

@@ -23,6 +23,7 @@ class Settings:
     Attributes:
         sizes: Numbers M of rows.
         draws: Draws of the joint posterior.
+        sweeps: Sweeps that draw edges.
         rows: Sequences of each linear-Gaussian source; four times as many in the cells ``large``.
         sources: Number K of linear-Gaussian sources.
         hidden: Variables that each hides.
@@ -38,6 +39,7 @@ class Settings:
 
     sizes: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100)
     draws: int = 1000
+    sweeps: int = 400
     rows: int = 100
     sources: int = 4
     hidden: int = 2
@@ -90,7 +92,9 @@ class Records:
         self.add(method, size, "learned" if learned else "given", template, draws, **more)
 
 
-def simulated(slices: int, seed: int, s: Settings, rows: int) -> Records:
-    """A linear-Gaussian merge of the settings, not yet judged."""
-    problem = gaussian(seed=seed, slices=slices, rows=rows, sources=s.sources, hidden=s.hidden, noise=s.noise)
+def simulated(slices: int, seed: int, s: Settings, rows: int, *, first: bool = False) -> Records:
+    """A linear-Gaussian merge of the settings, not yet judged; ``first`` as for ``_dbn_cases.gaussian``."""
+    problem = gaussian(
+        seed=seed, slices=slices, rows=rows, sources=s.sources, hidden=s.hidden, noise=s.noise, first=first
+    )
     return Records(problem, problem.test[: s.test])

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,9 @@ from torch import Tensor
 
 from models.dbn import Template
 from models.dbn.arviz import inference_data
+from models.dbn.edges import edges
 from models.dbn.merge import merge
 from models.dbn.pooled import Pooled, pooled, predictive
-from models.dbn.search import learn
 from models.dbn.source import Source
 from studies._pbc import LABS, LACKING
 
@@ -115,16 +113,10 @@ class Split:
             for name, draws in columns.items()
         ]
 
-    def edges(self, size: int) -> list[tuple[bool, str, str]]:
-        """Edges that the BGe score finds in rows distilled under all edges: whether over time, parent, child."""
-        names = TEMPLATE.variables
-        open_to_all = replace(
-            TEMPLATE, intra=tuple(itertools.combinations(names, 2)), inter=tuple(itertools.product(names, repeat=2))
-        )
-        full = pooled(open_to_all, self.hospitals, draws=self.draws, seed=self.seed, fallback=self.draws >= ENOUGH)
-        found = merge(open_to_all, self.hospitals, size=size, seed=self.seed, complete=True, full=full)
-        template = learn(TEMPLATE, found.data, found.weight)
-        return [(False, *edge) for edge in template.intra] + [(True, *edge) for edge in template.inter]
+    def edges(self) -> list[tuple[str, str, float]]:
+        """Edges that the hospitals together find more probable than not: parent, child, probability."""
+        found = edges(TEMPLATE, self.hospitals, draws=self.draws // 2, seed=self.seed).probability
+        return [(*pair, share) for pair, share in found.items() if share > 0.5]
 
     def figure(self, size: int, path: Path) -> None:
         """Coefficients of bilirubin and albumin under three posteriors, as ArviZ draws them."""

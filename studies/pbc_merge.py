@@ -44,7 +44,6 @@ def main(
     smoke: bool = False,
     results: str | Path = _cells.ROOT / "studies" / "results",
     splits: int = 3,
-    edges: bool = False,
 ) -> pd.DataFrame:
     """Measures what is not measured yet, prints the tables and writes ``results/pbc_merge.md`` and ``.png``.
 
@@ -52,7 +51,6 @@ def main(
         smoke: One split, three slices, M = 10, in this process; nothing is written.
         results: Folder of the table and the figure; the cells lie in ``pbc_merge/`` in it.
         splits: Splits into hospitals and held-out patients.
-        edges: Also learn edges, from rows that are distilled under all edges.
 
     Returns:
         One row a claim: ``claim``, ``measured``, ``met``; ``attrs`` holds ``records``, ``coefficients``, ``edges`` and
@@ -60,9 +58,9 @@ def main(
     """
     slices, size = (3, 10) if smoke else (SLICES, SHOWN_SIZE)
     if smoke:
-        cells = {"split-0": measure("split-0", smoke=True)}
+        cells = {name: measure(name, smoke=True) for name in ("split-0", "edges")}
     else:
-        names = [*(f"split-{k}" for k in range(splits)), *(["edges"] if edges else [])]
+        names = [*(f"split-{k}" for k in range(splits)), "edges"]
         commands = {
             name: ["-m", "studies.pbc_merge", "--cell", name, "--results", str(Path(results).resolve())]
             for name in names
@@ -72,7 +70,6 @@ def main(
         raise RuntimeError(f"pbc_merge: {'; '.join(lost)}")
     found = pd.DataFrame([record for cell in cells.values() for record in cell.get("records", [])])
     coefficients = pd.DataFrame(cells["split-0"]["coefficients"])
-    learned = cells.get("edges", {}).get("edges", [])
     table = pd.DataFrame(_claims(found, coefficients, size))
     x = sequences(slices)
     notes = [
@@ -87,9 +84,9 @@ def main(
         f"{sum(cell['seconds'] for cell in cells.values()) / 60:.1f} minutes of processor time. {_cells.machine(1)}; "
         f"source {_cells.source_hash('pbc_merge')}",
     ]
-    if learned:
-        named = "; ".join(f"{a} -> {b}{' a year on' if later else ''}" for later, a, b in learned)
-        notes.append(f"Edges that the BGe score finds in {size} rows made under all edges, split 0: {named}.")
+    learned = cells["edges"]["edges"]
+    named = "; ".join(f"{a.replace('_before', ' a year before')} -> {b} ({share:.2f})" for a, b, share in learned)
+    notes.append(f"Edges that the four hospitals together find more probable than not, split 0: {named}.")
     table.attrs = {"records": found, "coefficients": coefficients, "edges": learned, "notes": notes}
     text = _text(table, found, coefficients, notes)
     print(text)
@@ -123,7 +120,7 @@ def measure(cell: str, *, smoke: bool = False, results: Path | None = None) -> d
         warnings.simplefilter("ignore", UserWarning)
         warnings.simplefilter("ignore", CertificateWarning)
         if cell == "edges":
-            found["edges"] = split.edges(size)
+            found["edges"] = split.edges()
         else:
             found["records"] = [{"split": number} | record for record in split.records(sizes)]
             if number == 0:
@@ -175,7 +172,6 @@ if __name__ == "__main__":
     parser.add_argument("--smoke", action="store_true", help="one split, three slices: seconds")
     parser.add_argument("--results", default=_cells.ROOT / "studies" / "results", help="default: studies/results")
     parser.add_argument("--splits", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--edges", action="store_true", help="also learn edges, from rows made under all edges")
     parser.add_argument("--cell", help="measure one cell, print its JSON")
     arguments = vars(parser.parse_args())
     cell = arguments.pop("cell")

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from bayesdd.task import Task
+from models.dbn.edges import edges as edges
 from models.dbn.federated import federated as federated
 from models.dbn.merge import harden as harden
 from models.dbn.merge import merge as merge

@@ -55,32 +55,57 @@ def augmented(
         Latent site, noise sites among them -> ``(chains, draws // thin, *shape)``; the statistics.
     """
     layout, slices = Layout.of(templates[0]), rows[0][0].shape[1]
-    parts = [_Part.of(template, *some) for template, some in zip(templates, rows, strict=True)]
-    spread = torch.cat([entries(templates[0], *some) for some in rows]).reshape(-1)
-    guess = float(spread[~spread.isnan()].std(correction=0)) or 1.0
-    noises: Values = {
-        site: torch.full((chains,), 0.3 * guess, dtype=torch.float64)
-        for site in dict.fromkeys(template.noise_site for template in templates if template.noise_site)
-    }
-    completed = [part.guess(chains, guess, generator) for part in parts]
+    state = Completion.start(templates, rows, chains, generator)
     kept: list[Values] = []
     total: Statistics | None = None
     for sweep in range(burn + draws):
-        gram = torch.stack([part.gram(layout, z) for part, z in zip(parts, completed, strict=True)]).sum(0)
-        found = layout.fitted(gram)
+        found = layout.fitted(state.gram(layout))
         values = layout.values(*found.draw(layout.real, generator))
         if sweep >= burn:
             statistics = of_regressions(found, layout.real)
             total = statistics if total is None else total.plus(statistics)
             if (sweep - burn) % thin == 0:
-                kept.append(values | noises)
-        mean, factor = vmap(lambda v: unrolled(templates[0], v, slices))(values)
-        for k, part in enumerate(parts):
-            completed[k] = part.draw(mean, factor, noises, generator)
-        noises = {site: _noise(site, parts, completed, now, generator) for site, now in noises.items()}
+                kept.append(values | state.noises)
+        state.move(*vmap(lambda v: unrolled(templates[0], v, slices))(values), generator)
     if total is None:
         raise ValueError(f"augmentation needs at least one sweep, got draws={draws}.")
     return {site: torch.stack([draw[site] for draw in kept], 1) for site in kept[0]}, total.over(draws * chains)
+
+
+@dataclass(eq=False)
+class Completion:
+    """Completed rows of all sources and unknown noise scales: what sweeps move.
+
+    Attributes:
+        parts: The sources.
+        rows: Completed rows of each ``(chains, rows, n)``, entries in the order of the sources' template.
+        noises: Noise site -> scales ``(chains,)``.
+    """
+
+    parts: list[_Part]
+    rows: list[Tensor]
+    noises: Values
+
+    @classmethod
+    def start(cls, templates: list[Template], rows: list[Rows], chains: int, generator: torch.Generator) -> Completion:
+        """Scattered starting points; arguments as for :func:`augmented`."""
+        parts = [_Part.of(template, *some) for template, some in zip(templates, rows, strict=True)]
+        spread = torch.cat([entries(templates[0], *some) for some in rows]).reshape(-1)
+        guess = float(spread[~spread.isnan()].std(correction=0)) or 1.0
+        noises: Values = {
+            site: torch.full((chains,), 0.3 * guess, dtype=torch.float64)
+            for site in dict.fromkeys(template.noise_site for template in templates if template.noise_site)
+        }
+        return cls(parts, [part.guess(chains, guess, generator) for part in parts], noises)
+
+    def gram(self, layout: Layout) -> Tensor:
+        """Second moments of all completed rows, ``(chains, 3, d, d)``."""
+        return torch.stack([part.gram(layout, z) for part, z in zip(self.parts, self.rows, strict=True)]).sum(0)
+
+    def move(self, mean: Tensor, factor: Tensor, generator: torch.Generator) -> None:
+        """Draws rows given the moments of all entries ``(chains, n)`` and ``(chains, n, n)``, then noise scales."""
+        self.rows = [part.draw(mean, factor, self.noises, generator) for part in self.parts]
+        self.noises = {site: _noise(site, self.parts, self.rows, now, generator) for site, now in self.noises.items()}
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,6 +42,7 @@ def merge(
     seed: int = 0,
     complete: bool = False,
     equal_weights: bool = False,
+    learn_edges: bool = False,
     slices: int | None = None,
     full: Pooled | None = None,
 ) -> Distilled:
@@ -54,6 +55,9 @@ def merge(
         seed: Seed.
         complete: Rows without missing entries.
         equal_weights: One common weight, for tools that take none.
+        learn_edges: Whether those who use complete linear-Gaussian rows will learn the edges from them: the rows then
+            have the template's edges and no others. Few rows weigh one each. Learn the template's edges from the
+            sources first (:func:`edges`).
         slices: Number T of slices of complete rows; default the longest sequence's.
         full: The joint posterior, if it is at hand (:func:`pooled`); it serves every size.
 
@@ -69,6 +73,8 @@ def merge(
     Warns:
         CertificateWarning: Complete rows over-state parameters.
     """
+    if learn_edges and (template.states or not complete):
+        raise ValueError("merge(learn_edges=True) is for complete=True and linear-Gaussian variables.")
     if size < 1:
         raise ValueError(f"merge needs size= of at least one row, got {size}.")
     full = pooled(template, sources, seed=seed) if full is None else full
@@ -93,7 +99,9 @@ def merge(
         soft = soft_rows(full, size, slices, seed=seed, equal_weights=equal_weights)
         x, static, weight, excess = soft.x, soft.static, soft.weight, soft.excess
     else:
-        x, static, weight, excess = complete_rows(full, size, slices, seed=seed, equal_weights=equal_weights)
+        x, static, weight, excess = complete_rows(
+            full, size, slices, seed=seed, equal_weights=equal_weights, learn_edges=learn_edges
+        )
     details["excess"] = excess
     found = Distilled(as_columns(template, (x, static)), weight, provenance=details)
     table = overstated(full, found)

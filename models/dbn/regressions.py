@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from models.dbn.structure import Node
     from models.dbn.template import Template
 
 STATIC, INITIAL, LATER = range(3)
@@ -42,13 +43,7 @@ class Layout:
     @classmethod
     def of(cls, template: Template) -> Layout:
         """The layout of a template; columns of v are parents first, as in ``gaussian.in_order``."""
-        structure, places = template.structure, {}
-        for i, name in enumerate(structure.static_order):
-            places[name, 0] = 1 + i
-        first = 1 + len(structure.static_order)
-        for i, name in enumerate(structure.order):
-            places[name, 1] = first + i
-            places[name, 0] = first + len(structure.order) + i
+        structure, places = template.structure, places_of(template)
         groups = ((STATIC, structure.static), (INITIAL, structure.initial), (LATER, structure.transition))
         kinds = [kind for kind, families in groups for _ in families]
         families = structure.families
@@ -121,6 +116,14 @@ class Layout:
         for f, family in enumerate(families):
             slopes[..., f, : 1 + len(family.parents)] = values[family.site]
         return slopes, variance
+
+
+def places_of(template: Template) -> dict[Node, int]:
+    """Node -> its place in v; the constant's is 0."""
+    structure = template.structure
+    order: list[Node] = [(name, 0) for name in structure.static_order]
+    order += [(name, lag) for lag in (1, 0) for name in structure.order]
+    return {node: 1 + i for i, node in enumerate(order)}
 
 
 class Blocks(NamedTuple):

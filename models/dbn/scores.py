@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 PSEUDO_ROWS = 1.0  # the mean's weight in the prior of ``bge``
+ROUNDING = 1e-9  # what keeps a scatter positive definite, in a column's own
 RELATIVE = 1e-9  # the least variance that ``bic`` tells from zero, in the column's own
 
 
@@ -42,6 +43,18 @@ class Sample(NamedTuple):
     values: Tensor
     weight: Tensor
     states: tuple[int, ...]
+
+    @classmethod
+    def of_moments(cls, gram: Tensor) -> Sample:
+        """A sample of given second moments ``(1 + d, 1 + d)`` of (1, values); there may be more rows than values."""
+        count = gram[0, 0]
+        mean = gram[0, 1:] / count
+        scatter = gram[1:, 1:] - count * torch.outer(mean, mean)
+        size, scale = len(mean), scatter.diagonal().clamp_min(1e-300)
+        root, _ = torch.linalg.cholesky_ex(scatter + ROUNDING * scale.diag())
+        away = (size / count).sqrt() * root.mT
+        values = torch.cat([mean + away, mean - away])
+        return cls(values, (count / (2 * size)).expand(2 * size), ())
 
 
 Score = Callable[[Sample, Tensor], Tensor]  # sample and sets (B, k), k nodes each -> f of each set, nats (B,)

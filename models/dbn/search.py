@@ -2,23 +2,18 @@ r"""Edges of a template learned from complete, weighted rows: the network of the
 
 Edges respect time: from the slice before and from static variables to a slice, and without a circle within a slice.
 The first slice shares a variable's parents within the slice, so that its family of the first slice is scored with its
-family of later slices. Only parents within a slice can close a circle. Hence, for every variable v and set C of such
-candidates,
+family of later slices:
 
-.. math:: \mathrm{best}(v, C) = \max_{I \subseteq C} \, \max_E \,
-          \{\mathrm{initial}(v \mid I) + \mathrm{later}(v \mid I, E)\},
+.. math:: \mathrm{score}(v \mid I, E) = \mathrm{initial}(v \mid I) + \mathrm{later}(v \mid I, E)
 
-E free among the slice before (and static variables, which enter both terms), and the best network by dynamic
-programming over sets of variables: its last one in order takes the best parents among the others. Cost: the scores of
-all sets of at most ``max_parents`` + 1 of 2 V + V_s nodes, then 2^V V steps.
-
-Source: Silander & Myllymaki, "A simple approach for finding the globally optimal Bayesian network structure", UAI 2006.
+with parents I of the slice and E of the slice before (static variables enter both terms). ``initial`` edges of the
+template stay as they are, and first slices then say nothing about the others. Cost: the scores of all sets of at most
+``max_parents`` + 1 of 2 V + V_s nodes, and the search over orders (``orders``).
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,6 +21,7 @@ import torch
 from torch import Tensor
 
 from models.dbn.columns import columns
+from models.dbn.orders import Candidates, Pairs, best, masks
 from models.dbn.scores import Sample, Score, bge
 
 if TYPE_CHECKING:
@@ -55,33 +51,72 @@ def learn(template: Template, data: Any, weight: Any = None, *, score: Score = b
     Raises:
         ValueError: Entries are missing, or there are too many variables for an exact search.
     """
-    (_, of_static), (_, of_first), (nodes, of_later) = _blocks(template, data, weight)
-    later, first = _table(of_later, score, max_parents), _table(of_first, score, max_parents)
-    sets, within = _masks(len(nodes), max_parents), len(first) - 1
+    problems = searches(template, _blocks(template, data, weight), score, max_parents)
+    return with_edges(template, [best(problem) for problem in problems])
 
-    def gain(v: int, parents: Tensor) -> Tensor:
+
+def searches(template: Template, blocks: list[Sample], score: Score, max_parents: int) -> list[Candidates]:
+    """The networks to choose from: that of a slice, and that of the static variables if there are any.
+
+    Args:
+        template: The template.
+        blocks: Values of static variables, first slices and later ones, as :func:`nodes` orders them.
+        score: The score.
+        max_parents: Most parents of a variable.
+    """
+    of_static, of_first, of_later = blocks
+    later, first = _table(of_later, score, max_parents), _table(of_first, score, max_parents)
+    if template.initial is not None:
+        first = torch.zeros_like(first)
+    within = len(first) - 1
+
+    def family(v: int, parents: Tensor) -> Tensor:
         inner = parents & within
         return later[parents | 1 << v] - later[parents] + first[inner | 1 << v] - first[inner]
 
-    found = [(nodes[u], nodes[v]) for u, v in _edges(gain, sets, len(template.variables))]
-    intra = [(parent, child) for (parent, lag), (child, _) in found if not lag]
-    inter = [(parent, child) for (parent, lag), (child, _) in found if lag]
-    if template.static:
+    found = [Candidates(family, masks(len(nodes(template)[2]), max_parents), behind(template))]
+    if count := len(template.static):
         table = _table(of_static, score, max_parents)
-        sets, names = _masks(len(template.static), max_parents), template.static
-        edges = _edges(lambda v, parents: table[parents | 1 << v] - table[parents], sets, len(names))
-        intra = [(names[u], names[v]) for u, v in edges] + intra
-    return replace(template, intra=tuple(intra), inter=tuple(inter))
+        alone = Candidates(lambda v, parents: table[parents | 1 << v] - table[parents], masks(count, max_parents), [])
+        found.append(alone._replace(after=[0] * count))
+    return found
+
+
+def behind(template: Template) -> list[int]:
+    """For every variable the mask of those that edges of the first slice put behind it."""
+    names, after = template.variables, [0] * len(template.variables)
+    for parent, child in template.initial or ():
+        if parent in names:
+            after[names.index(parent)] |= 1 << names.index(child)
+    return after
+
+
+def with_edges(template: Template, found: list[Pairs]) -> Template:
+    """The template with the edges of the networks that :func:`searches` asked for."""
+    of_static, _, of_later = nodes(template)
+    pairs = [(of_later[u], of_later[v]) for u, v in found[0]]
+    intra = [(parent, child) for (parent, lag), (child, _) in pairs if not lag]
+    inter = [(parent, child) for (parent, lag), (child, _) in pairs if lag]
+    fixed = [(of_static[u][0], of_static[v][0]) for u, v in found[1]] if template.static else []
+    return replace(template, intra=(*fixed, *intra), inter=tuple(inter))
+
+
+def nodes(template: Template) -> tuple[list[Node], list[Node], list[Node]]:
+    """Nodes of the static variables, of a first slice and of a later one: their order is that of the bits of a set."""
+    of_static: list[Node] = [(name, 0) for name in template.static]
+    of_first: list[Node] = [(name, 0) for name in template.variables] + of_static
+    return of_static, of_first, of_first + [(name, 1) for name in template.variables]
 
 
 def total(template: Template, data: Any, weight: Any = None, *, score: Score = bge) -> float:
     """Score of a template's own edges, nats; arguments as for :func:`learn`."""
     structure, found = template.structure, 0.0
     groups = (structure.static, structure.initial, structure.transition)
-    for (nodes, sample), families in zip(_blocks(template, data, weight), groups, strict=True):
+    blocks = _blocks(template, data, weight)
+    for places, sample, families in zip(nodes(template), blocks, groups, strict=True):
         for family in families if len(sample.values) else ():
-            parents = [nodes.index(node) for node in family.parents]
-            for sign, chosen in ((1, [*parents, nodes.index((family.variable, 0))]), (-1, parents)):
+            parents = [places.index(node) for node in family.parents]
+            for sign, chosen in ((1, [*parents, places.index((family.variable, 0))]), (-1, parents)):
                 found += sign * float(score(sample, torch.tensor([chosen], dtype=torch.int64)))
     return found
 
@@ -93,32 +128,28 @@ def recovered(found: Template, true: Template) -> Recovered:
     return Recovered(*(hits / len(edges) if edges else float("nan") for edges in kinds))
 
 
-def _blocks(template: Template, data: Any, weight: Any) -> list[tuple[list[Node], Sample]]:
-    """Nodes and their values: static ones; first slices and static values; later ones, static values, slices before."""
+def _blocks(template: Template, data: Any, weight: Any) -> list[Sample]:
+    """Values of static variables; first slices and static values; later ones, static values, slices before."""
     x, static = columns(template, data)
-    count, fixed = len(template.variables), len(template.static)
     if bool(x.isnan().any() or static.isnan().any()):
         raise ValueError("learn() needs complete rows, and some entries are NaN: distil or complete them first.")
-    if 2 * count + fixed > NODES:
-        raise ValueError(
-            f"learn() searches exactly among at most {NODES} nodes, two for each variable and one for each static one, "
-            f"got {2 * count + fixed}: leave variables out."
-        )
-    # The order of nodes is that of the bits of a set.
-    nodes: list[Node] = [(name, 0) for name in (*template.variables, *template.static)]
-    nodes += [(name, 1) for name in template.variables]
+    refuse_many(template)
     weight = torch.ones(len(x), dtype=torch.float64) * (1.0 if weight is None else torch.as_tensor(weight))
     steps = x.shape[1] - 1
     later = torch.cat([x[:, 1:], static[:, None].expand(-1, steps, -1), x[:, :-1]], 2).flatten(0, 1)
+    values = (static, weight), (torch.cat([x[:, 0], static], 1), weight), (later, weight.repeat_interleave(steps))
+    states = [tuple(template.states[name] for name, _ in some if template.states) for some in nodes(template)]
+    return [Sample(*part, known) for part, known in zip(values, states, strict=True)]
 
-    def block(chosen: list[Node], values: Tensor, weights: Tensor) -> tuple[list[Node], Sample]:
-        return chosen, Sample(values, weights, tuple(template.states[name] for name, _ in chosen if template.states))
 
-    return [
-        block(nodes[count : count + fixed], static, weight),
-        block(nodes[: count + fixed], torch.cat([x[:, 0], static], 1), weight),
-        block(nodes, later, weight.repeat_interleave(steps)),
-    ]
+def refuse_many(template: Template) -> None:
+    """Refuses templates of too many nodes for an exact search."""
+    count = len(nodes(template)[2])
+    if count > NODES:
+        raise ValueError(
+            f"an exact search is among at most {NODES} nodes, two for each variable and one for each static one, got "
+            f"{count}: leave variables out."
+        )
 
 
 def _table(sample: Sample, score: Score, max_parents: int) -> Tensor:
@@ -130,62 +161,3 @@ def _table(sample: Sample, score: Score, max_parents: int) -> Tensor:
             sets = torch.tensor(list(itertools.combinations(range(nodes), size)), dtype=torch.int64)
             table[(1 << sets).sum(1)] = score(sample, sets).double()
     return table
-
-
-def _masks(nodes: int, most: int) -> Tensor:
-    """Bit masks of all sets of at most ``most`` nodes, small sets first."""
-    sets = (c for size in range(min(most, nodes) + 1) for c in itertools.combinations(range(nodes), size))
-    return torch.tensor([sum(1 << place for place in chosen) for chosen in sets])
-
-
-def _edges(gain: Callable[[int, Tensor], Tensor], sets: Tensor, count: int) -> list[tuple[int, int]]:
-    """Edges (parent, child), as places, of the best network over the first ``count`` nodes; others are parents only.
-
-    Args:
-        gain: A variable and bit masks of its parents -> score of its family.
-        sets: Bit masks of all sets that may be parents.
-        count: Number of variables.
-    """
-    gains, parents = [], []
-    for v in range(count):
-        allowed = sets[sets >> v & 1 == 0]
-        best, chosen = _best(gain(v, allowed), allowed, count)
-        gains.append(best)
-        parents.append(chosen)
-    masks = [int(parents[v][before]) for v, before in enumerate(_network(gains))]
-    return [(u, v) for v, mask in enumerate(masks) for u in range(mask.bit_length()) if mask >> u & 1]
-
-
-def _best(total: Tensor, sets: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """For every set C of the first ``count`` nodes: the best total of parents within C, and these parents."""
-    inner = sets & ((1 << count) - 1)
-    gain = torch.full((1 << count,), -torch.inf, dtype=total.dtype).scatter_reduce(0, inner, total, "amax")
-    hit = (total == gain[inner]).nonzero()[:, 0].flip(0)  # the last one written, the smallest set, stays
-    chosen = torch.zeros(1 << count, dtype=torch.int64)
-    for place in hit.tolist():
-        chosen[inner[place]] = sets[place]
-    every = torch.arange(1 << count)
-    for bit in range(count):
-        upper = every[every >> bit & 1 == 1]
-        lower = upper ^ (1 << bit)
-        better = gain[lower] >= gain[upper]
-        gain[upper] = torch.where(better, gain[lower], gain[upper])
-        chosen[upper] = torch.where(better, chosen[lower], chosen[upper])
-    return gain, chosen
-
-
-def _network(gains: list[Tensor]) -> list[int]:
-    """For every variable the set of those before it in the best order."""
-    count, tables = len(gains), [gain.tolist() for gain in gains]
-    best, last = [0.0] * (1 << count), [0] * (1 << count)
-    for chosen in range(1, 1 << count):
-        options = [v for v in range(count) if chosen >> v & 1]
-        scores = [best[chosen ^ 1 << v] + tables[v][chosen ^ 1 << v] for v in options]
-        best[chosen] = max(scores)
-        last[chosen] = options[scores.index(best[chosen])]
-    before, chosen = [0] * count, (1 << count) - 1
-    while chosen:
-        v = last[chosen]
-        chosen ^= 1 << v
-        before[v] = chosen
-    return before

@@ -70,13 +70,15 @@ class Structure:
     def of(cls, template: Template) -> Structure:
         """The families of a template."""
         every = [*template.static, *template.variables]
-        order = _sorted(every, template.intra)
+        order = _sorted(every, (*template.intra, *(template.initial or ())))
         intra = {name: tuple((a, 0) for a, b in template.intra if b == name) for name in every}
+        first = template.intra if template.initial is None else template.initial
+        initial = {name: tuple((a, 0) for a, b in first if b == name) for name in every}
         inter = {name: tuple((a, 1) for a, b in template.inter if b == name) for name in every}
         slices = [name for name in order if name in template.variables]
         return cls(
             tuple(Family(name, name, intra[name]) for name in order if name in template.static),
-            tuple(Family(name, f"{name}_initial", intra[name]) for name in slices),
+            tuple(Family(name, f"{name}_initial", initial[name]) for name in slices),
             tuple(Family(name, name, intra[name] + inter[name]) for name in slices),
         )
 
@@ -110,7 +112,7 @@ def check(template: Template) -> None:
     """
     _names(template)
     _edges(template)
-    _sorted([*template.static, *template.variables], template.intra)
+    _sorted([*template.static, *template.variables], (*template.intra, *(template.initial or ())))
     _settings(template)
 
 
@@ -133,7 +135,7 @@ def _names(template: Template) -> None:
 
 def _edges(template: Template) -> None:
     every = {*template.static, *template.variables}
-    for kind, edges in (("intra", template.intra), ("inter", template.inter)):
+    for kind, edges in (("intra", template.intra), ("inter", template.inter), ("initial", template.initial or ())):
         for edge in edges:
             if len(edge) != 2:
                 raise ValueError(f"Template: {kind} edges are pairs (parent, child), got {edge!r}.")
@@ -150,6 +152,11 @@ def _edges(template: Template) -> None:
                 f"Template: the inter edge {edge} touches the static variable {static[0]!r}, which has no slices: "
                 "write it as an intra edge."
             )
+    if into := [edge for edge in template.initial or () if edge[1] in template.static]:
+        raise ValueError(
+            f"Template: the initial edge {into[0]} ends in the static variable {into[0][1]!r}, which precedes all "
+            "slices: write edges between static variables as intra edges."
+        )
     for parent, child in template.intra:
         if child in template.static and parent not in template.static:
             raise ValueError(

@@ -40,6 +40,8 @@ class Template:
         noise: Known standard deviation of the measurement noise of all variables, or variable -> standard deviation.
         noise_site: Name of a latent site for an unknown one, common to all variables; sources of equal name share it.
         noise_scale: Scale of its half-normal prior.
+        initial: Edges into the first slice's variables, from each other or from static ones, where they are not those
+            of ``intra``; none, ``()``, makes the variables of the first slice independent.
 
     Attributes:
         structure: Families, parents before children.
@@ -60,6 +62,7 @@ class Template:
     noise: float | Mapping[str, float] = 0.0
     noise_site: str | None = None
     noise_scale: float = 1.0
+    initial: tuple[Edge, ...] | None = None
 
     def __post_init__(self) -> None:
         put = functools.partial(object.__setattr__, self)
@@ -67,6 +70,7 @@ class Template:
         put("static", tuple(self.static))
         put("intra", tuple(tuple(edge) for edge in self.intra))
         put("inter", tuple(tuple(edge) for edge in self.inter))
+        put("initial", None if self.initial is None else tuple(tuple(edge) for edge in self.initial))
         put("states", dict(self.states))
         check(self)
 

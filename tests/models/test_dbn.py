@@ -25,6 +25,7 @@ PLAIN = Template(
 )
 NOISY = dataclasses.replace(PLAIN, noise={"a": 0.3, "c": 0.7, "s": 0.4})
 UNKNOWN = dataclasses.replace(PLAIN, noise_site="error", noise_scale=0.5)
+FIRST = dataclasses.replace(NOISY, initial=(("t", "a"), ("a", "c")))
 SMALL = Template(("b", "a"), static=("s",), intra=(("s", "a"), ("a", "b")), inter=(("a", "a"), ("b", "a")))
 SMALL_UNKNOWN = dataclasses.replace(SMALL, noise_site="error", noise_scale=0.5)
 
@@ -76,7 +77,8 @@ def unrolled(template, values, slices):
         add(name, name, [a for a, b in template.intra if b == name])
     for t in range(slices):
         for name in ("a", "b", "c"):
-            parents = [a if a in template.static else (a, t) for a, b in template.intra if b == name]
+            edges = template.intra if t or template.initial is None else template.initial
+            parents = [a if a in template.static else (a, t) for a, b in edges if b == name]
             parents += [(a, t - 1) for a, b in template.inter if b == name] if t else []
             add((name, t), name if t else f"{name}_initial", parents)
     noise = [template.noise_of(node if isinstance(node, str) else node[0]) for node in nodes]
@@ -104,7 +106,7 @@ def by_filter(template, draws, data):
     return vmap(lambda v: filtered(template, v, x, static) + static_density(template, v, static))(draws)
 
 
-@pytest.mark.parametrize("template", [PLAIN, NOISY, UNKNOWN], ids=["plain", "noisy", "unknown"])
+@pytest.mark.parametrize("template", [PLAIN, NOISY, UNKNOWN, FIRST], ids=["plain", "noisy", "unknown", "first"])
 @pytest.mark.parametrize("slices", [1, 4])
 @pytest.mark.parametrize("missing", [0.0, 0.4])
 @pytest.mark.parametrize("method", [Template.log_likelihood, by_filter])
@@ -264,6 +266,8 @@ AB = {"variables": ("a", "b")}
 REFUSED = {
     "circle": (AB | {"intra": (("a", "b"), ("b", "a"))}, "in a circle, a -> b -> a|in a circle, b -> a -> b"),
     "self": (AB | {"intra": (("a", "a"),)}, "in a circle, a -> a"),
+    "circle with the first slice": (AB | {"intra": (("a", "b"),), "initial": (("b", "a"),)}, "in a circle"),
+    "first slice into static": (AB | {"static": ("s",), "initial": (("a", "s"),)}, "ends in the static variable 's'"),
     "unknown": (AB | {"inter": (("a", "q"),)}, r"the inter edge \('a', 'q'\) names 'q', which is none of"),
     "edge twice": (AB | {"inter": (("a", "b"), ("a", "b"))}, r"the inter edge \('a', 'b'\) is given twice"),
     "name twice": ({"variables": ("a", "a")}, "variable 'a' is named twice"),

@@ -23,6 +23,7 @@ TINY = Template(
     inter=(("a", "a"), ("b", "a"), ("b", "b")),
     states={"a": 3, "b": 2, "s": 2, "t": 3},
 )
+FIRST = dataclasses.replace(TINY, initial=(("t", "b"),))
 CHAIN = Template(("a",), inter=(("a", "a"),), static=("s",), intra=(("s", "a"),), states={"a": 2, "s": 2})
 
 
@@ -50,7 +51,8 @@ def visited(template, static, x):
         state |= {(name, t): value for name, value in zip(template.variables, slice_, strict=True)}
     for node, own in state.items():
         name, t = (node, None) if isinstance(node, str) else node
-        parents = [a if a in template.static else (a, t) for a, b in template.intra if b == name]
+        edges = template.initial if t == 0 and template.initial is not None else template.intra
+        parents = [a if a in template.static else (a, t) for a, b in edges if b == name]
         parents += [(a, t - 1) for a, b in template.inter if b == name] if t else []
         yield f"{name}_initial" if t == 0 else name, (*(state[parent] for parent in parents), own)
 
@@ -104,10 +106,11 @@ def by_elimination(template, draws, data):
 @pytest.mark.parametrize("slices", [1, 3])
 @pytest.mark.parametrize("missing", [0.0, 0.4])
 @pytest.mark.parametrize("method", [Template.log_likelihood, by_messages, by_states, by_elimination])
-def test_log_likelihood_is_the_sum_over_all_completions(slices, missing, method):
-    draws, data = parameters(TINY), rows(TINY, 8, slices, missing)
-    theirs = [brute_force(TINY, {k: v[s] for k, v in draws.items()}, data) for s in range(3)]
-    np.testing.assert_allclose(method(TINY, draws, data).numpy(), theirs, rtol=1e-10, atol=1e-12)
+@pytest.mark.parametrize("template", [TINY, FIRST], ids=["tiny", "first"])
+def test_log_likelihood_is_the_sum_over_all_completions(template, slices, missing, method):
+    draws, data = parameters(template), rows(template, 8, slices, missing)
+    theirs = [brute_force(template, {k: v[s] for k, v in draws.items()}, data) for s in range(3)]
+    np.testing.assert_allclose(method(template, draws, data).numpy(), theirs, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("method", [by_messages, by_states, by_elimination])

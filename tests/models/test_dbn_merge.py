@@ -14,7 +14,7 @@ import bayesdd
 from bayesdd import CertificateWarning
 from models.dbn.arviz import inference_data, labelled
 from models.dbn.augmentation import augmented
-from models.dbn.complete import excess_of
+from models.dbn.excess import excess_of
 from models.dbn.federated import _evened, _Holder, federated
 from models.dbn.gaussian import entries, in_order
 from models.dbn.masked import Gap, Match, log_likelihood

@@ -108,6 +108,21 @@ def test_static_variables_are_parents_of_every_slice():
     assert ("s", "a") in found.intra
 
 
+def test_edges_of_the_first_slice_stay_and_lend_the_others_their_order():
+    x, weight = sequences({})
+    frame, scores = Template(("b", "c"), initial=(("c", "b"),)), []
+    for intra in [(), (("c", "b"),)]:
+        for inter in subsets(list(itertools.product("bc", repeat=2))):
+            scores.append(total(Template(("b", "c"), intra, inter, initial=frame.initial), {"x": x[..., 1:]}, weight))
+    found = learn(frame, {"x": x[..., 1:]}, weight)
+    assert found.initial == frame.initial
+    assert total(found, {"x": x[..., 1:]}, weight) == pytest.approx(max(scores), abs=1e-9)
+    # Without edges in the first slice the same rows may take either direction.
+    free = learn(Template(("b", "c"), initial=()), {"x": x[..., 1:]}, weight)
+    assert free.structure.initial[0].parents == ()
+    assert set(free.intra) & {("b", "c"), ("c", "b")}
+
+
 def test_static_variables_form_a_network_of_their_own():
     x, weight = sequences({}, slices=2)
     static = torch.stack([x[:, 0, 1], x[:, 0, 1] + 0.3 * x[:, 0, 0]], 1)
