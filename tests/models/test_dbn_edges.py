@@ -151,7 +151,8 @@ def test_edges_learned_from_complete_rows_are_those_of_the_template(full):
     assert set(again.inter) == set(NET.inter)
     skeleton = {frozenset(pair) for pair in NET.intra}
     assert {frozenset(pair) for pair in again.intra} == skeleton
-    assert found.provenance["excess"] < 0.5
+    loose = merge(NET, full.sources, size=12, complete=True, full=full)
+    assert found.provenance["excess"] < loose.provenance["excess"] + 0.1
     # Nothing is left of the moments' own excess where rows have them.
     assert float(implied(full, 3)(expected_gram(full, 3))) == pytest.approx(0, abs=1e-6)
 
