@@ -108,6 +108,15 @@ def collocation(family: Family, rows: int, seed: int = 0) -> Columns:
     return columns(family, x, alpha, family.source(x, alpha))
 
 
+def inputs(family: Family, rows: int, seed: int = 0) -> Columns:
+    """Inputs (Sobol) with x over its whole domain and alpha by its normal distribution: what a surrogate is for."""
+    unit = SobolEngine(len(family.x) + 1, scramble=True, seed=seed).draw(rows, dtype=torch.float64)
+    low, high = _range(family)
+    cut = torch.special.ndtr(torch.tensor(-3.0, dtype=torch.float64))
+    normal = torch.special.ndtri(cut + (1 - 2 * cut) * unit[:, -1])
+    return {"x": _box(family, unit[:, :-1]), "alpha": (low + high) / 2 + normal * (high - low) / 6}
+
+
 def edges(family: Family, alphas: int, seed: int = 0) -> Columns:
     """Known boundary values, y, at alphas (Sobol) over their whole range; K rows an alpha."""
     unit = SobolEngine(1, scramble=True, seed=seed).draw(alphas, dtype=torch.float64)[:, 0]

@@ -35,8 +35,8 @@ class Setting:
         wanted = teacher["target"]["purpose"]
         columns = parts.purpose(family, seed, smoke)
         mean, sd = (torch.tensor(wanted[name], dtype=torch.float64) for name in ("mean", "sd"))
-        self.purpose = Purpose(columns, mean, sd)
         self.mode = torch.tensor(teacher["target"]["mode"], dtype=torch.float64)
+        self.purpose = Purpose(columns, mean, sd, label=lambda rows: self.regression.mean(self.mode[None], rows)[0])
         self.generator = torch.Generator().manual_seed(seed)
 
 
@@ -81,8 +81,7 @@ def optimised_inputs(setting: Setting, size: int) -> Weighted:
     rows = {**setting.purpose.some(picked).inputs, "y": setting.purpose.mean[picked]}
 
     def tie(moved: Columns) -> Columns:
-        label = setting.regression.mean(setting.mode[None], moved)[0]
-        return {**moved, "y": label}
+        return {**moved, "y": setting.regression.mean(setting.mode[None], moved)[0]}
 
     return _searched(setting, rows, steps=parts.settings(setting.smoke)["steps"], tie=tie)
 
@@ -106,6 +105,7 @@ def distilled(setting: Setting, size: int) -> tuple[Columns, Tensor, dict[str, A
         function_space,
         purpose=setting.purpose.inputs,
         predictive=(setting.purpose.mean, setting.purpose.sd),
+        label=setting.purpose.label,
         steps=parts.settings(setting.smoke)["steps"],
     )
     begin = time.process_time()
@@ -140,7 +140,7 @@ def _searched(setting: Setting, rows: Columns, *, steps: int, tie: row_search.Ti
         lambda _: None,
         students=4,
         steps=steps,
-        restart=30,
+        restart=10,
         tie=tie,
     )
     with torch.no_grad():

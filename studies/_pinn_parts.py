@@ -36,9 +36,9 @@ def settings(smoke: bool) -> dict[str, Any]:
     """Sizes of the study, full and tiny."""
     if smoke:
         tiny = {"hidden": (4,), "rows": 30, "collocation": 40, "alphas": 10, "modes": 1, "climb": 15}
-        return {**tiny, "purpose": 64, "students": 3, "fit": 20, "steps": 20}
+        return {**tiny, "purpose": 64, "students": 3, "fit": 20, "steps": 12}
     full = {"hidden": (16, 16), "rows": 200, "collocation": 512, "alphas": 64, "modes": 4, "climb": 200}
-    return {**full, "purpose": 768, "students": 10, "fit": 200, "steps": 600}
+    return {**full, "purpose": 768, "students": 10, "fit": 200, "steps": 1000}
 
 
 def measured(family: Family, seed: int, smoke: bool) -> Columns:
@@ -61,8 +61,8 @@ def inputs(rows: Columns) -> Columns:
 
 
 def purpose(family: Family, seed: int, smoke: bool) -> Columns:
-    """Inputs over the whole domain of x and alpha, Sobol: what the student is for."""
-    return inputs(pde.collocation(family, settings(smoke)["purpose"], 100 * seed + 7))
+    """Inputs over the whole domain of x, alpha by its distribution, Sobol: what the student is for."""
+    return pde.inputs(family, settings(smoke)["purpose"], 100 * seed + 7)
 
 
 def tests(family: Family) -> dict[str, Columns]:

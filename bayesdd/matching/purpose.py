@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,11 +21,14 @@ from bayesdd.task import Task
 
 LEAST_DRAWS = 8
 TARGET_DRAWS = 1000
+LABEL_DRAWS = 256  # draws whose mean labels moving rows
 SEARCHES, NEAR = 4, 10.0  # modes of the target that are sought, and nats below the best within which they count
 STEPS = 200  # of a search
 MEDIANS = 101  # prior draws that a scale's median is taken from
 CELLS = 2**20  # draws x rows evaluated at once
 SMALLEST_SD = 1e-6  # of the outcome's spread: a target that is certain still leaves a finite error in sds
+
+Label = Callable[[Columns], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,12 +40,14 @@ class Purpose:
         mean: Predictive mean of the regression function, ``(K,)``, in the outcome's units.
         sd: Its predictive standard deviation (without the noise of an outcome), ``(K,)``.
         draws: Independent draws behind them (infinite: they are exact).
+        label: The predictive mean at any inputs, differentiable in them: columns ``(K, ...)`` -> ``(K,)``; if known.
     """
 
     inputs: Columns
     mean: Tensor
     sd: Tensor
     draws: float = math.inf
+    label: Label | None = None
 
     def labelled(self, regression: Regression) -> Task:
         """The student's task on these inputs, the predictive mean as outcome: the pool that starting rows come from."""
@@ -50,9 +55,8 @@ class Purpose:
 
     def some(self, index: Tensor) -> Purpose:
         """A few of them."""
-        return Purpose(
-            {name: column[index] for name, column in self.inputs.items()}, self.mean[index], self.sd[index], self.draws
-        )
+        inputs = {name: column[index] for name, column in self.inputs.items()}
+        return replace(self, inputs=inputs, mean=self.mean[index], sd=self.sd[index])
 
 
 def purpose_of(
@@ -61,6 +65,7 @@ def purpose_of(
     inputs: Any,
     draws: Any,
     predictive: tuple[Tensor, Tensor] | None,
+    label: Label | None,
     seed: int,
 ) -> Purpose:
     """Checks the inputs and evaluates the target's predictive there, by the student's own regression function.
@@ -73,20 +78,26 @@ def purpose_of(
             ``bayesdd.sample`` returned; sites that only the target has are left aside. None: Laplace approximations
             with the Gauss-Newton matrix around the best of several modes, linearised.
         predictive: Mean and sd at the inputs, instead of draws.
+        label: With ``predictive``: the mean at any inputs.
         seed: Seed of the searches for modes.
 
     Raises:
         ValueError: Inputs, draws or predictive do not fit (one line that says which).
     """
     columns = checked(regression, inputs)
+    if label is not None and predictive is None:
+        raise ValueError("function_space(label=...) goes with predictive=: of draws or modes the mean is known.")
     if predictive is not None:
-        return _given(columns, predictive, draws)
+        return _given(columns, predictive, draws, label)
     if draws is None:
-        values = linearised(regression, target, modes(target, seed), columns, seed)
+        found = modes(target, seed)
+        values, means = linearised(regression, target, found, columns, seed), found[:, target.index]
     else:
+        drawn = latents(regression.task, draws)
+        means = drawn[:: math.ceil(len(drawn) / LABEL_DRAWS)]
         step = max(1, CELLS // len(next(iter(columns.values()))))
         with torch.no_grad():
-            values = torch.cat([regression.mean(some, columns) for some in latents(regression.task, draws).split(step)])
+            values = torch.cat([regression.mean(some, columns) for some in drawn.split(step)])
     if not bool(torch.isfinite(values).all()):
         raise ValueError(
             f"function_space: the mean of {regression.task.name} is not finite at some purpose inputs and draws: check "
@@ -94,10 +105,11 @@ def purpose_of(
         )
     mean = values.mean(0)
     least = SMALLEST_SD * float(mean.std().clamp_min(1e-300))
-    return Purpose(columns, mean, values.std(0).clamp_min(least), float(len(values)))
+    sd = values.std(0).clamp_min(least)
+    return Purpose(columns, mean, sd, float(len(values)), lambda rows: regression.mean(means, rows).mean(0))
 
 
-def _given(columns: Columns, predictive: tuple[Tensor, Tensor], draws: Any) -> Purpose:
+def _given(columns: Columns, predictive: tuple[Tensor, Tensor], draws: Any, label: Label | None) -> Purpose:
     count = len(next(iter(columns.values())))
     mean, sd = (torch.as_tensor(value).detach().double().cpu() for value in predictive)
     if draws is not None:
@@ -107,7 +119,7 @@ def _given(columns: Columns, predictive: tuple[Tensor, Tensor], draws: Any) -> P
             f"function_space(predictive=...) needs finite means and positive sds at the {count} purpose rows, got "
             f"shapes {tuple(mean.shape)} and {tuple(sd.shape)}, least sd {float(sd.min()):.3g}."
         )
-    return Purpose(columns, mean, sd, math.inf)
+    return Purpose(columns, mean, sd, math.inf, label)
 
 
 def modes(target: Target, seed: int, *, searches: int = SEARCHES, steps: int = STEPS) -> Tensor:
