@@ -19,8 +19,7 @@ from bayesdd.regression import Regression
 from bayesdd.target import Target
 from bayesdd.task import Task
 
-LEAST_DRAWS = 8
-TARGET_DRAWS = 1000
+LEAST_DRAWS, TARGET_DRAWS = 8, 1000
 LABEL_DRAWS = 256  # draws whose mean labels moving rows
 SEARCHES, NEAR = 4, 10.0  # modes of the target that are sought, and nats below the best within which they count
 STEPS = 200  # of a search
@@ -119,6 +118,9 @@ def _given(columns: Columns, predictive: tuple[Tensor, Tensor], draws: Any, labe
             f"function_space(predictive=...) needs finite means and positive sds at the {count} purpose rows, got "
             f"shapes {tuple(mean.shape)} and {tuple(sd.shape)}, least sd {float(sd.min()):.3g}."
         )
+    came = None if label is None else tuple(label(columns).shape)
+    if came not in (None, (count,)):
+        raise ValueError(f"function_space(label=...) must map {count} inputs to shape {(count,)}, got {came}.")
     return Purpose(columns, mean, sd, math.inf, label)
 
 

@@ -13,7 +13,9 @@ import bayesdd
 from bayesdd import kinds
 from bayesdd.certificate import Certificate, CertificateWarning
 from bayesdd.matching import function_space, networks, row_search
+from bayesdd.matching.function_space import _again, _labelled, starting_rows
 from bayesdd.matching.purpose import Purpose, latents
+from bayesdd.problem import Problem
 from bayesdd.regression import Regression
 
 NOISE, TAU = 0.2, 1.5
@@ -234,6 +236,8 @@ def _mean(data, x):
         ({"draws": {"w": torch.full((9, 3), math.nan)}}, r"not finite"),
         ({"predictive": (torch.zeros(3), torch.ones(3))}, r"at the 2 purpose rows"),
         ({"predictive": (torch.zeros(2), torch.zeros(2))}, r"positive sds"),
+        ({"label": torch.cos}, r"label=...\) goes with predictive="),
+        ({"predictive": (torch.zeros(2), torch.ones(2)), "label": lambda rows: torch.zeros(3)}, r"got \(3,\)"),
         ({"students": 0}, r"students, steps and restart of at least 1"),
     ],
 )
@@ -284,3 +288,23 @@ def test_purposes_keep_their_pieces_together():
     purpose = Purpose({"x": torch.arange(4.0)}, torch.arange(4.0), torch.ones(4), 50.0)
     some = purpose.some(torch.tensor([2, 0]))
     assert some.mean.tolist() == [2.0, 0.0] and some.inputs["x"].tolist() == [2.0, 0.0] and some.draws == 50.0
+
+
+def test_rows_move_with_the_outcomes_of_the_target(task):
+    """A line in place of a curve: freely, or with the curve's own values, rows end where students err least."""
+    at = torch.linspace(-2, 2, 40, dtype=torch.float64)
+    purpose = Purpose({"x": at}, torch.cos(at), torch.full_like(at, 0.01), label=lambda rows: torch.cos(rows["x"]))
+    regression = Regression(task, "the test")
+    pool = purpose.labelled(regression)
+    rows, weight = starting_rows(regression, purpose, pool.data, 0, 4)
+    problem = Problem.from_rows(pool, rows, weight, torch.device("cpu"), equal_weights=False, move_rows=True)
+    tie = functools.partial(_labelled, "y", purpose.label)
+    quiet = {"students": 2, "steps": 20, "restart": 10}
+    vector = row_search.search(regression, problem, purpose, 0, str, tie=tie, **quiet)
+    moved, scaled = problem.stored(vector)
+    assert bool((moved["x"] != rows["x"]).any())
+    torch.testing.assert_close(scaled / scaled.mean(), weight / weight.mean())
+    again = _again(problem, tie(moved), scaled)
+    back, same = problem.stored(again.start)
+    torch.testing.assert_close(back, {"x": moved["x"], "y": torch.cos(moved["x"])})
+    torch.testing.assert_close(same, scaled)
