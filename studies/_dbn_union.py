@@ -19,22 +19,24 @@ def measured(slices: int, seed: int, s: Settings) -> Records:
     records = simulated(slices, seed, s, s.rows)
     template, sources = records.problem.template, records.problem.sources
     rows = gathered(template, sources)
-    for rounds in s.rounds:
-        found = federated(template, sources, s.union_rows, rounds=rounds, seed=seed)
+    for keep, rounds in ((keep, rounds) for keep in (False, True) for rounds in s.rounds):
+        found = federated(template, sources, s.union_rows, rounds=rounds, seed=seed, keep_noise=keep)
+        student = replace(template, noise=sources[0].noise) if keep else template
         flat = entries(template, found.data["x"], found.data["x"].new_zeros(len(found), 0))
-        draws, log_weight = united_draws(template, [(flat, found.weight)], slices, draws=2000, seed=seed + 77)
+        draws, log_weight = united_draws(student, [(flat, found.weight)], slices, draws=2000, seed=seed + 77)
         # Fresh draws of the union's posterior; both log-likelihoods there give the KL, with nothing else in common.
         joint = Joint.of(template, draws, slices)
         full = [
             joint.log_likelihood(replace(template, noise=source.noise), entries(template, *own))
             for source, own in zip(sources, rows, strict=True)
         ]
-        own = [joint.coefficients(template, at) @ moments(y, w) for at, y, w in _weighted(flat, found.weight)]
+        own = [joint.coefficients(student, at) @ moments(y, w) for at, y, w in _weighted(flat, found.weight)]
         kl, error = _reverse_kl(torch.stack(full).sum(0) - torch.stack(own).sum(0), log_weight)
         generator = torch.Generator().manual_seed(seed)
         even = torch.multinomial(log_weight.exp(), len(log_weight), replacement=True, generator=generator)
         picked = {site: value[even] for site, value in draws.items()}
-        records.add("union", len(found), "given", template, picked, rounds=rounds, kl_reverse=kl, kl_reverse_se=error)
+        method = "union, noise kept" if keep else "union"
+        records.add(method, len(found), "given", template, picked, rounds=rounds, kl_reverse=kl, kl_reverse_se=error)
     return records
 
 

@@ -194,7 +194,7 @@ def _text(table: pd.DataFrame, records: pd.DataFrame, notes: Iterable[str]) -> s
         if bool(((records["kind"] == kind) & (records["structure"] == structure)).any()):
             parts += [f"## {title}", markdown(_dbn_claims.means(records, kind, structure).reset_index())]
     if (records["kind"] == "union").any():
-        union = records[records["kind"] == "union"].groupby(["M", "rounds"])[
+        union = records[records["kind"] == "union"].groupby(["method", "M", "rounds"])[
             ["kl_reverse", "kl_reverse_se", "predictive"]
         ]
         parts += ["## Union of the sources' own sets", markdown(union.mean().round(3).reset_index())]

@@ -80,13 +80,15 @@ class Match:
     scale: Tensor
 
     @classmethod
-    def of(cls, joint: Joint, target: Tensor, seen: Tensor, log_weight: Tensor | None = None) -> Match:
-        """At the draws of a joint Gaussian."""
+    def of(
+        cls, joint: Joint, student: Template, target: Tensor, seen: Tensor, log_weight: Tensor | None = None
+    ) -> Match:
+        """At the draws of a joint Gaussian, for rows with the student's noise."""
         patterns, which = torch.unique(seen, dim=0, return_inverse=True)
         groups = []
         for k, pattern in enumerate(patterns):
             at = pattern.nonzero()[:, 0]
-            groups.append(((which == k).nonzero()[:, 0], at, joint.coefficients(joint.template, at)))
+            groups.append(((which == k).nonzero()[:, 0], at, joint.coefficients(student, at)))
         even = torch.full_like(target, -math.log(len(target))) if log_weight is None else log_weight
         centre = joint.mean.mean(0)
         return cls(target, even, seen, groups, centre, joint.covariance.mean(0).diagonal().sqrt())
@@ -140,7 +142,7 @@ def masked_rows(full: Pooled, size: int, *, seed: int, equal_weights: bool) -> t
     joint = Joint.of(template, full.draws, full.slices)
     target = log_likelihood(full, joint)
     last = int(len(target) * (1 - HELD_OUT))
-    match = Match.of(joint, target, seen)
+    match = Match.of(joint, template, target, seen)
     start = simulated(template, full.draws, size, full.slices, seed)
     flat, weight = _part(match, slice(None, last)).solved(start, weight, equal_weights=equal_weights)
     gap = Gap.of(_part(match, slice(last, None)).ratio(flat.nan_to_num(), weight))

@@ -15,8 +15,9 @@ from bayesdd import CertificateWarning
 from models.dbn.arviz import inference_data, labelled
 from models.dbn.augmentation import augmented
 from models.dbn.excess import excess_of
-from models.dbn.federated import _evened, _Holder, federated
+from models.dbn.federated import _evened, federated
 from models.dbn.gaussian import entries, in_order
+from models.dbn.holder import Holder
 from models.dbn.masked import Gap, Match, log_likelihood
 from models.dbn.merge import merge, overstated
 from models.dbn.pooled import pooled, predictive
@@ -164,7 +165,7 @@ def test_log_likelihood_of_rows_is_linear_in_their_moments():
         theirs = template.log_likelihood(draws, data).sum(1)
         torch.testing.assert_close(joint.log_likelihood(template, flat), theirs)
     weight = torch.linspace(0.1, 2, 10, dtype=torch.float64)
-    ratio = Match.of(joint, torch.zeros(4, dtype=torch.float64), ~flat.isnan()).ratio(flat.nan_to_num(), weight)
+    ratio = Match.of(joint, NET, torch.zeros(4, dtype=torch.float64), ~flat.isnan()).ratio(flat.nan_to_num(), weight)
     torch.testing.assert_close(-ratio, NET.log_likelihood(draws, data) @ weight)
 
 
@@ -367,8 +368,25 @@ def test_the_union_of_sets_fitted_where_rows_lie_has_the_pooled_posterior():
     full = pooled(PLAIN, sources, draws=1000, seed=5)
     joint = Joint.of(PLAIN, full.draws, 3)
     flat = entries(PLAIN, found.data["x"], torch.zeros(22, 0).double())
-    gap = Gap.of(Match.of(joint, log_likelihood(full, joint), ~flat.isnan()).ratio(flat.nan_to_num(), found.weight))
+    gap = Gap.of(
+        Match.of(joint, PLAIN, log_likelihood(full, joint), ~flat.isnan()).ratio(flat.nan_to_num(), found.weight)
+    )
     assert gap.kl_reverse < 0.05 and gap.kl_forward < 0.05
+
+
+def test_rows_that_keep_their_noise_stand_for_noisy_sources_exactly():
+    """More rows a pattern than entries: mean and scatter are kept, so that no draw tells rows from sources."""
+    data = rows(PLAIN, 60, 2)["x"]
+    noisy = data + 0.5 * torch.randn(data.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    sources = [Source({"x": noisy[:30]}, ("a", "c"), noise=0.5), Source({"x": noisy[30:]}, noise=0.5)]
+    found = federated(PLAIN, sources, (6, 9), rounds=1, draws=600, keep_noise=True)
+    student = dataclasses.replace(PLAIN, noise=0.5)
+    draws = {site: value[:40] for site, value in pooled(PLAIN, sources, draws=2000).draws.items()}
+    full = sum(task.log_likelihood(task.data, student.unconstrain(draws)).sum(1) for task in PLAIN.target(sources))
+    ratio = full - student.log_likelihood(draws, found.data) @ found.weight
+    assert float(ratio.var() / 2) < 1e-3
+    with pytest.raises(ValueError, match=r"needs one known noise, the same for all sources, got \[0.5, 0.2\]"):
+        federated(PLAIN, [sources[0], dataclasses.replace(sources[1], noise=0.2)], 4, keep_noise=True)
 
 
 def test_an_unknown_noise_is_integrated_out_where_the_rows_lie():
@@ -378,7 +396,7 @@ def test_an_unknown_noise_is_integrated_out_where_the_rows_lie():
     flat = entries(PAIR, *full.rows[0])
     draws = {site: full.draws[site][::400] for site in PAIR.sites}
     joint = Joint.of(PAIR, draws, 3)
-    ours = _Holder(first, flat, 3).log_likelihood(joint)
+    ours = Holder(first, PAIR, flat, 3).log_likelihood(joint)
     grid = torch.linspace(1e-4, 4, 4000, dtype=torch.float64)
     prior = torch.distributions.HalfNormal(1.0).log_prob(grid) + math.log(float(grid[1] - grid[0]))
     theirs = torch.stack([joint.log_likelihood(dataclasses.replace(PAIR, noise=float(v)), flat) for v in grid[::8]])
