@@ -71,7 +71,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def source_hash(study: str) -> str:
     """Of all that a cell's numbers depend on: the library, the models, the studies' parts and the study itself."""
-    patterns = ("bayesdd/**/*.py", "models/*.py", "studies/_*.py", f"studies/{study}.py")
+    patterns = ("bayesdd/**/*.py", "models/**/*.py", "studies/_*.py", f"studies/{study}.py")
     digest = hashlib.sha256()
     for path in sorted(path for pattern in patterns for path in ROOT.glob(pattern)):
         digest.update(path.read_bytes())

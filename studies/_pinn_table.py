@@ -83,12 +83,19 @@ def _ensemble(cells: list[Any]) -> dict[str, Any]:
     return _target(found) | {"residual": ""}
 
 
-def _met(family: str, size: int, cells: list[Any]) -> bool:
+def _met(family: str, size: int, cells: list[Any]) -> str:
+    """yes, or which claims do not hold."""
     error = np.median(_pooled("distilled", cells, "error_out"))
     covered = _pooled("distilled", cells, "coverage_out").mean()
     below = all(error < np.median(_pooled(rival, cells, "error_out")) for rival in RIVALS)
     gain = size != 50 or np.median(_pooled("no physics", cells, "error_out")) >= GAIN * error
-    return bool(error <= CLAIMED[family, size] and below and gain and COVERAGE[0] <= covered <= COVERAGE[1])
+    claims = {
+        "error": error <= CLAIMED[family, size],
+        "rivals": below,
+        "no physics": gain,
+        "coverage": COVERAGE[0] <= covered <= COVERAGE[1],
+    }
+    return ", ".join(f"no: {name}" for name, holds in claims.items() if not holds) or "yes"
 
 
 def markdown(found: pd.DataFrame) -> str:

@@ -33,6 +33,7 @@ from studies import _cells, _pinn_table
 
 SIZES = (10, 20, 50, 100)
 FIRST = ("reaction-diffusion",)
+MOST = 201  # seeds and sizes that a report looks for
 
 
 def main(
@@ -42,6 +43,7 @@ def main(
     families: tuple[str, ...] = FIRST,
     sizes: tuple[int, ...] = SIZES,
     seeds: int = 3,
+    report: bool = False,
     threads: int = 1,
     jobs: int = 1,
 ) -> pd.DataFrame:
@@ -53,6 +55,7 @@ def main(
         families: Names in ``studies._pinn_parts.FAMILIES``.
         sizes: Numbers M of rows.
         seeds: Sets of measurements a family.
+        report: Measure nothing: the table of all cells on disk, whatever families, sizes and seeds they are.
         threads: Threads a process.
         jobs: Processes at a time.
 
@@ -70,17 +73,26 @@ def main(
         print(_pinn_table.markdown(table))
         return table
     folder = Path(results) / "pinn_ood"
-    teachers = _run(
-        {(f, s): ["--family", f, "--seed", str(s)] for f in families for s in range(seeds)}, folder, threads, jobs
-    )
-    wanted = {
-        (f, s, m): ["--family", f, "--seed", str(s), "--size", str(m), "--teacher", str(folder / f"{f}-{s}.json")]
-        for f, s in teachers
-        for m in sizes
-    }
-    cells = _run(wanted, folder, threads, jobs)
+    if report:
+        teachers = _kept({(f, s) for f in FAMILIES for s in range(MOST)}, folder)
+        cells = _kept({(*key, m) for key in teachers for m in range(1, MOST)}, folder)
+    else:
+        teachers = _run(
+            {(f, s): ["--family", f, "--seed", str(s)] for f in families for s in range(seeds)}, folder, threads, jobs
+        )
+        wanted = {
+            (f, s, m): ["--family", f, "--seed", str(s), "--size", str(m), "--teacher", str(folder / f"{f}-{s}.json")]
+            for f, s in teachers
+            for m in sizes
+        }
+        cells = _run(wanted, folder, threads, jobs)
     table = _pinn_table.table(teachers, cells)
-    notes = [*_pinn_table.LEGEND, _cells.machine(threads) + f"; source {_cells.source_hash('pinn_ood')}."]
+    sources = ", ".join(sorted({cell["stamp"]["source"] for cell in cells.values()}))
+    counts = {
+        family: len({key[1] for key in cells if key[0] == family}) for family in dict.fromkeys(k[0] for k in cells)
+    }
+    said = "Sets of measurements: " + ", ".join(f"{family} {count}" for family, count in counts.items()) + "."
+    notes = [*_pinn_table.LEGEND, said, _cells.machine(threads) + f"; source {sources}."]
     text = _pinn_table.markdown(table) + "\n" + "\n".join(f"- {note}" for note in notes) + "\n"
     print(text)
     out = Path(results) / "pinn_ood.md"
@@ -89,6 +101,12 @@ def main(
     _pinn_table.figure(teachers, cells, Path(results) / "pinn_ood.png")
     print(f"wrote {out}")
     return table
+
+
+def _kept(keys: set[Any], folder: Path) -> dict[Any, dict[str, Any]]:
+    """Cells on disk, in the order of families, seeds and sizes."""
+    paths = {key: folder / f"{'-'.join(map(str, key))}.json" for key in sorted(keys)}
+    return {key: json.loads(path.read_text()) for key, path in paths.items() if path.exists()}
 
 
 def _run(arguments: dict[Any, list[str]], folder: Path, threads: int, jobs: int) -> dict[Any, dict[str, Any]]:
@@ -146,6 +164,7 @@ if __name__ == "__main__":
     parser.add_argument("--families", nargs="+", default=list(FIRST), help="default: reaction-diffusion")
     parser.add_argument("--sizes", nargs="+", type=int, default=list(SIZES), help="default: 10 20 50 100")
     parser.add_argument("--seeds", type=int, default=3, help="sets of measurements a family; default: 3")
+    parser.add_argument("--report", action="store_true", help="measure nothing: the table of all cells on disk")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--results", default=str(_cells.ROOT / "studies" / "results"), help="folder of the table")
     parser.add_argument("--cell", action="store_true", help=argparse.SUPPRESS)
@@ -161,5 +180,6 @@ if __name__ == "__main__":
             families=tuple(given.families),
             sizes=tuple(given.sizes),
             seeds=given.seeds,
+            report=given.report,
             jobs=given.jobs,
         )
