@@ -39,7 +39,7 @@ class Settings:
 
     sizes: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100)
     draws: int = 1000
-    sweeps: int = 400
+    sweeps: int = 200
     rows: int = 100
     sources: int = 4
     hidden: int = 2

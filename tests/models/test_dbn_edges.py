@@ -83,7 +83,7 @@ def test_complete_sources_give_every_network_its_probability():
             norm += weight
             exact.update(dict.fromkeys([*intra, *((f"{u}_before", v) for u, v in inter)], weight))
     sources = [Source({"x": x[:6]}), Source({"x": x[6:]})]
-    found = edges(frame, sources, draws=400, seed=0)
+    found = edges(frame, sources, draws=200, seed=0)
     shares = np.array([exact[pair] / norm for pair in found.probability.index])
     assert 0.1 < np.median(shares) < 0.9
     error = np.sqrt(shares * (1 - shares) / 800)
@@ -124,7 +124,7 @@ def full(sources):
 
 def test_sources_that_miss_variables_give_the_edges(sources):
     frame = Template(NET.variables, static=("s",))
-    found = edges(frame, sources, draws=60, seed=0)
+    found = edges(frame, sources, draws=30, seed=0)
     true = {*NET.intra, *((f"{u}_before", v) for u, v in NET.inter)}
     assert set(found.probability.index[: len(true)]) == true
     assert set(found.template.intra) >= set(NET.intra) and set(found.template.inter) >= set(NET.inter)
