@@ -29,7 +29,7 @@ from models.dbn.pooled import Pooled
 from models.dbn.template import Template
 
 ITERATIONS = 900
-# Entries that have become all but hard have no gradient left: softened, rows of 50 went on from an excess of 138 nats to
+# Entries that have become all but hard have no gradient left: softened, 50 rows went on from an excess of 138 nats to
 # 70, 57, 51, 46 and 43 (ten variables of three states, ten slices).
 REHEATS, REHEATED, WARM = 5, 400, 2.5  # turns, their iterations, logits at most
 GAIN = 0.02  # of the excess, below which turns end
