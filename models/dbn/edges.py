@@ -66,13 +66,15 @@ def edges(
         max_parents: Most parents of a variable, those of the slice before and static ones included.
 
     Raises:
-        ValueError: Sources and template do not fit, variables are categorical, or there are too many.
+        ValueError: Sources and template do not fit, variables are categorical or too many, or no draw is asked for.
 
     Warns:
         UserWarning: The chains disagree.
     """
     if template.states:
         raise ValueError("edges() is for linear-Gaussian variables: merge categorical sources, then learn(score=bdeu).")
+    if draws < 1:
+        raise ValueError(f"edges() needs draws= of at least one sweep, got {draws}.")
     refuse_many(template)
     # Edges only of the first slice: its entries stand in one order, whatever network is drawn.
     plain = replace(template, intra=(), inter=())

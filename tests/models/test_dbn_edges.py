@@ -167,6 +167,7 @@ def test_few_rows_to_learn_edges_from_weigh_one_each(full):
     ("call", "words"),
     [
         (lambda f: edges(Template(("a",), states={"a": 2}), []), "edges.. is for linear-Gaussian variables"),
+        (lambda f: edges(NET, f.sources, draws=0), "at least one sweep, got 0"),
         (lambda f: edges(Template(tuple("abcdefghijklm")), f.sources), "at most 24 nodes, .* got 26"),
         (lambda f: merge(NET, f.sources, size=3, learn_edges=True, full=f), "learn_edges=True. is for complete=True"),
     ],
