@@ -22,7 +22,7 @@ LEGEND = [
     "without the boundary values. no physics: a network on all measurements; ensemble: mean and spread of ten of them.",
     "labelled rows: the target's predictive mean at random inputs, at a Sobol sequence, where a linearised student is "
     "least certain (greedy), and at inputs optimised for it; all with one common weight, scaled as for distilled rows.",
-    "mean error (sds) and spread ratio: of the certificate, over the whole domain, against the target's own.",
+    "mean error (sds) and spread ratio: of the certificate, over the purpose's inputs, against the target's own.",
 ]
 
 

@@ -9,8 +9,8 @@ How it could fail: complete rows cannot hold the dependence of families that no 
 too narrow: predictions may be too sure); few rows cannot hold all regressions; a network learned from weighted rows
 may find edges that the weights invented. Predictions are judged by the posterior predictive, the log of
 the average likelihood over draws, and beside it at the posterior mean.
-Cost: about 40 minutes on one thread. Each cell (kind, slices, seed) is a process and a JSON file: an interrupted run
-goes on where it stopped.
+Cost: one to two hours on one thread, most of it in HMC for networks whose chains disagree. Each cell (kind, slices,
+seed) is a process and a JSON file: an interrupted run goes on where it stopped.
 
 The setting follows Kungurtsev et al., "Dataset distillation from first principles", arXiv 2409.01410, case study 1: a
 random network generates clean sequences, each source hides whole variables, Gaussian noise is added to every entry.

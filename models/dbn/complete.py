@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -57,20 +56,19 @@ def complete_rows(
         raise TypeError("complete_rows is for linear-Gaussian templates; use soft_rows.")
     excess = excess_of(layout, full.statistics)
     found, least, coordinates = None, math.inf, Coordinates.of(full, slices, seed)
-    aim: Callable[[Tensor], Tensor] = excess
-    if learn_edges:
-        of_edges = implied(full, slices)
-        first = layout.width - len(template.variables) if template.initial is None else 0
-        if size >= first + SPARE and size * (slices - 1) >= layout.width + SPARE:
-            aim = lambda gram: excess(gram) + IMPLIED * of_edges(gram)  # noqa: E731
-        else:
-            # Too few for regressions on everything: what chance leaves in the rows must not look certain.
-            aim = lambda gram: excess(gram) + of_edges(gram)  # noqa: E731
-            coordinates = replace(coordinates, total=float(size))
+    of_edges, share = (implied(full, slices), IMPLIED) if learn_edges else (excess, 0.0)
+    first = layout.width - len(template.variables) if template.initial is None else 0
+    if learn_edges and (size < first + SPARE or size * (slices - 1) < layout.width + SPARE):
+        # Too few for regressions on everything: what chance leaves in the rows must not look certain.
+        share, coordinates = 1.0, replace(coordinates, total=float(size))
+
+    def aim(vector: Tensor) -> Tensor:
+        gram = layout.grams(*coordinates.rows(vector, size))
+        return excess(gram) + share * of_edges(gram) if share else excess(gram)
+
     for start in range(STARTS):
         begin = coordinates.start(size, seed + 1 + start, equal_weights=equal_weights)
-        objective = lambda v: aim(layout.grams(*coordinates.rows(v, size)))  # noqa: E731
-        vector, value = lbfgs(objective, begin, iterations, enough=ENOUGH)
+        vector, value = lbfgs(aim, begin, iterations, enough=ENOUGH)
         if value < least:
             found, least = vector, value
         if least <= ENOUGH:

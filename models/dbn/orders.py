@@ -55,30 +55,33 @@ def masks(nodes: int, most: int) -> Tensor:
 
 def best(candidates: Candidates) -> Pairs:
     """Edges of the network of the highest score."""
-    count = len(candidates.after)
-    families = [candidates.families(v) for v in range(count)]
-    tables = [_subsets(*family, count, torch.maximum).tolist() for family in families]
-    found: Pairs = []
-    for v, before in _order(tables, candidates.after, max, lambda scores: scores.index(max(scores))):
-        masks_, scores = _within(*families[v], before, count)
-        found += _edges(int(masks_[scores.argmax()]), v)
-    return found
+    return _network(candidates, torch.maximum, max, lambda scores: scores.index(max(scores)))
 
 
 def drawn(candidates: Candidates, generator: torch.Generator) -> Pairs:
     """Edges of a network drawn from the posterior, scores being log marginal likelihoods."""
-    count = len(candidates.after)
-    families = [candidates.families(v) for v in range(count)]
-    tables = [_subsets(*family, count, torch.logaddexp).tolist() for family in families]
 
     def pick(scores: list[float]) -> int:
         share = torch.softmax(torch.tensor(scores, dtype=torch.float64), 0)
         return int(torch.multinomial(share, 1, generator=generator))
 
+    return _network(candidates, torch.logaddexp, _log_sum, pick)
+
+
+def _network(
+    candidates: Candidates,
+    pair: Callable[[Tensor, Tensor], Tensor],
+    add: Callable[[list[float]], float],
+    pick: Callable[[list[float]], int],
+) -> Pairs:
+    """Edges of a network: ``pair`` and ``add`` total scores of two and of several, ``pick`` chooses one of them."""
+    count = len(candidates.after)
+    families = [candidates.families(v) for v in range(count)]
+    tables = [_subsets(*family, count, pair).tolist() for family in families]
     found: Pairs = []
-    for v, before in _order(tables, candidates.after, _log_sum, pick):
-        masks_, scores = _within(*families[v], before, count)
-        found += _edges(int(masks_[pick(scores.tolist())]), v)
+    for v, before in _order(tables, candidates.after, add, pick):
+        sets, scores = _within(*families[v], before, count)
+        found += _edges(int(sets[pick(scores.tolist())]), v)
     return found
 
 

@@ -97,13 +97,15 @@ def soft_rows(full: Pooled, size: int, slices: int, *, seed: int, equal_weights:
         raise TypeError("soft_rows is for categorical templates; use complete_rows.")
     problem = _Problem(Dirichlets(full.template, full.statistics), size, slices, equal_weights)
     vector, excess = lbfgs(problem.excess, problem.start(full, seed), ITERATIONS)
-    used = size if not equal_weights else 1
+    used = 1 if equal_weights else size
     for _ in range(REHEATS):
         warm = torch.cat([vector[:-used].clamp(-WARM, WARM), vector[-used:]])
         again, value = lbfgs(problem.excess, warm, REHEATED)
-        if value >= excess * (1 - GAIN):
+        gained = value < excess * (1 - GAIN)
+        if value < excess:
+            vector, excess = again, value
+        if not gained:
             break
-        vector, excess = again, value
     x, static, weight = problem.rows(vector)
     return Soft(x, static, weight, excess)
 
