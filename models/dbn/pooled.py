@@ -26,6 +26,9 @@ CHAINS = 8
 BURN = 300
 KEPT = 2  # every second sweep's draws
 RHAT = 1.1  # ratio of spreads, between chains and within, above which HMC is asked, and then a warning says so
+# Chains that disagree get so many times as many sweeps before HMC is asked: R-hat fell from 1.104 to 1.025 in 10 s, and
+# HMC took 170.
+LONGER = 4
 HMC_CHAINS, HMC_WARMUP = 32, 300
 
 
@@ -75,7 +78,7 @@ def pooled(
         sources: The sources.
         draws: Draws that are kept.
         seed: Seed.
-        fallback: Whether HMC, minutes where augmentation takes seconds, replaces chains that disagree.
+        fallback: Whether chains that disagree are drawn again, longer, and then by HMC, minutes for their seconds.
 
     Raises:
         ValueError: As for ``Template.target``.
@@ -95,8 +98,11 @@ def pooled(
     noisy = [replace(template, noise=source.noise, noise_site=source.noise_site) for source in sources]
     generator = torch.Generator().manual_seed(seed)
     sweeps = math.ceil(draws / CHAINS) * KEPT
-    chains, statistics = augmented(noisy, rows, draws=sweeps, burn=BURN, chains=CHAINS, thin=KEPT, generator=generator)
-    rhat = _worst(chains)
+    for times in (1, LONGER) if fallback else (1,):
+        settings = {"draws": times * sweeps, "burn": BURN, "chains": CHAINS, "thin": times * KEPT}
+        chains, statistics = augmented(noisy, rows, **settings, generator=generator)
+        if (rhat := _worst(chains)) <= RHAT:
+            break
     flat = {site: value.flatten(0, 1)[:draws] for site, value in chains.items()}
     if rhat > RHAT and fallback:
         # What no source identifies, augmentation explores too slowly (two noiseless sources, one pair never seen
