@@ -15,13 +15,14 @@ from bayesdd.pyro_model import Columns
 
 ROWS_FOR_COVARIANCE = 20_000
 LARGEST_JOINT_WHITENING = 512
+LOOKED_AT = 2**16  # rows in which most elements that vary are seen to do so; the others are looked for in all rows
 
 
 class Coordinates:
     """Maps a flat free vector to M synthetic rows and back.
 
     Args:
-        real: The real rows, column -> ``(N, ...)``.
+        real: The real rows, column -> ``(N, ...)``, on any device.
         kinds: Kind of each column.
         start: Starting rows, column -> ``(M, ...)``; also the source of fixed and constant entries and of NaN patterns.
         bounds: Upper bounds of bounded columns at the starting rows, column -> ``(M, ...)``.
@@ -39,7 +40,8 @@ class Coordinates:
         self.loose: list[str] = []
         if not move:
             return
-        thin = {name: column[:: max(1, len(column) // ROWS_FOR_COVARIANCE)] for name, column in real.items()}
+        device = next(iter(start.values())).device
+        thin = {name: column[:: max(1, len(column) // ROWS_FOR_COVARIANCE)].to(device) for name, column in real.items()}
         self._element_masks: Columns = {}
         for name, kind in kinds.items():
             if kind.to_free is None:
@@ -155,9 +157,17 @@ def _varying(real: Tensor, start: Tensor, kind: Kind) -> Tensor:
     if kind.classes:
         return torch.ones_like(start, dtype=torch.bool)
     seen = real.reshape(len(real), -1)
+    found = _differ(seen[:LOOKED_AT])
+    if len(seen) > LOOKED_AT and not bool(found.all()):
+        found[~found] = _differ(seen[:, ~found])
+    return found.reshape(real.shape[1:]).to(start.device).expand(start.shape)
+
+
+def _differ(seen: Tensor) -> Tensor:
+    """Which columns of ``(N, K)`` hold two different numbers."""
     low = torch.where(torch.isnan(seen), torch.inf, seen).amin(0)
     high = torch.where(torch.isnan(seen), -torch.inf, seen).amax(0)
-    return (high > low).reshape(real.shape[1:]).expand(start.shape)
+    return high > low
 
 
 def explode(columns: Columns, weight: Tensor, soft: dict[str, int]) -> tuple[Columns, Tensor]:

@@ -39,9 +39,8 @@ class Problem:
     ) -> Problem:
         """From starting rows in the user's units and their weights."""
         rows = {name: column.to(device) for name, column in rows.items()}
-        real = {name: column.to(device) for name, column in student.data.items()}
         bounds = {name: bound.to(device) for name, bound in student.upper_bounds(rows).items()}
-        coordinates = Coordinates(real, student.column_kinds, rows, bounds, move=move_rows)
+        coordinates = Coordinates(student.data, student.column_kinds, rows, bounds, move=move_rows)
         log_weight = weight.to(device).clamp_min(SMALLEST_WEIGHT).log()
         if equal_weights:
             log_weight = log_weight.exp().mean().log()[None]

@@ -11,13 +11,14 @@ from bayesdd.kinds import Kind
 from bayesdd.pyro_model import Columns
 
 MOST_COUNTED = 2**16  # possible strata up to which rows are counted, not sorted
+SORTED = 2**18  # rows among which members of strata are sought first
 STRATIFIED = {"binary", "fixed"}
 
 
 def strata(columns: Columns, kinds: dict[str, Kind]) -> Tensor:
     """Number of the stratum of every row, shape ``(N,)``: equal labels, equal fixed entries, equal NaN pattern."""
     count = len(next(iter(columns.values())))
-    keys = [torch.zeros(count, 1, dtype=torch.int64)]
+    keys = []
     for name, column in columns.items():
         kind = kinds[name]
         flat = column.reshape(count, -1)
@@ -25,7 +26,7 @@ def strata(columns: Columns, kinds: dict[str, Kind]) -> Tensor:
             keys.append(flat.nan_to_num(0.0).long() if column.is_floating_point() else flat)
         if column.is_floating_point() and bool(torch.isnan(column).any()):
             keys.append(torch.isnan(flat).long())
-    return _numbered(torch.cat(keys, 1))
+    return _numbered(torch.cat(keys, 1)) if keys else torch.zeros(count, dtype=torch.int64)
 
 
 def _numbered(keys: Tensor) -> Tensor:
@@ -60,10 +61,17 @@ def choose(columns: Columns, kinds: dict[str, Kind], size: int, generator: torch
     counts = torch.bincount(group)
     shares = _allocate(counts, size, generator)
     order = torch.randperm(len(group), generator=generator)
+    # The first rows in random order have members enough of all but rare strata, and are sorted fast.
+    few = order[:SORTED]
+    members_of = few[torch.argsort(group[few], stable=True)].split(
+        torch.bincount(group[few], minlength=len(counts)).tolist()
+    )
     picked, weight = [], []
-    members_of = order[torch.argsort(group[order], stable=True)].split(counts.tolist())
-    for members, share, count in zip(members_of, shares.tolist(), counts.tolist(), strict=True):
+    for stratum, (share, count) in enumerate(zip(shares.tolist(), counts.tolist(), strict=True)):
         if share:
+            members = members_of[stratum]
+            if len(members) < min(share, count):
+                members = order[group[order] == stratum]
             picked.append(members[torch.arange(share) % count])
             weight.append(torch.full((share,), count / share, dtype=torch.float64))
     weights = torch.cat(weight)

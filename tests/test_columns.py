@@ -191,3 +191,13 @@ def test_fingerprint_sees_all_but_order_and_the_sign_of_nan():
         {"x": base["x"]},
     ]
     assert len({fingerprint(c) for c in [base, *others]}) == len(others) + 1
+
+
+def test_a_fingerprint_does_not_depend_on_the_pieces(monkeypatch):
+    columns = {
+        "x": torch.arange(14.0).reshape(7, 2).T.contiguous().T,
+        "y": torch.tensor([1.0, math.nan, 2, 3, 4, 5, 6]),
+    }
+    whole = fingerprint(columns)
+    monkeypatch.setattr("bayesdd.columns.HASHED_AT_ONCE", 2)
+    assert fingerprint(columns) == whole

@@ -129,6 +129,15 @@ def test_an_element_that_varies_in_few_rows_can_move(monkeypatch):
     assert_close(coordinates.rows(coordinates.free())["x"], x[:5])
 
 
+def test_elements_that_vary_late_are_found_and_constant_ones_are_not(monkeypatch):
+    monkeypatch.setattr("bayesdd.coordinates.LOOKED_AT", 10)
+    x = torch.zeros(100, 3, dtype=torch.float64)
+    x[:, 0] = torch.arange(100)
+    x[90, 2], x[5, 1] = 1.0, torch.nan
+    coordinates = Coordinates({"x": x}, {"x": kinds.real}, {"x": x[10:14]}, {})
+    assert coordinates.free_masks["x"].all(0).tolist() == [True, False, True]
+
+
 def test_rows_that_may_not_move_have_no_coordinates():
     coordinates, start = build(move=False)
     assert coordinates.dim == 0

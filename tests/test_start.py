@@ -76,3 +76,13 @@ def test_strata_are_the_distinct_rows_in_order_whatever_the_numbers(spread):
     keys = spread * torch.randint(-2, 3, (200, 3), generator=torch.Generator().manual_seed(0))
     group = strata({"g": keys}, {"g": kinds.fixed})
     torch.testing.assert_close(group, torch.unique(keys, dim=0, return_inverse=True)[1])
+
+
+def test_members_of_rare_strata_are_found_beyond_the_rows_that_are_sorted(monkeypatch):
+    monkeypatch.setattr("bayesdd.start.SORTED", 20)
+    for seed in range(10):
+        picked, weight = chosen(ROWS, KINDS, 60, seed)
+        group = strata(ROWS, KINDS)
+        assert len(picked.unique()) == 60 and set(group[picked].tolist()) == set(range(20))
+        total = torch.zeros(20, dtype=torch.float64).index_add(0, group[picked], weight)
+        torch.testing.assert_close(total, torch.bincount(group).double())
