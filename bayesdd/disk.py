@@ -42,7 +42,7 @@ class Stored:
         sample: The rows to look at, column -> ``(n, ...)``.
         numbers: Their numbers in the file, ``(n,)``.
         state: Size, time and place of the file when it was opened: a change between is an error.
-        seen: Starts of the blocks that were checked against the model.
+        seen: Spans of rows, first and past the last, that were checked against the model.
     """
 
     path: Path
@@ -51,7 +51,7 @@ class Stored:
     sample: Columns
     numbers: Tensor
     state: tuple[int, ...]
-    seen: set[int] = field(default_factory=set)
+    seen: set[tuple[int, int]] = field(default_factory=set)
     digest: str = ""
 
     def number(self, at: int) -> int:
@@ -66,11 +66,13 @@ class Stored:
         """On disk whatever the device: its blocks go there one by one."""
         return self
 
-    def unseen(self, start: int) -> bool:
-        """Whether the block that starts there was not checked before; from now on it was."""
-        if start in self.seen:
+    def unseen(self, start: int, stop: int) -> bool:
+        """Whether some of these rows were not checked before; from now on they were."""
+        if any(low <= start and stop <= high for low, high in self.seen):
             return False
-        self.seen.add(start)
+        touching = {span for span in self.seen if span[0] <= stop and start <= span[1]} | {(start, stop)}
+        self.seen.difference_update(touching)
+        self.seen.add((min(low for low, _ in touching), max(high for _, high in touching)))
         return True
 
     def fingerprint(self) -> str:

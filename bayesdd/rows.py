@@ -53,8 +53,8 @@ class Rows(Protocol):
     def take(self, picked: Tensor) -> Columns:
         """Rows of given numbers ``(n,)``, in that order."""
 
-    def unseen(self, start: int) -> bool:
-        """Whether the block that starts there has not been checked against the model; asked once, it counts as seen."""
+    def unseen(self, start: int, stop: int) -> bool:
+        """Whether some of these rows have not been checked against the model; asked once, they count as seen."""
 
     def fingerprint(self) -> str:
         """SHA-256, hexadecimal: of all rows in memory, of size, types and the sample on disk."""
@@ -106,7 +106,7 @@ class Held:
         """Rows of given numbers."""
         return {name: column[picked.to(column.device)] for name, column in self.columns.items()}
 
-    def unseen(self, start: int) -> bool:
+    def unseen(self, start: int, stop: int) -> bool:
         """Rows in memory are checked when a Task is made."""
         return False
 

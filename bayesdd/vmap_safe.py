@@ -1,6 +1,6 @@
-"""Functional forms of two distributions and of normal noise: their own code writes in place, which vmap refuses.
+"""Functional forms of three distributions and of normal noise, for vmap: their own code writes in place, or is slow.
 
-They hold only while bayesdd runs a model; the formulas are Pyro's and torch's own.
+They hold only while bayesdd runs a model; the densities are Pyro's and torch's own.
 """
 
 from __future__ import annotations
@@ -12,9 +12,17 @@ from typing import Any
 import torch
 from pyro.distributions import Categorical, OrderedLogistic
 from torch import Tensor
-from torch.distributions import Multinomial, lowrank_multivariate_normal, multivariate_normal, normal, studentT
+from torch.distributions import (
+    Bernoulli,
+    Multinomial,
+    lowrank_multivariate_normal,
+    multivariate_normal,
+    normal,
+    studentT,
+)
 
 _NOISY: tuple[Any, ...] = (normal, multivariate_normal, lowrank_multivariate_normal, studentT)
+LINEAR_FROM = 40.0  # softplus(x) = x to float64's last digit; torch's own bound of 20 leaves 2e-9
 
 
 def _ordered_logistic(self: Any, predictor: Tensor, cutpoints: Tensor, validate_args: bool | None = None) -> None:
@@ -32,6 +40,13 @@ def _multinomial(self: Any, value: Tensor) -> Tensor:
     return ways + (torch.where((value == 0) & torch.isneginf(logits), 0.0, logits) * value).sum(-1)
 
 
+def _bernoulli(self: Any, value: Tensor) -> Tensor:
+    """Three operations, where vmap takes torch's cross entropy apart into twelve: sweeps in half the time."""
+    logits, value = torch.broadcast_tensors(self.logits, value)
+    found: Tensor = value * logits - torch.nn.functional.softplus(logits, threshold=LINEAR_FROM)
+    return found
+
+
 def _standard_normal(shape: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.randn(shape, dtype=dtype, device=device)
 
@@ -39,8 +54,9 @@ def _standard_normal(shape: Any, dtype: torch.dtype, device: torch.device) -> Te
 @contextmanager
 def vmap_safe() -> Iterator[None]:
     """Puts the functional forms in place; restores the library's own."""
-    ordered, multinomial = OrderedLogistic.__init__, Multinomial.log_prob
+    ordered, multinomial, bernoulli = OrderedLogistic.__init__, Multinomial.log_prob, Bernoulli.log_prob
     OrderedLogistic.__init__, Multinomial.log_prob = _ordered_logistic, _multinomial  # type: ignore[method-assign]
+    Bernoulli.log_prob = _bernoulli  # type: ignore[method-assign]
     noise = [module._standard_normal for module in _NOISY]
     for module in _NOISY:
         module._standard_normal = _standard_normal
@@ -50,3 +66,4 @@ def vmap_safe() -> Iterator[None]:
         for module, own in zip(_NOISY, noise, strict=True):
             module._standard_normal = own
         OrderedLogistic.__init__, Multinomial.log_prob = ordered, multinomial  # type: ignore[method-assign]
+        Bernoulli.log_prob = bernoulli  # type: ignore[method-assign]

@@ -49,8 +49,8 @@ def test_passes_over_a_file_give_what_memory_gives(tmp_path, monkeypatch, ending
     if ending == "zarr":
         pytest.importorskip("zarr")
     monkeypatch.setattr(passes, "BLOCK", 100)
-    stored, held = both(written(tmp_path / f"rows.{ending}"), memory=4 * 32 * 250)
-    assert stored.rows.most == 250 and stored.size == N
+    stored, held = both(written(tmp_path / f"rows.{ending}"), memory=4 * 32 * 450)
+    assert stored.rows.most == 450 and stored.size == N
     draws = draws_of(held)
     a, b = (Density([(task, task.rows, None)]) for task in (stored, held))
     assert torch.equal(a.sweep(draws), b.sweep(draws))
@@ -94,6 +94,13 @@ def test_a_sample_stands_for_kinds_and_starts_only(tmp_path, monkeypatch):
         Density([(stored, stored.data, None)])
     with pytest.raises(ValueError, match="baselines need all rows in memory"):
         baselines.uniform(stored, 5, seed=0)
+
+
+def test_spans_are_seen_once_however_they_are_cut(path):
+    rows = disk.on_disk(path)
+    asked = [(0, 100), (0, 50), (200, 300), (100, 150), (120, 210), (0, 300), (250, 400), (50, 400)]
+    assert [rows.unseen(*span) for span in asked] == [True, False, True, True, True, False, True, False]
+    assert rows.seen == {(0, 400)}
 
 
 def test_rows_that_nobody_looked_at_are_checked_when_swept(tmp_path, monkeypatch):
