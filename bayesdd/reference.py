@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -25,7 +27,7 @@ class Reference:
     Attributes:
         target: The tasks and the student.
         second_order: Its Gaussian and derivatives there.
-        cloud: Particles to optimise on.
+        particles: Makes the particles to optimise on, which take a sweep that a closed form may do without.
         held_out: Particles to choose by.
         floor: How close M rows can come.
         policy: Particles of the distilled posterior of an earlier round; None in the first.
@@ -33,10 +35,15 @@ class Reference:
 
     target: Target
     second_order: SecondOrder
-    cloud: Cloud
+    particles: Callable[[], Cloud]
     held_out: Cloud
     floor: Floor
     policy: Cloud | None = None
+
+    @functools.cached_property
+    def cloud(self) -> Cloud:
+        """Particles to optimise on."""
+        return self.particles()
 
     def sampled(self, seed: int) -> Reference:
         """The same with particles that stand for the full posterior: HMC draws where its Laplace fit was no proposal.
@@ -46,7 +53,7 @@ class Reference:
         if self.cloud.own is self.cloud.log_likelihood:
             return self
         draws = hmc(self.target.joint, draws=100, chains=32, seed=seed)
-        return replace(self, cloud=_uniform(self.target, draws.flat[:, self.target.index]))
+        return replace(self, particles=lambda: _uniform(self.target, draws.flat[:, self.target.index]))
 
 
 def build(target: Target, seed: int) -> Reference:
@@ -68,14 +75,12 @@ def build(target: Target, seed: int) -> Reference:
         gaussian = moment_matched(flat)
         order = torch.randperm(len(flat), generator=generator)
         held_out, particles = flat[order[:HELD_OUT]], flat[order[HELD_OUT:]]
-        clouds = [_uniform(target, particles), _uniform(target, held_out)]
+        make = functools.partial(_uniform, target)
     else:
-        clouds = [
-            weighted_cloud(target, gaussian.draw(count // target.thrift, generator), gaussian.log_prob)
-            for count in (PARTICLES, HELD_OUT)
-        ]
+        particles, held_out = (gaussian.draw(n // target.thrift, generator) for n in (PARTICLES, HELD_OUT))
+        make = functools.partial(weighted_cloud, target, log_prob=gaussian.log_prob)
     second = SecondOrder.of(gaussian, target)
-    return Reference(target, second, clouds[0], clouds[1], Floor.of(second, target))
+    return Reference(target, second, functools.partial(make, particles), make(held_out), Floor.of(second, target))
 
 
 def _uniform(target: Target, draws: Tensor) -> Cloud:

@@ -31,9 +31,9 @@ MOST_STARTS = 8
 UNSOLVED = 1.0  # nats
 STAGE_ONE, STAGE_TWO, STAGE_THREE = 1500, 200, 120  # L-BFGS iterations
 LEAST_SQUARES = 40  # Gauss-Newton iterations
-# Residuals of the closed form up to which Gauss-Newton is faster (P = 10: 0.05 s, L-BFGS 0.6 s; P = 20: 0.2 and 1.1 s;
-# P = 50: 10 and 7 s), and unknowns to each of them for a sum of zero to be there.
-MOST_RESIDUALS, SPARE = 500, 2
+# Residuals of the closed form up to which Gauss-Newton is taken (P = 10: 0.05 s, L-BFGS 0.6 s; P = 20: 0.2 and 1.1 s;
+# P = 50: 10 and 7 s, but zero where L-BFGS leaves 0.003 nats), and unknowns to each of them for zero to be there.
+MOST_RESIDUALS, SPARE = 2000, 2
 SOLVED = 1e-9  # nats: a closed form at this value is exact
 LARGEST_SECOND_ORDER = 400  # latent coordinates; above, P copies of the rows cost more than particles
 
@@ -68,9 +68,9 @@ class Search:
             return matched(self.reference, self.objective, start, self._closed_form, self.seed, self.bar)
         problem, vector = self._first_stage(size, init)
         solution = Solution(problem, vector)
-        fixed = self.reference.cloud
         if self._held_out(problem, vector) > self._enough:
-            solution.vector, _ = self._optimise(half_variance, problem, vector, [fixed], self.second_order, STAGE_TWO)
+            clouds = [self.reference.cloud]
+            solution.vector, _ = self._optimise(half_variance, problem, vector, clouds, self.second_order, STAGE_TWO)
         return self._on_policy(solution)
 
     def _first_stage(self, size: int, init: Distilled | None) -> tuple[Problem, Tensor]:
@@ -149,7 +149,8 @@ class Search:
     def _on_policy(self, solution: Solution) -> Solution:
         """Fresh draws of the distilled posterior, a sweep, re-optimise; a round that is worse is not taken."""
         target, problem, objective = self.reference.target, solution.problem, self.objective
-        pool, vector, draws, failures = [self.reference.cloud], solution.vector, None, 0
+        vector, draws, failures = solution.vector, None, 0
+        recent: list[Cloud] = []
         settled = max(min(SETTLED, self.limit / 100), self._enough)
         second = self.second_order
         for turn in range(ROUNDS):
@@ -161,12 +162,12 @@ class Search:
                 solution = Solution(problem, vector, score, draws)
             if solution.score < settled or failures == 2 or turn == ROUNDS - 1:
                 break
-            pool = [pool[0], *pool[1:][-1:], cloud]
+            recent = [*recent[-1:], cloud]
             if second is not None and half > 0.05 and score < 50:
                 # The Laplace point misses the bulk (skewed posteriors): match at the mean of the draws instead.
                 second = SecondOrder.of(moment_matched(draws.flat), target)
             # A functional of the distilled posterior is not judged at draws of the full one.
-            clouds = pool if objective is half_variance else pool[1:]
+            clouds = [self.reference.cloud, *recent] if objective is half_variance else recent
             vector, _ = self._optimise(objective, problem, solution.vector, clouds, second, STAGE_THREE)
         return solution
 
