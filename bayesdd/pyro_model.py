@@ -141,11 +141,14 @@ class Feeder(Messenger):
         site = self.sites.get(msg["name"])
         if site is None:
             raise _wandering(msg["name"])
-        free = self.flat[site.start : site.stop].reshape(site.free_shape)
+        free = self._free(site).reshape(site.free_shape)
         transform = biject_to(msg["fn"].support)
         msg["value"] = transform(free)
         msg["done"] = True
         self._jacobian[site.name] = transform.log_abs_det_jacobian(free, msg["value"]).sum()
+
+    def _free(self, site: Site) -> Tensor:
+        return self.flat[site.start : site.stop]
 
     def _pyro_post_sample(self, msg: Message) -> None:
         name, fn = msg["name"], msg["fn"]

@@ -1,0 +1,220 @@
+r"""Hamiltonian Monte Carlo on the manifold where latents and noise explain the rows exactly.
+
+:mod:`bayesdd.lifting` says what is sampled. Between two kicks by the force of the potential's second part a step moves
+by the exact flow of :math:`|q|^2/2 + |p|^2/2`, a rotation, with multipliers that end it on the manifold:
+
+.. math:: q' = q \cos h + (p + J(q)' \lambda) \sin h, \qquad c(q') = 0,
+
+found by Broyden's method from the factor of J J' that is known at q. A step whose way back does not lead to q is refused
+with its trajectory. What limits the step is how fast J turns, not how small the noise is.
+
+Sources: Au, Graham & Thiery, "Manifold lifting", JRSS B 2023; Zappa, Holmes-Cerfon & Goodman, "Monte Carlo on
+manifolds: sampling densities and integrating functions", CPAM 2018; Lelievre, Rousset & Stoltz, "Hybrid Monte Carlo
+methods for sampling probability measures on submanifolds", Numerische Mathematik 2019 (the check of the way back);
+Broyden, "A class of methods for solving nonlinear simultaneous equations", Mathematics of Computation 1965.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+
+import torch
+from torch import Tensor
+
+from bayesdd.density import Density
+from bayesdd.inference.draws import Draws
+from bayesdd.inference.gauss_newton import randomised
+from bayesdd.lifting import Lifted, Place
+
+TARGET_ACCEPT = 0.8
+MAX_STEPS = 64
+FIRST_STEP, LONGEST_STEP = 0.02, 1.0
+ITERATIONS = 20  # of Broyden's method; most that come back need ten
+CLOSE = 1e-7  # constraints at the end of a step, in units of the rows' noise
+# The way back is followed until it is clear where it leads: other solutions are about a step's length away.
+CLOSE_BACK, BACK = 1e-3, 1e-2
+DIVERGENCE = 1000.0  # energy error, nats
+
+
+def constrained(
+    density: Density,
+    *,
+    draws: int,
+    chains: int,
+    seed: int,
+    warmup: int = 150,
+    start: Tensor | None = None,
+    thin: int = 1,
+    length: float = 0.5 * math.pi,
+    max_steps: int = MAX_STEPS,
+) -> Draws:
+    """Draws from the posterior of normally observed rows, few of them, by constrained HMC.
+
+    Args:
+        density: The posterior; every row of it is one number with a normal distribution.
+        draws: Kept draws a chain.
+        chains: Number of chains, all advanced together.
+        seed: Seed.
+        warmup: Warm-up transitions, in which the step size is adapted.
+        start: Unconstrained starting points ``(chains, P)``; default: where :func:`randomised` searches end. Far from
+            the data it takes long: noise is then many standard deviations.
+        thin: Transitions for every kept draw.
+        length: Mean length of a trajectory, in radians: pi/2 forgets everything that is normal.
+        max_steps: Most steps of a trajectory.
+
+    Returns:
+        Draws with ``diverging``, ``acceptance_rate``, ``energy``, ``lp`` (less what does not change), ``n_steps``,
+        ``step_size`` and ``stuck``: trajectories refused because a step found no way, or none back.
+
+    Raises:
+        ValueError: Rows that are not normally observed.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    if start is None:
+        start = randomised(density, chains, seed).points
+    state = _State(Lifted(density, start), start, generator, length, max_steps)
+    for _ in range(warmup):
+        state.step()
+        state.adapt()
+    state.freeze()
+    kept: list[Tensor] = []
+    stats: dict[str, list[Tensor]] = {}
+    for _ in range(draws):
+        for _ in range(thin - 1):
+            state.step()
+        record = state.step()
+        kept.append(state.lifted.points(state.place.q))
+        for name, value in record.items():
+            stats.setdefault(name, []).append(value)
+    return Draws(torch.stack(kept, 1), None, {name: torch.stack(value, 1) for name, value in stats.items()})
+
+
+class _State:
+    """Where all chains are, and the adaptation."""
+
+    def __init__(
+        self, lifted: Lifted, start: Tensor, generator: torch.Generator, length: float, max_steps: int
+    ) -> None:
+        self.lifted, self.generator, self.length, self.max_steps = lifted, generator, length, max_steps
+        self.place = lifted.place(lifted.lift(start))
+        self.step_size, self._accept = FIRST_STEP, 0.0
+        self._anchor = math.log(5 * FIRST_STEP)
+        self._count, self._error, self._log_average = 0, 0.0, math.log(FIRST_STEP)
+
+    def step(self) -> dict[str, Tensor]:
+        """One transition of every chain."""
+        before, size = self.place, self.step_size
+        length = self.length * (0.6 + 0.8 * float(torch.rand((), generator=self.generator)))
+        steps = min(self.max_steps, max(1, round(length / size)))
+        noise = torch.randn(before.q.shape, generator=self.generator, dtype=torch.float64)
+        momentum = before.tangent(noise.to(before.q.device))
+        energy = _energy(before, momentum)
+        place, alive = before, torch.isfinite(energy)
+        for _ in range(steps):
+            place, momentum, arrived = leap(self.lifted, place, momentum, size, alive)
+            alive = alive & arrived
+            if not bool(alive.any()):
+                break
+        error = torch.nan_to_num(_energy(place, momentum) - energy, nan=torch.inf)
+        accept = torch.where(alive, torch.exp(-error).clamp_max(1.0), 0.0)
+        uniform = torch.rand(len(accept), generator=self.generator, dtype=torch.float64).to(accept.device)
+        self.place = _chosen(uniform < accept, place, before)
+        self._accept = float(accept.mean())
+        return {
+            "diverging": alive & (error > DIVERGENCE),
+            "acceptance_rate": accept,
+            "energy": energy,
+            "lp": -_energy(self.place, torch.zeros_like(momentum)),
+            "n_steps": torch.full_like(alive, steps, dtype=torch.int64),
+            "step_size": torch.full_like(accept, size),
+            "stuck": ~alive,
+        }
+
+    def adapt(self) -> None:
+        """Dual averaging (Hoffman & Gelman 2014, section 3.2)."""
+        self._count += 1
+        blend = 1.0 / (self._count + 10)
+        self._error = (1 - blend) * self._error + blend * (TARGET_ACCEPT - self._accept)
+        log_step = self._anchor - math.sqrt(self._count) / 0.1 * self._error
+        fade = self._count**-0.75
+        self._log_average = fade * log_step + (1 - fade) * self._log_average
+        self.step_size = min(math.exp(log_step), LONGEST_STEP)
+
+    def freeze(self) -> None:
+        """Ends the adaptation."""
+        self.step_size = min(math.exp(self._log_average), LONGEST_STEP)
+
+
+def leap(
+    lifted: Lifted, place: Place, momentum: Tensor, size: float, alive: Tensor
+) -> tuple[Place, Tensor, Tensor]:
+    """One step of all chains, of which those not alive stay.
+
+    Args:
+        lifted: The manifold.
+        place: Where chains are.
+        momentum: Tangent there, ``(S, P + R)``.
+        size: Step size h, radians.
+        alive: Which chains move, ``(S,)``.
+
+    Returns:
+        Where they then are, their momenta, and which of them arrived and would come back.
+    """
+    cos, sin = math.cos(size), math.sin(size)
+    kicked = place.tangent(momentum - 0.5 * size * place.force)
+    target, arrived = projected(lifted, place, cos * place.q + sin * kicked, alive, CLOSE, sin)
+    target = torch.where(arrived[:, None], target, place.q)
+    there = lifted.place(target)
+    arrived = arrived & torch.isfinite(there.extra) & torch.isfinite(there.force).all(1)
+    # The multipliers are in the momentum: it is what leads from q to q' in a rotation by h, differentiated at its end.
+    moved = there.tangent((cos * target - place.q) / sin)
+    back, returned = projected(lifted, there, cos * target - sin * moved, arrived, CLOSE_BACK, sin)
+    returned = returned & ((back - place.q).norm(dim=1) < BACK)
+    moved = there.tangent(moved - 0.5 * size * there.force)
+    keep = arrived & returned
+    return there, torch.where(keep[:, None], moved, momentum), keep
+
+
+def projected(
+    lifted: Lifted, place: Place, q: Tensor, alive: Tensor, close: float, size: float
+) -> tuple[Tensor, Tensor]:
+    """Moves points along J' of a place until the constraints hold: where to, and who arrived.
+
+    Broyden's updates of the inverse of J(q) J' are kept as vectors: each costs one evaluation of the constraints.
+    """
+    value = lifted.constraints(q)
+    changes: list[tuple[Tensor, Tensor]] = []
+
+    def solved(right: Tensor) -> Tensor:
+        found = place.solve(right)
+        for change, step in changes:
+            found = found + change * (step * found).sum(1, keepdim=True)
+        return found
+
+    for _ in range(ITERATIONS):
+        miss = value.abs().amax(1)
+        alive = alive & torch.isfinite(miss)
+        moving = (alive & (miss > close))[:, None]
+        if not bool(moving.any()):
+            break
+        step = torch.where(moving, -solved(value), 0.0)
+        q = q + place.normal(step)
+        value = torch.where(moving, lifted.constraints(q), value)
+        left = solved(value)
+        along = (step * (step + left)).sum(1, keepdim=True)
+        change = torch.where(moving & (along != 0), -left / along, 0.0)
+        changes.append((torch.nan_to_num(change), step))
+    return q, alive & (value.abs().amax(1) <= close)
+
+
+def _energy(place: Place, momentum: Tensor) -> Tensor:
+    return 0.5 * (place.q**2).sum(1) + 0.5 * (momentum**2).sum(1) + place.extra
+
+
+def _chosen(taken: Tensor, new: Place, old: Place) -> Place:
+    def chosen(name: str) -> Tensor:
+        one, other = getattr(new, name), getattr(old, name)
+        return torch.where(taken.reshape(-1, *[1] * (one.dim() - 1)), one, other)
+
+    return Place(*(chosen(field.name) for field in fields(Place)))
