@@ -138,7 +138,10 @@ class Lifted:
                 torch.cat([self._scaled(turned[:, here, block.index], block), more[:, here, None]], 2)
                 for block, here in zip(self.blocks, self._where, strict=True)
             ]
-        (force,) = torch.autograd.grad(found, leaf, upstream)
+        bent = [(rows, up) for rows, up in zip(found, upstream, strict=True) if rows.requires_grad]
+        force = torch.zeros_like(q)  # of linear rows with known noise
+        if bent:
+            (force,) = torch.autograd.grad([rows for rows, _ in bent], leaf, [up for _, up in bent])
         if not self._normal:
             value, more = self._rest(q[:, :dim])
             extra, force = extra + value, force + torch.cat([more, torch.zeros_like(q[:, dim:])], 1)

@@ -1,5 +1,6 @@
 """Inference methods, one a file, all ``(density, *, draws, chains, seed) -> Draws``."""
 
+from bayesdd.inference.constrained import constrained as constrained
 from bayesdd.inference.draws import Draws as Draws
 from bayesdd.inference.gauss_newton import gauss_newton as gauss_newton
 from bayesdd.inference.hmc import hmc as hmc

@@ -31,9 +31,9 @@ TARGET_ACCEPT = 0.8
 MAX_STEPS = 64
 FIRST_STEP, LONGEST_STEP = 0.02, 1.0
 ITERATIONS = 20  # of Broyden's method; most that come back need ten
-CLOSE = 1e-7  # constraints at the end of a step, in units of the rows' noise
+CLOSE = 1e-5  # constraints at the end of a step, in units of the rows' noise: errors of 1e-5 nats
 # The way back is followed until it is clear where it leads: other solutions are about a step's length away.
-CLOSE_BACK, BACK = 1e-3, 1e-2
+CLOSE_BACK, BACK = 1e-2, 1e-2
 DIVERGENCE = 1000.0  # energy error, nats
 
 
@@ -64,8 +64,8 @@ def constrained(
         max_steps: Most steps of a trajectory.
 
     Returns:
-        Draws with ``diverging``, ``acceptance_rate``, ``energy``, ``lp`` (less what does not change), ``n_steps``,
-        ``step_size`` and ``stuck``: trajectories refused because a step found no way, or none back.
+        Draws with ``diverging``, ``acceptance_rate``, ``energy``, ``n_steps``, ``step_size`` and
+        ``stuck``: trajectories refused because a step found no way, or none back.
 
     Raises:
         ValueError: Rows that are not normally observed.
@@ -125,7 +125,6 @@ class _State:
             "diverging": alive & (error > DIVERGENCE),
             "acceptance_rate": accept,
             "energy": energy,
-            "lp": -_energy(self.place, torch.zeros_like(momentum)),
             "n_steps": torch.full_like(alive, steps, dtype=torch.int64),
             "step_size": torch.full_like(accept, size),
             "stuck": ~alive,
