@@ -28,7 +28,7 @@ from bayesdd.inference.gauss_newton import randomised
 from bayesdd.lifting import Lifted, Place
 
 TARGET_ACCEPT = 0.8
-MAX_STEPS = 64
+MAX_STEPS = 50
 FIRST_STEP, LONGEST_STEP = 0.02, 1.0
 ITERATIONS = 20  # of Broyden's method; most that come back need ten
 CLOSE = 1e-5  # constraints at the end of a step, in units of the rows' noise: errors of 1e-5 nats
@@ -61,7 +61,7 @@ def constrained(
             the data it takes long: noise is then many standard deviations.
         thin: Transitions for every kept draw.
         length: Mean length of a trajectory, in radians: pi/2 forgets everything that is normal.
-        max_steps: Most steps of a trajectory.
+        max_steps: Most steps of a trajectory, on average.
 
     Returns:
         Draws with ``diverging``, ``acceptance_rate``, ``energy``, ``n_steps``, ``step_size`` and
@@ -105,18 +105,18 @@ class _State:
     def step(self) -> dict[str, Tensor]:
         """One transition of every chain."""
         before, size = self.place, self.step_size
-        length = self.length * (0.6 + 0.8 * float(torch.rand((), generator=self.generator)))
-        steps = min(self.max_steps, max(1, round(length / size)))
+        jitter = 0.5 + float(torch.rand((), generator=self.generator))  # against resonances, of the noise too
+        steps = max(1, round(jitter * min(self.max_steps, self.length / size)))
         noise = torch.randn(before.q.shape, generator=self.generator, dtype=torch.float64)
         momentum = before.tangent(noise.to(before.q.device))
-        energy = _energy(before, momentum)
+        energy = _energy(self.lifted, before, momentum)
         place, alive = before, torch.isfinite(energy)
         for _ in range(steps):
             place, momentum, arrived = leap(self.lifted, place, momentum, size, alive)
             alive = alive & arrived
             if not bool(alive.any()):
                 break
-        error = torch.nan_to_num(_energy(place, momentum) - energy, nan=torch.inf)
+        error = torch.nan_to_num(_energy(self.lifted, place, momentum) - energy, nan=torch.inf)
         accept = torch.where(alive, torch.exp(-error).clamp_max(1.0), 0.0)
         uniform = torch.rand(len(accept), generator=self.generator, dtype=torch.float64).to(accept.device)
         self.place = _chosen(uniform < accept, place, before)
@@ -145,9 +145,7 @@ class _State:
         self.step_size = min(math.exp(self._log_average), LONGEST_STEP)
 
 
-def leap(
-    lifted: Lifted, place: Place, momentum: Tensor, size: float, alive: Tensor
-) -> tuple[Place, Tensor, Tensor]:
+def leap(lifted: Lifted, place: Place, momentum: Tensor, size: float, alive: Tensor) -> tuple[Place, Tensor, Tensor]:
     """One step of all chains, of which those not alive stay.
 
     Args:
@@ -160,55 +158,53 @@ def leap(
     Returns:
         Where they then are, their momenta, and which of them arrived and would come back.
     """
-    cos, sin = math.cos(size), math.sin(size)
+    turned = lifted.rate * size
+    cos, sin = turned.cos(), turned.sin() / lifted.rate
     kicked = place.tangent(momentum - 0.5 * size * place.force)
-    target, arrived = projected(lifted, place, cos * place.q + sin * kicked, alive, CLOSE, sin)
+    target, arrived = projected(lifted, place, cos * place.q + sin * kicked, sin / size, alive, CLOSE)
     target = torch.where(arrived[:, None], target, place.q)
     there = lifted.place(target)
     arrived = arrived & torch.isfinite(there.extra) & torch.isfinite(there.force).all(1)
-    # The multipliers are in the momentum: it is what leads from q to q' in a rotation by h, differentiated at its end.
+    # The multipliers are in the momentum: it is that at the end of the one rotation by h that leads from q to q'.
     moved = there.tangent((cos * target - place.q) / sin)
-    back, returned = projected(lifted, there, cos * target - sin * moved, arrived, CLOSE_BACK, sin)
-    returned = returned & ((back - place.q).norm(dim=1) < BACK)
+    back, returned = projected(lifted, there, cos * target - sin * moved, sin / size, arrived, CLOSE_BACK)
+    keep = arrived & returned & ((back - place.q).norm(dim=1) < BACK)
     moved = there.tangent(moved - 0.5 * size * there.force)
-    keep = arrived & returned
     return there, torch.where(keep[:, None], moved, momentum), keep
 
 
 def projected(
-    lifted: Lifted, place: Place, q: Tensor, alive: Tensor, close: float, size: float
+    lifted: Lifted, place: Place, q: Tensor, share: Tensor, alive: Tensor, close: float
 ) -> tuple[Tensor, Tensor]:
-    """Moves points along J' of a place until the constraints hold: where to, and who arrived.
+    """Moves points along ``share * J'`` of a place until the constraints hold: where to, and who arrived.
 
-    Broyden's updates of the inverse of J(q) J' are kept as vectors: each costs one evaluation of the constraints.
+    Broyden's updates of the inverse of J(q) J' are kept as vectors: an iteration costs one evaluation of c.
     """
     value = lifted.constraints(q)
-    changes: list[tuple[Tensor, Tensor]] = []
-
-    def solved(right: Tensor) -> Tensor:
-        found = place.solve(right)
-        for change, step in changes:
-            found = found + change * (step * found).sum(1, keepdim=True)
-        return found
-
+    left = place.solve(value)
+    changes: list[Tensor] = []
+    steps: list[Tensor] = []
     for _ in range(ITERATIONS):
         miss = value.abs().amax(1)
         alive = alive & torch.isfinite(miss)
         moving = (alive & (miss > close))[:, None]
         if not bool(moving.any()):
             break
-        step = torch.where(moving, -solved(value), 0.0)
-        q = q + place.normal(step)
-        value = torch.where(moving, lifted.constraints(q), value)
-        left = solved(value)
+        step = torch.where(moving, -left, 0.0)
+        q = q + share * place.normal(step)
+        value = lifted.constraints(q)
+        left = place.solve(value)
+        for change, before in zip(changes, steps, strict=True):
+            left = left + change * (before * left).sum(1, keepdim=True)
         along = (step * (step + left)).sum(1, keepdim=True)
-        change = torch.where(moving & (along != 0), -left / along, 0.0)
-        changes.append((torch.nan_to_num(change), step))
+        changes.append(torch.nan_to_num(-left / along, 0.0, 0.0, 0.0))
+        steps.append(step)
+        left = left + changes[-1] * (step * left).sum(1, keepdim=True)
     return q, alive & (value.abs().amax(1) <= close)
 
 
-def _energy(place: Place, momentum: Tensor) -> Tensor:
-    return 0.5 * (place.q**2).sum(1) + 0.5 * (momentum**2).sum(1) + place.extra
+def _energy(lifted: Lifted, place: Place, momentum: Tensor) -> Tensor:
+    return 0.5 * ((lifted.rate * place.q) ** 2).sum(1) + 0.5 * (momentum**2).sum(1) + place.extra
 
 
 def _chosen(taken: Tensor, new: Place, old: Place) -> Place:

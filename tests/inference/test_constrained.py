@@ -1,6 +1,7 @@
 """Constrained HMC against closed forms and quadrature; its force, its steps and its way back."""
 
 import math
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
@@ -9,7 +10,7 @@ import torch
 
 from bayesdd.density import Density
 from bayesdd.inference import constrained
-from bayesdd.inference.constrained import leap
+from bayesdd.inference.constrained import CLOSE, leap
 from bayesdd.lifting import Lifted
 from bayesdd.task import Task
 from models import linear_regression, logistic_regression
@@ -24,8 +25,6 @@ def bent(y, *, noise):
 
 
 def bent_task(noise):
-    from functools import partial
-
     return Task(partial(bent, noise=noise), {"y": torch.tensor([1.5], dtype=torch.float64)})
 
 
@@ -49,8 +48,6 @@ def batch_error(values):
 @pytest.mark.parametrize("noise", [1e-5, 0.5])
 def test_linear_gaussian_whatever_the_noise(noise):
     """Fewer rows than latents: three directions of width ``noise``, three of the prior's."""
-    from functools import partial
-
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(3, 6, generator=generator).double(), torch.randn(3, generator=generator).double()
     task = Task(partial(linear_regression.model, noise=noise), {"x": x, "y": y})
@@ -65,7 +62,8 @@ def test_linear_gaussian_whatever_the_noise(noise):
 @pytest.mark.parametrize("noise", [0.01, 0.7])
 def test_a_bent_posterior_against_quadrature(noise):
     """The shift integrates out: p(bend) is N(0.5, 1) times N(1.5; bend^2, 4 + noise^2)."""
-    draws = constrained(Density([(bent_task(noise),) * 1 + (bent_task(noise).data, None)]), draws=300, chains=32, seed=1)
+    task = bent_task(noise)
+    draws = constrained(Density([(task, task.data, None)]), draws=200, chains=24, seed=1, warmup=60)
     bend, shift = draws.values.unbind(-1)
     grid = torch.linspace(-6, 6, 4001, dtype=torch.float64)
     spread = 4 + noise**2
@@ -83,7 +81,7 @@ def test_a_bent_posterior_against_quadrature(noise):
 
 
 def test_noise_inferred_from_weighted_rows_against_quadrature(unknown):
-    draws = constrained(unknown, draws=300, chains=32, seed=2)
+    draws = constrained(unknown, draws=200, chains=24, seed=2, warmup=60)
     grid = torch.cartesian_prod(
         torch.linspace(-6, 3, 400, dtype=torch.float64), torch.linspace(-4, 4, 400, dtype=torch.float64)
     )
@@ -104,7 +102,7 @@ def test_lifted_density_is_that_of_the_task():
     q = lifted.lift(points)
     torch.testing.assert_close(lifted.points(q), points)
     assert float(lifted.constraints(q).abs().max()) < 1e-12
-    total = density.log_joint(points) + 0.5 * (q**2).sum(1)
+    total = density.log_joint(points) + 0.5 * ((lifted.rate * q) ** 2).sum(1)
     torch.testing.assert_close(total, total[:1].expand(6))
 
 
@@ -133,7 +131,7 @@ def test_steps_stay_on_the_manifold_keep_energy_and_come_back(unknown):
     alive = torch.ones(4, dtype=torch.bool)
 
     def energy(place, momentum):
-        return 0.5 * (place.q**2).sum(1) + 0.5 * (momentum**2).sum(1) + place.extra
+        return 0.5 * ((lifted.rate * place.q) ** 2).sum(1) + 0.5 * (momentum**2).sum(1) + place.extra
 
     errors = []
     for size, steps in ((0.02, 10), (0.01, 20)):
@@ -141,23 +139,32 @@ def test_steps_stay_on_the_manifold_keep_energy_and_come_back(unknown):
         for _ in range(steps):
             place, moved, arrived = leap(lifted, place, moved, size, alive)
             assert bool(arrived.all())
-        assert float(lifted.constraints(place.q).abs().max()) < 1e-6
+        assert float(lifted.constraints(place.q).abs().max()) < CLOSE
         torch.testing.assert_close(place.tangent(moved), moved)
         errors.append((energy(place, moved) - energy(first, momentum)).abs().mean())
         back, turned = place, -moved
         for _ in range(steps):
             back, turned, _ = leap(lifted, back, turned, size, alive)
-        torch.testing.assert_close(back.q, first.q, rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(turned, -momentum, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(back.q, first.q, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(turned, -momentum, rtol=1e-2, atol=1e-2)
     assert float(errors[1] / errors[0]) < 0.35  # second order: a quarter
 
 
-def test_a_step_that_does_not_come_back_is_refused():
-    """From the waist of a parabola a long step ends where J points elsewhere."""
+def test_steps_that_do_not_come_back_are_refused():
+    """Over the bottom of a thin parabola J turns by a right angle in a step: some steps end, but not where they say."""
     task = bent_task(1e-3)
     density = Density([(task, task.data, None)])
-    draws = constrained(density, draws=50, chains=8, seed=0, warmup=0, start=torch.tensor([[0.1, 1.49]]).double().expand(8, 2))
-    assert bool(torch.isfinite(draws.values).all())
+    points = torch.stack([torch.linspace(-0.6, 0.6, 64), torch.zeros(64)], 1).double()
+    points[:, 1] = 1.5 - points[:, 0] ** 2
+    lifted = Lifted(density, points)
+    place = lifted.place(lifted.lift(points))
+    noise = torch.randn(place.q.shape, generator=torch.Generator().manual_seed(0)).double()
+    momentum, alive = place.tangent(3 * noise), torch.ones(64, dtype=torch.bool)
+    there, moved, arrived = leap(lifted, place, momentum, 0.5, alive)
+    assert 0 < int(arrived.sum()) < 64
+    back, _, returned = leap(lifted, there, -moved, 0.5, arrived)
+    assert bool(returned[arrived].all())
+    torch.testing.assert_close(back.q[arrived], place.q[arrived], rtol=1e-3, atol=1e-3)
 
 
 def two_sites(y):
@@ -184,5 +191,9 @@ def test_refusals():
     task = linear_regression.task(rows=3, dim=1)
     with pytest.raises(ValueError, match="weights that are not negative"):
         constrained(
-            Density([(task, task.data, torch.tensor([1.0, -1.0, 1.0]).double())]), draws=1, chains=2, seed=0, start=start
+            Density([(task, task.data, torch.tensor([1.0, -1.0, 1.0]).double())]),
+            draws=1,
+            chains=2,
+            seed=0,
+            start=start,
         )

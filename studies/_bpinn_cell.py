@@ -1,0 +1,185 @@
+"""Cells of ``studies.bpinn``: some chains of a problem, and plain HMC on it with Pyro's clock."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bayesdd.density import Density
+from bayesdd.functions import values
+from bayesdd.inference import constrained, hmc
+from bayesdd.inference.gauss_newton import randomised
+from bayesdd.posterior import function_diagnostics
+from models import network, pde_bpinn, pinn
+from studies import _bpinn_pyro
+
+POINTS = 101  # where u is looked at
+PLAIN_STEPS = 50  # leapfrog steps of a transition, as in the paper
+APART = 3.0  # in mean square size: solutions of the nonlinear equation beside the first are seven times larger and more
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A problem of the paper, and what is known of its answers."""
+
+    name: str
+    linear: bool
+    sensors: int
+    noise: float
+    inside: int = 0  # sensors of u; an inverse problem has them, ends included
+    rerun: float = float("nan")  # relative L2 error of plain HMC
+    paper_sd: float = float("nan")  # posterior sd of k in the paper
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a problem's cells are: the network, searches for starts, all chains, and plain HMC's draws beside."""
+
+    width: int
+    searches: int
+    climb: int
+    chains: int
+    warmup: int
+    draws: int
+    steps: int
+    plain: int
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """The posterior, where chains start, and the function."""
+
+    tasks: list[Any]
+    net: Any
+    density: Density
+    start: Tensor
+    solutions: int
+    x: Tensor
+
+    def u(self, draws: Tensor) -> Tensor:
+        """U at 101 points."""
+        net = self.net
+        return values(lambda flat: network.value(net, network.split(net, flat[: net.dim]), self.x), draws)
+
+
+def setting(problem: Problem, size: Size) -> Setting:
+    """The problem with its searches made; the same in every process."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    tasks, net, family = _tasks(problem, size.width)
+    density = Density([(task, task.data, None) for task in tasks])
+    x = torch.linspace(*family.x[0], POINTS, dtype=torch.float64)[:, None]
+    made = Setting(tasks, net, density, torch.empty(0), 0, x)
+    found = randomised(density, size.searches, seed=0, steps=size.climb).points
+    start, solutions = _starts(density, found, made.u(found), size.chains)
+    return Setting(tasks, net, density, start, solutions, x)
+
+
+def truth(problem: Problem) -> Tensor:
+    """The solution at the 101 points."""
+    family = pde_bpinn.LINEAR if problem.linear else pde_bpinn.NONLINEAR
+    x = torch.linspace(*family.x[0], POINTS, dtype=torch.float64)[:, None]
+    return family.exact(x, torch.zeros(POINTS, dtype=torch.float64))
+
+
+def chains(problem: Problem, size: Size, shard: int, shards: int) -> dict[str, Any]:
+    """Every ``shards``-th chain of a problem: u at its draws, ``(chains, draws, points)``, and k."""
+    begin = time.perf_counter()
+    made = setting(problem, size)
+    start = made.start[shard::shards]
+    clock = time.process_time()
+    sampled = constrained(
+        made.density,
+        draws=size.draws,
+        chains=len(start),
+        seed=shard,
+        warmup=size.warmup,
+        start=start,
+        max_steps=size.steps,
+    )
+    sampling = (time.process_time() - clock) * size.draws / (size.draws + size.warmup)
+    stats = sampled.stats
+    k = sampled.values[:, :, made.density.starts["k"][0]] if problem.inside else torch.zeros(0)
+    return {
+        "u": _rounded(made.u(sampled.values)),
+        "k": _rounded(k),
+        "solutions": made.solutions,
+        "accepted": float(stats["acceptance_rate"].mean()),
+        "stuck": float(stats["stuck"].double().mean()),
+        "step_size": float(stats["step_size"][0, 0]),
+        "sampling": sampling,
+        "steps": float(stats["n_steps"].sum()),
+        "seconds": time.perf_counter() - begin,
+    }
+
+
+def plain(problem: Problem, size: Size) -> dict[str, Any]:
+    """Plain HMC as in Pyro, and the seconds of a step of Pyro's own.
+
+    Its chains begin where the searches end, in the midst of the posterior. So few draws flatter it: the effective
+    sample size of chains that hardly move is taken to be about their number.
+    """
+    begin = time.perf_counter()
+    made = setting(problem, size)
+    sampled = hmc(
+        made.density,
+        draws=size.plain,
+        chains=size.chains,
+        seed=1,
+        warmup=size.plain // 2,
+        start=made.start,
+        whiten=False,
+        max_steps=PLAIN_STEPS,
+    )
+    seen = function_diagnostics(made.u(sampled.values))
+    step = float(sampled.stats["step_size"][0, 0])
+    steps = 2 if size.width < 10 else PLAIN_STEPS
+    return {
+        "ess": float(seen.ess.min()),
+        "rhat": float(seen.rhat.max()),
+        "steps": float(sampled.stats["n_steps"].sum()),
+        "step_size": step,
+        "pyro_step": _bpinn_pyro.seconds_a_step(made.density, made.tasks, made.net, sampled.values[0, -1], step, steps),
+        "seconds": time.perf_counter() - begin,
+    }
+
+
+def _rounded(numbers: Tensor) -> Any:
+    return torch.round(numbers, decimals=6).tolist()
+
+
+def _tasks(problem: Problem, width: int) -> tuple[list[Any], Any, Any]:
+    """The target; weights and biases N(0, 1) in the paper's coordinates (x itself, not x / 0.7)."""
+    family = pde_bpinn.LINEAR if problem.linear else pde_bpinn.NONLINEAR
+    net = pinn.surrogate(family, (width, width), (pde_bpinn.END, width**0.5, width**0.5))
+    settings = {"network": net, "noise": problem.noise}
+    rows = pde_bpinn.sensors(family, problem.sensors, problem.noise, seed=0)
+    # Inverse problems: u is measured inside too; values at the ends always have noise 0.01.
+    ends = pde_bpinn.sensors(family, 2, 0.01, seed=1, source=False)
+    tasks = [
+        pinn.residual(family, rows, unknown={"k": (0.5, 1.0)} if problem.inside else None, **settings),
+        pinn.boundary(family, ends, network=net, noise=0.01),
+    ]
+    if problem.inside:
+        inside = pde_bpinn.sensors(family, problem.inside, problem.noise, seed=2, source=False)
+        inside = {name: column[1:-1] for name, column in inside.items()}
+        tasks.append(pinn.measurements(family, inside, **settings))
+    return tasks, net, family
+
+
+def _starts(density: Density, points: Tensor, u: Tensor, count: int) -> tuple[Tensor, int]:
+    """Ends of searches that fit the rows and are not much larger than the smallest; how many different ones fit."""
+    misfit = -density.sweep(points)
+    fits = misfit <= misfit.min() + 5 * density.size
+    size = torch.where(fits, (u**2).mean(1).sqrt(), torch.inf)
+    order = size.argsort()[: int(fits.sum())]
+    near = order[size[order] < APART * size[order[0]]]
+    different: list[Tensor] = []
+    for at in order:
+        if all(float((u[at] - other).norm() / other.norm()) > 0.3 for other in different):
+            different.append(u[at])
+    return points[near[torch.arange(count) % len(near)]], len(different)
