@@ -5,7 +5,7 @@ by the exact flow of :math:`|q|^2/2 + |p|^2/2`, a rotation, with multipliers tha
 
 .. math:: q' = q \cos h + (p + J(q)' \lambda) \sin h, \qquad c(q') = 0,
 
-found by Broyden's method from the factor of J J' that is known at q. A step whose way back does not lead to q is refused
+found by Broyden's method from the factor of J J' at q. A step whose way back does not lead to q is refused
 with its trajectory. What limits the step is how fast J turns, not how small the noise is.
 
 Sources: Au, Graham & Thiery, "Manifold lifting", JRSS B 2023; Zappa, Holmes-Cerfon & Goodman, "Monte Carlo on
