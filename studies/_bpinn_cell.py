@@ -1,17 +1,17 @@
-"""Cells of ``studies.bpinn``: some chains of a problem, and plain HMC on it with Pyro's clock."""
+"""Cells of ``studies.bpinn``: chains of a problem, and plain HMC on it with Pyro's clock."""
 
 from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bayesdd.density import Density
-from bayesdd.functions import values
+from bayesdd.functions import coverage, values
 from bayesdd.inference import constrained, hmc
 from bayesdd.inference.gauss_newton import randomised
 from bayesdd.posterior import function_diagnostics
@@ -60,6 +60,7 @@ class Setting:
     start: Tensor
     solutions: int
     x: Tensor
+    truth: Tensor
 
     def u(self, draws: Tensor) -> Tensor:
         """U at 101 points."""
@@ -73,48 +74,47 @@ def setting(problem: Problem, size: Size) -> Setting:
     tasks, net, family = _tasks(problem, size.width)
     density = Density([(task, task.data, None) for task in tasks])
     x = torch.linspace(*family.x[0], POINTS, dtype=torch.float64)[:, None]
-    made = Setting(tasks, net, density, torch.empty(0), 0, x)
+    truth = family.exact(x, torch.zeros(POINTS, dtype=torch.float64))
+    made = Setting(tasks, net, density, torch.empty(0), 0, x, truth)
     found = randomised(density, size.searches, seed=0, steps=size.climb).points
     start, solutions = _starts(density, found, made.u(found), size.chains)
-    return Setting(tasks, net, density, start, solutions, x)
+    return replace(made, start=start, solutions=solutions)
 
 
-def truth(problem: Problem) -> Tensor:
-    """The solution at the 101 points."""
-    family = pde_bpinn.LINEAR if problem.linear else pde_bpinn.NONLINEAR
-    x = torch.linspace(*family.x[0], POINTS, dtype=torch.float64)[:, None]
-    return family.exact(x, torch.zeros(POINTS, dtype=torch.float64))
-
-
-def chains(problem: Problem, size: Size, shard: int, shards: int) -> dict[str, Any]:
-    """Every ``shards``-th chain of a problem: u at its draws, ``(chains, draws, points)``, and k."""
+def sampled(problem: Problem, size: Size) -> dict[str, Any]:
+    """Chains of constrained HMC and what they say of u and k."""
     begin = time.perf_counter()
     made = setting(problem, size)
-    start = made.start[shard::shards]
     clock = time.process_time()
-    sampled = constrained(
+    draws = constrained(
         made.density,
         draws=size.draws,
-        chains=len(start),
-        seed=shard,
+        chains=size.chains,
+        seed=0,
         warmup=size.warmup,
-        start=start,
+        start=made.start,
         max_steps=size.steps,
     )
     sampling = (time.process_time() - clock) * size.draws / (size.draws + size.warmup)
-    stats = sampled.stats
-    k = sampled.values[:, :, made.density.starts["k"][0]] if problem.inside else torch.zeros(0)
-    return {
-        "u": _rounded(made.u(sampled.values)),
-        "k": _rounded(k),
+    u = made.u(draws.values)
+    seen = function_diagnostics(u)
+    found = {
+        "error": float((u.mean((0, 1)) - made.truth).norm() / made.truth.norm()),
+        "rhat": float(seen.rhat.max()),
+        "ess": float(seen.ess.min()),
+        "cover": coverage(u.flatten(0, 1), made.truth)[0],
         "solutions": made.solutions,
-        "accepted": float(stats["acceptance_rate"].mean()),
-        "stuck": float(stats["stuck"].double().mean()),
-        "step_size": float(stats["step_size"][0, 0]),
+        "accepted": float(draws.stats["acceptance_rate"].mean()),
+        "stuck": float(draws.stats["stuck"].double().mean()),
+        "step_size": float(draws.stats["step_size"][0, 0]),
         "sampling": sampling,
-        "steps": float(stats["n_steps"].sum()),
-        "seconds": time.perf_counter() - begin,
+        "step": sampling / float(draws.stats["n_steps"].sum()),
     }
+    if problem.inside:
+        k = draws.values[:, :, made.density.starts["k"][0]]
+        of_k = function_diagnostics(k)
+        found |= {"k": float(k.mean()), "k_sd": float(k.std()), "k_rhat": float(of_k.rhat[0])}
+    return found | {"seconds": time.perf_counter() - begin}
 
 
 def plain(problem: Problem, size: Size) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def plain(problem: Problem, size: Size) -> dict[str, Any]:
     """
     begin = time.perf_counter()
     made = setting(problem, size)
-    sampled = hmc(
+    draws = hmc(
         made.density,
         draws=size.plain,
         chains=size.chains,
@@ -135,21 +135,17 @@ def plain(problem: Problem, size: Size) -> dict[str, Any]:
         whiten=False,
         max_steps=PLAIN_STEPS,
     )
-    seen = function_diagnostics(made.u(sampled.values))
-    step = float(sampled.stats["step_size"][0, 0])
+    seen = function_diagnostics(made.u(draws.values))
+    step = float(draws.stats["step_size"][0, 0])
     steps = 2 if size.width < 10 else PLAIN_STEPS
     return {
         "ess": float(seen.ess.min()),
         "rhat": float(seen.rhat.max()),
-        "steps": float(sampled.stats["n_steps"].sum()),
+        "steps": float(draws.stats["n_steps"].sum()),
         "step_size": step,
-        "pyro_step": _bpinn_pyro.seconds_a_step(made.density, made.tasks, made.net, sampled.values[0, -1], step, steps),
+        "pyro_step": _bpinn_pyro.seconds_a_step(made.density, made.tasks, made.net, draws.values[0, -1], step, steps),
         "seconds": time.perf_counter() - begin,
     }
-
-
-def _rounded(numbers: Tensor) -> Any:
-    return torch.round(numbers, decimals=6).tolist()
 
 
 def _tasks(problem: Problem, width: int) -> tuple[list[Any], Any, Any]:
