@@ -29,6 +29,7 @@ from bayesdd.normal_rows import NormalRows
 # Noise enters c without a bend: it may turn faster than latents do, and then forgets in a trajectory that is short for
 # them. At 1 the values at the ends of a Poisson problem, nearly all noise, had 29 effective draws of 960, others 200.
 NOISE_RATE = 4.0
+MOST_ROWS = 2_000
 PRIOR_DRAWS = 200  # for the location and scale of a prior that is not normal: any do, the remainder is in the potential
 
 
@@ -80,13 +81,19 @@ class Lifted:
             units that its own is NOISE_RATE.
 
     Raises:
-        ValueError: Other distributions, several outcomes a row, a masked or scaled observation, a negative weight.
+        ValueError: Other distributions, several outcomes a row, a masked or scaled observation, a negative weight, more
+            than 2,000 rows.
     """
 
     def __init__(self, density: Density, points: Tensor) -> None:
         self.density = density
         self.blocks = [NormalRows(part, density.device) for part in density.parts]
         self.rows = sum(block.rows for block in self.blocks)
+        if self.rows > MOST_ROWS:
+            raise ValueError(
+                f"constrained() factorises a matrix of all rows at every step, and {self.rows:,} are too many (most: "
+                f"{MOST_ROWS:,}): use bayesdd.inference.hmc, or distil the rows first."
+            )
         self.centre, self.sd, self._normal = _standardised(density)
         self.rate = torch.ones(density.dim + self.rows, dtype=torch.float64, device=density.device)
         self.rate[density.dim :] = NOISE_RATE

@@ -197,3 +197,6 @@ def test_refusals():
             seed=0,
             start=start,
         )
+    many = linear_regression.task(rows=2_001, dim=1)
+    with pytest.raises(ValueError, match="2,001 are too many"):
+        constrained(Density([(many, many.data, None)]), draws=1, chains=2, seed=0, start=start)
