@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from bayesdd.density import Density
 from bayesdd.functions import coverage, values
 from bayesdd.inference import constrained, hmc
 from bayesdd.inference.gauss_newton import randomised
-from bayesdd.posterior import function_diagnostics
+from bayesdd.posterior import Diagnostics, function_diagnostics
 from models import network, pde_bpinn, pinn
 from studies import _bpinn_pyro
 
@@ -97,7 +98,7 @@ def sampled(problem: Problem, size: Size) -> dict[str, Any]:
     )
     sampling = (time.process_time() - clock) * size.draws / (size.draws + size.warmup)
     u = made.u(draws.values)
-    seen = function_diagnostics(u)
+    seen = _diagnostics(u)
     found = {
         "error": float((u.mean((0, 1)) - made.truth).norm() / made.truth.norm()),
         "rhat": float(seen.rhat.max()),
@@ -112,7 +113,7 @@ def sampled(problem: Problem, size: Size) -> dict[str, Any]:
     }
     if problem.inside:
         k = draws.values[:, :, made.density.starts["k"][0]]
-        of_k = function_diagnostics(k)
+        of_k = _diagnostics(k)
         found |= {"k": float(k.mean()), "k_sd": float(k.std()), "k_rhat": float(of_k.rhat[0])}
     return found | {"seconds": time.perf_counter() - begin}
 
@@ -135,7 +136,7 @@ def plain(problem: Problem, size: Size) -> dict[str, Any]:
         whiten=False,
         max_steps=PLAIN_STEPS,
     )
-    seen = function_diagnostics(made.u(draws.values))
+    seen = _diagnostics(made.u(draws.values))
     step = float(draws.stats["step_size"][0, 0])
     steps = 2 if size.width < 10 else PLAIN_STEPS
     return {
@@ -146,6 +147,12 @@ def plain(problem: Problem, size: Size) -> dict[str, Any]:
         "pyro_step": _bpinn_pyro.seconds_a_step(made.density, made.tasks, made.net, draws.values[0, -1], step, steps),
         "seconds": time.perf_counter() - begin,
     }
+
+
+def _diagnostics(numbers: Tensor) -> Diagnostics:
+    """R-hat and effective sample size; NaN, in silence, of chains that do not move: at smoke size some do not."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return function_diagnostics(numbers)
 
 
 def _tasks(problem: Problem, width: int) -> tuple[list[Any], Any, Any]:
