@@ -15,9 +15,9 @@ What is not claimed: that chains find the other solutions, or leave them: in a t
 Known to fall short at 240 draws: the linear problem. R-hat of u is 1.024, its error 0.074. What fits 16 rows may bend
 between them: draws are off by 13% at the median, by 50% one time in twenty, now and then by more than 100%, and such a
 mean needs longer chains; plain HMC's 0.058 is that of chains that had not left where they were (R-hat 1.19 then, 2.1
-here). The nonlinear one: its R-hat is 1.0103, and an error of
-0.039 against 0.0346 is another draw of the noise (plain HMC on the same rows: 0.040). 60 draws flatter plain HMC there
-(175 effective ones, "faster" 1.2): of 300 it has 220 (R-hat 1.03), which makes it 4.6. The inverse problems have not been run to the end.
+here). The nonlinear one: its R-hat is 1.0103, and an error of 0.039 against 0.0346 is another draw of the noise (plain
+HMC on the same rows: 0.040). 60 draws flatter plain HMC there (175 effective ones, "faster" 1.2): of 300 it has 220
+(R-hat 1.03), which makes it 4.6. The inverse problems have not been run to the end.
 Cost, on one quiet thread: seven minutes for the linear problem, ten to fifteen for each of the others; a problem is two
 processes and two JSON files, kept between runs.
 """
