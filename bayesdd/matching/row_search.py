@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from bayesdd.matching import networks
+from bayesdd.matching.calibration import rescaling
 from bayesdd.matching.networks import Fits, GaussNewton
 from bayesdd.matching.purpose import Purpose
 from bayesdd.problem import Problem
@@ -33,17 +34,14 @@ from bayesdd.pyro_model import Columns
 from bayesdd.regression import Regression
 
 SCRATCH, WARM = 100, 3  # Levenberg-Marquardt steps of a new student, and of one that follows its rows
-POINTS = 256  # purpose inputs a step
 SHARE, LARGEST = 0.3, 0.01  # Adam's step: this share of the least relative error so far, at most that
 LOST = 1.5  # times the least error at which rows go back to where it was, and their steps are halved
 LAST = 0.02  # of the cosine by which steps shrink
+LOOK = 192  # purpose inputs of a look at a loss other than the error
 CHECK, CALIBRATE = 10, 50  # steps between looks at the error, and between common scalings of the weights
-SCALES = torch.linspace(-3, 3, 41, dtype=torch.float64)
-SPREAD_POINTS = 192
-RELUCTANCE = 0.02  # in held probability, a unit of log weight: few rows leave a spread that no weight narrows
-LEVEL, Z = 0.9, 1.6448536269514722  # of the intervals that are to hold the target's predictive
 
 Tie = Callable[[Columns], Columns]
+Loss = Callable[[Regression, Tensor, Columns, Tensor, Purpose], Tensor]
 
 
 def search(
@@ -57,6 +55,8 @@ def search(
     steps: int,
     restart: int,
     tie: Tie | None = None,
+    loss: Loss | None = None,
+    points: int = 256,
 ) -> Tensor:
     """The vector of rows and weights that serves the students best.
 
@@ -71,6 +71,10 @@ def search(
         restart: Steps after which the next student begins anew.
         tie: What becomes of the rows before students see them (labels that another function gives); weights then keep
             their ratios.
+        loss: Of students' modes on rows of these precisions, ``(S, P)`` -> ``(S,)``: the logarithm of something in the
+            outcome's units, differentiable in modes, rows and precisions. None: of the predictions' error; as this
+            minds no spread, weights are then scaled for it now and then.
+        points: Purpose inputs a step.
     """
     generator = torch.Generator().manual_seed(seed)
     spread = float(purpose.mean.std())
@@ -85,39 +89,52 @@ def search(
         with torch.no_grad():
             return networks.climb(regression, *stored(vector), fits, count)
 
+    minded = loss or log_error
+    every = purpose.some(torch.arange(0, len(purpose.mean), 1 if loss is None else max(1, len(purpose.mean) // LOOK)))
+
+    def middle(fits: Fits) -> float:
+        with torch.no_grad():
+            return math.exp(float(minded(regression, fits.latents, *stored(vector), every).median()))
+
+    def rescale(fits: Fits) -> None:
+        with torch.no_grad():
+            vector.data[-weights(problem) :] += rescaling(regression, fits, *stored(vector), purpose)
+
     fits = fitted(networks.start(regression, students, seed), SCRATCH)
-    least, kept, pace = median_error(regression, fits, purpose), (vector.detach().clone(), fits), 1.0
+    least, kept, pace = middle(fits), (vector.detach().clone(), fits), 1.0
     for step in range(steps):
         if step and step % CHECK == 0:
-            now = median_error(regression, fits, purpose)
+            now = middle(fits)
             if now < least:
                 least, kept = now, (vector.detach().clone(), fits)
             elif now > LOST * least:
                 vector.data, fits, pace = kept[0].clone(), kept[1], pace / 2
                 adam = torch.optim.Adam([vector], lr=0.0)
             say(f"step {step} of {steps}: predictions off by {least / spread:.3g} of the outcome's spread")
-        if step % CALIBRATE == 0:
-            _calibrate(regression, problem, vector, stored, fits, purpose)
+        if loss is None and step % CALIBRATE == 0:
+            rescale(fits)
         if step and step % restart == 0:
             fresh = fitted(networks.start(regression, 1, seed + 1009 * step), SCRATCH)
             fits = _placed(fits, fresh, (step // restart) % students)
         fits = fitted(fits, WARM)
-        some = purpose.some(torch.randint(len(purpose.mean), (min(POINTS, len(purpose.mean)),), generator=generator))
+        some = purpose.some(torch.randint(len(purpose.mean), (min(points, len(purpose.mean)),), generator=generator))
         theta = fits.latents.clone().requires_grad_(True)
-        error = ((regression.mean(theta, some.inputs) - some.mean) ** 2).mean(1)
-        # By its logarithm: a student in a poor mode must not move all rows.
-        loss = 0.5 * (error + some.sd.square().mean()).log().mean()
-        (upward,) = torch.autograd.grad(loss, theta)
+        # By logarithms: a student in a poor mode must not move all rows.
+        value = minded(regression, theta, *stored(vector), some).mean()
+        upward, direct = torch.autograd.grad(value, (theta, vector), allow_unused=True)
         cooling = LAST + (1 - LAST) * 0.5 * (1 + math.cos(math.pi * step / steps))
         adam.param_groups[0]["lr"] = pace * cooling * min(LARGEST, SHARE * least / spread)
         vector.grad = implicit_gradient(regression, lambda: stored(vector), vector, fits.latents, upward)
+        if direct is not None:
+            vector.grad += direct
         if tie is not None:
-            vector.grad[-_weights(problem) :] = 0.0
+            vector.grad[-weights(problem) :] = 0.0
         adam.step()
     fits = fitted(fits, SCRATCH)
-    if median_error(regression, fits, purpose) > least:
+    if middle(fits) > least:
         vector.data, fits = kept
-    _calibrate(regression, problem, vector, stored, fits, purpose)
+    if loss is None:
+        rescale(fits)
     return vector.detach()
 
 
@@ -147,7 +164,8 @@ def implicit_gradient(
     return found
 
 
-def _weights(problem: Problem) -> int:
+def weights(problem: Problem) -> int:
+    """Parameters of a vector that are log weights."""
     return 1 if problem.equal_weights else problem.coordinates.size
 
 
@@ -157,37 +175,7 @@ def _placed(fits: Fits, one: Fits, at: int) -> Fits:
     return Fits(*(every.index_copy(0, place, new) for every, new in pairs))
 
 
-def median_error(regression: Regression, fits: Fits, purpose: Purpose) -> float:
-    """Root mean squared error of predictions of the middle student."""
-    with torch.no_grad():
-        off = regression.mean(fits.latents, purpose.inputs) - purpose.mean
-    return float((off**2).mean(1).median().sqrt())
-
-
-def _calibrate(
-    regression: Regression,
-    problem: Problem,
-    vector: Tensor,
-    stored: Callable[[Tensor], tuple[Columns, Tensor]],
-    fits: Fits,
-    purpose: Purpose,
-) -> None:
-    """Scales all weights so that the middle student's 90% intervals hold the target's predictive with 90% on average.
-
-    A student with the right means then has the right spread, and one that is off says so. (The scale of least KL to
-    the target's predictive left intervals that held 100%: it minds the few inputs where errors are largest.)
-    """
-    step = max(1, len(purpose.mean) // SPREAD_POINTS)
-    some = purpose.some(torch.arange(0, len(purpose.mean), step))
-    with torch.no_grad():
-        mean, there = regression.jacobian(fits.latents, some.inputs)
-        rows, precision = stored(vector)
-        slopes, ridge = regression.jacobian(fits.latents, rows)[1], regression.prior(fits.latents)[2]
-        off, held = mean - some.mean, []
-        for scale in SCALES.exp():
-            half = Z * GaussNewton(slopes, precision * scale, ridge).variance(there).clamp_min(1e-24).sqrt()
-            inside = torch.special.ndtr((half - off) / some.sd) - torch.special.ndtr((-half - off) / some.sd)
-            held.append(inside.mean(1).median())
-        vector.data[-_weights(problem) :] += SCALES[
-            int(((torch.stack(held) - LEVEL).abs() + RELUCTANCE * SCALES.abs()).argmin())
-        ]
+def log_error(regression: Regression, theta: Tensor, rows: Columns, precision: Tensor, purpose: Purpose) -> Tensor:
+    """Log of the root mean squared error of predictions, the target's own variance added to it, ``(S,)``."""
+    off = regression.mean(theta, purpose.inputs) - purpose.mean
+    return 0.5 * ((off**2).mean(1) + purpose.sd.square().mean()).log()
