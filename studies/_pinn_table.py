@@ -21,7 +21,8 @@ LEGEND = [
     "target: the physics-informed network itself (best of four modes, linearised Laplace); free of boundary: the same "
     "without the boundary values. no physics: a network on all measurements; ensemble: mean and spread of ten of them.",
     "labelled rows: the target's predictive mean at random inputs, at a Sobol sequence, where a linearised student is "
-    "least certain (greedy), and at inputs optimised for it; all with one common weight, scaled as for distilled rows.",
+    "least certain (greedy), and at inputs optimised for their error; all with one common weight, scaled for intervals "
+    "that hold 90%, as far as a weight can do that.",
     "mean error (sds) and spread ratio: of the certificate, over the purpose's inputs, against the target's own.",
 ]
 

@@ -11,7 +11,7 @@ How it could fail: boundary values do more than the distillation (the target wit
 rows at well-spread inputs do as well (random, Sobol, greedy and optimised inputs stand beside it); rows serve only the
 students they grew up with (every number is of students from scratch); intervals that are as wide as the solution
 (their width is shown).
-Cost: about nine minutes a family and seed on one thread: each target and each (family, seed, M) is a process and a
+Cost: about ten minutes a family and seed on one thread: each target and each (family, seed, M) is a process and a
 JSON file, and an interrupted run goes on where it stopped.
 
 The equations, the network and the numbers are this project's own choice: alpha normal, cut off at three standard
