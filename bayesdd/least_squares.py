@@ -23,7 +23,13 @@ SLOW, PATIENCE = 0.9, 5  # steps in a row that leave more than this share of the
 
 
 def least_squares(
-    residuals: Callable[[Tensor], Tensor], start: Tensor, iterations: int, *, enough: float
+    residuals: Callable[[Tensor], Tensor],
+    start: Tensor,
+    iterations: int,
+    *,
+    enough: float,
+    longest: float = torch.inf,
+    slopes: bool = True,
 ) -> tuple[Tensor, float]:
     """Minimises the sum of squares of a differentiable vector.
 
@@ -32,6 +38,9 @@ def least_squares(
         start: Starting vector ``(n,)``.
         iterations: Most iterations, one Jacobian each.
         enough: Sum of squares at which it stops.
+        longest: Most that one step may change any unknown: where residuals saturate, as those of probabilities by
+            their logits do.
+        slopes: Whether each residual is in units of its own slope at the start; else as it comes.
 
     Returns:
         The best vector met and its sum of squares; infinite where the residuals or their Jacobian are not finite.
@@ -45,18 +54,18 @@ def least_squares(
         value, jacobian = found
         left = float(value @ value)
         if unit is None:
-            unit = jacobian.square().sum(1).sqrt().clamp_min(1e-300)
+            unit = jacobian.square().sum(1).sqrt().clamp_min(1e-300) if slopes else torch.ones_like(value)
         value, jacobian = value / unit, jacobian / unit[:, None]
         gram = jacobian @ jacobian.T
+        ridge = torch.ones_like(value) if slopes else gram.diagonal().mean().expand(len(gram))
         merit = best = float(value @ value)
         while left > enough and damping < MOST_DAMPING:
-            lower, failed = torch.linalg.cholesky_ex(
-                gram + damping * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-            )
+            lower, failed = torch.linalg.cholesky_ex(gram + damping * ridge.diag())
             damping *= 5
             if int(failed):
                 continue
-            trial = vector - jacobian.T @ torch.cholesky_solve(value[:, None], lower)[:, 0]
+            step = jacobian.T @ torch.cholesky_solve(value[:, None], lower)[:, 0]
+            trial = vector - step * min(1.0, longest / float(step.abs().max().clamp_min(1e-300)))
             rest = residuals(trial).detach()
             merit = float((rest / unit).square().sum())
             if merit < best:

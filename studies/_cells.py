@@ -9,7 +9,8 @@ import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -50,7 +51,7 @@ def run(
         if done.returncode:
             print(f"{cell}: FAILED: {lines[-1]}", flush=True)
             return cell, {"error": lines[-1]}
-        measured = json.loads(lines[-1]) | {"stamp": stamp}
+        measured = json.loads(lines[-1]) | {"stamp": stamp, "machine": machine(threads)}
         part = path.with_suffix(".part")
         part.write_text(json.dumps(measured, indent=1))
         os.replace(part, path)
@@ -86,6 +87,14 @@ def peak_memory() -> float:
     except (OSError, IndexError):
         unit = 2**30 if sys.platform == "darwin" else 2**20
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def machines(cells: Iterable[Mapping[str, Any]]) -> str:
+    """The machines that measured some cells, and how many each where there are several."""
+    counts = Counter(cell["machine"] for cell in cells if "machine" in cell)
+    if len(counts) == 1:
+        return next(iter(counts))
+    return "; ".join(f"{count} cells on {name}" for name, count in counts.most_common())
 
 
 def machine(threads: int) -> str:

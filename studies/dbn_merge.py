@@ -122,7 +122,8 @@ def main(
     notes += ["Seeds: " + ", ".join(f"{kind} {count}" for kind, count in seeds_of.items()) + "."]
     sources = sorted({found["stamp"]["source"] for found in measured.values() if "stamp" in found})
     seconds = sum(found.get("seconds", 0.0) for found in measured.values())
-    notes += [f"{seconds / 60:.0f} minutes of processor time. {_cells.machine(threads)}; source {', '.join(sources)}"]
+    where = _cells.machines(measured.values()) or _cells.machine(threads)
+    notes += [f"{seconds / 60:.0f} minutes of processor time. {where}; source {', '.join(sources)}"]
     table.attrs = {"records": records, "notes": notes}
     text = _text(table, records, notes)
     print(text)

@@ -28,6 +28,20 @@ def test_units_of_the_residuals_do_not_matter():
         assert left <= 1e-20 and float(curved(found).abs().max()) < 1e-6
 
 
+def test_a_step_is_no_longer_than_it_may_be():
+    """Logits that saturate: the first full step would leave no slope."""
+    wanted, start = torch.tensor([0.3, 1e-3], dtype=torch.float64), torch.full((2,), 4.0, dtype=torch.float64)
+
+    def off(v):
+        return 1e3 * (v.sigmoid() - wanted)
+
+    once, _ = least_squares(off, start, 1, enough=0.0, longest=0.5, slopes=False)
+    assert 0 < float((once - start).abs().max()) <= 0.5
+    found, left = least_squares(off, start, 60, enough=1e-20, longest=2.0, slopes=False)
+    assert left <= 1e-20
+    torch.testing.assert_close(found, wanted.logit())
+
+
 def test_what_cannot_be_reached_ends_with_the_best():
     """(x - 1)^2 + (x + 1)^2 is 2 at least."""
     found, left = least_squares(

@@ -23,9 +23,10 @@ from bayesdd.columns import fingerprint
 from models.dbn.columns import soft_columns
 from models.dbn.complete import complete_rows
 from models.dbn.coreset import chosen_rows
+from models.dbn.hardening import hardened
 from models.dbn.masked import masked_rows
 from models.dbn.pooled import Pooled, pooled
-from models.dbn.soft import Soft, hardened, soft_rows
+from models.dbn.soft import Soft, soft_rows
 from models.dbn.source import Source, apart, as_columns, listed
 from models.dbn.template import Template
 

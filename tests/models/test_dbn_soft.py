@@ -12,9 +12,10 @@ import bayesdd
 from bayesdd import CertificateWarning
 from models.dbn.arviz import inference_data, labelled
 from models.dbn.categorical import expected_counts
+from models.dbn.hardening import _copies, _stratified, hardened
 from models.dbn.merge import harden, merge, overstated
 from models.dbn.pooled import Pooled, pooled
-from models.dbn.soft import Dirichlets, Soft, _copies, _stratified, hardened
+from models.dbn.soft import Dirichlets, Soft
 from models.dbn.source import Source
 from models.dbn.template import Template
 
