@@ -109,15 +109,8 @@ def search(
             if now < least:
                 least, kept = now, (vector.detach().clone(), fits)
             elif now > LOST * least:
-                vector.data, pace = kept[0].clone(), pace / 2
+                vector.data, fits, pace = kept[0].clone(), kept[1], pace / 2
                 adam = torch.optim.Adam([vector], lr=0.0)
-                if loss is None:
-                    fits = kept[1]
-                else:
-                    # A least that lucky students reached is not met again, and rows that always go back never move:
-                    # of three times 50 rows one stayed where it was, at 100% held, twice as wide as it could be.
-                    fits = fitted(fits, SCRATCH)
-                    least, kept = middle(fits), (kept[0], fits)
             say(f"step {step} of {steps}: predictions off by {least / spread:.3g} of the outcome's spread")
         if loss is None and step % CALIBRATE == 0:
             rescale(fits)
