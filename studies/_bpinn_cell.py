@@ -99,8 +99,7 @@ def sampled(problem: Problem, size: Size) -> dict[str, Any]:
     sampling = (time.process_time() - clock) * size.draws / (size.draws + size.warmup)
     u = made.u(draws.values)
     seen = _diagnostics(u)
-    found = {
-        "error": float((u.mean((0, 1)) - made.truth).norm() / made.truth.norm()),
+    found = _error(u, made.truth, seen) | {
         "rhat": float(seen.rhat.max()),
         "ess": float(seen.ess.min()),
         "cover": coverage(u.flatten(0, 1), made.truth)[0],
@@ -136,10 +135,11 @@ def plain(problem: Problem, size: Size) -> dict[str, Any]:
         whiten=False,
         max_steps=PLAIN_STEPS,
     )
-    seen = _diagnostics(made.u(draws.values))
+    u = made.u(draws.values)
+    seen = _diagnostics(u)
     step = float(draws.stats["step_size"][0, 0])
     steps = 2 if size.width < 10 else PLAIN_STEPS
-    return {
+    return _error(u, made.truth, seen) | {
         "ess": float(seen.ess.min()),
         "rhat": float(seen.rhat.max()),
         "steps": float(draws.stats["n_steps"].sum()),
@@ -147,6 +147,13 @@ def plain(problem: Problem, size: Size) -> dict[str, Any]:
         "pyro_step": _bpinn_pyro.seconds_a_step(made.density, made.tasks, made.net, draws.values[0, -1], step, steps),
         "seconds": time.perf_counter() - begin,
     }
+
+
+def _error(u: Tensor, truth: Tensor, seen: Diagnostics) -> dict[str, float]:
+    """Relative L2 error of the mean of u ``(chains, draws, points)``, and its Monte Carlo standard error."""
+    chance = (u.flatten(0, 1).var(0) / torch.as_tensor(seen.ess)).sum().sqrt()
+    off = (u.mean((0, 1)) - truth).norm()
+    return {"error": float(off / truth.norm()), "error_se": float(chance / truth.norm())}
 
 
 def _diagnostics(numbers: Tensor) -> Diagnostics:

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from bayesdd.density import Density
 from bayesdd.inference.draws import Draws
+from bayesdd.inference.dual_averaging import DualAveraging
 from bayesdd.inference.gauss_newton import randomised
 from bayesdd.lifting import Lifted, Place
 
@@ -82,8 +83,8 @@ def constrained(
     state = _State(Lifted(density, start), start, generator, length, max_steps)
     for _ in range(warmup):
         state.step()
-        state.adapt()
-    state.freeze()
+        state.steps.update(state.accepted)
+    state.steps.end()
     kept: list[Tensor] = []
     stats: dict[str, list[Tensor]] = {}
     for _ in range(draws):
@@ -104,13 +105,13 @@ class _State:
     ) -> None:
         self.lifted, self.generator, self.length, self.max_steps = lifted, generator, length, max_steps
         self.place = lifted.place(lifted.lift(start))
-        self.step_size, self._accept = FIRST_STEP, 0.0
-        self._anchor = math.log(FIRST_STEP)
-        self._count, self._error, self._log_average = 0, 0.0, math.log(FIRST_STEP)
+        self.steps = DualAveraging(
+            FIRST_STEP, target=TARGET_ACCEPT, longest=LONGEST_STEP, drawn_to=FIRST_STEP, shrinkage=0.1
+        )
 
     def step(self) -> dict[str, Tensor]:
         """One transition of every chain."""
-        before, size = self.place, self.step_size
+        before, size = self.place, self.steps.size
         jitter = 0.5 + float(torch.rand((), generator=self.generator))  # against resonances, of the noise too
         steps = max(1, round(jitter * min(self.max_steps, self.length / size)))
         noise = torch.randn(before.q.shape, generator=self.generator, dtype=torch.float64)
@@ -126,7 +127,7 @@ class _State:
         accept = torch.where(alive, torch.exp(-error).clamp_max(1.0), 0.0)
         uniform = torch.rand(len(accept), generator=self.generator, dtype=torch.float64).to(accept.device)
         self.place = _chosen(uniform < accept, place, before)
-        self._accept = float(accept.mean())
+        self.accepted = float(accept.mean())
         return {
             "diverging": alive & (error > DIVERGENCE),
             "acceptance_rate": accept,
@@ -135,20 +136,6 @@ class _State:
             "step_size": torch.full_like(accept, size),
             "stuck": ~alive,
         }
-
-    def adapt(self) -> None:
-        """Dual averaging (Hoffman & Gelman 2014, section 3.2)."""
-        self._count += 1
-        blend = 1.0 / (self._count + 10)
-        self._error = (1 - blend) * self._error + blend * (TARGET_ACCEPT - self._accept)
-        log_step = self._anchor - math.sqrt(self._count) / 0.1 * self._error
-        fade = self._count**-0.75
-        self._log_average = fade * log_step + (1 - fade) * self._log_average
-        self.step_size = min(math.exp(log_step), LONGEST_STEP)
-
-    def freeze(self) -> None:
-        """Ends the adaptation."""
-        self.step_size = min(math.exp(self._log_average), LONGEST_STEP)
 
 
 def leap(lifted: Lifted, place: Place, momentum: Tensor, size: float, alive: Tensor) -> tuple[Place, Tensor, Tensor]:

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from bayesdd.density import Density
 from bayesdd.inference.draws import Draws
+from bayesdd.inference.dual_averaging import DualAveraging
 from bayesdd.inference.laplace import Gaussian, fits, scattered
 
-TARGET_ACCEPT = 0.8
+TARGET_ACCEPT, LONGEST_STEP = 0.8, 1.5
 MAX_STEPS = 64
 # Every third warm-up transition takes steps eight times smaller: a chain that starts on a steep slope rejects every
 # full step, and the mean acceptance over many chains does not show it (Gamma(0.6, 2.6) on the log scale: mean 0.34
@@ -78,12 +79,12 @@ def hmc(
         short = iteration % 3 == 2
         state.step(shrink=SHRINK if short else 1.0)
         if not short:
-            state.adapt_step_size()
+            state.steps.update(state.accepted)
         seen.append(state.position)
         if iteration in boundaries:
             state.whiten(torch.cat(seen))
             seen = []
-    state.freeze()
+    state.steps.end()
     kept: list[Tensor] = []
     stats: dict[str, list[Tensor]] = {}
     for _ in range(draws):
@@ -145,9 +146,9 @@ class _State:
         self._restart(0.5 * dim**-0.25)
 
     def _restart(self, step_size: float) -> None:
-        self.step_size = step_size
-        self._anchor = math.log(10 * step_size)
-        self._count, self._error, self._log_average = 0, 0.0, 0.0
+        self.steps = DualAveraging(
+            step_size, target=TARGET_ACCEPT, longest=LONGEST_STEP, drawn_to=10 * step_size, shrinkage=0.05
+        )
 
     def _noise(self, *shape: int, uniform: bool = False) -> Tensor:
         make = torch.rand if uniform else torch.randn
@@ -157,8 +158,8 @@ class _State:
         """One HMC transition of every chain; ``shrink`` shortens its steps, and so the trajectory."""
         chains, dim = self.position.shape
         length = math.pi * (0.3 + 0.4 * float(torch.rand((), generator=self.generator)))
-        steps = min(self.max_steps, max(1, round(length / self.step_size)))
-        size = shrink * self.step_size
+        steps = min(self.max_steps, max(1, round(length / self.steps.size)))
+        size = shrink * self.steps.size
         momentum = self._noise(chains, dim)
         energy = 0.5 * (momentum**2).sum(1) - self.log_joint
         position, gradient, log_joint = self.position, self.gradient, self.log_joint
@@ -175,7 +176,7 @@ class _State:
         self.position = torch.where(taken[:, None], position, self.position)
         self.gradient = torch.where(taken[:, None], gradient, self.gradient)
         self.log_joint = torch.where(taken, log_joint, self.log_joint)
-        self._accept = float(accept.mean())
+        self.accepted = float(accept.mean())
         return {
             "diverging": error > DIVERGENCE,
             "acceptance_rate": accept,
@@ -197,21 +198,6 @@ class _State:
             return torch.addcmul(position, momentum, self.factor, value=size)
         return torch.addmm(position, momentum, self.factor.T, alpha=size)
 
-    def adapt_step_size(self) -> None:
-        """Dual averaging (Hoffman & Gelman 2014, section 3.2)."""
-        self._count += 1
-        blend = 1.0 / (self._count + 10)
-        self._error = (1 - blend) * self._error + blend * (TARGET_ACCEPT - self._accept)
-        log_step = self._anchor - math.sqrt(self._count) / 0.05 * self._error
-        fade = self._count**-0.75
-        self._log_average = fade * log_step + (1 - fade) * self._log_average
-        self.step_size = min(math.exp(log_step), 1.5)
-
-    def freeze(self) -> None:
-        """Ends the adaptation."""
-        if self._count:
-            self.step_size = min(math.exp(self._log_average), 1.5)
-
     def whiten(self, seen: Tensor) -> None:
         """Renews the whitening from the chains' own draws, shrunk to their variances where draws are few."""
         count, dim = seen.shape
@@ -224,4 +210,4 @@ class _State:
         rest = spread.diag() if dim > count else (old + spread.diag()) / 2
         covariance = (1 - shrink) * covariance + shrink * rest
         self.mean, self.factor = seen.mean(0), torch.linalg.cholesky(covariance)
-        self._restart(self.step_size)
+        self._restart(self.steps.size)
