@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from bayesdd.density import Density
-from bayesdd.inference.draws import Draws
+from bayesdd.inference.draws import Draws, collected
 from bayesdd.inference.dual_averaging import DualAveraging
 from bayesdd.inference.gauss_newton import randomised
 from bayesdd.lifting import Lifted, Place
@@ -85,16 +85,7 @@ def constrained(
         state.step()
         state.steps.update(state.accepted)
     state.steps.end()
-    kept: list[Tensor] = []
-    stats: dict[str, list[Tensor]] = {}
-    for _ in range(draws):
-        for _ in range(thin - 1):
-            state.step()
-        record = state.step()
-        kept.append(state.lifted.points(state.place.q))
-        for name, value in record.items():
-            stats.setdefault(name, []).append(value)
-    return Draws(torch.stack(kept, 1), None, {name: torch.stack(value, 1) for name, value in stats.items()})
+    return collected(state.step, lambda: state.lifted.points(state.place.q), draws, thin)
 
 
 class _State:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 
@@ -25,3 +27,24 @@ class Draws:
     def flat(self) -> Tensor:
         """All draws, shape ``(chains * draws, P)``."""
         return self.values.flatten(0, 1)
+
+
+def collected(step: Callable[[], dict[str, Tensor]], where: Callable[[], Tensor], draws: int, thin: int) -> Draws:
+    """Draws of chains that move together.
+
+    Args:
+        step: One transition of all chains; gives statistics, name -> ``(chains,)``.
+        where: Unconstrained points at which they are, ``(chains, P)``.
+        draws: Kept draws a chain.
+        thin: Transitions for every kept draw.
+    """
+    kept: list[Tensor] = []
+    stats: dict[str, list[Tensor]] = {}
+    for _ in range(draws):
+        for _ in range(thin - 1):
+            step()
+        record = step()
+        kept.append(where())
+        for name, value in record.items():
+            stats.setdefault(name, []).append(value)
+    return Draws(torch.stack(kept, 1), None, {name: torch.stack(value, 1) for name, value in stats.items()})

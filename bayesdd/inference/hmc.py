@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from bayesdd.density import Density
-from bayesdd.inference.draws import Draws
+from bayesdd.inference.draws import Draws, collected
 from bayesdd.inference.dual_averaging import DualAveraging
 from bayesdd.inference.laplace import Gaussian, fits, scattered
 
@@ -85,16 +85,7 @@ def hmc(
             state.whiten(torch.cat(seen))
             seen = []
     state.steps.end()
-    kept: list[Tensor] = []
-    stats: dict[str, list[Tensor]] = {}
-    for _ in range(draws):
-        for _ in range(thin - 1):
-            state.step()
-        record = state.step()
-        kept.append(state.position)
-        for name, value in record.items():
-            stats.setdefault(name, []).append(value)
-    return Draws(torch.stack(kept, 1), None, {name: torch.stack(value, 1) for name, value in stats.items()})
+    return collected(state.step, lambda: state.position, draws, thin)
 
 
 def _spread(modes: list[Gaussian], chains: int, generator: torch.Generator) -> Tensor:
