@@ -46,11 +46,10 @@ class Fused:
 
     Args:
         single: The rows' log-likelihood at one draw, ``(P,)`` -> ``(rows,)``; recordable.
-        compiler: Makes a graph fast.
     """
 
-    def __init__(self, single: Single, compiler: Callable[..., Any] | None = None) -> None:
-        self.single, self.compiler = single, compiler or torch.compile
+    def __init__(self, single: Single) -> None:
+        self.single = single
         self._built: dict[Any, Callable[..., Tensor]] = {}
 
     def __call__(self, draws: Tensor, rows: Columns) -> Tensor:
@@ -85,7 +84,7 @@ class Fused:
         with running(), one_mode():
             graph = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(points, *like)
         moved(_narrow(graph), draws.device)
-        compiled: Callable[..., Tensor] = self.compiler(_blocks(graph, size), dynamic=False)
+        compiled: Callable[..., Tensor] = torch.compile(_blocks(graph, size), dynamic=False)
         return compiled
 
 
