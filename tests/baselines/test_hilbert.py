@@ -99,16 +99,16 @@ def test_a_step_of_giga_is_the_nearest_point_of_the_cone_it_opens():
 def test_hard_thresholding_leaves_less_than_giga():
     """On log-likelihoods; on Gaussian noise in more dimensions than rows are kept, GIGA leaves less.
 
-    Always less, and at the median less than half: which rows are chosen turns on last digits, and one draw in a dozen
-    leaves 0.58 of what GIGA does with 10 rows.
+    With 30 rows always less than half. With 10 always less, and at the median less than half: which rows are chosen
+    turns on last digits, and one draw in a dozen leaves 0.58 of what GIGA does.
     """
-    for size in (10, 30):
+    for size, most in ((10, 1.0), (30, 0.5)):
         shares = []
         for seed in range(12):
             draws = full_gaussian(TASK, 0, "giga").draw(100, torch.Generator().manual_seed(seed))
             rows = vectors(TASK, draws)
             shares.append(left(rows, hard_thresholding(rows, size)) / left(rows, geodesic_ascent(rows, size)))
-        assert max(shares) < 1 and sorted(shares)[6] < 0.5
+        assert max(shares) < most and sorted(shares)[6] < 0.5
 
 
 def test_a_second_fit_of_the_weights_is_optimal_on_the_chosen_rows():
