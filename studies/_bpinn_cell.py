@@ -39,7 +39,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Size:
-    """How large a problem's cells are: the network, searches for starts, all chains, and plain HMC's draws beside."""
+    """How large a problem's cells are: network, searches for starts, chains; plain HMC's draws and clock."""
 
     width: int
     searches: int
@@ -49,6 +49,7 @@ class Size:
     draws: int
     steps: int
     plain: int
+    many: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +119,7 @@ def sampled(problem: Problem, size: Size) -> dict[str, Any]:
 
 
 def plain(problem: Problem, size: Size) -> dict[str, Any]:
-    """Plain HMC as in Pyro, and the seconds of a step of Pyro's own.
+    """Plain HMC as in Pyro, the seconds of a step of Pyro's own, and those of a step of a chain among many.
 
     Its chains begin where the searches end, in the midst of the posterior. So few draws flatter it: the effective
     sample size of chains that hardly move is taken to be about their number.
@@ -144,9 +145,21 @@ def plain(problem: Problem, size: Size) -> dict[str, Any]:
         "rhat": float(seen.rhat.max()),
         "steps": float(draws.stats["n_steps"].sum()),
         "step_size": step,
+        "batched_step": _batched_step(made, size.many),
         "pyro_step": _bpinn_pyro.seconds_a_step(made.density, made.tasks, made.net, draws.values[0, -1], step, steps),
         "seconds": time.perf_counter() - begin,
     }
+
+
+def _batched_step(made: Setting, chains: int) -> float:
+    """Seconds of the processor for one leapfrog step of one chain of plain HMC, many chains at a time."""
+    start = made.start[torch.arange(chains) % len(made.start)]
+    settings: Any = {"chains": chains, "seed": 2, "warmup": 1, "whiten": False, "max_steps": PLAIN_STEPS}
+    draws = 4
+    clock = time.process_time()
+    found = hmc(made.density, draws=draws, start=start, **settings)
+    seconds = (time.process_time() - clock) * draws / (draws + 1)
+    return seconds / float(found.stats["n_steps"].sum())
 
 
 def _error(u: Tensor, truth: Tensor, seen: Diagnostics) -> dict[str, float]:

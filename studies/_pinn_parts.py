@@ -38,7 +38,7 @@ def settings(smoke: bool) -> dict[str, Any]:
         tiny = {"hidden": (4,), "rows": 30, "collocation": 40, "alphas": 10, "modes": 1, "climb": 15}
         return {**tiny, "purpose": 64, "students": 3, "fit": 20, "steps": 12}
     full = {"hidden": (16, 16), "rows": 200, "collocation": 512, "alphas": 64, "modes": 4, "climb": 200}
-    return {**full, "purpose": 768, "students": 10, "fit": 200, "steps": 1000}
+    return {**full, "purpose": 768, "students": 10, "fit": 400, "steps": 1000}
 
 
 def measured(family: Family, seed: int, smoke: bool) -> Columns:
@@ -124,8 +124,7 @@ def judge(family: Family, learner: Task, rows: Columns, weight: Tensor, *, smoke
     chosen, grids = settings(smoke), tests(family)
     regression = Regression(learner, "the study")
     precision = weight / regression.noise**2
-    begin = networks.start(regression, chosen["students"], 10_007)
-    fits = networks.climb(regression, rows, precision, begin, chosen["fit"])
+    fits = networks.from_scratch(regression, rows, precision, chosen["students"], 10_007, chosen["fit"])
     found: dict[str, Any] = {"ensemble": {}}
     for place, grid in grids.items():
         with torch.no_grad():

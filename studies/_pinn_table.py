@@ -139,7 +139,7 @@ def figure(teachers: Mapping[Any, Any], cells: Mapping[Any, Any], path: Path) ->
     axes[0].set(xlabel="x", ylabel="alpha", title=family)
     axes[0].legend()
     regression = Regression(learner, "the figure")
-    fits = networks.climb(regression, rows, weight / regression.noise**2, networks.start(regression, 1, 10_007), 300)
+    fits = networks.from_scratch(regression, rows, weight / regression.noise**2, 1, 10_007, 400)
     low, high = where.alpha or (0.0, 1.0)
     for at, share in enumerate((0.1, 0.25, 0.4)):
         grid = pde.grid(where, torch.tensor([low + share * (high - low)], dtype=torch.float64), 81)

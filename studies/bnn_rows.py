@@ -132,7 +132,7 @@ def _judge(
 ) -> dict[str, float]:
     """Median over students from scratch: error of the mean in the target's sds, ratio of spreads."""
     precision = weight / regression.noise**2
-    fits = networks.climb(regression, rows, precision, networks.start(regression, 4, 50 + seed), 150)
+    fits = networks.from_scratch(regression, rows, precision, 4, 50 + seed, 400)
     with torch.no_grad():
         found, spread = networks.spread(regression, fits.latents, rows, precision, inputs)
     error = ((found - mean) / sd).square().mean(1).sqrt()

@@ -41,7 +41,7 @@ from bayesdd.standalone import Standalone
 from bayesdd.target import Target
 
 STUDENTS, STEPS, RESTART = 4, 1000, 10
-JUDGES, JUDGE_STEPS = 8, 200  # students of a certificate, all from scratch
+JUDGES, JUDGE_STEPS = 8, 400  # students of a certificate, all from scratch
 START_SHARE = 0.02  # of the outcome's spread: fits to sharper rows took hundreds of steps
 JUDGE_SEED = 5003  # of students that choose between results: not those of the certificate
 LAST, SCORED = 0.5, 64  # steps of the second stage, a share of the first's; purpose inputs of each
@@ -137,14 +137,11 @@ def solved(
     of eight, two results a third apart in error changed places with the students, and the one of wider intervals won.
     """
 
-    def begin(count: int) -> networks.Fits:
-        return networks.start(regression, count, seed + JUDGE_SEED)
-
     def score(vector: Tensor) -> float:
         with torch.no_grad():
             rows, weight = problem.stored(vector)
             precision = weight / regression.noise**2
-            fits = networks.climb(regression, rows, precision, begin(2 * JUDGES), JUDGE_STEPS)
+            fits = networks.from_scratch(regression, rows, precision, 2 * JUDGES, seed + JUDGE_SEED, JUDGE_STEPS)
             return float(interval_score(regression, fits.latents, rows, precision, purpose).median())
 
     def searched(start: Problem, count: int, tie: row_search.Tie | None = None) -> Tensor:
@@ -159,7 +156,7 @@ def solved(
         rows, weight = problem.stored(vector)
         found = vector.clone()
         found[len(vector) - row_search.weights(problem) :] += settled(
-            regression, rows, weight, purpose, begin(count), JUDGE_STEPS
+            regression, rows, weight, purpose, count=count, seed=seed + JUDGE_SEED, steps=JUDGE_STEPS
         )
         return found
 
@@ -208,7 +205,7 @@ def certificate(
     Standard errors are those of the students and of the target's draws.
     """
     precision = weight / regression.noise**2
-    fits = networks.climb(regression, rows, precision, networks.start(regression, JUDGES, seed), JUDGE_STEPS)
+    fits = networks.from_scratch(regression, rows, precision, JUDGES, seed, JUDGE_STEPS)
     with torch.no_grad():
         mean, spread = networks.spread(regression, fits.latents, rows, precision, purpose.inputs)
     error = ((mean - purpose.mean) / purpose.sd).square().mean(1).sqrt()

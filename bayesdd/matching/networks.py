@@ -14,7 +14,8 @@ linearization", AISTATS 2021.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from bayesdd.regression import Regression
 DAMPING, LEAST_DAMPING, MOST_DAMPING = 1.0, 1e-8, 1e8
 DOWN, UP, FAILED = 0.33, 2.0, 4.0
 JITTER = 1e-12  # of the largest diagonal element
+SHARPER = ((1e-3, 0.125), (1e-2, 0.125), (1e-1, 0.25), (1.0, 0.5))  # shares: of the precisions, of the steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +86,27 @@ def start(regression: Regression, count: int, seed: int) -> Fits:
     """Students at draws from their prior."""
     draws = regression.task.prior_draws(count, seed)
     return Fits(draws, draws.new_full((count,), DAMPING), draws.new_full((count,), torch.inf))
+
+
+def from_scratch(regression: Regression, rows: Columns, precision: Tensor, count: int, seed: int, steps: int) -> Fits:
+    """Students from draws of their prior to modes on rows that sharpen by and by (a continuation in precision).
+
+    Started on sharp rows, students follow them in rough functions and crawl on from there: on 50 rows of precision
+    1e7, 400 steps so ended 10 nats above the 344 where these end.
+
+    Args:
+        regression: The student.
+        rows: Columns, the outcome among them, ``(M,)`` each.
+        precision: Precision of each row's outcome, ``(M,)``.
+        count: Number of students.
+        seed: Of their first draws.
+        steps: Levenberg-Marquardt steps of each.
+    """
+    fits = start(regression, count, seed)
+    for share, part in SHARPER:
+        fresh = replace(fits, damping=torch.full_like(fits.damping, DAMPING))
+        fits = climb(regression, rows, share * precision, fresh, math.ceil(part * steps))
+    return fits
 
 
 def climb(regression: Regression, rows: Columns, precision: Tensor, fits: Fits, steps: int) -> Fits:

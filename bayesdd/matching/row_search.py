@@ -14,7 +14,9 @@ start at 0.014, a hundred times worse. Where the students lose their rows all th
 
 Several students are fitted at once, and one after the other is begun anew from a draw of its prior, so that rows serve
 any student, not those that they grew up with. Every tenth step: at every thirtieth 2,000 steps of 20 rows ended at an
-error of 0.12 that 600 had brought to 0.04; at every tenth 1,500 ended at 0.03.
+error of 0.12 that 600 had brought to 0.04; at every tenth 1,500 ended at 0.03. Where rows are sharp that is too little:
+50 rows whose own students scored e^-6.1 served new ones at e^-5.1, and every look told them the former. There all
+students begin anew at each look, and rows move by a tenth of the steps.
 """
 
 from __future__ import annotations
@@ -34,11 +36,14 @@ from bayesdd.pyro_model import Columns
 from bayesdd.regression import Regression
 
 SCRATCH, WARM = 100, 3  # Levenberg-Marquardt steps of a new student, and of one that follows its rows
+JUDGED = 400  # of new students whose loss judges rows
 SHARE, LARGEST = 0.3, 0.01  # Adam's step: this share of the least relative error so far, at most that
+SCORED_SHARE = 0.03  # the same of another loss: sharp rows that move fast leave their students behind
 LOST = 1.5  # times the least loss at which rows go back to where it was, and their steps are halved
 LAST = 0.02  # of the cosine by which steps shrink
 LOOK = 192  # purpose inputs of a look at a loss other than the error
 CHECK, CALIBRATE = 10, 50  # steps between looks at the error, and between common scalings of the weights
+RENEW = 50  # steps of another loss between looks at it, each with new students
 
 Tie = Callable[[Columns], Columns]
 Loss = Callable[[Regression, Tensor, Columns, Tensor, Purpose], Tensor]
@@ -74,13 +79,16 @@ def search(
         loss: Of students' modes on rows of these precisions, ``(S, P)`` -> ``(S,)``: the logarithm of something in the
             outcome's units, differentiable in modes, rows and precisions. None: of the predictions' error; as this
             minds no spread, weights are then scaled for it now and then. Another loss moves weights by steps of their
-            own, and sees new students that are fitted longer: sharp rows leave them unfinished.
+            own; all students begin anew at each look at it, and only they judge the rows.
         points: Purpose inputs a step.
     """
     generator = torch.Generator().manual_seed(seed)
     spread = float(purpose.mean.std())
     vector = problem.start.clone().requires_grad_(True)
     adam = torch.optim.Adam([vector], lr=0.0)
+    scored, minded = loss is not None, loss or log_error
+    share, look, scratch = (SCORED_SHARE, RENEW, JUDGED) if scored else (SHARE, CHECK, SCRATCH)
+    every = purpose.some(torch.arange(0, len(purpose.mean), max(1, len(purpose.mean) // LOOK) if scored else 1))
 
     def stored(at: Tensor) -> tuple[Columns, Tensor]:
         rows, weight = problem.stored(at)
@@ -90,8 +98,9 @@ def search(
         with torch.no_grad():
             return networks.climb(regression, *stored(vector), fits, count)
 
-    minded, scratch = loss or log_error, SCRATCH if loss is None else 2 * SCRATCH
-    every = purpose.some(torch.arange(0, len(purpose.mean), 1 if loss is None else max(1, len(purpose.mean) // LOOK)))
+    def begun(count: int, step: int) -> Fits:
+        with torch.no_grad():
+            return networks.from_scratch(regression, *stored(vector), count, seed + 1009 * step, scratch)
 
     def middle(fits: Fits) -> float:
         with torch.no_grad():
@@ -101,10 +110,12 @@ def search(
         with torch.no_grad():
             vector.data[-weights(problem) :] += rescaling(regression, fits, *stored(vector), purpose)
 
-    fits = fitted(networks.start(regression, students, seed), SCRATCH)
+    fits = begun(students, 0)
     least, kept, pace = middle(fits), (vector.detach().clone(), fits), 1.0
     for step in range(steps):
-        if step and step % CHECK == 0:
+        if step and step % look == 0:
+            if scored:
+                fits = begun(students, step)
             now = middle(fits)
             if now < least:
                 least, kept = now, (vector.detach().clone(), fits)
@@ -112,11 +123,10 @@ def search(
                 vector.data, fits, pace = kept[0].clone(), kept[1], pace / 2
                 adam = torch.optim.Adam([vector], lr=0.0)
             say(f"step {step} of {steps}: predictions off by {least / spread:.3g} of the outcome's spread")
-        if loss is None and step % CALIBRATE == 0:
+        if not scored and step % CALIBRATE == 0:
             rescale(fits)
-        if step and step % restart == 0:
-            fresh = fitted(networks.start(regression, 1, seed + 1009 * step), scratch)
-            fits = _placed(fits, fresh, (step // restart) % students)
+        if not scored and step and step % restart == 0:
+            fits = _placed(fits, begun(1, step), (step // restart) % students)
         fits = fitted(fits, WARM)
         some = purpose.some(torch.randint(len(purpose.mean), (min(points, len(purpose.mean)),), generator=generator))
         theta = fits.latents.clone().requires_grad_(True)
@@ -124,7 +134,7 @@ def search(
         value = minded(regression, theta, *stored(vector), some).mean()
         upward, direct = torch.autograd.grad(value, (theta, vector), allow_unused=True)
         cooling = LAST + (1 - LAST) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        adam.param_groups[0]["lr"] = pace * cooling * min(LARGEST, SHARE * least / spread)
+        adam.param_groups[0]["lr"] = pace * cooling * min(LARGEST, share * least / spread)
         vector.grad = implicit_gradient(regression, lambda: stored(vector), vector, fits.latents, upward)
         if direct is not None:
             vector.grad += direct
@@ -132,14 +142,14 @@ def search(
             vector.grad[-weights(problem) :] = 0.0
         before = vector.detach()[-weights(problem) :].clone()
         adam.step()
-        if loss is not None:
+        if scored:
             # 50 rows whose weights crawled as rows must ended at spreads of 0.0021 in place of 0.0017.
             longer = pace * cooling * LARGEST / adam.param_groups[0]["lr"]
             vector.data[-weights(problem) :] = before + longer * (vector.detach()[-weights(problem) :] - before)
-    fits = fitted(fits, SCRATCH)
+    fits = begun(students, steps) if scored else fitted(fits, SCRATCH)
     if middle(fits) > least:
         vector.data, fits = kept
-    if loss is None:
+    if not scored:
         rescale(fits)
     return vector.detach()
 

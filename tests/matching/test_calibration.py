@@ -99,7 +99,7 @@ def test_the_scale_of_weights_that_holds_ninety_percent(sharper):
     at = torch.linspace(0.5, 2.0, 4, dtype=torch.float64)
     mean, sd = of_slope(sharper)
     purpose = Purpose({"x": at}, mean * at, sd * at)
-    log_scale = settled(regression, ROWS, WEIGHT, purpose, start, FITS)
+    log_scale = settled(regression, ROWS, WEIGHT, purpose, count=3, seed=0, steps=4 * FITS)
     # Half a step of the fine grid, and what reluctance to move costs: 0.02 in held probability a unit.
     assert log_scale == pytest.approx(math.log(sharper), abs=0.15)
     precision = WEIGHT / NOISE**2

@@ -95,6 +95,32 @@ def test_fits_of_a_network_descend_to_a_mode():
     assert bool((joint > task.log_prior(theta * 0) - 1e3).all())
 
 
+def test_more_students_from_scratch_reach_the_mode_than_of_those_that_meet_sharp_rows_at_once():
+    """Rows of sd 1e-3 at a network's own values; twelve students, equal numbers of steps."""
+    x = torch.linspace(-2, 2, 9, dtype=torch.float64)
+    task = bayesdd.Task(bent, {"x": x, "y": torch.tanh(1.5 * x - 0.4) - 0.7 * torch.tanh(0.8 * x + 1.0)})
+    regression = Regression(task, "the test")
+    precision = torch.full_like(x, 1e6)
+
+    def joint(fits):
+        return task.log_prior(fits.latents) + task.log_likelihood(task.data, fits.latents) @ (precision * 0.3**2)
+
+    at_once = networks.climb(regression, task.data, precision, networks.start(regression, 12, 3), 80)
+    by_and_by = networks.from_scratch(regression, task.data, precision, 12, 3, 80)
+    best = joint(by_and_by).max()
+    arrived = [int((joint(fits) > best - 1).sum()) for fits in (at_once, by_and_by)]
+    assert arrived[1] >= 11 and arrived[0] < arrived[1]
+
+
+def test_students_from_scratch_of_a_linear_model_are_exact(task, data):
+    """The continuation ends at the rows' own precisions."""
+    regression = Regression(task, "the test")
+    precision = torch.linspace(0.5, 3.0, 40, dtype=torch.float64) / NOISE**2
+    mode = exact(data["x"], data["y"], precision * NOISE**2, data["x"])[2]
+    fits = networks.from_scratch(regression, data, precision, 3, 0, 80)
+    torch.testing.assert_close(fits.latents, mode.expand(3, -1), rtol=1e-6, atol=1e-6)
+
+
 def test_priors_that_are_not_normal_are_differentiated():
     def skewed(x, y=None):
         a = pyro.sample("a", dist.LogNormal(0.0, 0.5))
