@@ -49,7 +49,7 @@ class NormalRows:
             raise ValueError(f"constrained() needs weights that are not negative, got {float(weight.min()):.3g}.")
         self.columns = {name: column[weight.cpu() > 0].to(device) for name, column in columns.items()}
         self.root = weight[weight > 0].sqrt().to(device)
-        self.rows, self.dim, self.index = len(self.root), task.dim, _as_slice(part.index)
+        self.rows, self.dim, self.index = len(self.root), task.dim, part.place
         self._scale = torch.ones_like(self.root)
         self._seen = Engine(_seen(part), task.backend)
         self._slopes = Engine(_slopes(part), task.backend)
@@ -71,12 +71,6 @@ class NormalRows:
     def slopes(self, at: Tensor) -> Tensor:
         """Derivatives in the latents and in the row's noise, ``(S, rows, P of the task + 1)``; differentiable."""
         return self._slopes(at, {**self.columns, ROOT: self.root, UNIT: self._scale})
-
-
-def _as_slice(index: Tensor) -> Any:
-    """Where a task's latents stand: a slice if they stand together, which copies nothing."""
-    start, stop = int(index[0]), int(index[-1]) + 1
-    return slice(start, stop) if torch.equal(index.cpu(), torch.arange(start, stop)) else index
 
 
 def _observed(part: Part, feeder: Feeder, rows: Columns) -> tuple[Tensor, Tensor]:

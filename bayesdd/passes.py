@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -40,6 +41,12 @@ class Part:
     rows: Rows
     weight: Tensor | None
     index: Tensor
+
+    @cached_property
+    def place(self) -> slice | Tensor:
+        """``index``, as a slice where latents stand together: that copies nothing."""
+        start, stop = int(self.index[0]), int(self.index[-1]) + 1
+        return slice(start, stop) if torch.equal(self.index.cpu(), torch.arange(start, stop)) else self.index
 
 
 Adder = Callable[[Sums, Part, Columns, Tensor | None], None]
@@ -101,7 +108,7 @@ class Passes:
             rows: The block.
             items: How many draws.
             evaluate: Called with slices of them; does nothing before it has succeeded.
-            copies: How often intermediate tensors are kept: 3 with a gradient.
+            copies: How often intermediate tensors are kept: 3 with a gradient by autograd.
 
         Raises:
             MemoryError: Not even one draw fits.
