@@ -52,14 +52,19 @@ def run(
             print(f"{cell}: FAILED: {lines[-1]}", flush=True)
             return cell, {"error": lines[-1]}
         measured = json.loads(lines[-1]) | {"stamp": stamp, "machine": machine(threads)}
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(measured, indent=1))
-        os.replace(part, path)
+        write(path, json.dumps(measured, indent=1))
         print(f"{cell}: {measured['seconds']:.1f} s", flush=True)
         return cell, measured
 
     with ThreadPoolExecutor(jobs) as pool:
         return dict(pool.map(one, commands))
+
+
+def write(path: Path, text: str) -> None:
+    """Writes a file whole or not at all; its folder is made where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".part").write_text(text)
+    os.replace(path.with_suffix(".part"), path)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import os
 import time
 import warnings
 from pathlib import Path
@@ -71,11 +70,8 @@ def main(
         lines = [" | ".join(map(str, record)) for record in table.itertuples(index=False)]
         head = [" | ".join(table.columns), "|".join(["---"] * len(table.columns))]
         notes = ["", f"Claim: at most {CLAIM} for the distilled rows.", "", _cells.machine(1)]
-        out = Path(results) / "bnn_rows.md"
-        out.with_suffix(".part").write_text(
-            "\n".join(f"| {line} |" for line in [*head, *lines]) + "\n".join(notes) + "\n"
-        )
-        os.replace(out.with_suffix(".part"), out)
+        text = "\n".join(f"| {line} |" for line in [*head, *lines]) + "\n".join(notes) + "\n"
+        _cells.write(Path(results) / "bnn_rows.md", text)
     return table
 
 

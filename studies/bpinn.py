@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -88,9 +87,7 @@ def main(
     )
     print(text)
     if not smoke and not only:
-        target = Path(results) / "bpinn.md"
-        target.with_suffix(".part").write_text(text)
-        os.replace(target.with_suffix(".part"), target)
+        _cells.write(Path(results) / "bpinn.md", text)
     return table
 
 

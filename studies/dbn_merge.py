@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
@@ -207,8 +206,7 @@ def _text(table: pd.DataFrame, records: pd.DataFrame, notes: Iterable[str]) -> s
 
 def _write(results: Path, text: str, records: pd.DataFrame) -> None:
     target = results / "dbn_merge.md"
-    target.with_suffix(".part").write_text(text)
-    os.replace(target.with_suffix(".part"), target)
+    _cells.write(target, text)
     figure(records, results / "dbn_merge.png")
     print(f"wrote {target} and {results / 'dbn_merge.png'}")
 

@@ -84,8 +84,7 @@ def main(
     print(text)
     if not smoke and not only:
         target = Path(results) / "glm_accuracy.md"
-        target.with_suffix(".part").write_text(text)
-        os.replace(target.with_suffix(".part"), target)
+        _cells.write(target, text)
         print(f"wrote {target}")
     return table
 

@@ -13,7 +13,6 @@ Cost: two minutes on an H100. Without a GPU there is nothing to measure but the 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 import warnings
@@ -67,10 +66,7 @@ def main(
     )
     print(text)
     if not smoke:
-        target = Path(results) / "gpu.md"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.with_suffix(".part").write_text(text)
-        os.replace(target.with_suffix(".part"), target)
+        _cells.write(Path(results) / "gpu.md", text)
     return found
 
 

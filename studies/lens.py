@@ -143,8 +143,7 @@ def _text(table: pd.DataFrame) -> str:
 
 def _write(results: Path, text: str, table: pd.DataFrame, cases: Sequence[Case]) -> None:
     target = results / "lens.md"
-    target.with_suffix(".part").write_text(text)
-    os.replace(target.with_suffix(".part"), target)
+    _cells.write(target, text)
     figure(table, cases, results / "lens.png")
     print(f"wrote {target} and {results / 'lens.png'}")
 

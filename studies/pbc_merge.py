@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 import warnings
@@ -92,8 +91,7 @@ def main(
     print(text)
     if not smoke:
         target = Path(results) / "pbc_merge.md"
-        target.with_suffix(".part").write_text(text)
-        os.replace(target.with_suffix(".part"), target)
+        _cells.write(target, text)
         print(f"wrote {target} and {Path(results) / 'pbc_merge.png'}")
     return table
 

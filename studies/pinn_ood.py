@@ -96,8 +96,7 @@ def main(
     text = _pinn_table.markdown(table) + "\n" + "\n".join(f"- {note}" for note in notes) + "\n"
     print(text)
     out = Path(results) / "pinn_ood.md"
-    out.with_suffix(".part").write_text(text)
-    os.replace(out.with_suffix(".part"), out)
+    _cells.write(out, text)
     _pinn_table.figure(teachers, cells, Path(results) / "pinn_ood.png")
     print(f"wrote {out}")
     return table

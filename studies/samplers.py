@@ -12,7 +12,6 @@ Cost: about two minutes on one thread.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 import warnings
 from pathlib import Path
@@ -68,10 +67,7 @@ def main(
     )
     print(text)
     if not smoke:
-        target = Path(results) / "samplers.md"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.with_suffix(".part").write_text(text)
-        os.replace(target.with_suffix(".part"), target)
+        _cells.write(Path(results) / "samplers.md", text)
     return table
 
 

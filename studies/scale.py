@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -61,9 +60,7 @@ def main(
     text = f"{_text(table)}\n{_cells.machine(1)}; source {_cells.source_hash('scale')}\n"
     print(text)
     if not only:
-        target = Path(results) / "scale.md"
-        target.with_suffix(".part").write_text(text)
-        os.replace(target.with_suffix(".part"), target)
+        _cells.write(Path(results) / "scale.md", text)
     return table
 
 

@@ -91,8 +91,7 @@ def main(
     print(text)
     if not only:
         target = Path(results) / "speed.md"
-        target.with_suffix(".part").write_text(text)
-        os.replace(target.with_suffix(".part"), target)
+        _cells.write(target, text)
         _speed_table.figure(table, Path(results) / "speed.png")
         print(f"wrote {target}")
     return table
