@@ -26,7 +26,8 @@ from bayesdd.regression import Regression
 DAMPING, LEAST_DAMPING, MOST_DAMPING = 1.0, 1e-8, 1e8
 DOWN, UP, FAILED = 0.33, 2.0, 4.0
 JITTER = 1e-12  # of the largest diagonal element
-SHARPER = ((1e-3, 0.125), (1e-2, 0.125), (1e-1, 0.25), (1.0, 0.5))  # shares: of the precisions, of the steps
+SOFT = 0.1  # of the outcomes' spread: sd of sharp rows when students meet them
+SHARPER = (0.125, 0.125, 0.25, 0.5)  # shares of a new student's steps, from there to the rows' own precisions
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +93,8 @@ def from_scratch(regression: Regression, rows: Columns, precision: Tensor, count
     """Students from draws of their prior to modes on rows that sharpen by and by (a continuation in precision).
 
     Started on sharp rows, students follow them in rough functions and crawl on from there: on 50 rows of precision
-    1e7, 400 steps so ended 10 nats above the 344 where these end.
+    1e7, 400 steps so ended 10 nats above the 344 where these end. Softer than a tenth of the outcomes' spread rows must
+    not be: with rows of no say at first, students sank to the constant that their prior prefers, and stayed there.
 
     Args:
         regression: The student.
@@ -103,9 +105,14 @@ def from_scratch(regression: Regression, rows: Columns, precision: Tensor, count
         steps: Levenberg-Marquardt steps of each.
     """
     fits = start(regression, count, seed)
-    for share, part in SHARPER:
+    soft = (SOFT * rows[regression.outcome].std()) ** -2
+    if not bool((precision > soft).any()):
+        return climb(regression, rows, precision, fits, steps)
+    for at, part in enumerate(SHARPER):
+        gone = at / (len(SHARPER) - 1)
+        now = torch.where(precision > soft, soft ** (1 - gone) * precision**gone, precision)
         fresh = replace(fits, damping=torch.full_like(fits.damping, DAMPING))
-        fits = climb(regression, rows, share * precision, fresh, math.ceil(part * steps))
+        fits = climb(regression, rows, now, fresh, math.ceil(part * steps))
     return fits
 
 

@@ -112,10 +112,20 @@ def test_more_students_from_scratch_reach_the_mode_than_of_those_that_meet_sharp
     assert arrived[1] >= 11 and arrived[0] < arrived[1]
 
 
+def test_rows_that_are_not_sharp_are_met_as_they_are():
+    """Softened, they had no say beside the prior."""
+    x = torch.linspace(-2, 2, 9, dtype=torch.float64)
+    regression = Regression(bayesdd.Task(bent, {"x": x, "y": torch.tanh(1.5 * x)}), "the test")
+    precision = torch.full_like(x, 50.0)
+    fits = networks.from_scratch(regression, regression.task.data, precision, 4, 0, 60)
+    plain = networks.climb(regression, regression.task.data, precision, networks.start(regression, 4, 0), 60)
+    torch.testing.assert_close(fits.latents, plain.latents, rtol=0, atol=0)
+
+
 def test_students_from_scratch_of_a_linear_model_are_exact(task, data):
     """The continuation ends at the rows' own precisions."""
     regression = Regression(task, "the test")
-    precision = torch.linspace(0.5, 3.0, 40, dtype=torch.float64) / NOISE**2
+    precision = torch.linspace(0.5, 300.0, 40, dtype=torch.float64) / NOISE**2
     mode = exact(data["x"], data["y"], precision * NOISE**2, data["x"])[2]
     fits = networks.from_scratch(regression, data, precision, 3, 0, 80)
     torch.testing.assert_close(fits.latents, mode.expand(3, -1), rtol=1e-6, atol=1e-6)
