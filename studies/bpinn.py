@@ -13,9 +13,9 @@ both ends given has more than one, of nearly equal posterior density, and which 
 start: chains start at those that fit the rows and are smallest in mean square, and the column "solutions" counts how
 many different functions the searches met.
 What is not claimed: that chains find the other solutions, or leave them: in a trial two that began there stayed.
-Known to fall short: R-hat of u in the noisiest inverse problem, 1.018 after 500 draws and 1.012 after 1,000.
 Nor that constrained HMC is always worth its steps, each of which costs three of Pyro's: column "ESS ratio", effective
 draws of u a second over Pyro's HMC, is large where plain chains hardly move and near one where they do.
+Known to fall short: R-hat of u in the noisiest inverse problem, 1.018 after 500 draws and 1.012 after 1,000.
 Cost: a quarter of an hour a problem on one thread; a problem is two processes and two JSON files, kept between runs.
 """
 
