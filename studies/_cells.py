@@ -41,7 +41,7 @@ def run(
 
     def one(cell: str) -> tuple[str, dict[str, Any]]:
         path = folder / f"{cell}.json"
-        kept = _read(path)
+        kept = read(path)
         if kept is not None and kept.get("stamp") == stamp:
             return cell, kept
         done = subprocess.run(
@@ -67,7 +67,8 @@ def write(path: Path, text: str) -> None:
     os.replace(path.with_suffix(".part"), path)
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def read(path: Path) -> dict[str, Any] | None:
+    """A cell on disk; None where there is none, or half of one."""
     try:
         found = json.loads(path.read_text())
     except (FileNotFoundError, json.JSONDecodeError):

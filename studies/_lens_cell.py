@@ -173,7 +173,7 @@ def counting(rows: int, size: int) -> Iterator[Count]:
 
 def kept(cell: Cell, folder: Path, threads: int) -> dict[str, Any] | None:
     """What is on disk of a cell, measured by this source code with these threads."""
-    found = _cells._read(folder / f"{cell.name}.json")
+    found = _cells.read(folder / f"{cell.name}.json")
     return found if found is not None and found.get("stamp") == stamp(threads) else None
 
 

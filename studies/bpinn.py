@@ -74,7 +74,7 @@ def main(
     if smoke:
         measured = {name: cell(name, SMOKE) for name in names}
     elif report:
-        measured = {name: json.loads((folder / f"{name}.json").read_text()) for name in names}
+        measured = {name: _cells.read(folder / f"{name}.json") or {"error": "not measured"} for name in names}
     else:
         commands = {name: ["-m", "studies.bpinn", "--cell", name] for name in names}
         measured = _cells.run(commands, folder, "bpinn", threads=threads, jobs=jobs)

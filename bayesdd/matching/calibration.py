@@ -10,9 +10,9 @@ largest more than all others, and unlike an error it minds intervals that are to
 
 Weights alone narrow them little: rows leave most directions of a network to its prior, and sharper rows, where students
 do not follow them all the way, make rougher networks, whose priors are wider. With 50 rows that were moved for their
-error alone, 90% intervals held 97 to 99.7% at the best common scale (three sets of measurements); after they moved by
-this score, 90 to 92%. Students must be at their modes for it: fitted from the prior to sharp rows in 200 steps they
-were not, and intervals of the same rows held 99% and more at every scale (``networks.from_scratch`` mends that).
+error alone, 90% intervals held 97 to 99.7% at the best common scale (a trial on three sets of measurements); after they
+moved by this score, 90 to 92%. Students must be at their modes for it: fitted from the prior to sharp rows in 200 steps
+they were not, and intervals of the same rows held 99% and more at every scale (``networks.from_scratch`` mends that).
 
 Source: Gneiting & Raftery, "Strictly proper scoring rules, prediction, and estimation", JASA 2007, section 6.2.
 """

@@ -103,9 +103,13 @@ def from_scratch(regression: Regression, rows: Columns, precision: Tensor, count
         count: Number of students.
         seed: Of their first draws.
         steps: Levenberg-Marquardt steps of each.
+
+    Returns:
+        The students, latents ``(count, P)``.
     """
     fits = start(regression, count, seed)
-    soft = (SOFT * rows[regression.outcome].std()) ** -2
+    outcome = rows[regression.outcome]
+    soft = (SOFT * outcome.std()) ** -2 if len(outcome) > 1 else precision.new_tensor(torch.inf)
     if not bool((precision > soft).any()):
         return climb(regression, rows, precision, fits, steps)
     for at, part in enumerate(SHARPER):

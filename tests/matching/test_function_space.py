@@ -368,3 +368,12 @@ def test_rows_move_with_the_outcomes_of_the_target(task):
     back, same = problem.stored(again.start)
     torch.testing.assert_close(back, {"x": moved["x"], "y": torch.cos(moved["x"])})
     torch.testing.assert_close(same, scaled)
+
+
+def test_one_row_is_met_as_it_is(task, data):
+    """It has no spread that a softer one could be measured by."""
+    regression, one = Regression(task, "the test"), {name: column[:1] for name, column in data.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fits = networks.from_scratch(regression, one, torch.full((1,), 1e4, dtype=torch.float64), 2, 0, 40)
+    assert float(fits.left.max()) < 1e-9
