@@ -22,6 +22,7 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from bayesdd.pyro_model import Columns, float64, running
+from bayesdd.simplify import simplify
 
 Single = Callable[[Tensor, Columns], Tensor]
 GRAPHS_KEPT = 64
@@ -76,18 +77,18 @@ class Engine:
         return self._graphs[key]
 
     def _recorded(self, draws: Tensor, columns: Columns) -> GraphModule:
-        batched = vmap(self.single, in_dims=(0, None))
-        if draws.device.type == "cpu":
-            with running(), one_mode():
-                recorded: GraphModule = make_fx(batched)(draws, columns)
-        else:
-            # Recorded on the CPU and then moved: a model's own constants live there, whatever the draws' device.
+        # On the CPU, and then moved: a model's own constants live there, whatever the draws' device.
+        elsewhere = draws.device.type != "cpu"
+        given = draws, columns
+        if elsewhere:
             like = {name: torch.zeros_like(column, device="cpu") for name, column in columns.items()}
-            with running(), one_mode():
-                recorded = make_fx(batched)(torch.zeros_like(draws, device="cpu"), like)
+            given = torch.zeros_like(draws, device="cpu"), like
+        with running(), one_mode():
+            recorded: GraphModule = make_fx(vmap(self.single, in_dims=(0, None)))(*given)
+        with float64():
+            simplify(recorded)
+        if elsewhere:
             moved(recorded, draws.device)
-        recorded.graph.eliminate_dead_code()
-        recorded.recompile()
         return recorded
 
     def bytes_per_cell(self, draws: Tensor, columns: Columns) -> float:
@@ -163,6 +164,7 @@ def moved(recorded: GraphModule, device: torch.device) -> None:
             setattr(recorded, name, value.to(device))
     for node in recorded.graph.nodes:
         node.kwargs = {key: device if isinstance(v, torch.device) else v for key, v in node.kwargs.items()}
+    recorded.recompile()
 
 
 def choose_backend(single: Single, draws: Tensor, columns: Columns) -> tuple[str, str]:

@@ -180,7 +180,6 @@ def _narrow(graph: fx.GraphModule) -> fx.GraphModule:
     for name, value in [*vars(graph).items(), *graph.named_buffers()]:
         if isinstance(value, Tensor) and value.dtype == torch.float64:
             setattr(graph, name, value.float())
-    graph.recompile()
     return graph
 
 
