@@ -33,8 +33,9 @@ def estimate(log_ratio: Tensor, draws: Draws, scale: float) -> dict[str, Any]:
     ratio = torch.where(ok, log_ratio, torch.nan_to_num(log_ratio[ok]).amin() - 1e3 if bool(ok.any()) else -1e3)
     if float(ratio.max() - ratio.min()) <= ROUNDING * scale:
         ratio = torch.zeros_like(ratio)
-    # Constants cancel everywhere; taken out first they cost no digits.
-    ratio = ratio - ratio.mean()
+    # Constants cancel everywhere; taken out first they cost no digits. Not the mean: beside one draw at -1e20, which a
+    # vague scale can give, all others would be equal.
+    ratio = ratio - ratio.median()
     base = torch.zeros_like(ratio) if draws.log_weight is None else draws.log_weight.flatten()
     base = base - base.logsumexp(0)
     weight = base.exp() * len(base)

@@ -88,6 +88,18 @@ def test_non_finite_log_likelihoods_do_not_pass():
     assert not Certificate(**found, sweeps=0, gradients=0, tolerance=0.05).ok
 
 
+def test_one_draw_far_out_takes_no_digits_from_the_others():
+    """A draw at -1e20, as vague scales give: what all others say of the forward KL stays."""
+    theta = 10 + torch.randn(40, 50, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    ratio = log_ratio(theta.flatten(), 10.0, 1.0)
+    without = estimate(ratio, Draws(theta), 1e4)
+    ratio[7] = -1e20
+    found = estimate(ratio, Draws(theta), 1e20)
+    assert found["khat"] > 0.7 and math.isinf(found["kl_forward_se"])
+    assert found["kl_forward"] == pytest.approx(without["kl_forward"], rel=0.01)
+    assert found["kl_reverse"] > 1e16
+
+
 def test_round_trip_and_text():
     task = linear_regression.task(rows=50, dim=2)
     rows = {name: column[:10] for name, column in task.data.items()}
