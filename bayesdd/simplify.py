@@ -94,7 +94,7 @@ def _out_of_place(node: Node) -> bool:
     if made is None or any(result.alias_info is not None for result in made.returns):
         return False
     # In place a result keeps its dtype, elsewhere it is promoted.
-    dtypes = {given.meta["val"].dtype for given in node.all_input_nodes}
+    dtypes = {getattr(_value(given), "dtype", None) for given in node.all_input_nodes}
     other = getattr(getattr(aten, name.removesuffix("_"), None), target._overloadname, None)
     if len(dtypes) > 1 or not name.endswith("_") or other is None:
         return False
@@ -104,19 +104,21 @@ def _out_of_place(node: Node) -> bool:
 
 def _folded(node: Node, constants: dict[Node, Any]) -> bool:
     """Works out an operation on constants alone, if its result is not large."""
-    value = node.meta.get("val")
-    if not isinstance(value, Tensor) or value.numel() > MOST_KEPT or _random(node):
+    value = _value(node)
+    if value is None or value.numel() > MOST_KEPT or _random(node):
+        return False
+    asked = node.all_input_nodes
+    if node.target in BY_SHAPE and _value(asked[0]) is not None:
+        asked = asked[1:]
+    if any(given not in constants for given in asked):
         return False
 
     def known(given: Node) -> Any:
         if given in constants:
             return constants[given]
-        like = given.meta["val"]  # of which only the shape is asked
+        like = cast(Tensor, _value(given))  # of which only the shape is asked
         return torch.empty((), dtype=like.dtype, device=like.device).expand(like.shape)
 
-    asked = node.all_input_nodes[1:] if node.target in BY_SHAPE else node.all_input_nodes
-    if any(given not in constants for given in asked):
-        return False
     with torch.no_grad():
         constants[node] = cast(Any, node.target)(*map_arg(node.args, known), **map_arg(node.kwargs, known))
     return True
@@ -140,11 +142,17 @@ def _same(given: Any, node: Node, constants: dict[Node, Any]) -> Node | None:
     """The argument, if it looks like the result."""
     if not isinstance(given, Node) or given in constants:
         return None
-    like, value = (n.meta.get("val") for n in (given, node))
-    if not isinstance(like, Tensor) or not isinstance(value, Tensor):
+    like, value = _value(given), _value(node)
+    if like is None or value is None:
         return None
     looks = [(t.shape, t.stride(), t.dtype, t.device) for t in (like, value)]
     return given if looks[0] == looks[1] else None
+
+
+def _value(node: Node) -> Tensor | None:
+    """What make_fx noted of the result: shape, dtype and device."""
+    value = node.meta.get("val")
+    return value if isinstance(value, Tensor) else None
 
 
 def _schema(node: Node) -> Any:
@@ -165,7 +173,7 @@ def _hashable(given: Any) -> Any:
         return tuple(map(_hashable, given))
     if isinstance(given, dict):
         return tuple((name, _hashable(value)) for name, value in sorted(given.items()))
-    return given if isinstance(given, Node) else (type(given), given)
+    return given if isinstance(given, Node) else (type(given), repr(given))  # 0.0 is not -0.0
 
 
 def _keep(recorded: GraphModule, constants: dict[Node, Any]) -> None:

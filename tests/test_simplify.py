@@ -113,6 +113,14 @@ def test_changes_in_place_that_nobody_else_sees_are_no_hindrance():
     assert torch.equal(simple(X), function(X))
 
 
+def test_zeros_of_both_signs_are_two_numbers():
+    def function(x):
+        return torch.stack([(x * 0.0).reciprocal(), (x * -0.0).reciprocal()])
+
+    _, simple = recorded(function, X + 3)
+    assert torch.equal(simple(X + 3), function(X + 3))
+
+
 def test_changes_in_place_keep_the_dtype():
     def function(x):
         return x.float().mul_(x) + 0.0
