@@ -16,7 +16,8 @@ What is not claimed: that chains find the other solutions, or leave them: in a t
 Nor that constrained HMC is always worth its steps, each of which costs three of Pyro's: column "ESS ratio", effective
 draws of u a second over Pyro's HMC, is large where plain chains hardly move and near one where they do.
 Chains of the noisiest inverse problem need 2,000 draws for it: R-hat of u was 1.018 after 500, 1.012 after 1,000.
-Cost: a quarter of an hour a problem on one thread (the noisiest: 80 minutes); a problem is two processes and two JSON files, kept between runs.
+Cost: a quarter of an hour a problem on one thread, of the noisiest 80 minutes; a problem is two processes and two JSON
+files, kept between runs.
 """
 
 from __future__ import annotations
