@@ -71,7 +71,7 @@ class Fused:
         return torch.cat([draws.new_zeros(1), *found])
 
     def _compiled(self, count: int, draws: Tensor, rows: Columns) -> tuple[Compiled, Compiled]:
-        """The centre's log-likelihood by row, and sums of differences from it.
+        """The centre's log-likelihood by row ``(1, rows)``, and sums of differences from it ``(count,)``, nats.
 
         Two functions, since a compiler given both at once works the centre's out again for every draw.
         """
@@ -85,6 +85,7 @@ class Fused:
         return torch.compile(one, dynamic=False), torch.compile(sums, dynamic=False)
 
     def _recorded(self, count: int, draws: Tensor, rows: Columns) -> fx.GraphModule:
+        """The graph in float32: draws ``(count, P)`` and columns -> nats ``(count, rows)``."""
         batched = vmap(self.single, in_dims=(0, None))
 
         def flat(points: Tensor, *columns: Tensor) -> Tensor:
@@ -184,7 +185,7 @@ def _narrow(graph: fx.GraphModule) -> fx.GraphModule:
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    """A float32 matrix product from three of eleven-bit numbers, which tensor cores are made for.
+    """A float32 matrix product ``(N, K) (K, S)`` from three of eleven-bit numbers, which tensor cores are made for.
 
     Each number is the sum of its eleven leading bits and a rest; the product of two rests is below float32's last bit,
     and small products are summed first. As in Ootomo and Yokota 2022 (arXiv 2203.03341), who also correct the sums.
@@ -194,6 +195,7 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _split(number: Tensor) -> tuple[Tensor, Tensor]:
+    """Every float32 number rounded to eleven bits, and what is left of it; their sum is the number, exactly."""
     leading = ((number.view(torch.int32) + 2**12) & -(2**13)).view(torch.float32)
     return leading, number - leading
 
