@@ -10,45 +10,55 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bayesdd import baselines as baselines
+    from bayesdd import dbn as dbn
     from bayesdd import inference as inference
-    from bayesdd import kinds as kinds
-    from bayesdd import matching as matching
+    from bayesdd import networks as networks
     from bayesdd import objectives as objectives
-    from bayesdd.certificate import Certificate as Certificate
-    from bayesdd.certificate import CertificateWarning as CertificateWarning
+    from bayesdd import pinn as pinn
     from bayesdd.certificate import certify as certify
-    from bayesdd.disk import on_disk as on_disk
+    from bayesdd.data import Certificate as Certificate
+    from bayesdd.data import CertificateWarning as CertificateWarning
+    from bayesdd.data import Distilled as Distilled
+    from bayesdd.data import on_disk as on_disk
+    from bayesdd.data import union as union
     from bayesdd.distillation import distill as distill
-    from bayesdd.distilled import Distilled as Distilled
-    from bayesdd.distilled import union as union
-    from bayesdd.sampling import predict as predict
-    from bayesdd.sampling import sample as sample
-    from bayesdd.sampling import weighted as weighted
+    from bayesdd.posterior import predict as predict
+    from bayesdd.posterior import sample as sample
+    from bayesdd.posterior import weighted as weighted
     from bayesdd.task import Task as Task
+    from bayesdd.task import kinds as kinds
 
 # Imported on first use: torch and Pyro take two seconds, which `bayesdd --help` need not wait for.
 _HOMES = {
-    "Certificate": "certificate",
-    "CertificateWarning": "certificate",
-    "certify": "certificate",
-    "on_disk": "disk",
-    "distill": "distillation",
-    "Distilled": "distilled",
-    "union": "distilled",
-    "predict": "sampling",
-    "sample": "sampling",
-    "weighted": "sampling",
+    "Certificate": "data",
+    "CertificateWarning": "data",
+    "Distilled": "data",
     "Task": "task",
+    "certify": "certificate",
+    "distill": "distillation",
+    "on_disk": "data",
+    "predict": "posterior",
+    "sample": "posterior",
+    "union": "data",
+    "weighted": "posterior",
 }
-_PACKAGES = ("baselines", "inference", "kinds", "matching", "objectives")
-__all__ = [*_HOMES, *_PACKAGES]
+_MODULES = {
+    "baselines": "baselines",
+    "dbn": "dbn",
+    "inference": "inference",
+    "kinds": "task.kinds",
+    "networks": "networks",
+    "objectives": "objectives",
+    "pinn": "pinn",
+}
+__all__ = [*_HOMES, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(f"bayesdd.{_HOMES[name]}"), name)
-    if name in _PACKAGES:
-        return importlib.import_module(f"bayesdd.{name}")
+    if name in _MODULES:
+        return importlib.import_module(f"bayesdd.{_MODULES[name]}")
     raise AttributeError(f"module 'bayesdd' has no attribute {name!r}")
 
 

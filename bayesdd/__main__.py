@@ -2,7 +2,7 @@
 
 import sys
 
-from bayesdd.cli import main
+from bayesdd.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -18,7 +18,7 @@ import pyro.distributions as dist
 from torch import Tensor
 from torch.nn.functional import pad
 
-from bayesdd.task import Task
+from bayesdd.task.task import Task
 
 CLASSES = 3
 

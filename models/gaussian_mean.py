@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from bayesdd.task import Task
+from bayesdd.task.task import Task
 
 
 def model(x: Tensor | None = None, *, rows: int = 1, dim: int = 10) -> Tensor:

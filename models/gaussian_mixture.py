@@ -17,7 +17,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from bayesdd.task import Task
+from bayesdd.task.task import Task
 
 
 def model(y: Tensor | None = None, *, rows: int = 1) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from bayesdd.task import Task
+from bayesdd.task.task import Task
 
 NOISE = 0.5  # standard deviation of the simulated outcomes about their line
 

@@ -11,7 +11,7 @@ import pyro
 import pyro.distributions as dist
 from torch import Tensor
 
-from bayesdd.task import Task
+from bayesdd.task.task import Task
 
 
 def model(x: Tensor, y: Tensor | None = None) -> Tensor:

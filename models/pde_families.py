@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from models.network import Jet
-from models.pde import Boundary, Family, ends
+from bayesdd.networks.mlp import Jet
+from bayesdd.pinn.equation import Boundary, Family, ends
 
 Exact = Callable[[Tensor, Tensor], Tensor]
 Parameters = Mapping[str, Tensor | float]

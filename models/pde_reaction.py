@@ -17,8 +17,8 @@ from numpy.polynomial import chebyshev
 from scipy.integrate import solve_bvp
 from torch import Tensor
 
-from models.network import Jet
-from models.pde import Family, ends
+from bayesdd.networks.mlp import Jet
+from bayesdd.pinn.equation import Family, ends
 
 DIFFUSION = 0.1
 ALPHA = 1.5

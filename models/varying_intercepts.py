@@ -17,7 +17,7 @@ import pyro
 import pyro.distributions as dist
 from torch import Tensor
 
-from bayesdd.task import Task
+from bayesdd.task.task import Task
 
 GROUPS = 100
 

@@ -1,6 +1,6 @@
 """A hundred rows for the predictions of a Bayesian network on a thousand.
 
-Question: a network regression of four inputs on 1,000 simulated rows (``models.bnn``, noise inferred) is distilled to
+Question: a network regression of four inputs on 1,000 simulated rows (``bayesdd.networks.bnn``, noise inferred) is distilled to
 100 rows by function-space matching. How far are the predictions of a network fitted to those rows from those of the
 posterior of all rows?
 Claim: the predictive mean is off by at most 0.3 predictive standard deviations, root mean square over the inputs'
@@ -27,25 +27,24 @@ import torch
 from torch import Tensor
 
 from bayesdd import CertificateWarning, distill, kinds
-from bayesdd.density import Density
+from bayesdd.data.columns import Columns
+from bayesdd.density.density import Density
 from bayesdd.inference import hmc
-from bayesdd.inference.gauss_newton import climb
-from bayesdd.inference.laplace import scattered
-from bayesdd.matching import function_space, networks
-from bayesdd.matching.purpose import latents
-from bayesdd.posterior import function_diagnostics
-from bayesdd.pyro_model import Columns
-from bayesdd.regression import Regression
-from models import bnn
-from models.network import Network
-from studies import _cells
+from bayesdd.inference.mode import scattered
+from bayesdd.inference.network_modes import climb
+from bayesdd.networks import bnn, function_space, students
+from bayesdd.networks.mlp import Network
+from bayesdd.networks.purpose import latents
+from bayesdd.networks.regression import Regression
+from bayesdd.posterior.arviz import function_diagnostics
+from studies.shared import cells
 
 CLAIM = 0.3  # predictive standard deviations
 CHAINS = 8
 
 
 def main(
-    *, smoke: bool = False, results: str | Path = _cells.ROOT / "studies" / "results", seeds: int = 1, size: int = 100
+    *, smoke: bool = False, results: str | Path = cells.ROOT / "studies" / "results", seeds: int = 1, size: int = 100
 ) -> pd.DataFrame:
     """Measures, prints the table and writes it to ``results/bnn_rows.md``.
 
@@ -69,9 +68,9 @@ def main(
         print(f"claim ({CLAIM} sds): {'met' if (best['error (sds)'] <= CLAIM).all() else 'NOT met'}")
         lines = [" | ".join(map(str, record)) for record in table.itertuples(index=False)]
         head = [" | ".join(table.columns), "|".join(["---"] * len(table.columns))]
-        notes = ["", f"Claim: at most {CLAIM} for the distilled rows.", "", _cells.machine(1)]
+        notes = ["", f"Claim: at most {CLAIM} for the distilled rows.", "", cells.machine(1)]
         text = "\n".join(f"| {line} |" for line in [*head, *lines]) + "\n".join(notes) + "\n"
-        _cells.write(Path(results) / "bnn_rows.md", text)
+        cells.write(Path(results) / "bnn_rows.md", text)
     return table
 
 
@@ -128,9 +127,9 @@ def _judge(
 ) -> dict[str, float]:
     """Median over students from scratch: error of the mean in the target's sds, ratio of spreads."""
     precision = weight / regression.noise**2
-    fits = networks.from_scratch(regression, rows, precision, 4, 50 + seed, 400)
+    fits = students.from_scratch(regression, rows, precision, 4, 50 + seed, 400)
     with torch.no_grad():
-        found, spread = networks.spread(regression, fits.latents, rows, precision, inputs)
+        found, spread = students.spread(regression, fits.latents, rows, precision, inputs)
     error = ((found - mean) / sd).square().mean(1).sqrt()
     ratio = (spread / sd).log().mean(1).exp()
     return {"error (sds)": round(float(error.median()), 3), "spread ratio": round(float(ratio.median()), 3)}

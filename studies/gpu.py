@@ -2,7 +2,7 @@ r"""Ten million rows on one GPU: how long does distilling take, and how near are
 
 Question: logistic regression, N = 1e7, d = 50, M = 100, rows in the machine's memory and then in the card's: seconds of
 ``distill``; seconds of a sweep of 2,000 draws in float64 as the model is written and in float32 as one compiled graph
-(``bayesdd.fused``), beside the measured rates of a matrix product and of a copy; KLs by exact certificates of both.
+(``bayesdd.density.fused``), beside the measured rates of a matrix product and of a copy; KLs by exact certificates of both.
 Claim: distilling takes at most 30 s; the sweep runs at 30% or more of the float32 matrix rate, which bounds it (2 S N d
 operations; rows are read once); float32 sweeps leave the KL where it is, to 0.001 nats.
 How it could fail: float32 sums that lose the digits a log-ratio consists of (every draw's sum stands beside float64's);
@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from studies import _cells
+from studies.shared import cells
 
 ROWS, COVARIATES, SIZE, DRAWS = 10_000_000, 50, 100, 2000
 SECONDS, SHARE, NATS = 30.0, 0.3, 1e-3
@@ -34,7 +34,7 @@ SQUARE, COPIED = 8192, 2**30  # sizes of the matrix product and of the copy
 def main(
     *,
     smoke: bool = False,
-    results: str | Path = _cells.ROOT / "studies" / "results",
+    results: str | Path = cells.ROOT / "studies" / "results",
     rows: int = ROWS,
     covariates: int = COVARIATES,
     size: int = SIZE,
@@ -62,11 +62,11 @@ def main(
     name = torch.cuda.get_device_name() if device.type == "cuda" else "no GPU"
     text = (
         f"Logistic regression, N = {rows:,}, d = {covariates}, M = {size}; sweeps of {draws:,} draws.\n\n"
-        f"{_markdown(found)}\n{name}; {_cells.machine(torch.get_num_threads())}\n"
+        f"{_markdown(found)}\n{name}; {cells.machine(torch.get_num_threads())}\n"
     )
     print(text)
     if not smoke:
-        _cells.write(Path(results) / "gpu.md", text)
+        cells.write(Path(results) / "gpu.md", text)
     return found
 
 
@@ -74,8 +74,8 @@ def _measured(
     device: torch.device, rows: int, covariates: int, size: int, draws: int, *, smoke: bool
 ) -> list[dict[str, Any]]:
     import bayesdd
-    from bayesdd import fused
-    from bayesdd.density import Density
+    from bayesdd.density import fused
+    from bayesdd.density.density import Density
     from models import logistic_regression
 
     found: list[dict[str, Any]] = []
@@ -179,7 +179,7 @@ def _markdown(found: pd.DataFrame) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m studies.gpu", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="3,000 rows, on whatever device there is: seconds")
-    parser.add_argument("--results", default=_cells.ROOT / "studies" / "results", help="default: studies/results")
+    parser.add_argument("--results", default=cells.ROOT / "studies" / "results", help="default: studies/results")
     parser.add_argument("--rows", type=int, default=ROWS, help="default: %(default)s")
     parser.add_argument("--covariates", type=int, default=COVARIATES, help="default: %(default)s")
     parser.add_argument("--size", type=int, default=SIZE, help="synthetic rows; default: %(default)s")

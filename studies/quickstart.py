@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 import bayesdd
-from bayesdd import posterior
+from bayesdd.posterior import arviz
 from models import poisson_regression
 
 NAMES = ["constant", "lncoins", "idp", "lpi", "fmde", "physlm", "disea", "hlthg", "hlthf", "hlthp"]
@@ -82,8 +82,8 @@ def main(
     }
     _show(table, task.size, size)
     distilled.to_netcdf(out / "distilled.nc")
-    posterior.write(small, out / "posterior_distilled.nc")
-    posterior.write(full, out / "posterior_full.nc")
+    arviz.write(small, out / "posterior_distilled.nc")
+    arviz.write(full, out / "posterior_full.nc")
     _figure(full, small, task.size, size, out / "figure.png")
     print(f"\n  wrote {out}/: distilled.nc, posterior_distilled.nc, posterior_full.nc, figure.png\n")
     return table
@@ -101,9 +101,7 @@ def _side_by_side(full: Any, small: Any) -> pd.DataFrame:
         import arviz
     columns = {}
     for prefix, idata in (("full", full), ("distilled", small)):
-        draws = posterior.dataset(
-            {"w": idata.posterior["w"].values}
-        )  # a plain Dataset: the same for ArviZ 0.23 and 1.x
+        draws = arviz.dataset({"w": idata.posterior["w"].values})  # a plain Dataset: the same for ArviZ 0.23 and 1.x
         columns[f"{prefix}_mean"] = draws["w"].mean(("chain", "draw")).values
         columns[f"{prefix}_sd"] = draws["w"].std(("chain", "draw")).values
         columns[f"{prefix}_rhat"] = arviz.rhat(draws)["w"].values

@@ -25,11 +25,11 @@ from pyro.infer import MCMC, NUTS
 
 import bayesdd
 from models import logistic_regression
-from studies import _cells
+from studies.shared import cells
 
 
 def main(
-    *, smoke: bool = False, results: str | Path = _cells.ROOT / "studies" / "results", threads: int = 1
+    *, smoke: bool = False, results: str | Path = cells.ROOT / "studies" / "results", threads: int = 1
 ) -> pd.DataFrame:
     """Runs both samplers on the same distilled rows, prints the table and writes it to ``results/samplers.md``.
 
@@ -63,11 +63,11 @@ def main(
     text = (
         f"```\n{table.to_string(float_format=lambda value: f'{value:.4g}')}\n```\n\n"
         f"Ratio of effective draws a second: {ratio:.0f}. {len(distilled)} rows, {task.dim} parameters; "
-        f"{_cells.machine(threads)}.\n"
+        f"{cells.machine(threads)}.\n"
     )
     print(text)
     if not smoke:
-        _cells.write(Path(results) / "samplers.md", text)
+        cells.write(Path(results) / "samplers.md", text)
     return table
 
 

@@ -1,6 +1,13 @@
-"""Functionals of the log-ratio, one a file: ``(log_ratio (S,), log_weight (S,)) -> nats``."""
+"""What is minimised, one file each.
 
-from bayesdd.objectives.forward_kl import forward_kl as forward_kl
-from bayesdd.objectives.half_variance import half_variance as half_variance
-from bayesdd.objectives.renyi import renyi as renyi
-from bayesdd.objectives.reverse_kl import reverse_kl as reverse_kl
+Functionals of the log-ratio: ``(log_ratio (S,), log_weight (S,)) -> nats``. Objectives of rows and draws: ``(reference)
+-> loss(rows, weight)``, nats, what they need of the full posterior computed once. ``sorts`` says which is which."""
+
+from bayesdd.objectives._bilevel import bilevel as bilevel
+from bayesdd.objectives._draws_forward_kl import draws_forward_kl as draws_forward_kl
+from bayesdd.objectives._fisher import fisher as fisher
+from bayesdd.objectives._forward_kl import forward_kl as forward_kl
+from bayesdd.objectives._half_variance import half_variance as half_variance
+from bayesdd.objectives._predictive_risk import predictive_risk as predictive_risk
+from bayesdd.objectives._renyi import renyi as renyi
+from bayesdd.objectives._reverse_kl import reverse_kl as reverse_kl

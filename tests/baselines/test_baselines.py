@@ -15,7 +15,8 @@ import torch
 import bayesdd
 from bayesdd import baselines
 from bayesdd.baselines import kmeans, stratified
-from bayesdd.certificate import CertificateWarning
+from bayesdd.data.certificate import CertificateWarning
+from bayesdd.task.provenance import check
 from models import categorical_regression, gaussian_mean, logistic_regression
 
 METHODS = {name: f for name, f in vars(baselines).items() if inspect.isfunction(f)}
@@ -94,7 +95,7 @@ def test_rows_and_weights(method, name):
     assert isinstance(found, bayesdd.Distilled) and found.certificate is None
     assert 1 <= len(found) <= SIZE
     assert bool((torch.isfinite(found.weight) & (found.weight > 0)).all())
-    found.check(task)  # columns, shapes and types are the task's
+    check(found, task)  # columns, shapes and types are the task's
     for column, real in task.data.items():
         values = found.data[column]
         assert bool(torch.isfinite(values).all())
@@ -232,7 +233,7 @@ def test_fewer_rows_than_directions_warn_and_are_not_certified(method):
 
 
 @pytest.mark.parametrize(
-    "objective", [bayesdd.objectives.reverse_kl, bayesdd.matching.fisher, bayesdd.matching.bilevel]
+    "objective", [bayesdd.objectives.reverse_kl, bayesdd.objectives.fisher, bayesdd.objectives.bilevel]
 )
 def test_own_objectives_warn_of_too_few_rows(objective):
     with warnings.catch_warnings(record=True) as caught:

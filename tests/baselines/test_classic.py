@@ -11,16 +11,22 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.metrics.pairwise import rbf_kernel
 
 from bayesdd import kinds
-from bayesdd.baselines.distribution_matching import distribution_matching, whitening
-from bayesdd.baselines.gradient_matching import cosine, gradient_matching, relative_norm, squared_norm
-from bayesdd.baselines.kernel_ridge import arc_cosine, kernel_ridge, rbf_linear, ridge_prediction
-from bayesdd.baselines.moving import descend, movable
-from bayesdd.baselines.training import attained, scales, trained, unrolled
-from bayesdd.baselines.trajectory_matching import mismatch, trajectory_matching
-from bayesdd.baselines.uniform import uniform
-from bayesdd.baselines.unrolling import unrolling
-from bayesdd.density import Density
-from bayesdd.task import Task
+from bayesdd.baselines import (
+    distribution_matching,
+    gradient_matching,
+    kernel_ridge,
+    trajectory_matching,
+    uniform,
+    unrolling,
+)
+from bayesdd.baselines._distribution_matching import whitening
+from bayesdd.baselines._gradient_matching import cosine, relative_norm, squared_norm
+from bayesdd.baselines._kernel_ridge import arc_cosine, rbf_linear, ridge_prediction
+from bayesdd.baselines._moving import descend, movable
+from bayesdd.baselines._training import attained, scales, trained, unrolled
+from bayesdd.baselines._trajectory_matching import mismatch
+from bayesdd.density.density import Density
+from bayesdd.task.task import Task
 from models import categorical_regression, gaussian_mean, gaussian_mixture, linear_regression, logistic_regression
 
 METHODS = [gradient_matching, trajectory_matching, distribution_matching, kernel_ridge, unrolling]

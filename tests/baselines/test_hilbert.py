@@ -9,12 +9,12 @@ import torch
 from scipy.optimize import nnls
 
 from bayesdd.baselines import giga, iht, leverage, uniform
-from bayesdd.baselines.giga import geodesic_ascent
-from bayesdd.baselines.iht import hard_thresholding
-from bayesdd.baselines.leverage import sensitivities
-from bayesdd.baselines.parts import full_gaussian, vectors
-from bayesdd.density import Density
-from bayesdd.inference.laplace import fit
+from bayesdd.baselines._giga import geodesic_ascent
+from bayesdd.baselines._iht import hard_thresholding
+from bayesdd.baselines._leverage import sensitivities
+from bayesdd.baselines._parts import full_gaussian, vectors
+from bayesdd.density.density import Density
+from bayesdd.inference.mode import fit
 from models import gaussian_mean, logistic_regression
 
 TASK = logistic_regression.task(rows=300, dim=3)

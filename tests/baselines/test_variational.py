@@ -10,11 +10,11 @@ import torch
 
 import bayesdd
 from bayesdd.baselines import coreset_mcmc, psvi, quasi_newton, sparse_vi, uniform
-from bayesdd.baselines.coreset_mcmc import Chains, Dog, stationary
-from bayesdd.baselines.quasi_newton import newton_step, searched
-from bayesdd.baselines.sparse_vi import CoresetPosterior, adam, near
-from bayesdd.density import Density
-from bayesdd.inference.laplace import newton
+from bayesdd.baselines._coreset_mcmc import Chains, Dog, stationary
+from bayesdd.baselines._quasi_newton import newton_step, searched
+from bayesdd.baselines._sparse_vi import CoresetPosterior, adam, near
+from bayesdd.density.density import Density
+from bayesdd.inference.mode import newton
 from models import gaussian_mean, linear_regression, logistic_regression
 
 TASK = gaussian_mean.task(rows=60, dim=2)

@@ -8,11 +8,11 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from bayesdd.density import Density
+from bayesdd.density.density import Density
 from bayesdd.inference import constrained
-from bayesdd.inference.constrained import CLOSE, leap
-from bayesdd.lifting import Lifted
-from bayesdd.task import Task
+from bayesdd.inference._constrained import CLOSE, leap
+from bayesdd.inference.manifold import Lifted
+from bayesdd.task.task import Task
 from models import linear_regression, logistic_regression
 
 

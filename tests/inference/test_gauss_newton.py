@@ -7,13 +7,15 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from bayesdd.density import Density
+from bayesdd.density.density import Density
 from bayesdd.inference import gauss_newton, hmc
-from bayesdd.inference.gauss_newton import around, climb, randomised
-from bayesdd.inference.laplace import fit, scattered
-from bayesdd.information import Information
-from bayesdd.task import Task
-from models import categorical_regression, linear_regression, logistic_regression, network, pde, pde_families, pinn
+from bayesdd.inference.information import Information
+from bayesdd.inference.mode import fit, scattered
+from bayesdd.inference.network_modes import around, climb, randomised
+from bayesdd.networks import mlp
+from bayesdd.pinn import _target, equation
+from bayesdd.task.task import Task
+from models import categorical_regression, linear_regression, logistic_regression, pde_families
 
 
 def density_of(task, rows=40, weight=None):
@@ -139,14 +141,14 @@ def test_searches_from_prior_draws_keep_the_spread_that_rows_leave_alone():
 
 @pytest.fixture(scope="module")
 def surrogate():
-    family, net = pde_families.CUBIC, pinn.surrogate(pde_families.CUBIC, (4,))
-    rows = pde.collocation(family, 30)
-    ends = pinn.boundary(family, pde.edges(family, 15), network=net)
-    return Density([(task, task.data, None) for task in (pinn.residual(family, rows, network=net), ends)])
+    family, net = pde_families.CUBIC, _target.surrogate(pde_families.CUBIC, (4,))
+    rows = equation.collocation(family, 30)
+    ends = _target.boundary(family, equation.edges(family, 15), network=net)
+    return Density([(task, task.data, None) for task in (_target.residual(family, rows, network=net), ends)])
 
 
 def test_a_network_climbs_to_where_its_gradient_ends(surrogate):
-    begin = pinn.starts(surrogate, 3)
+    begin = _target.starts(surrogate, 3)
     first = climb(surrogate, begin, steps=50, hold=["residual_noise", "boundary_noise"])
     found = climb(surrogate, first.points, steps=50)
     assert bool((found.log_joint.diff() <= 0).all())
@@ -158,7 +160,7 @@ def test_a_network_climbs_to_where_its_gradient_ends(surrogate):
 
 
 def test_held_sites_stay(surrogate):
-    begin = pinn.starts(surrogate, 2)
+    begin = _target.starts(surrogate, 2)
     found = climb(surrogate, begin, steps=5, hold=["residual_noise"])
     at = surrogate.starts["residual_noise"][0]
     assert torch.equal(found.points[:, at], begin[:, at])
@@ -181,10 +183,10 @@ def test_hmc_without_whitening(linear):
 
 def test_weights_of_a_network_do_not_matter_their_function_does():
     """Units exchanged and signs flipped: other weights, the same function."""
-    net = pinn.surrogate(pde_families.CUBIC, (4,))
+    net = _target.surrogate(pde_families.CUBIC, (4,))
     flat = torch.randn(net.dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    (first, bias), (second, last) = network.split(net, flat)
+    (first, bias), (second, last) = mlp.split(net, flat)
     order = torch.tensor([2, 0, 3, 1])
     turned = [(-first[:, order], -bias[order]), (-second[order], last)]
     z = torch.rand(6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(network.value(net, turned, z), network.value(net, [(first, bias), (second, last)], z))
+    torch.testing.assert_close(mlp.value(net, turned, z), mlp.value(net, [(first, bias), (second, last)], z))

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from bayesdd import inference
-from bayesdd.density import Density
+from bayesdd.density.density import Density
 from bayesdd.inference import hmc, laplace, nuts
-from bayesdd.inference.laplace import Gaussian, fit
-from bayesdd.task import Task
+from bayesdd.inference.mode import fit
+from bayesdd.numerics.gaussian import Gaussian
+from bayesdd.task.task import Task
 from models import linear_regression
 
 METHODS = [f for f in vars(inference).values() if inspect.isfunction(f)]

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
-from studies import _dbn_baselines, _dbn_claims, _pbc
-from studies._dbn_cases import categorical, gaussian, hides
+from studies.dbn_merge import baselines, claims
+from studies.dbn_merge.cases import categorical, gaussian, hides
+from studies.pbc_merge import pbc
 
 
 def complete(problem):
@@ -18,7 +19,7 @@ def complete(problem):
 
 def test_available_moments_of_complete_rows_are_the_exact_posterior():
     problem = complete(gaussian(seed=0, slices=3, rows=20, sources=2, variables=4, hidden=1))
-    found = _dbn_baselines.available(problem).families
+    found = baselines.available(problem).families
     exact = problem.template.posterior({"x": problem.clean}).families
     for site, family in exact.items():
         for name in ("mean", "precision", "shape", "scale"):
@@ -27,7 +28,7 @@ def test_available_moments_of_complete_rows_are_the_exact_posterior():
 
 def test_available_counts_of_complete_rows_are_the_exact_posterior():
     problem = complete(categorical(seed=0, slices=3, rows=20, variables=4, hidden=1))
-    found = _dbn_baselines.available(problem).families
+    found = baselines.available(problem).families
     for site, family in problem.template.posterior({"x": problem.clean}).families.items():
         torch.testing.assert_close(found[site].concentration, family.concentration)
 
@@ -36,14 +37,14 @@ def test_means_are_those_of_many_draws():
     problem = gaussian(seed=0, slices=3, rows=20, sources=2, variables=4, hidden=1)
     exact = problem.template.posterior({"x": problem.clean})
     draws = exact.draw(4000, seed=0)
-    for site, mean in _dbn_baselines.means(exact).items():
+    for site, mean in baselines.means(exact).items():
         error = draws[site].std(0) / np.sqrt(4000)
         assert bool(((draws[site].mean(0) - mean[0]).abs() < 4.5 * error).all())
 
 
 def test_imputation_keeps_what_was_seen():
     for problem in (gaussian(seed=0, slices=2, rows=20), categorical(seed=0, slices=2, rows=20, variables=4, hidden=1)):
-        filled = _dbn_baselines.imputed(problem, seed=0, rounds=2)
+        filled = baselines.imputed(problem, seed=0, rounds=2)
         seen = ~problem.seen.isnan()
         assert bool((filled[seen] == problem.seen[seen]).all())
         assert not bool(filled.isnan().any())
@@ -51,7 +52,7 @@ def test_imputation_keeps_what_was_seen():
 
 def test_perturbation_moves_one_part_at_a_time():
     problem = gaussian(seed=0, slices=2, rows=20)
-    steps = list(_dbn_baselines.perturbed(problem, 6, seed=0, iterations=3))
+    steps = list(baselines.perturbed(problem, 6, seed=0, iterations=3))
     assert {tuple(x.shape) for x in steps} == {(6, 2, 6)}
     changed = (steps[1] != steps[0]).flatten(1).any(1)
     assert changed.tolist() == [False, False, True, True, False, False]  # the second of parts of 2, 2, 1 and 1 rows
@@ -93,18 +94,18 @@ def records(distilled):
 
 @pytest.mark.parametrize(("distilled", "met"), [((-9.0, -10.9), [True, True]), ((-9.5, -10.7), [False, True])])
 def test_claims_are_about_means_within_seeds(distilled, met):
-    assert _dbn_claims.claims(records(distilled))["met"].tolist() == met
+    assert claims.claims(records(distilled))["met"].tolist() == met
 
 
 def test_visits_become_yearly_slices():
-    x = _pbc.sequences(2)
-    frame = _pbc.frame()
+    x = pbc.sequences(2)
+    frame = pbc.frame()
     first = frame[frame["id"] == 1].iloc[0]
     assert first["day"] == 0
-    lab = _pbc.LABS["bilirubin"]
+    lab = pbc.LABS["bilirubin"]
     assert x[0, 0, 0] == pytest.approx((np.log(first["bili"]) - lab.centre) / lab.scale)
-    seen = set().union(*map(set, _pbc.LACKING))
-    assert seen <= set(_pbc.LABS)
-    years = frame["day"] / _pbc.DAYS
+    seen = set().union(*map(set, pbc.LACKING))
+    assert seen <= set(pbc.LABS)
+    years = frame["day"] / pbc.DAYS
     came = frame[(years - 1).abs() <= 0.5]["id"].nunique()
     assert (~np.isnan(x[:, 1]).all(1)).sum() == came

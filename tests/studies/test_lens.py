@@ -11,11 +11,13 @@ import torch
 import bayesdd
 from bayesdd.baselines import uniform
 from models import logistic_regression
-from studies import _lens_cell, _lens_table, _lens_workers, lens
-from studies._lens_cases import Case
-from studies._lens_cell import Cell, counting, keep, kept, stored
-from studies._lens_figure import figure
-from studies._lens_methods import exported, methods
+from studies import lens
+from studies.lens import cell, table, workers
+from studies.lens.cases import Case
+from studies.lens.cell import Cell, counting, keep, kept, stored
+from studies.lens.figure import figure
+from studies.lens.methods import exported, methods
+from studies.shared import tables
 
 
 @pytest.mark.parametrize("gradient", [False, True])
@@ -53,7 +55,7 @@ def result(reverse, *, ok=False, how="importance", **others):
     kl = {"reverse": reverse, "reverse_se": 0.1 * reverse, "forward": reverse, "forward_se": 0.1 * reverse}
     found = {"kl": kl, "how": how, "mean_error": 0.5, "sd_ratio": 1.1, "held_out": -0.01, "seconds": 1.0, "ok": ok}
     found |= {"sweeps": {"values": 3.0, "gradients": 2.0, "synthetic": 9.0}, "kept": 4, "stored": 12}
-    return found | {"floor": 0.0, "floor_kept": 0.0} | others
+    return found | {"bound": 0.0, "bound_kept": 0.0} | others
 
 
 CASE = Case("tiny", "tiny task", 2, lambda *_: None, 0.5, lambda *_: None)
@@ -70,13 +72,13 @@ def test_tables_say_who_wins_and_who_was_refused(tmp_path):
         Cell("tiny", 0, 4, "iht"): refused,
         Cell("tiny", 0, 50, "uniform"): result(8.0),
     }
-    table = _lens_table.summary([CASE], methods(), cells)
+    table = table.summary([CASE], methods(), cells)
     assert table[table.M == 4].method.tolist() == ["distill", "giga", "kmeans", "uniform", "iht"]
     row = table[table.method == "kmeans"].iloc[0]
     assert (row.reverse, row.reverse_worst, row.seeds, row.sweeps, row.uniform) == (4.0, 5.0, "2/2", 7.0, 9.0)
-    winner = _lens_table.winners(table).iloc[0]
+    winner = table.winners(table).iloc[0]
     assert (winner["best published"], winner["ratio"], winner["best of all"]) == ("kmeans", "4e+03", "distill")
-    text = _lens_table.markdown(_lens_table.shown(table))
+    text = tables.markdown(table.shown(table))
     assert "| kernel_ridge needs a covariate |" in text
     assert ">= 1 (1)" in text
     assert table.met.all()
@@ -88,7 +90,7 @@ def test_tables_say_who_wins_and_who_was_refused(tmp_path):
     ("false", "met"),
     [
         (result(0.2, ok=True), False),  # certified, and truly 0.2 nats off
-        (result(0.04, ok=True, floor_kept=3.0), False),  # certified below the floor
+        (result(0.04, ok=True, bound_kept=3.0), False),  # certified below the bound
         (result(0.04, ok=True), True),
         (result(0.2), True),
         (result(0.2, ok=None), True),
@@ -96,7 +98,7 @@ def test_tables_say_who_wins_and_who_was_refused(tmp_path):
 )
 def test_a_certificate_that_is_wrong_is_shown(false, met):
     cells = {Cell("tiny", 0, 4, "uniform"): result(9.0), Cell("tiny", 0, 4, "kmeans"): false}
-    table = _lens_table.summary([CASE], methods(), cells)
+    table = table.summary([CASE], methods(), cells)
     assert table[table.method == "kmeans"].met.item() is met
 
 
@@ -128,7 +130,7 @@ def test_a_killed_run_continues(tmp_path, monkeypatch):
     lens.main(results=tmp_path, seeds=2, only="tiny")
     assert asked == [[every[0], replace(failed, seed=0)], [failed]]
     assert (tmp_path / "lens.md").read_text() == whole  # part of the tasks is no table
-    monkeypatch.setattr(_lens_cell, "source_hash", lambda: "other")
+    monkeypatch.setattr(cell, "source_hash", lambda: "other")
     assert kept(every[1], tmp_path / "lens", 1) is None
 
 
@@ -163,13 +165,13 @@ def test_a_worker_goes_on_after_a_failure(tmp_path, monkeypatch):
         return {"refused": "no"} if cell.method == "refuses" else result(1.0)
 
     names = [Cell("tiny", 0, 4, method).name for method in ("bad", "refuses", "good")]
-    monkeypatch.setattr(_lens_workers, "measure", measure)
+    monkeypatch.setattr(workers, "measure", measure)
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(names) + "\n"))
     monkeypatch.setattr("sys.stdout", io.StringIO())
     import sys
 
     answers = sys.stdout
-    _lens_workers.work(tmp_path, data=None, threads=1)
+    workers.work(tmp_path, data=None, threads=1)
     lines = [json.loads(line) for line in answers.getvalue().splitlines()]
     assert lines[0] == {"error": "RuntimeError: broken"}
     assert lines[1] == {"line": "no"}
@@ -184,6 +186,6 @@ def test_processes_are_fed_replaced_and_ended(capfd):
         '    print(\'{"error": "X: no"}\' if \'fails\' in line else \'{"line": "0.1 s"}\', flush=True)\n'
     )
     cells = [Cell("tiny", 0, 4, method) for method in ("a", "dies", "fails", "b")]
-    failed = _lens_workers.run(cells, ["-c", script], jobs=1, threads=1)
+    failed = workers.run(cells, ["-c", script], jobs=1, threads=1)
     assert failed == {cells[1]: "the worker process died", cells[2]: "X: no"}
     assert capfd.readouterr().out.count("0.1 s (") == 2

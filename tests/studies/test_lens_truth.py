@@ -6,8 +6,9 @@ import torch
 
 from bayesdd.baselines import uniform
 from models import gaussian_mean, gaussian_mixture, logistic_regression
-from studies import _densities, _lens_truth, _true_kl
-from studies._lens_cases import CASES
+from studies.lens import truth
+from studies.lens.cases import CASES
+from studies.shared import densities, true_kl
 
 
 def test_numpy_mixture_is_the_model():
@@ -17,16 +18,16 @@ def test_numpy_mixture_is_the_model():
     draws, weight = rng.normal(size=(6, task.dim)), rng.exponential(size=50)
     flat = torch.as_tensor(draws)
     log_joint = (task.log_prior(flat) + task.log_likelihood(task.data, flat) @ torch.as_tensor(weight)).numpy()
-    difference = _densities.gaussian_mixture(task.data["y"].numpy(), weight).log_joint(draws) - log_joint
+    difference = densities.gaussian_mixture(task.data["y"].numpy(), weight).log_joint(draws) - log_joint
     assert np.ptp(difference) < 1e-9
 
 
 def test_a_known_full_posterior_changes_no_divergence():
     task, other = logistic_regression.task(rows=60, dim=3), logistic_regression.task(rows=60, dim=3, seed=1)
-    full, small = (_densities.logistic(t.data["x"].numpy(), t.data["y"].numpy(), np.ones(60)) for t in (task, other))
-    known = _true_kl.prepared(full, np.zeros(3), draws=4000, seed=1)
-    with_it = _true_kl.between(full, small, np.zeros(3), draws=4000, seed=1, known=known)
-    without = _true_kl.between(full, small, np.zeros(3), draws=4000, seed=1)
+    full, small = (densities.logistic(t.data["x"].numpy(), t.data["y"].numpy(), np.ones(60)) for t in (task, other))
+    known = true_kl.prepared(full, np.zeros(3), draws=4000, seed=1)
+    with_it = true_kl.between(full, small, np.zeros(3), draws=4000, seed=1, known=known)
+    without = true_kl.between(full, small, np.zeros(3), draws=4000, seed=1)
     assert with_it.reverse == pytest.approx(without.reverse, rel=1e-9)
     assert with_it.forward == pytest.approx(without.forward, rel=1e-9)
     assert np.exp(with_it.log_p).sum() == pytest.approx(1)
@@ -41,10 +42,10 @@ def test_moments_and_predictions_of_a_known_posterior():
     def build(x, weight):
         mean, covariance = (part.numpy() for part in gaussian_mean.exact(x, weight))
         precision = np.linalg.inv(covariance)
-        return _true_kl.Posterior(lambda t: -(((t - mean) @ precision) * (t - mean)).sum(1) / 2)
+        return true_kl.Posterior(lambda t: -(((t - mean) @ precision) * (t - mean)).sum(1) / 2)
 
-    by_formula = _lens_truth.conjugate(gaussian_mean.exact, task, 0).compare(distilled)
-    by_sampling = _lens_truth.sampled(build, task, 0).compare(distilled)
+    by_formula = truth.conjugate(gaussian_mean.exact, task, 0).compare(distilled)
+    by_sampling = truth.sampled(build, task, 0).compare(distilled)
     for way in ("reverse", "forward"):
         error = by_sampling.kl[f"{way}_se"]
         assert abs(by_sampling.kl[way] - by_formula.kl[way]) < 4 * error
@@ -60,16 +61,14 @@ def test_moments_and_predictions_of_a_known_posterior():
     ]
     exact = float((log_p[1] - log_p[0]).mean())
     for found in (by_formula, by_sampling):
-        assert _lens_truth.held_out(task, rows, found) == pytest.approx(exact, abs=0.1 * abs(exact))
+        assert truth.held_out(task, rows, found) == pytest.approx(exact, abs=0.1 * abs(exact))
 
 
 def test_intercepts_that_were_integrated_out_are_drawn_again():
     task = next(case for case in CASES if case.name == "varying_intercepts").rows(0, None, True)
     groups = task.sites["z"][0]
-    posterior = _densities.varying_intercepts(
-        **_lens_truth.columns(task.data), weight=np.ones(task.size), groups=groups
-    )
-    values = _lens_truth.intercepts(task, 0).full.values
+    posterior = densities.varying_intercepts(**truth.columns(task.data), weight=np.ones(task.size), groups=groups)
+    values = truth.intercepts(task, 0).full.values
     low, z = values[:, :-groups], values[:, -groups:]
     mean, precision = posterior.conditional(low)
     white = (z - mean) * np.sqrt(precision)

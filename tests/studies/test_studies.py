@@ -13,7 +13,8 @@ import pytest
 
 import studies
 from models import gaussian_mean, linear_regression
-from studies import _cells, _densities, _posteriordb, _true_kl, glm_accuracy
+from studies import glm_accuracy
+from studies.shared import cells, densities, posteriordb, true_kl
 
 MODULES = sorted(p.stem for p in Path(studies.__file__).parent.glob("*.py") if not p.stem.startswith("_"))
 DATA = Path(os.environ.get("BAYESDD_DATA") or "no such folder")
@@ -64,7 +65,7 @@ def test_glm_accuracy_at_smoke_size(tables):
 
 
 def test_data_that_are_missing_are_one_line(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(_cells, "run", lambda commands, *_, **__: {cell: {"error": "not run"} for cell in commands})
+    monkeypatch.setattr(cells, "run", lambda commands, *_, **__: {cell: {"error": "not run"} for cell in commands})
     table = glm_accuracy.main(data=tmp_path, results=tmp_path, only="ds1_13")
     assert len(table) == 0
     assert capsys.readouterr().out.splitlines()[0].startswith("skipped ds1_13: ")
@@ -78,20 +79,20 @@ def test_cells_are_kept_failures_are_tried_again(tmp_path, capsys):
     )
     commands = {"good": ["-c", script], "bad": ["-c", "raise ValueError('no such thing')"]}
     for _ in range(2):
-        cells = _cells.run(commands, tmp_path / "cells", "quickstart", threads=1, jobs=2)
+        cells = cells.run(commands, tmp_path / "cells", "quickstart", threads=1, jobs=2)
     assert count.read_text() == "."
     assert cells["good"]["seconds"] == 0.5
     assert cells["bad"] == {"error": "ValueError: no such thing"}
     assert capsys.readouterr().out.count("bad: FAILED") == 2
     (tmp_path / "cells" / "good.json").write_text("{")  # a damaged cell is measured again
-    _cells.run(commands, tmp_path / "cells", "quickstart", threads=1, jobs=1)
+    cells.run(commands, tmp_path / "cells", "quickstart", threads=1, jobs=1)
     assert count.read_text() == ".."
     assert json.loads((tmp_path / "cells" / "good.json").read_text())["seconds"] == 0.5
 
 
 def test_a_study_says_what_it_is_from_the_command_line():
     done = subprocess.run(
-        [sys.executable, "-m", "studies.quickstart", "--help"], cwd=_cells.ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "studies.quickstart", "--help"], cwd=cells.ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0
     assert "--smoke" in done.stdout
@@ -113,11 +114,9 @@ def test_importance_sampling_gives_the_exact_kl_of_gaussians(weight_sd):
         mean, cov = linear_regression.exact(x, y, weight, noise=0.5)
         precision, mean = np.linalg.inv(cov.numpy()), mean.numpy()
         shifted = 7.0  # an unknown normaliser
-        return _true_kl.Posterior(
-            lambda w: shifted * weight.mean() - (((w - mean) @ precision) * (w - mean)).sum(1) / 2
-        )
+        return true_kl.Posterior(lambda w: shifted * weight.mean() - (((w - mean) @ precision) * (w - mean)).sum(1) / 2)
 
-    found = _true_kl.between(posterior(np.ones(40)), posterior(weight), np.zeros(4), draws=8000)
+    found = true_kl.between(posterior(np.ones(40)), posterior(weight), np.zeros(4), draws=8000)
     full, small = (linear_regression.exact(x, y, w, noise=0.5) for w in (np.ones(40), weight))
     exact = [float(gaussian_mean.kl(*pair)) for pair in ((small, full), (full, small))]
     within(found.reverse, found.reverse_se, exact[0])
@@ -127,9 +126,9 @@ def test_importance_sampling_gives_the_exact_kl_of_gaussians(weight_sd):
 
 
 def test_importance_sampling_refuses_a_posterior_without_a_mode():
-    flat = _true_kl.Posterior(lambda theta: np.zeros(len(theta)))
+    flat = true_kl.Posterior(lambda theta: np.zeros(len(theta)))
     with pytest.raises(ArithmeticError, match="no mode"):
-        _true_kl.between(flat, flat, np.zeros(2))
+        true_kl.between(flat, flat, np.zeros(2))
 
 
 # Each NumPy posterior against the model's own log density: equal up to one constant over all draws.
@@ -149,7 +148,7 @@ def test_numpy_glm_is_the_model(name):
     task = case.task(0, None, True)
     columns = {key: column.numpy() for key, column in task.data.items()}
     draws = np.random.default_rng(0).normal(size=(6, task.dim)) * 0.3
-    build = {"logistic": _densities.logistic, "randhie": _densities.poisson}[name]
+    build = {"logistic": densities.logistic, "randhie": densities.poisson}[name]
     difference = build(**columns, weight=np.ones(task.size)).log_joint(draws) - density_of(task, draws)
     assert np.ptp(difference) < 1e-9
 
@@ -159,7 +158,7 @@ def test_numpy_varying_intercepts_is_the_model_with_its_intercepts_integrated_ou
     task = case.task(0, None, True)
     columns = {key: column.numpy() for key, column in task.data.items()}
     groups = task.sites["z"][0]
-    posterior = _densities.varying_intercepts(**columns, weight=np.ones(task.size), groups=groups)
+    posterior = densities.varying_intercepts(**columns, weight=np.ones(task.size), groups=groups)
     rng = np.random.default_rng(0)
     low = rng.normal(size=(6, task.dim - groups)) * 0.3  # mu, log tau, log sigma, w: the order of the sites
     z = rng.normal(size=(6, groups))
@@ -176,28 +175,28 @@ def test_intercepts_that_were_integrated_out_are_counted():
     p, q = rng.normal(size=3), rng.normal(size=3)
 
     def posterior(mean, precision):
-        return _true_kl.Posterior(
+        return true_kl.Posterior(
             lambda t: -(t**2).sum(1) / 2, lambda t: (t[:, :1] + mean, np.full((len(t), 3), precision))
         )
 
-    found = _true_kl.between(posterior(p, 2.0), posterior(q, 5.0), np.zeros(2), draws=4000)
+    found = true_kl.between(posterior(p, 2.0), posterior(q, 5.0), np.zeros(2), draws=4000)
     square = ((p - q) ** 2).sum()
     within(found.forward, found.forward_se, (3 * (2.5 - 1 - np.log(2.5)) + 5 * square) / 2)
     within(found.reverse, found.reverse_se, (3 * (0.4 - 1 - np.log(0.4)) + 2 * square) / 2)
 
 
 @needs_posteriordb
-@pytest.mark.parametrize("name", _posteriordb.POSTERIORS)
+@pytest.mark.parametrize("name", posteriordb.POSTERIORS)
 def test_posteriordb_task_has_the_posterior_that_stan_drew(name):
-    task = _posteriordb.task(name, DATA)
-    beta, sigma = _posteriordb.reference_draws(name, DATA)
+    task = posteriordb.task(name, DATA)
+    beta, sigma = posteriordb.reference_draws(name, DATA)
     x, y = task.data["x"].numpy(), task.data["y"].numpy()
     fitted = np.linalg.lstsq(x, y)[0]  # the posterior mean of beta under a flat prior
     error = beta.std(0) / np.sqrt(len(beta))
     # The wide prior shrinks by (sd / 1000)^2 of the coefficient, at most.
     assert (np.abs(beta.mean(0) - fitted) < 4.5 * error + 1e-3 * beta.std(0)).all()
-    half_cauchy = _posteriordb.POSTERIORS[name][2]
+    half_cauchy = posteriordb.POSTERIORS[name][2]
     draws = np.column_stack([beta, np.log(sigma)])[:6]
-    log_prior = lambda b, s: _posteriordb.log_prior(b, s, half_cauchy=half_cauchy)  # noqa: E731
-    posterior = _densities.normal(x, y, np.ones(len(y)), log_prior)
+    log_prior = lambda b, s: posteriordb.log_prior(b, s, half_cauchy=half_cauchy)  # noqa: E731
+    posterior = densities.normal(x, y, np.ones(len(y)), log_prior)
     assert np.ptp(posterior.log_joint(draws) - density_of(task, draws)) < 1e-6

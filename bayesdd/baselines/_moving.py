@@ -1,0 +1,110 @@
+"""What the methods share that move real rows by Adam: where the rows start, what they weigh, the descent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from bayesdd.baselines._parts import checked
+from bayesdd.distillation.coordinates import Coordinates
+from bayesdd.distillation.problem import Problem
+from bayesdd.distillation.stratified import choose, strata
+from bayesdd.task import kinds
+from bayesdd.task.task import Task
+
+LONGEST = 10.0  # length of a gradient, in units of its running mean, from which it is cut
+
+
+def movable(task: Task, size: int, seed: int, *, hold: bool = False) -> tuple[Problem, Tensor, Tensor]:
+    """Real rows that a classic method is about to move, with the weights that they keep.
+
+    The weights are N / M each. Where rows cannot leave their stratum (hard classes, groups, patterns of missing
+    entries) it is the stratum's N / M, so that every stratum counts for as much as in the data.
+
+    Args:
+        task: The task.
+        size: Number M of rows.
+        seed: Seed.
+        hold: Hold labels that could move, too.
+
+    Returns:
+        The problem, whose vector ends in M log weights; the stratum of every real row ``(N,)``; the real rows where the
+        synthetic ones start, ``(M,)``.
+
+    Raises:
+        ValueError: ``size`` is not between 1 and N.
+    """
+    picked, _ = choose(task.data, task.column_kinds, checked(task, size), torch.Generator().manual_seed(seed))
+    of_rows = dict(task.column_kinds)
+    rows = {name: column[picked] for name, column in task.data.items()}
+    bounds = task.upper_bounds(rows)
+    for name, kind in task.column_kinds.items():
+        if hold and (kind.classes or kind.name == kinds.binary.name):
+            of_rows[name] = replace(kind, to_free=None, from_free=None)
+            if kind.classes:
+                rows[name] = torch.nn.functional.one_hot(rows[name].long(), kind.classes).double()
+    held = {name: kind if kind.to_free is None else kinds.real for name, kind in of_rows.items()}
+    real = strata(task.data, held)
+    own, counts = real[picked], torch.bincount(real).double()
+    weight = counts[own] / torch.bincount(own, minlength=len(counts))[own]
+    weight = weight * (task.size / weight.sum())
+    coordinates = Coordinates(task.data, of_rows, rows, bounds)
+    problem = Problem(task, coordinates, torch.cat([coordinates.free(), weight.log()]), equal_weights=False)
+    return problem, real, picked
+
+
+def descend(
+    method: str,
+    problem: Problem,
+    loss: Callable[[Tensor], Tensor],
+    *,
+    iterations: int,
+    rate: float,
+    learn_weights: bool,
+    others: Sequence[Tensor] = (),
+) -> Tensor:
+    """Adam on a noisy loss of a problem's vector, its step size decaying to zero as a cosine.
+
+    Args:
+        method: Name of the method, for the error.
+        problem: The problem.
+        loss: ``(n,)`` -> zero-dimensional; steps with a gradient that is not finite are left out.
+        iterations: Steps.
+        rate: First step size.
+        learn_weights: Whether the log weights move.
+        others: Further leaves that move with it (learned step sizes).
+
+    Raises:
+        ValueError: No gradient was finite.
+    """
+    vector = problem.start.clone().requires_grad_(True)
+    free = len(vector) if learn_weights else len(vector) - problem.coordinates.size
+    adam = torch.optim.Adam([vector, *others], lr=rate)
+    usual = 0.0
+    moved = iterations == 0
+    for step in range(iterations):
+        adam.param_groups[0]["lr"] = 0.5 * rate * (1 + math.cos(math.pi * step / iterations))
+        adam.zero_grad()
+        loss(vector).backward()
+        slopes = [leaf.grad for leaf in (vector, *others) if leaf.grad is not None]
+        slopes[0][free:] = 0.0
+        norm = math.sqrt(sum(float(slope.square().sum()) for slope in slopes))
+        if not math.isfinite(norm):
+            continue
+        # Adam remembers squares for a thousand steps: one training path on the edge of divergence, with gradients of
+        # 1e100, would hold the rows where they are for good.
+        for slope in slopes if norm > LONGEST * usual > 0 else ():
+            slope *= LONGEST * usual / norm
+        usual = 0.9 * usual + 0.1 * min(norm, LONGEST * usual) if usual else norm
+        adam.step()
+        moved = True
+    if not moved:
+        raise ValueError(
+            f"{method}: no gradient with respect to the rows of {problem.student.name} was finite in {iterations} "
+            "steps; start from other rows (another seed), or lower the rate."
+        )
+    return vector.detach()

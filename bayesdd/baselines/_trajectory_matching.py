@@ -1,0 +1,137 @@
+r"""Trajectory matching: synthetic rows on which training follows the paths that it takes on the data.
+
+.. math:: \min_{U, a} \mathrm{E}_t \frac{\| \hat\theta_n(U) - \theta^*_{t+m} \|^2}{\| \theta^*_t - \theta^*_{t+m} \|^2},
+    \qquad \hat\theta_0 = \theta^*_t, \quad
+    \hat\theta_{j+1} = \hat\theta_j + a B \nabla [\log p(\hat\theta_j) + l_U(\hat\theta_j)],
+
+where experts :math:`\theta^*` climb the full log joint and a, the student's step in units of theirs, is learned. It
+matches where training goes, that is, means of posteriors; their widths only as far as paths show curvature. Cost per
+step: n double backward passes over the synthetic rows, all kept in memory; the real rows serve the experts only.
+
+Ours and not the original's: sums instead of means; experts on all rows (``batch=256`` is the original's stochastic
+ascent); the diagonal B of ``unrolling``, in whose units distances are taken; Adam in whitened coordinates of the rows.
+
+Measured (logistic regression, ds1, N = 24,060, P = 11, median reverse KL of Laplace fits, seeds 0-2, M = 22 / 50):
+34 / 12 nats in 3.5 s; with ``hold_labels=True, batch=256``, nearest to the original, 1,650 / 74; uniform
+rows 10,200 / 17,500.
+
+Source: Cazenavette, Wang, Torralba, Efros & Zhu, "Dataset distillation by matching training trajectories", CVPR 2022.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bayesdd.baselines._moving import descend, movable
+from bayesdd.baselines._parts import synthetic
+from bayesdd.baselines._training import scales, trained, unrolled
+from bayesdd.data.columns import Columns
+from bayesdd.data.distilled import Distilled
+from bayesdd.density.density import Density
+from bayesdd.task.starts import finite_starts
+from bayesdd.task.task import Task
+
+
+def trajectory_matching(
+    task: Task,
+    size: int,
+    *,
+    seed: int,
+    iterations: int = 300,
+    rate: float = 0.05,
+    experts: int = 4,
+    length: int = 100,
+    ahead: int = 20,
+    steps: int = 10,
+    batch: int | None = None,
+    hold_labels: bool = False,
+    learn_weights: bool = False,
+) -> Distilled:
+    """Rows on which training follows the experts.
+
+    Args:
+        task: The task.
+        size: Number M of rows.
+        seed: Seed.
+        iterations: Steps of Adam.
+        rate: Adam's first step size, in whitened coordinates of the rows and log a; it decays as a cosine.
+        experts: Expert paths, all of them followed at once.
+        length: Steps of an expert.
+        ahead: Expert's steps m that the student has to match.
+        steps: Student's steps n.
+        batch: Real rows per step of an expert, drawn with replacement; all if left out.
+        hold_labels: Hold the labels.
+        learn_weights: Let the weights move too.
+
+    Returns:
+        The rows, without a certificate; for their weights see ``movable``.
+
+    Raises:
+        ValueError: ``size`` is not between 1 and N, ``ahead`` exceeds ``length``, or no gradient was finite.
+    """
+    if not 1 <= ahead <= length:
+        raise ValueError(f"trajectory_matching looks {ahead} steps ahead on paths of {length}: take 1 to {length}.")
+    problem, _, _ = movable(task, size, seed, hold=hold_labels)
+    generator = torch.Generator().manual_seed(seed)
+    density = Density([(task, task.data, None)])
+    start = finite_starts(task, experts, seed)
+    spread, unit = scales(density, start[0])
+    paths, factors = trained(density.log_joint_gradient, start, unit, length)
+    if batch is not None:
+        paths = _stochastic(task, paths[0], factors[:, :, None] * unit, batch, generator)
+    at_step = torch.arange(steps) * ahead // steps
+    with torch.no_grad():
+        rows, weight = problem.hard(problem.start)
+    _, own = trained(lambda draws: task.joint_gradient(rows, weight, draws), paths[0], unit, steps)
+    log_rate = (own / factors[at_step]).min().clamp_max(1.0).log().requires_grad_(True)
+
+    def loss(vector: Tensor) -> Tensor:
+        at = int(torch.randint(length - ahead + 1, (), generator=generator))
+        sizes = log_rate.exp() * factors[at + at_step][:, :, None] * unit
+        return mismatch(task, *problem.hard(vector), paths[at], paths[at + ahead], sizes, spread)
+
+    vector = descend(
+        "trajectory_matching",
+        problem,
+        loss,
+        iterations=iterations,
+        rate=rate,
+        learn_weights=learn_weights,
+        others=[log_rate],
+    )
+    return synthetic(problem, vector, task, seed, "trajectory_matching")
+
+
+def mismatch(
+    task: Task, rows: Columns, weight: Tensor, first: Tensor, last: Tensor, steps: Tensor, spread: Tensor
+) -> Tensor:
+    """How far the student ends from the experts, squared, over the squared way that they went; mean over experts.
+
+    Ways shorter than one posterior standard deviation count as one: at the end of their paths experts stand still.
+
+    Args:
+        task: The task.
+        rows: Column -> ``(M, ...)``.
+        weight: Weights, ``(M,)``.
+        first: Where experts and student begin, ``(S, P)``.
+        last: Where the experts end, ``(S, P)``.
+        steps: Student's step sizes, ``(n, P)`` or ``(n, S, P)``.
+        spread: Standard deviations of the coordinates, ``(P,)``.
+    """
+    end = unrolled(task, rows, weight, first, steps)
+    return (_square(end - last, spread) / _square(first - last, spread).clamp_min(1.0)).mean()
+
+
+def _square(difference: Tensor, spread: Tensor) -> Tensor:
+    return ((difference / spread) ** 2).sum(1)
+
+
+def _stochastic(task: Task, start: Tensor, sizes: Tensor, batch: int, generator: torch.Generator) -> Tensor:
+    """Paths of stochastic gradient ascent, ``(T + 1, S, P)``; a row of a batch stands for N / B rows."""
+    path, scale = [start], torch.full((batch,), task.size / batch, dtype=torch.float64)
+    for size in sizes:
+        picked = torch.randint(task.size, (batch,), generator=generator)
+        rows = {name: column[picked] for name, column in task.data.items()}
+        path.append(path[-1] + size * task.joint_gradient(rows, scale, path[-1])[1])
+    return torch.stack(path)

@@ -1,0 +1,83 @@
+r"""Unrolling (dataset distillation by back-propagation through time): rows on which a few steps of training end well.
+
+.. math:: \min_{U, a} -\log p(\theta_T) - l_D(\theta_T), \qquad
+    \theta_{t+1} = \theta_t + a_t B \nabla [\log p(\theta_t) + l_U(\theta_t)], \quad t = 0, \dots, T - 1,
+
+from scattered :math:`\theta_0`, the step sizes a learned too. It asks where training ends and no more: the width of the
+posterior is left free. Cost per step: one gradient pass over the real rows, T double backward passes over the synthetic
+ones, all kept in memory.
+
+Ours and not the original's: sums instead of means; a diagonal B, the inverse curvature of the full log joint at its
+mode, without which one step size does not fit parameters in different units; Adam in whitened coordinates of the rows.
+
+Measured (logistic regression, ds1, N = 24,060, P = 11, median reverse KL of Laplace fits, seeds 0-2, M = 22 / 50):
+414 / 452 nats in 6.5 s; with ``hold_labels=True``, nearest to the original, 11,100 / 15,500; uniform rows
+10,200 / 17,500.
+
+Source: Wang, Zhu, Torralba & Efros, "Dataset distillation", 2018.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bayesdd.baselines._moving import descend, movable
+from bayesdd.baselines._parts import synthetic
+from bayesdd.baselines._training import STARTS, attained, scales, trained, unrolled
+from bayesdd.data.distilled import Distilled
+from bayesdd.density.density import Density
+from bayesdd.task.starts import finite_starts
+from bayesdd.task.task import Task
+
+
+def unrolling(
+    task: Task,
+    size: int,
+    *,
+    seed: int,
+    iterations: int = 300,
+    rate: float = 0.05,
+    steps: int = 20,
+    starts: int = 4,
+    hold_labels: bool = False,
+    learn_weights: bool = False,
+) -> Distilled:
+    """Rows on which a few steps of gradient ascent end where the full log joint is high.
+
+    Args:
+        task: The task.
+        size: Number M of rows.
+        seed: Seed.
+        iterations: Steps of Adam.
+        rate: Adam's first step size, in whitened coordinates of the rows and logs of a; it decays as a cosine.
+        steps: Steps T of training.
+        starts: Starting points of training per step of Adam, drawn anew from eight.
+        hold_labels: Hold the labels.
+        learn_weights: Let the weights move too.
+
+    Returns:
+        The rows, without a certificate; for their weights see ``movable``.
+
+    Raises:
+        ValueError: ``size`` is not between 1 and N, or no gradient was finite.
+    """
+    problem, _, _ = movable(task, size, seed, hold=hold_labels)
+    density = Density([(task, task.data, None)])
+    pool = finite_starts(task, STARTS, seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        rows, weight = problem.hard(problem.start)
+    _, unit = scales(density, pool[0])
+    _, factors = trained(lambda draws: task.joint_gradient(rows, weight, draws), pool, unit, steps)
+    log_rates = factors.amin(1, keepdim=True).log().requires_grad_(True)
+
+    def loss(vector: Tensor) -> Tensor:
+        start = pool[torch.randint(STARTS, (starts,), generator=generator)]
+        end = unrolled(task, *problem.hard(vector), start, log_rates.exp() * unit)
+        return -attained(density, end).mean()
+
+    vector = descend(
+        "unrolling", problem, loss, iterations=iterations, rate=rate, learn_weights=learn_weights, others=[log_rates]
+    )
+    return synthetic(problem, vector, task, seed, "unrolling")

@@ -1,0 +1,118 @@
+"""Estimates of every functional of the log-ratio, each with its standard error."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from bayesdd.inference.draws import Draws
+from bayesdd.numerics.pareto import KHAT_LIMIT, khat
+from bayesdd.objectives import forward_kl, half_variance, reverse_kl
+
+CONSTANT = 0.999  # share of effective draws above which importance weights count as constant
+ROUNDING = 1e-11  # of the log-likelihood: what float64 sums cannot resolve
+
+
+def estimate(log_ratio: Tensor, draws: Draws, scale: float) -> dict[str, Any]:
+    """Estimates and standard errors of all functionals.
+
+    Args:
+        log_ratio: Delta at the draws, nats, ``(chains * draws,)``.
+        draws: The draws, with their importance weights if any.
+        scale: Size of the log-likelihoods that Delta is the difference of, nats; differences below its rounding are 0.
+
+    Returns:
+        The numeric fields of a Certificate.
+    """
+    chains = len(draws.values)
+    ok = torch.isfinite(log_ratio)
+    ratio = torch.where(ok, log_ratio, torch.nan_to_num(log_ratio[ok]).amin() - 1e3 if bool(ok.any()) else -1e3)
+    if float(ratio.max() - ratio.min()) <= ROUNDING * scale:
+        ratio = torch.zeros_like(ratio)
+    # Constants cancel everywhere; taken out first they cost no digits. Not the mean: beside one draw at -1e20, which a
+    # vague scale can give, all others would be equal.
+    ratio = ratio - ratio.median()
+    base = torch.zeros_like(ratio) if draws.log_weight is None else draws.log_weight.flatten()
+    base = base - base.logsumexp(0)
+    weight = base.exp() * len(base)
+    mean = (base.exp() * ratio).sum()
+    evidence = (base + ratio).logsumexp(0)
+    tilt = (ratio - evidence).exp()
+    forward = float(forward_kl(ratio, base))
+    half = float(half_variance(ratio, base))
+    # Influence of a draw on each estimate; weights times influence average to zero.
+    influence = {
+        "kl_reverse": tilt - 1 - (ratio - mean),
+        "kl_forward": tilt * (ratio - evidence - 1 - forward) + 1,
+        "half_variance": 0.5 * (ratio - mean) ** 2 - half,
+    }
+    corrected = (base + ratio - evidence).exp()
+    ess = float(1 / (corrected**2).sum())
+    # Weights that vary by a thirtieth carry no tail that could matter, whatever shape their few outliers fit: a
+    # Student-t posterior against a normal one at KL 6e-5 fits 2.15.
+    even = float(1 / (base.exp() ** 2).sum())
+    shape, shape_error = khat(base + ratio) if ess < CONSTANT * even else (-math.inf, 0.0)
+    errors = {name: _standard_error(weight * value, chains) for name, value in influence.items()}
+    if not shape < KHAT_LIMIT:
+        errors["kl_forward"] = math.inf
+        if not math.isinf(shape) or shape > 0:
+            errors["kl_reverse"] = max(errors["kl_reverse"], abs(float(evidence - mean)))
+    spread = _standard_error((corrected * len(base)) ** 2, chains) / len(base)
+    return {
+        "kl_reverse": float(reverse_kl(ratio, base)),
+        "kl_reverse_se": errors["kl_reverse"],
+        "kl_forward": forward,
+        "kl_forward_se": errors["kl_forward"],
+        "half_variance": half,
+        "half_variance_se": errors["half_variance"],
+        "khat": shape,
+        "khat_se": shape_error,
+        "ess": ess,
+        "ess_se": ess**2 * spread,
+        "draws": len(ratio),
+    }
+
+
+def _standard_error(terms: Tensor, chains: int) -> float:
+    """Standard error of a mean from the spread of the chains' means (one draw a chain: independent draws).
+
+    Influences are heavy-tailed, and a sample without the rare large ones is low in its mean and in its spread at once.
+    The largest one seen is therefore added, as if one more like it had been missed: over six seeds of one logistic
+    regression estimates spread by 1.5e-4 nats where the plain error said 5e-5 to 1e-4.
+    """
+    means = terms.reshape(chains, -1).mean(1)
+    if chains == 1:
+        return math.inf
+    largest = float((means - means.mean()).abs().max()) / chains
+    return math.hypot(float(means.std()) / math.sqrt(chains), 1.5 * largest)
+
+
+def corrected(values: dict[str, Tensor], log_weight: Tensor, log_ratio: Tensor) -> pd.DataFrame:
+    """Means and sds of every parameter under the full posterior and under the distilled one.
+
+    Args:
+        values: Draws of the distilled posterior in the model's units, site -> ``(S, *shape)``.
+        log_weight: Importance log weights of the draws, ``(S,)``.
+        log_ratio: Delta, nats, ``(S,)``.
+
+    Returns:
+        Index: parameter (``w[0]``); columns ``mean``, ``sd`` (corrected), ``distilled_mean``, ``distilled_sd``.
+    """
+    names = [
+        name + (f"[{','.join(map(str, place))}]" if place else "")
+        for name, value in values.items()
+        for place in itertools.product(*map(range, value.shape[1:]))
+    ]
+    columns = torch.cat([value.reshape(len(value), -1).double() for value in values.values()], 1)
+    table = {}
+    for prefix, logits in (("", log_weight + log_ratio), ("distilled_", log_weight)):
+        weight = torch.softmax(logits, 0)[:, None]
+        mean = (weight * columns).sum(0)
+        table[f"{prefix}mean"] = mean.tolist()
+        table[f"{prefix}sd"] = (weight * (columns - mean) ** 2).sum(0).sqrt().tolist()
+    return pd.DataFrame(table, index=names)

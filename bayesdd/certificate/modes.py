@@ -1,0 +1,125 @@
+"""Modes that a distilled posterior misses: a few optimisations of the full posterior from scattered starts.
+
+Importance weights see only where the draws are: a mode without draws is invisible to a certificate's other numbers.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from bayesdd.density.density import Density
+from bayesdd.inference.mode import climb, newton, scattered
+from bayesdd.numerics.gaussian import Gaussian, _kl, marginal
+from bayesdd.target.target import LARGE, Target
+
+SEARCHES = 6
+SAME = 0.01  # squared Mahalanobis distance within which two searches ended in the same mode
+MASS = 0.1  # nats: difference of relative heights within which two posteriors give a mode the same mass
+
+
+def uncovered_mode(target: Target, distilled: Density, draws: Tensor, seed: int, tolerance: float) -> bool:
+    """Whether a few optimisations of the full posterior find a mode that the distilled posterior does not have.
+
+    The searches run on few rows with weights, only their ends on all rows. A mode counts if it holds a twentieth of the
+    draws' own mode's mass or more; the distilled posterior has it if its draws lie there, or if a mode of its own does,
+    of the same relative mass and within the tolerance in KL between the two Laplace fits.
+
+    Args:
+        target: The full posterior.
+        distilled: The distilled posterior.
+        draws: Draws of the distilled posterior, ``(S, P)``.
+        seed: Seed of the starting points.
+        tolerance: Nats.
+    """
+    thinned = target.thinned()
+    found = _uncovered(target, thinned, distilled, draws, seed, tolerance)
+    target.count(thinned)
+    return found
+
+
+def _uncovered(
+    target: Target, thinned: Density, distilled: Density, draws: Tensor, seed: int, tolerance: float
+) -> bool:
+    joint, index = target.joint, target.index
+    centre = draws[0]
+    points = _wide(thinned, SEARCHES, seed)
+    home_start = points[0].clone()
+    home_start[index] = centre
+    home = _home(target, home_start)
+    near = joint.dim + 6 * math.sqrt(2 * joint.dim)
+    # Where the few rows' search ends that starts at the draws' own mode, other searches of theirs may end too.
+    searched: list[Tensor] = [] if home is None or thinned.size == joint.size else [climb(thinned, home.mean)]
+    for point in points:
+        found = climb(thinned, point)
+        if home is not None and _distance(home, found) < near:
+            continue
+        # In units of the few rows' posterior, which is wider: searches that ended together go on as one.
+        if home is not None and any(
+            _shifted(home, found - other) * thinned.size < SAME * joint.size for other in searched
+        ):
+            continue
+        searched.append(found)
+        # Many rows: from the mode of few, which a mode of all rows must be near to.
+        mode = target.mode_near(found) if joint.size >= LARGE else newton(joint, climb(joint, found, 100))
+        if mode is None or (home is not None and _distance(home, mode.mean) < near):
+            continue
+        if home is not None and mode.log_mass < home.log_mass - math.log(20):
+            continue
+        shared = marginal(mode, index)
+        if _covers(shared, draws) < 0.01 and not _matches(distilled, centre, home, shared, tolerance):
+            return True
+    return False
+
+
+def _home(target: Target, start: Tensor) -> Gaussian | None:
+    """The full posterior's mode at the draws: the one known already if the start lies in its bulk."""
+    joint, known = target.joint, target.gaussian_joint
+    if known is not None and _distance(known, start) < joint.dim + 6 * math.sqrt(2 * joint.dim):
+        return known
+    return newton(joint, climb(joint, start, 100))
+
+
+def _matches(distilled: Density, centre: Tensor, home: Gaussian | None, mode: Gaussian, tolerance: float) -> bool:
+    """Whether the distilled posterior has the same mode with the same mass relative to the draws' own mode."""
+    here, there = newton(distilled, centre), newton(distilled, mode.mean)
+    if home is None or here is None or there is None:
+        return False
+    # ``mode`` is a marginal: its factor lacks the nuisances, whose part of the mass cancels against home's.
+    excess = (there.height - here.height) - (mode.height - home.height)
+    return abs(excess) < MASS and _kl(mode, there) < min(tolerance, 1.0)
+
+
+def _wide(density: Density, count: int, seed: int) -> Tensor:
+    """Scattered starting points with a finite log joint: prior draws and uniform ones in turn, ``(count, P)``."""
+    generator = torch.Generator().manual_seed(seed)
+    found = [scattered(density, 1, seed)[0]]
+    for attempt in range(4 * count):
+        point = 4 * torch.rand(density.dim, generator=generator, dtype=torch.float64).to(density.device) - 2
+        if attempt % 2:
+            for part in density.parts:
+                point[part.index] = part.task.prior_draws(1, seed + attempt)[0].to(density.device)
+        if bool(torch.isfinite(density.log_joint(point[None]))):
+            found.append(point)
+        if len(found) > count:
+            break
+    return torch.stack(found[-count:])
+
+
+def _distance(gaussian: Gaussian, point: Tensor) -> float:
+    return _shifted(gaussian, point - gaussian.mean)
+
+
+def _shifted(gaussian: Gaussian, shift: Tensor) -> float:
+    """Squared Mahalanobis length of a shift."""
+    white = torch.linalg.solve_triangular(gaussian.factor, shift[:, None], upper=False)
+    return float((white**2).sum())
+
+
+def _covers(mode: Gaussian, draws: Tensor) -> float:
+    """Share of draws that lie in a mode's bulk."""
+    white = torch.linalg.solve_triangular(mode.factor, (draws - mode.mean).T, upper=False)
+    dim = len(mode.mean)
+    return float(((white**2).sum(0) < dim + 6 * math.sqrt(2 * dim)).double().mean())

@@ -1,0 +1,234 @@
+"""The command line: `bayesdd distill`, `bayesdd sample`, `bayesdd certify`.
+
+A task is named `module:function`: a Task, or a function without required arguments that returns one; the working
+directory is importable. Exit codes: 0 fine, 1 not certified, 2 misuse, 130 interrupted. A user's mistake is one line.
+
+torch and Pyro are imported after the arguments and the paths are known to be good: `--help` and misuse take no seconds.
+"""
+
+import argparse
+import importlib
+import inspect
+import os
+import signal
+import sys
+import tempfile
+import traceback
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bayesdd.cli.arguments import objective, parser
+from bayesdd.data.files import one_line, writable
+
+if TYPE_CHECKING:
+    from bayesdd.task.task import Task
+
+MISTAKES = (ValueError, TypeError, OSError, ImportError, MemoryError)
+
+# As torchrun says it. The first rank alone writes and prints.
+_MANY = int(os.environ.get("WORLD_SIZE", "1")) > 1
+_FIRST = os.environ.get("RANK", "0") == "0"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = argparse.Namespace(out=None)
+    try:
+        arguments = parser(COMMANDS).parse_args(argv)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warned
+            if _MANY:
+                return _with_others(arguments)
+            _check_paths(arguments)
+            return COMMANDS[arguments.command](arguments)
+    except KeyboardInterrupt:
+        kept = _resume(arguments.out)
+        _say("interrupted; " + (f"the same command goes on from {kept}" if kept.exists() else "nothing was written"))
+        return 130
+    except (*MISTAKES, RuntimeError) as error:
+        # bayesdd's own RuntimeErrors are users' mistakes; anybody else's is a fault and needs its traceback.
+        last = list(traceback.walk_tb(error.__traceback__))[-1][0]
+        if isinstance(error, RuntimeError) and not last.f_globals.get("__name__", "").startswith("bayesdd."):
+            raise
+        _say(f"error: {one_line(error)}")
+        return 2
+
+
+def _with_others(arguments: argparse.Namespace) -> int:
+    """One rank of several: all see the same paths and tasks or all stop, and one line says why."""
+    from bayesdd.density.ranks import joined
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what torchrun sends when another rank has died
+    with joined(arguments.device, arguments.patience) as ranks:
+        ranks.agreed(lambda: _check_paths(arguments), MISTAKES)
+        return COMMANDS[arguments.command](arguments)
+
+
+def distill(arguments: argparse.Namespace) -> int:
+    """Turn a task's rows into a few weighted synthetic ones.
+
+    bayesdd distill models.logistic_regression:task --data rows.nc --size 50 --seed 0 --out d.nc
+    """
+    import bayesdd
+
+    task = _task(arguments)
+    checkpoint = _resume(arguments.out)
+    result = bayesdd.distill(
+        task,
+        arguments.size,
+        arguments.tolerance,
+        seed=arguments.seed,
+        objective=objective(arguments.objective),
+        init=bayesdd.Distilled.from_netcdf(arguments.init) if arguments.init else None,
+        device=arguments.device,
+        progress=not arguments.quiet,
+        equal_weights=arguments.equal_weights,
+        move_rows=not arguments.fixed_rows,
+        checkpoint=checkpoint,
+    )
+    _write(result.to_netcdf, arguments.out)
+    if _FIRST:
+        checkpoint.unlink(missing_ok=True)
+    _tell(f"wrote {arguments.out}: {len(result):,} weighted rows for {task.size:,}")
+    if result.certificate is not None:
+        _tell(result.certificate)
+    return 0 if result.certificate is None or result.certificate.ok else 1
+
+
+def sample(arguments: argparse.Namespace) -> int:
+    """Draw from the posterior of a distilled set, or of the full data without --distilled.
+
+    bayesdd sample models.logistic_regression:task --distilled d.nc --out posterior.nc
+    """
+    import bayesdd
+    from bayesdd.posterior import arviz
+
+    task = _task(arguments)
+    distilled = bayesdd.Distilled.from_netcdf(arguments.distilled) if arguments.distilled else None
+    method = getattr(importlib.import_module("bayesdd.inference"), arguments.method) if arguments.method else None
+    draws, chains = arguments.draws, arguments.chains
+    idata = bayesdd.sample(
+        task, distilled, draws=draws, chains=chains, seed=arguments.seed, method=method, device=arguments.device
+    )
+    _write(lambda path: arviz.write(idata, path), arguments.out)
+    of = f"{len(distilled):,} weighted rows" if distilled is not None else f"all {task.size:,} rows"
+    _tell(f"wrote {arguments.out}: {chains} chains of {draws:,} draws given {of}")
+    return 0
+
+
+def certify(arguments: argparse.Namespace) -> int:
+    """Say in nats how far a distilled set's posterior is from that of the full data.
+
+    bayesdd certify models.logistic_regression:task --data rows.nc --distilled d.nc
+    """
+    import bayesdd
+
+    task = _task(arguments)
+    distilled = bayesdd.Distilled.from_netcdf(arguments.distilled)
+    certificate = bayesdd.certify(
+        task, distilled, seed=arguments.seed, tolerance=arguments.tolerance, device=arguments.device
+    )
+    if arguments.out:
+        _write(replace(distilled, certificate=certificate).to_netcdf, arguments.out)
+        _tell(f"wrote {arguments.out}: {len(distilled):,} weighted rows for {task.size:,}")
+    _tell(certificate)
+    return 0 if certificate.ok else 1
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {"distill": distill, "sample": sample, "certify": certify}
+
+
+def _check_paths(arguments: argparse.Namespace) -> None:
+    """Refuse before the long computation what would fail after it."""
+    if not all(arguments.task.partition(":")):
+        raise ValueError(f"a task is named module:function (models.poisson_regression:task), not {arguments.task}")
+    if arguments.command == "distill" and arguments.size is None and arguments.tolerance is None:
+        raise ValueError("distill needs --size or --tolerance; see bayesdd distill --help")
+    for option in ("data", "init", "distilled"):
+        path = getattr(arguments, option)
+        if path and not Path(path).is_file() and not (option == "data" and Path(path).suffix == ".zarr"):
+            raise FileNotFoundError(f"--{option} {path}: no such file")
+    if arguments.out is None:
+        return
+    if Path(arguments.out).suffix != ".nc":
+        raise ValueError(f"--out {arguments.out}: a netCDF file is written; end its name in .nc")
+    target = writable(arguments.out) if _FIRST else Path(os.path.realpath(arguments.out))
+    # certify may write its certificate into the very set that it read.
+    source = arguments.distilled if arguments.command == "sample" else arguments.data
+    for path in (arguments.data, source):
+        if path and target == Path(os.path.realpath(path)):
+            raise ValueError(f"--out {arguments.out} would replace its own input {path}; name another file")
+
+
+def _task(arguments: argparse.Namespace) -> "Task":
+    """The task, the same on all ranks."""
+    if not _MANY:
+        return _made(arguments)
+    from bayesdd.density.ranks import current
+    from bayesdd.task.provenance import parts_of
+
+    task = current().agreed(lambda: _made(arguments), MISTAKES)
+    current().agreed(lambda: current().same(parts_of([task])), MISTAKES)
+    return task
+
+
+def _made(arguments: argparse.Namespace) -> "Task":
+    from bayesdd.data.disk import on_disk
+    from bayesdd.task.task import Task
+
+    where, _, name = arguments.task.partition(":")
+    sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(where)
+    except ImportError as error:
+        raise ImportError(f"module {where} cannot be imported from {os.getcwd()}: {one_line(error)}") from error
+    if not hasattr(module, name):
+        raise ValueError(f"module {where} has no {name!r}; name a Task in it, or a function that returns one")
+    found = getattr(module, name)
+    if callable(found):
+        parameters = inspect.signature(found).parameters.values()
+        if required := [p.name for p in parameters if p.default is p.empty and "VAR" not in p.kind.name]:
+            raise TypeError(f"{arguments.task} needs arguments ({', '.join(required)}); give it defaults, or a wrapper")
+        found = found()
+    if not isinstance(found, Task):
+        raise TypeError(f"{arguments.task} is no bayesdd.Task and returns none, but {type(found).__name__}")
+    if arguments.columns and not arguments.data:
+        raise ValueError("--columns chooses columns of --data, which is not given")
+    if arguments.columns:
+        return found.with_data(on_disk(arguments.data, columns=arguments.columns))
+    return found.with_data(arguments.data) if arguments.data else found
+
+
+def _resume(out: str | None) -> Path:
+    """Where `distill` keeps its passes over the rows until it has written its result."""
+    return Path(f"{out}.resume")
+
+
+def _write(write: Callable[[str], None], out: str) -> None:
+    """Write, by the first rank; where that fails, keep the result in the system's temporary folder and say so."""
+    if not _FIRST:
+        return
+    try:
+        write(out)
+    except OSError as error:
+        kept = str(Path(tempfile.mkdtemp(prefix="bayesdd-")) / Path(out).name)
+        write(kept)
+        raise OSError(f"{one_line(error)}; the result was saved as {kept}") from error
+
+
+def _warned(message: Warning | str, *_: object, **__: object) -> None:
+    if _FIRST:  # the others come to the same
+        _say(f"warning: {' '.join(str(message).split())}")
+
+
+def _tell(text: object) -> None:
+    if _FIRST:
+        print(text)
+
+
+def _say(line: str) -> None:
+    who = f"rank {os.environ['RANK']}: " if _MANY else ""
+    print(f"bayesdd: {who}{line}", file=sys.stderr, flush=True)

@@ -1,0 +1,227 @@
+"""Distilled: a few weighted rows that stand in for a dataset; the file they live in, the table they print as.
+
+Their log-likelihood is ``l_U(theta) = sum_m w_m l(theta; u_m)``; the weights need not sum to the number of real rows.
+A column held as class probabilities q (soft) stands for ``sum_k q_k l(theta; x, y=k)``.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import xarray as xr
+from torch import Tensor
+
+from bayesdd.data import columns
+from bayesdd.data.certificate import Certificate
+from bayesdd.data.columns import DISTILLED_MARK
+from bayesdd.data.files import load, replacing
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Distilled:
+    """Weighted synthetic rows, their certificate and where they came from.
+
+    Attributes:
+        data: column -> ``(M, ...)``, float64 or int64, CPU, detached, in the user's own units.
+        weight: ``(M,)`` float64, positive and finite.
+        certificate: how far the distilled posterior is from the full one; None until somebody asked.
+        soft: columns held as class probabilities ``(M, K)``: name -> K.
+        provenance: JSON-able: task, model_hash, sites, fingerprint, seed, rows (N), size (M), objective, versions.
+
+    Raises:
+        ValueError: columns and weights whose rows differ in number, weights that are not positive and finite, class
+            probabilities of another shape, negative, or not summing to one.
+    """
+
+    data: dict[str, Tensor]
+    weight: Tensor
+    certificate: Certificate | None = None
+    soft: dict[str, int] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Bring every tensor to the CPU, detached, float64 or int64, and check that the parts fit together."""
+        data = {name: _plain(value) for name, value in self.data.items()}
+        weight = _plain(self.weight).to(torch.float64)
+        object.__setattr__(self, "data", data)
+        object.__setattr__(self, "weight", weight)
+        if weight.ndim != 1 or len(weight) == 0 or not data:
+            raise ValueError(
+                f"Distilled needs columns {list(data)} and one weight a row, got {tuple(weight.shape)} weights"
+            )
+        for name, value in data.items():
+            if value.shape[:1] != weight.shape:
+                raise ValueError(f"column {name!r} of shape {tuple(value.shape)} does not fit {len(weight)} weights")
+        if not bool((weight.isfinite() & (weight > 0)).all()):
+            raise ValueError(f"weights must be positive and finite, but the least is {weight.min()}; drop such rows")
+        for name, classes in self.soft.items():
+            q = data.get(name, weight)
+            if tuple(q.shape) != (len(weight), classes) or bool((q < 0).any() or ((q.sum(1) - 1).abs() > 1e-6).any()):
+                raise ValueError(f"soft column {name!r} needs {classes} class probabilities a row, which sum to one")
+
+    def __len__(self) -> int:
+        """M, the number of synthetic rows."""
+        return len(self.weight)
+
+    def __repr__(self) -> str:
+        """Sizes, columns, total weight and the verdict; no values."""
+        rows = self.provenance.get("rows")
+        shapes = ", ".join(f"{name} {tuple(value.shape[1:]) or ''}".strip() for name, value in self.data.items())
+        of = f" for {rows:,}" if isinstance(rows, int) else ""
+        verdict = (
+            "no certificate" if self.certificate is None else "certified" if self.certificate.ok else "NOT certified"
+        )
+        return f"Distilled({len(self):,} rows{of}; {shapes}; total weight {float(self.weight.sum()):.6g}; {verdict})"
+
+    def hard(self) -> tuple[dict[str, Tensor], Tensor]:
+        """Rows and weights without soft columns: every row once for each class k, its weight multiplied by q_k.
+
+        Several soft columns give every combination of classes. Combinations of zero weight are left out. The
+        log-likelihood is the same, exactly; without soft columns these are the rows themselves.
+        """
+        data, weight = dict(self.data), self.weight
+        for name, classes in self.soft.items():
+            row = torch.arange(len(weight)).repeat_interleave(classes)
+            label = torch.arange(classes).repeat(len(weight))
+            weight = weight[row] * data[name][row, label]
+            data = {key: label if key == name else value[row] for key, value in data.items()}
+        kept = weight > 0
+        return {name: value[kept] for name, value in data.items()}, weight[kept]
+
+    def to_frame(self) -> pd.DataFrame:
+        """The hard rows as a table, array columns spelled `x[0]`, `x[1]`, ...; the last column is the weight.
+
+        It is called "weight", or "distilled_weight" where the data have a column "weight" of their own.
+        """
+        data, weight = self.hard()
+        return columns.to_frame({**data, _weight_name(data): weight})
+
+    def to_netcdf(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to one netCDF file, whole or not at all; equal objects give equal bytes.
+
+        Raises:
+            OSError: the file cannot be written (one line); an earlier file at `path` is unchanged.
+            TypeError: the provenance holds something that JSON cannot.
+        """
+        dataset = _to_dataset(self)
+        # Fletcher32: a flipped bit in the values is an error on reading, not another posterior.
+        encoding = {name: {"_FillValue": None, "fletcher32": bool(v.size)} for name, v in dataset.variables.items()}
+        with replacing(path) as part:
+            dataset.to_netcdf(part, engine="netcdf4", format="NETCDF4", encoding=encoding)
+
+    @classmethod
+    def from_netcdf(cls, path: str | os.PathLike[str]) -> "Distilled":
+        """Read what `to_netcdf` wrote.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: a damaged file, a netCDF file that holds no distilled set, or one of a newer format.
+        """
+        dataset = load(path, _read, "a netCDF file")
+        version = dataset.attrs.get(DISTILLED_MARK)
+        if version is None:
+            raise ValueError(f"{path} holds no distilled set; give a file that Distilled.to_netcdf wrote")
+        if version > FORMAT:
+            raise ValueError(f"{path} has format {version}, this bayesdd reads up to {FORMAT}; upgrade bayesdd")
+        try:
+            return _from_dataset(dataset)
+        except (KeyError, ValueError, TypeError) as error:
+            raise ValueError(f"{path} is a damaged distilled set: {type(error).__name__}: {error}") from error
+
+
+def union(parts: Sequence[Distilled]) -> Distilled:
+    """Several sources' sets as one: log-likelihoods add, so rows and weights are concatenated.
+
+    The result has no certificate until `certify` is asked. Its provenance keeps what all parts agree on, the sum of
+    their rows, and the parts' own under "parts".
+
+    Raises:
+        ValueError: no parts, or parts whose columns, shapes, types or soft columns differ.
+    """
+    if not parts:
+        raise ValueError("union() needs at least one distilled set, got none")
+    for i, part in enumerate(parts[1:], start=1):
+        refuse_difference(described(part.data), described(parts[0].data), f"union(): part {i}: column", "part 0")
+        if part.soft != parts[0].soft:
+            raise ValueError(f"union() needs equal soft columns, part {i} has {part.soft}, part 0 {parts[0].soft}")
+    provenances = [part.provenance for part in parts]
+    shared = {key: value for key, value in provenances[0].items() if all(p.get(key) == value for p in provenances)}
+    if all("rows" in p for p in provenances):
+        shared["rows"] = sum(p["rows"] for p in provenances)
+    return Distilled(
+        data={name: torch.cat([part.data[name] for part in parts]) for name in parts[0].data},
+        weight=torch.cat([part.weight for part in parts]),
+        soft=dict(parts[0].soft),
+        provenance={**shared, "size": sum(map(len, parts)), "parts": provenances},
+    )
+
+
+def _plain(value: Any) -> Tensor:
+    tensor: Tensor = torch.as_tensor(value).detach().cpu()
+    return tensor.to(torch.float64 if tensor.is_floating_point() else torch.int64).contiguous()
+
+
+def described(data: Mapping[str, Tensor]) -> dict[str, str]:
+    """Columns in words, to compare sets by: type, and shape of a row."""
+    kind = {True: "real", False: "integer"}
+    return {name: f"{kind[v.is_floating_point()]} of shape {tuple(v.shape[1:])} a row" for name, v in data.items()}
+
+
+def refuse_difference(ours: dict[str, str], theirs: dict[str, str], what: str, other: str) -> None:
+    """Names the first entry that two descriptions do not share.
+
+    Raises:
+        ValueError: There is one.
+    """
+    for name in {**ours, **theirs}:
+        mine, yours = ours.get(name, "absent"), theirs.get(name, "absent")
+        if mine != yours:
+            raise ValueError(f"{what} {name!r} is {mine}, but {yours} in {other}")
+
+
+def _free(name: str, taken: Mapping[str, Any]) -> str:
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _weight_name(data: Mapping[str, Any]) -> str:
+    return _free("distilled_weight", data) if "weight" in data else "weight"
+
+
+def _to_dataset(distilled: Distilled) -> xr.Dataset:
+    weight = _weight_name(distilled.data)
+    values = {**distilled.data, weight: distilled.weight}
+    row = _free("row", values)
+    variables = {
+        name: ([row, *(_free(f"{name}_dim_{i}", values) for i in range(value.ndim - 1))], value.numpy())
+        for name, value in values.items()
+    }
+    attrs: dict[str, Any] = {DISTILLED_MARK: FORMAT, "weight": weight}
+    attrs.update(soft=json.dumps(distilled.soft), provenance=json.dumps(distilled.provenance))
+    if distilled.certificate is not None:
+        attrs["certificate"] = json.dumps(distilled.certificate.to_dict())
+    return xr.Dataset(variables, attrs=attrs)
+
+
+def _read(path: Path) -> xr.Dataset:
+    with xr.open_dataset(path, engine="netcdf4", decode_cf=False) as dataset:
+        return dataset.load()
+
+
+def _from_dataset(dataset: xr.Dataset) -> Distilled:
+    certificate = None
+    if "certificate" in dataset.attrs:
+        certificate = Certificate.from_dict(json.loads(dataset.attrs["certificate"]))
+    # A copy: netCDF4 may hand out read-only arrays, which torch warns about.
+    values = {str(name): torch.from_numpy(variable.values.copy()) for name, variable in dataset.variables.items()}
+    weight = values.pop(dataset.attrs["weight"])
+    soft, provenance = (json.loads(dataset.attrs[key]) for key in ("soft", "provenance"))
+    return Distilled(values, weight, certificate, soft, provenance)

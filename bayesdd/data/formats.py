@@ -1,0 +1,96 @@
+"""File formats that rows are read from: one line a format in ``READERS``; those that can stay on disk in ``ENGINES``."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from bayesdd.data.files import load
+
+# Before 3.1 pandas read numbers off by a last digit unless asked not to; since then the option is deprecated.
+_OLD_PANDAS = tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1)
+_EXACT: dict[str, Any] = {"float_precision": "round_trip"} if _OLD_PANDAS else {}
+ENGINES = {".nc": "netcdf4", ".zarr": "zarr"}
+
+
+def stored_bytes(path: str | os.PathLike[str]) -> int:
+    """Bytes that the data variables of a file would take as float64."""
+    with opened(Path(path)) as dataset:
+        return 8 * sum(int(variable.size) for variable in dataset.data_vars.values())
+
+
+def loaded(path: str | os.PathLike[str]) -> xr.Dataset:
+    """A small file, read."""
+    with opened(Path(path)) as dataset:
+        return dataset.load()
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[xr.Dataset]:
+    """The file, its values unread.
+
+    Raises:
+        FileNotFoundError, ImportError, ValueError: No such file, no package zarr, or a file of another kind.
+    """
+    if path.suffix not in ENGINES:
+        raise ValueError(f"{path}: rows stay on disk in .nc or .zarr files, not in {path.suffix or 'no ending'!r}")
+    if path.suffix == ".zarr" and importlib.util.find_spec("zarr") is None:
+        raise ImportError(f"{path}: reading Zarr needs the package zarr: pip install 'bayesdd[zarr]'")
+    settings: dict[str, Any] = {"engine": ENGINES[path.suffix], "decode_times": False, "cache": False}
+    if path.suffix == ".zarr":
+        settings["consolidated"] = False  # works for stores of either sort, without a warning
+    what = "a netCDF file" if path.suffix == ".nc" else "a Zarr store"
+    dataset = load(path, lambda p: xr.open_dataset(p, **settings), what, folder=path.suffix == ".zarr")
+    with dataset:
+        yield dataset
+
+
+def _read_nc(path: Path) -> xr.Dataset:
+    with xr.open_dataset(path, engine="netcdf4", decode_times=False) as dataset:
+        return dataset.load()
+
+
+def _read_npz(path: Path) -> dict[str, Any]:
+    # Opened by us: np.load leaks the handle of a file that turns out to be no archive.
+    with path.open("rb") as handle, np.load(handle, allow_pickle=False) as archive:
+        return dict(archive)
+
+
+def _read_csv(path: Path) -> dict[Any, Any]:
+    # pandas fills short lines with NaN and takes the first column of overlong ones for an index, both without a word.
+    with path.open(newline="", encoding="utf-8-sig") as handle:
+        lines = csv.reader(handle)
+        header = next(lines, [])
+        for line in lines:
+            if line and len(line) != len(header):
+                raise ValueError(f"line {lines.line_num} has {len(line)} cells, the header {len(header)}")
+    check_header(header, str(path))
+    frame = pd.read_csv(path, encoding="utf-8-sig", low_memory=False, **_EXACT)
+    frame.columns = pd.Index(header)
+    return {name: frame[name] for name in header}
+
+
+def check_header(header: Iterable[Any], where: str) -> None:
+    for name, times in Counter(header).items():
+        if name == "":
+            raise ValueError(f"{where}: a column has no name (an index? pandas leaves it out by index=False)")
+        if times > 1:
+            raise ValueError(f"{where}: {times} columns are called {name!r}; names must differ")
+
+
+# One line a format: ending -> reader of a path, and what to call such a file.
+READERS: dict[str, tuple[Callable[[Path], Mapping[Any, Any]], str]] = {
+    ".nc": (_read_nc, "a netCDF file"),
+    ".npz": (_read_npz, "a NumPy archive"),
+    ".csv": (_read_csv, "a csv table"),
+}

@@ -1,0 +1,132 @@
+"""Where real rows live: in memory, or on disk (``bayesdd.data.disk``) and read block by block.
+
+The full data enter only through sums over rows, so one block at a time is enough. What needs rows to look at (kinds,
+whitening, starting rows, the checks at construction) looks at a sample: all rows in memory, some on disk.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from bayesdd.data import columns
+from bayesdd.data.columns import Columns
+from bayesdd.data.disk import Stored, on_disk
+from bayesdd.data.formats import ENGINES, loaded, stored_bytes
+from bayesdd.numerics import devices
+
+IN_MEMORY = 2**29  # bytes as float64: a larger .nc or .zarr stays on disk
+
+
+class Rows(Protocol):
+    """Real rows, wherever they live."""
+
+    @property
+    def size(self) -> int:
+        """Number N of rows."""
+
+    @property
+    def most(self) -> int:
+        """Rows that a block may have."""
+
+    @property
+    def sample(self) -> Columns:
+        """Rows to look at, in memory: all, or some."""
+
+    def number(self, at: int) -> int:
+        """Number among all rows, from 0, of a row of the sample."""
+
+    def like(self, sample: Columns) -> Rows:
+        """The same rows in the dtypes of a sample that was converted."""
+
+    def on(self, device: torch.device) -> Rows:
+        """The same rows, kept on a device where they fit."""
+
+    def blocks(self, start: int, stop: int, step: int, *, pin: bool) -> Iterator[Columns]:
+        """Rows ``start`` to ``stop`` in blocks of ``step``, in order; ``pin``: for asynchronous copies to a device."""
+
+    def take(self, picked: Tensor) -> Columns:
+        """Rows of given numbers ``(n,)``, in that order."""
+
+    def unseen(self, start: int, stop: int) -> bool:
+        """Whether some of these rows have not been checked against the model; asked once, they count as seen."""
+
+    def fingerprint(self) -> str:
+        """SHA-256, hexadecimal: of all rows in memory, of size, types and the sample on disk."""
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """Rows in memory: column -> ``(N, ...)``."""
+
+    columns: Columns
+
+    @property
+    def size(self) -> int:
+        """Number N of rows."""
+        return len(next(iter(self.columns.values())))
+
+    @property
+    def most(self) -> int:
+        """Rows that a block may have."""
+        return self.size
+
+    @property
+    def sample(self) -> Columns:
+        """All rows."""
+        return self.columns
+
+    def number(self, at: int) -> int:
+        """The sample is all rows."""
+        return at
+
+    def like(self, sample: Columns) -> Held:
+        """The sample is all rows."""
+        return Held(sample)
+
+    def on(self, device: torch.device) -> Held:
+        """On the device where they leave half of its memory free, else where they are."""
+        wanted = sum(column.numel() * column.element_size() for column in self.columns.values())
+        if not devices.has_room(device, 2 * wanted):
+            return self
+        return Held({name: column.to(device) for name, column in self.columns.items()})
+
+    def blocks(self, start: int, stop: int, step: int, *, pin: bool) -> Iterator[Columns]:
+        """Slices; pinned copies where they are not on the device."""
+        for at in range(start, stop, step):
+            piece = {name: column[at : min(stop, at + step)] for name, column in self.columns.items()}
+            yield {n: c.pin_memory() if c.device.type == "cpu" else c for n, c in piece.items()} if pin else piece
+
+    def take(self, picked: Tensor) -> Columns:
+        """Rows of given numbers."""
+        return {name: column[picked.to(column.device)] for name, column in self.columns.items()}
+
+    def unseen(self, start: int, stop: int) -> bool:
+        """Rows in memory are checked when a Task is made."""
+        return False
+
+    def fingerprint(self) -> str:
+        """Of names, types, shapes and values."""
+        return columns.fingerprint(self.columns)
+
+
+def opened(source: columns.Source | Stored) -> Rows:
+    """The rows of whatever a Task takes: on disk a ``Stored`` and a .nc or .zarr above 512 MiB, else in memory.
+
+    Raises:
+        FileNotFoundError, TypeError, ValueError: As ``columns.read`` and ``disk.on_disk``.
+    """
+    if isinstance(source, Stored):
+        return source
+    if isinstance(source, str | os.PathLike) and Path(source).suffix in ENGINES:
+        if stored_bytes(source) > IN_MEMORY:
+            return on_disk(source)
+        if Path(source).suffix == ".zarr":
+            return Held(columns.read(loaded(source)))
+    return Held(columns.read(source))

@@ -1,0 +1,26 @@
+r"""Template dynamic Bayesian network: named variables over T slices, parameters tied over time.
+
+Edges within a slice (intra) and from one slice to the next (inter); static variables have one value a sequence and may
+be parents in every slice. The first slice has parameters of its own, later slices share theirs. For a variable v with
+parents pa, all linear-Gaussian or all categorical:
+
+.. math::
+    \sigma_v^2 \sim \mathrm{InverseGamma}(a, b), \quad \beta_v \mid \sigma_v^2 \sim N(0, \sigma_v^2 s^2 I), \quad
+    x_v \mid pa \sim N(\beta_{v0} + \beta_v^\top pa, \sigma_v^2); \\
+    \theta_v \mid pa \sim \mathrm{Dirichlet}(\alpha, \dots, \alpha), \qquad x_v \mid pa \sim \theta_v.
+
+Linear-Gaussian variables are standardised: a residual variance has prior mean b / (a - 1) = 1, the variable's own, and
+a coefficient's prior deviation is s = 3 residual deviations, what a parent that alone explains 90% of the variance has.
+A pseudo-count of 1 is a uniform prior on the tables. Missing entries (NaN) are integrated out exactly; sequences of
+unequal length are padded by NaN. Measurement noise of known or unknown deviation may lie on every entry that is seen.
+"""
+
+from bayesdd.dbn.inference.pooling import pooled as pooled
+from bayesdd.dbn.learning._edges import edges as edges
+from bayesdd.dbn.learning.search import learn as learn
+from bayesdd.dbn.likelihood.source import Source as Source
+from bayesdd.dbn.merging._federated import federated as federated
+from bayesdd.dbn.merging._merge import harden as harden
+from bayesdd.dbn.merging._merge import merge as merge
+from bayesdd.dbn.merging._merge import overstated as overstated
+from bayesdd.dbn.template.template import Template as Template

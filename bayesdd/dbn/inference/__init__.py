@@ -1,0 +1,1 @@
+"""Posteriors of a template: conjugate, Gibbs, and pooled over sources."""

@@ -1,0 +1,190 @@
+r"""Posterior of a categorical template's tables from incomplete sequences, by data augmentation.
+
+A sweep draws every missing entry given all others, then every table given the completed sequences:
+
+.. math:: x_{tv} \sim p(x_{tv} \mid \text{parents}) \prod_{\text{children}} p(\text{child} \mid x_{tv}, \dots), \qquad
+          \theta \mid x \sim \mathrm{Dirichlet}(\alpha + \text{counts}).
+
+One variable's entries of every other slice have no edge and no child in common, so they are drawn together, over all
+sequences. Entries without a seen descendant are never drawn. Exact in the limit of many sweeps; the draws are a Markov
+chain. Source: Tanner & Wong, "The calculation of posterior distributions by data augmentation", JASA 1987.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from bayesdd.dbn.likelihood.categorical import cell, offsets
+from bayesdd.dbn.likelihood.messages import needed
+from bayesdd.dbn.template.structure import shape
+
+if TYPE_CHECKING:
+    from bayesdd.dbn.template.structure import Family, Node
+    from bayesdd.dbn.template.template import Template
+
+
+def gibbs(
+    template: Template, x: Tensor, static: Tensor, *, draws: int, burn: int, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Draws of every table: site -> ``(draws, *shape)``; ``burn`` sweeps before the first are dropped.
+
+    Args:
+        template: The template.
+        x: States, NaN where missing, shape ``(rows, T, V)``.
+        static: Static states, NaN where missing, shape ``(rows, V_s)``.
+        draws: Sweeps that are kept.
+        burn: Sweeps before them.
+        generator: Source of random numbers.
+    """
+    chain = _Chain.of(template, x, static, generator)
+    start = offsets(template)
+    kept = torch.empty(draws, chain.size, dtype=torch.float64)
+    for sweep in range(burn + draws):
+        tables = chain.tables(generator)
+        chain.impute(tables.log(), generator)
+        if sweep >= burn:
+            kept[sweep - burn] = tables
+    found = {}
+    for family in template.structure.families:
+        sizes = shape(template, family)
+        at = start[family.site]
+        found[family.site] = kept[:, at : at + torch.Size(sizes).numel()].reshape(draws, *sizes)
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Factor:
+    """A family at some (row, slice) pairs, as it bears on the entries that are being drawn.
+
+    Attributes:
+        family: The family.
+        flips: Which of its variables is being drawn, if any.
+        row: Rows ``(n,)``.
+        slice: Slices of the family's child ``(n,)``; 0 for a static one.
+        entry: Entries that the pairs bear on ``(n,)``.
+    """
+
+    family: Family
+    flips: Node | None
+    row: Tensor
+    slice: Tensor
+    entry: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """Entries of one variable that are drawn together: rows and slices ``(m,)``."""
+
+    variable: str
+    row: Tensor
+    slice: Tensor
+    factors: list[_Factor]
+
+
+@dataclass(frozen=True, eq=False)
+class _Chain:
+    """The completed sequences, changed in place by every sweep."""
+
+    template: Template
+    start: dict[str, int]
+    values: dict[str, Tensor]  # variable -> (rows, T), static ones (rows, 1)
+    blocks: list[_Block]
+    every: list[_Factor]  # one a family: wherever its child is needed
+
+    @classmethod
+    def of(cls, template: Template, x: Tensor, static: Tensor, generator: torch.Generator) -> _Chain:
+        live, live_static = needed(template, x, static)
+        names = [*template.variables, *template.static]
+        columns = [*x.unbind(2), *static[:, None].unbind(2)]
+        lives = dict(zip(names, [*live.unbind(2), *live_static[:, None].unbind(2)], strict=True))
+        values, blocks = {}, []
+        for name, column in zip(names, columns, strict=True):
+            free = lives[name] & column.isnan()
+            guess = torch.randint(template.states[name], column.shape, generator=generator)
+            values[name] = torch.where(column.isnan(), guess, column.nan_to_num().long())
+            row, at = free.nonzero(as_tuple=True)
+            for parity in (0, 1):
+                mine = at % 2 == parity
+                if bool(mine.any()):
+                    factors = _bearing(template, name, row[mine], at[mine], lives)
+                    blocks.append(_Block(name, row[mine], at[mine], factors))
+        return cls(template, offsets(template), values, blocks, _everywhere(template, lives))
+
+    @property
+    def size(self) -> int:
+        """Cells of all tables."""
+        return sum(torch.Size(shape(self.template, family)).numel() for family in self.template.structure.families)
+
+    def tables(self, generator: torch.Generator) -> Tensor:
+        """A draw of all tables given the completed sequences, side by side."""
+        found = []
+        for factor in self.every:
+            sizes = torch.Size(shape(self.template, factor.family))
+            index = self._cell(factor) - self.start[factor.family.site]
+            counts = torch.bincount(index, minlength=sizes.numel()).double() + self.template.pseudo_count
+            gamma = torch._standard_gamma(counts, generator=generator).clamp_min(1e-300).reshape(sizes)
+            found.append((gamma / gamma.sum(-1, keepdim=True)).flatten())
+        return torch.cat(found)
+
+    def impute(self, log: Tensor, generator: torch.Generator) -> None:
+        """Draws every missing entry in turn."""
+        for block in self.blocks:
+            count = self.template.states[block.variable]
+            score = torch.zeros(len(block.row), count, dtype=log.dtype)
+            for factor in block.factors:
+                every = self._cell(factor, torch.arange(count)).expand(len(factor.entry), -1)
+                score.index_add_(0, factor.entry, log[every])
+            uniform = torch.rand(score.shape, generator=generator, dtype=score.dtype)
+            self.values[block.variable][block.row, block.slice] = (score - (-uniform.log()).log()).argmax(1)
+
+    def _cell(self, factor: _Factor, flipped: Tensor | None = None) -> Tensor:
+        def of(node: Node) -> Tensor:
+            if node == factor.flips and flipped is not None:
+                return flipped
+            name, lag = node
+            at = factor.slice - lag if name in self.template.variables else 0
+            found = self.values[name][factor.row, at]
+            return found if flipped is None else found[:, None]
+
+        return cell(self.template, self.start, factor.family, of)
+
+
+def _ranges(template: Template, slices: int) -> list[tuple[tuple[Family, ...], range]]:
+    """Groups of families and the slices of their children."""
+    structure = template.structure
+    return [(structure.static, range(1)), (structure.initial, range(1)), (structure.transition, range(1, slices))]
+
+
+def _everywhere(template: Template, lives: dict[str, Tensor]) -> list[_Factor]:
+    found = []
+    for families, slices in _ranges(template, lives[template.variables[0]].shape[1]):
+        for family in families:
+            row, at = lives[family.variable][:, slices.start : slices.stop].nonzero(as_tuple=True)
+            found.append(_Factor(family, None, row, at + slices.start, torch.arange(len(row))))
+    return found
+
+
+def _bearing(template: Template, name: str, row: Tensor, at: Tensor, lives: dict[str, Tensor]) -> list[_Factor]:
+    """The factors in which a variable's entries stand: its own family and its children's, where these are needed."""
+    found = []
+    for families, slices in _ranges(template, lives[template.variables[0]].shape[1]):
+        for family in families:
+            for node in ((family.variable, 0), *family.parents):
+                if node[0] != name:
+                    continue
+                entry = torch.arange(len(row))
+                if name in template.static:
+                    entry, child = entry.repeat_interleave(len(slices)), torch.tensor(slices).repeat(len(row))
+                else:
+                    child = at + node[1]
+                inside = (child >= slices.start) & (child < slices.stop)
+                entry, child = entry[inside], child[inside]
+                needed_here = lives[family.variable][row[entry], child]
+                entry, child = entry[needed_here], child[needed_here]
+                if len(entry):
+                    found.append(_Factor(family, node, row[entry], child, entry))
+    return found

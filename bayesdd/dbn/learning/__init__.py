@@ -1,0 +1,1 @@
+"""The posterior of edges, and searches for the best network."""

@@ -1,0 +1,183 @@
+r"""Edges from sources that see different variables, with noise: their posterior, by data augmentation.
+
+A sweep draws a network given the completed rows, its parameters given both, and the rows given all:
+
+.. math:: G \mid z \sim \text{exact (orders)}, \qquad \theta \mid G, z \sim \text{Normal-inverse-gamma}, \qquad
+          z \mid y, G, \theta \sim \text{Normal}.
+
+Learning edges from few distilled rows, or from rows completed under all edges, takes what nobody has measured for
+measured: four sources of 100 sequences of three slices gave a precision of 0.78 so, and of 1.0 this way (recall 0.94
+both). A sweep of 6 variables takes 12 ms. Sources: Tanner & Wong, JASA 1987; Friedman, "The Bayesian structural EM
+algorithm", UAI 1998, whose expected scores go the other way.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from bayesdd.dbn.inference.augmentation import Completion
+from bayesdd.dbn.inference.regressions import Layout, places_of
+from bayesdd.dbn.learning.orders import Candidates, Pairs, best, drawn, masks
+from bayesdd.dbn.learning.scores import Sample, bge
+from bayesdd.dbn.learning.search import behind, nodes, refuse_many, searches, with_edges
+from bayesdd.dbn.likelihood.missing import unrolled
+from bayesdd.dbn.likelihood.source import Source, gathered
+from bayesdd.dbn.template.template import Template, saturated
+
+CHAINS = 4  # of two, one that keeps false edges to itself decides half of them (three slices, one network of five)
+BURN = 150
+# Sweeps with all edges first. Without any, rows were completed as if independent, and 150 sweeps of the networks drawn
+# from them did not forget it (ten slices: four false edges of 20, none this way).
+FIRST = 60
+APART = 0.8  # difference of an edge's shares between chains that asks for more draws
+
+
+@dataclass(frozen=True, eq=False)
+class Edges:
+    """What sources say of the edges.
+
+    Attributes:
+        template: The network whose edges are more probable than not, as far as an order of the variables allows.
+        probability: (parent, child) -> share of the draws; parents of the slice before are ``<variable>_before``.
+    """
+
+    template: Template
+    probability: pd.Series
+
+
+def edges(
+    template: Template, sources: Sequence[Source], *, draws: int = 200, seed: int = 0, max_parents: int = 4
+) -> Edges:
+    """Posterior of the edges given several incomplete, noisy sources of linear-Gaussian variables.
+
+    Args:
+        template: Names, static variables and priors; edges are not looked at, but ``initial`` ones stay.
+        sources: The sources.
+        draws: Sweeps after the burn-in, of each of four chains.
+        seed: Seed.
+        max_parents: Most parents of a variable, those of the slice before and static ones included.
+
+    Raises:
+        ValueError: Sources and template do not fit, variables are categorical or too many, or no draw is asked for.
+
+    Warns:
+        UserWarning: The chains disagree.
+    """
+    if template.states:
+        raise ValueError("edges() is for linear-Gaussian variables: merge categorical sources, then learn(score=bdeu).")
+    if draws < 1:
+        raise ValueError(f"edges() needs draws= of at least one sweep, got {draws}.")
+    refuse_many(template)
+    # Edges only of the first slice: its entries stand in one order, whatever network is drawn.
+    plain = replace(template, intra=(), inter=())
+    rows = gathered(plain, sources)
+    noisy = [replace(plain, noise=source.noise, noise_site=source.noise_site) for source in sources]
+    generator = torch.Generator().manual_seed(seed)
+    shares = []
+    for _ in range(CHAINS):
+        chain = _Chain(plain, Completion.start(noisy, rows, 1, generator), rows[0][0].shape[1], max_parents, generator)
+        shares.append(chain.shares(draws))
+    every = [torch.stack(of_kind) for of_kind in zip(*shares, strict=True)]
+    if any(float((share.amax(0) - share.amin(0)).max()) > APART for share in every if share.numel()):
+        warnings.warn(
+            f"edges: {CHAINS} chains disagree on an edge after {draws} sweeps each: ask for more draws=.",
+            UserWarning,
+            stacklevel=2,
+        )
+    found = [share.mean(0) for share in every]
+    networks = [_likeliest(share, behind(plain) if not k else [0] * len(plain.static)) for k, share in enumerate(found)]
+    return Edges(with_edges(plain, networks), _named(plain, found))
+
+
+@dataclass(eq=False)
+class _Chain:
+    """One chain.
+
+    Attributes:
+        base: The template without edges: entries of completed rows stand in its order.
+        state: Completed rows and noise scales.
+        slices: Slices T.
+        max_parents: Most parents of a variable.
+        generator: Source of random numbers.
+    """
+
+    base: Template
+    state: Completion
+    slices: int
+    max_parents: int
+    generator: torch.Generator
+
+    def shares(self, draws: int) -> list[Tensor]:
+        """Shares of the draws that have each edge: of a slice ``(nodes, V)``, among static variables if any."""
+        sizes = [(len(nodes(self.base)[2]), len(self.base.variables))]
+        sizes += [(len(self.base.static), len(self.base.static))] if self.base.static else []
+        counts = [torch.zeros(size, dtype=torch.float64) for size in sizes]
+        layout, template = Layout.of(self.base), saturated(self.base)
+        for sweep in range(FIRST + BURN + draws):
+            gram = self.state.gram(layout)
+            if sweep >= FIRST:
+                found = [drawn(search, self.generator) for search in self._searches(gram[0])]
+                template = with_edges(self.base, found)
+                for count, pairs in zip(counts, found, strict=True):
+                    for parent, child in pairs if sweep >= FIRST + BURN else ():
+                        count[parent, child] += 1 / draws
+            self._move(template, gram)
+        return counts
+
+    def _searches(self, gram: Tensor) -> list[Candidates]:
+        """Networks to draw from, given the second moments ``(3, d, d)`` of completed rows."""
+        places, blocks = places_of(self.base), []
+        for kind, some in enumerate(nodes(self.base)):
+            at = [0, *(places[node] for node in some)]
+            block = gram[kind][at][:, at]
+            nothing = Sample(block.new_zeros(0, len(some)), block.new_zeros(0), ())
+            blocks.append(Sample.of_moments(block) if some and float(block[0, 0]) > 0 else nothing)
+        return searches(self.base, blocks, bge, self.max_parents)
+
+    def _move(self, template: Template, gram: Tensor) -> None:
+        """Parameters given a network and completed rows, then rows."""
+        layout, theirs = Layout.of(template), places_of(self.base)
+        at = torch.tensor([0, *(theirs[node] for node in places_of(template))])
+        found = layout.fitted(gram[..., at[:, None], at])
+        values = layout.values(*found.draw(layout.real, self.generator))
+        mean, factor = vmap(lambda v: unrolled(template, v, self.slices))(values)
+        order = _entries(template, self.slices)
+        order = [order.index(entry) for entry in _entries(self.base, self.slices)]
+        self.state.move(mean[:, order], factor[:, order], self.generator)
+
+
+def _entries(template: Template, slices: int) -> list[tuple[str, int]]:
+    """Variable and slice of every entry of a row, parents first; static variables stand at slice 0, before all."""
+    structure = template.structure
+    return [(name, 0) for name in structure.static_order] + [(n, t) for t in range(slices) for n in structure.order]
+
+
+def _likeliest(share: Tensor, after: list[int]) -> Pairs:
+    """The network whose edges exceed a half by most in total."""
+    bits = torch.arange(len(share))
+
+    def agreement(v: int, parents: Tensor) -> Tensor:
+        return (parents[:, None] >> bits & 1).double() @ (share[:, v] - 0.5)
+
+    worth = int((share > 0.5).sum(0).max())  # no more parents than that can help
+    return best(Candidates(agreement, masks(len(share), worth), after))
+
+
+def _named(template: Template, shares: list[Tensor]) -> pd.Series:
+    """Shares with the names of parents and children, the likeliest first."""
+    of_static, _, of_later = nodes(template)
+    found = {}
+    for parents, children, share in ((of_later, template.variables, 0), (of_static, template.static, 1)):
+        for i, (name, lag) in enumerate(parents if share < len(shares) else ()):
+            for j, child in enumerate(children):
+                if lag or name != child:
+                    found[f"{name}_before" if lag else name, child] = float(shares[share][i, j])
+    index = pd.MultiIndex.from_tuples(list(found), names=["parent", "child"])
+    return pd.Series(list(found.values()), index, name="probability").sort_values(ascending=False)

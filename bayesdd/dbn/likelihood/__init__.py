@@ -1,0 +1,1 @@
+"""The exact likelihood of sequences with gaps, and sources of them."""

@@ -1,0 +1,112 @@
+"""Ancestral sampling of template networks: static values, then slice after slice, parents first.
+
+Without a generator the numbers come from torch's own, which is what ``torch.func.vmap`` and Pyro ask for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from bayesdd.dbn.likelihood.categorical import cell, offsets, tables
+from bayesdd.dbn.likelihood.gaussian import equations, noise_variance, ordered, positions
+from bayesdd.dbn.likelihood.missing import condition
+
+if TYPE_CHECKING:
+    from bayesdd.dbn.template.structure import Family, Node
+    from bayesdd.dbn.template.template import Template
+
+Values = dict[str, Tensor]
+
+
+def gaussian_static(template: Template, values: Values, rows: int, generator: torch.Generator | None = None) -> Tensor:
+    """Static values as measured, ``(rows, V_s)``."""
+    sites = template.structure.static_order
+    true = _static_draws(template, values, rows, generator)
+    spread = noise_variance(template, values)[: len(sites)].sqrt()
+    noisy = true + spread * torch.randn(true.shape, generator=generator, dtype=true.dtype)
+    return noisy[:, [sites.index(name) for name in template.static]]
+
+
+def gaussian_sequences(
+    template: Template, values: Values, static: Tensor, slices: int, generator: torch.Generator | None = None
+) -> Tensor:
+    """Sequences as measured, ``(rows, T, V)``, given static values as measured (NaN: unknown)."""
+    count, order = len(template.static), template.structure.order
+    spread = noise_variance(template, values).sqrt()
+    static = ordered(static, positions(template)[1])
+    true = _static_draws(template, values, len(static), generator)
+    error = spread[:count] * torch.randn(true.shape, generator=generator, dtype=true.dtype)
+    # A joint draw of truth and measurement, moved to the measurement that was made (Matheron's rule).
+    _, _, root = equations(template, values)[0].reduced()
+    true, _, _ = condition(true, root @ root.mT, static - error, spread.square(), 0)
+    _, *forms = [form.reduced() for form in equations(template, values)]
+    before, found = true, []
+    for t in range(slices):
+        gain, shift, root = forms[min(t, 1)]
+        noise = torch.randn(len(true), 2, len(order), generator=generator, dtype=true.dtype)
+        own = before @ gain.mT + shift + noise[:, 0] @ root.mT
+        before = torch.cat([true, own], 1)
+        found.append(own + spread[count:] * noise[:, 1])
+    return torch.stack(found, 1)[..., [order.index(name) for name in template.variables]]
+
+
+def categorical_static(
+    template: Template, values: Values, rows: int, generator: torch.Generator | None = None
+) -> Tensor:
+    """Static states ``(rows, V_s)``."""
+    known: dict[Node, Tensor] = {}
+    log, start = tables(template, values), offsets(template)
+    for family in template.structure.static:
+        known[family.variable, 0] = _draw(template, log, start, family, known, rows, generator)
+    none = torch.zeros(rows, 0, dtype=torch.int64)
+    return torch.stack([known[name, 0] for name in template.static], 1) if known else none
+
+
+def categorical_sequences(
+    template: Template, values: Values, static: Tensor, slices: int, generator: torch.Generator | None = None
+) -> Tensor:
+    """Sequences ``(rows, T, V)`` given complete static states ``(rows, V_s)``.
+
+    Raises:
+        ValueError: Static states are given as floating numbers, of which some may be missing.
+    """
+    if static.is_floating_point():
+        raise ValueError("dbn: sequences are simulated for complete static states only: give static= as integers.")
+    log, start, found = tables(template, values), offsets(template), []
+    fixed: dict[Node, Tensor] = {(name, 0): static[:, i] for i, name in enumerate(template.static)}
+    known = dict(fixed)
+    for t in range(slices):
+        for family in template.structure.initial if t == 0 else template.structure.transition:
+            known[family.variable, 0] = _draw(template, log, start, family, known, len(static), generator)
+        found.append(torch.stack([known[name, 0] for name in template.variables], 1))
+        known = fixed | {(name, 1): known[name, 0] for name in template.variables}
+    return torch.stack(found, 1)
+
+
+def _draw(
+    template: Template,
+    log: Tensor,
+    start: dict[str, int],
+    family: Family,
+    known: dict[Node, Tensor],
+    rows: int,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """States of one variable given its parents', by the Gumbel trick, which vmap takes."""
+    every = torch.arange(template.states[family.variable])
+    own = (family.variable, 0)
+    index = cell(template, start, family, lambda node: every if node == own else known[node][:, None])
+    uniform = torch.rand(rows, len(every), generator=generator, dtype=log.dtype)
+    return (log[index] - (-uniform.log()).log()).argmax(1)
+
+
+def _static_draws(template: Template, values: Values, rows: int, generator: torch.Generator | None) -> Tensor:
+    _, shift, root = equations(template, values)[0].reduced()
+    return shift + torch.randn(rows, len(shift), generator=generator, dtype=shift.dtype) @ root.mT
+
+
+gaussian = gaussian_static, gaussian_sequences
+categorical = categorical_static, categorical_sequences

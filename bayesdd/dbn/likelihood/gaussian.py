@@ -1,0 +1,119 @@
+r"""Linear-Gaussian sequences: equations of a slice, and the density of complete rows.
+
+One kind of slice in structural form, its variables u in topological order, b what stands before (static variables and
+the slice before):
+
+.. math:: u = B u + A b + c + \varepsilon, \quad \varepsilon \sim N(0, D), \quad B \text{ strictly triangular},
+
+and in reduced form ``u = gain b + shift + root noise`` with ``root = (I - B)^{-1} D^{1/2}``. All functions are of one
+draw, batched by ``torch.func.vmap``: nothing branches on a value. Missing entries and measurement noise are the
+business of ``missing``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from bayesdd.dbn.template.structure import Family, Node
+    from bayesdd.dbn.template.template import Template
+
+Values = dict[str, Tensor]
+LOG_2PI = math.log(2 * math.pi)
+
+
+class Equations(NamedTuple):
+    """Structural form of one kind of slice: B (v, v), A (v, b), c (v,), diagonal of D (v,)."""
+
+    own: Tensor
+    before: Tensor
+    shift: Tensor
+    variance: Tensor
+
+    def log_density(self, before: Tensor, own: Tensor) -> Tensor:
+        """Log density of slices ``(..., v)`` given what stands before them ``(..., b)``, nats: ``(...)``."""
+        mean = own @ self.own.mT + before @ self.before.mT + self.shift
+        logs = self.variance.log().sum() + len(self.shift) * LOG_2PI
+        return -0.5 * (((own - mean).square() / self.variance).sum(-1) + logs)
+
+    def reduced(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Gain (v, b), shift (v,) and root (v, v) of the reduced form."""
+        size, width = self.before.shape
+        right = torch.cat([self.before, self.shift[:, None], self.variance.sqrt().diag()], 1)
+        left = torch.eye(size, dtype=right.dtype) - self.own
+        solved = torch.linalg.solve_triangular(left, right, upper=False, unitriangular=True)
+        return solved[:, :width], solved[:, width], solved[:, width + 1 :]
+
+
+def complete(template: Template, values: Values, x: Tensor, static: Tensor) -> Tensor:
+    """Log p(x | static) of complete sequences, no measurement noise: ``(rows, T, V)`` -> ``(rows,)``."""
+    x, static = in_order(template, x, static)
+    _, first, later = equations(template, values)
+    start = first.log_density(static, x[:, 0])
+    before = torch.cat([static[:, None].expand(-1, x.shape[1] - 1, -1), x[:, :-1]], 2)
+    return start + later.log_density(before, x[:, 1:]).sum(1)
+
+
+def entries(template: Template, x: Tensor, static: Tensor) -> Tensor:
+    """All entries of every row, static ones first, then slice after slice, parents first: ``(rows, V_s + T V)``."""
+    x, static = in_order(template, x, static)
+    return torch.cat([static, x.flatten(1)], 1)
+
+
+def equations(template: Template, values: Values) -> tuple[Equations, Equations, Equations]:
+    """Structural forms of the static variables, the first slice and a later one."""
+    structure = template.structure
+    static: list[Node] = [(name, 0) for name in structure.static_order]
+    previous: list[Node] = [(name, 1) for name in structure.order]
+    return (
+        _equations(values, structure.static, []),
+        _equations(values, structure.initial, static),
+        _equations(values, structure.transition, static + previous),
+    )
+
+
+def _equations(values: Values, families: Sequence[Family], before: list[Node]) -> Equations:
+    columns = before + [(family.variable, 0) for family in families]
+    example = next(iter(values.values()))
+    # One gather puts the coefficients where they belong; the zero at its end stands where there is no edge.
+    numbers = torch.cat([*(values[family.site] for family in families), example.new_zeros(1)])
+    index, at = [[-1] * (1 + len(columns)) for _ in families], 0
+    for row, family in zip(index, families, strict=True):
+        for place in (0, *(1 + columns.index(parent) for parent in family.parents)):
+            row[place], at = at, at + 1
+    dense = numbers[torch.tensor(index, dtype=torch.int64).reshape(len(families), 1 + len(columns))]
+    variances = [values[f"{family.site}_variance"] for family in families]
+    variance = torch.stack(variances) if variances else example.new_zeros(0)
+    return Equations(dense[:, 1 + len(before) :], dense[:, 1 : 1 + len(before)], dense[:, 0], variance)
+
+
+def noise_variance(template: Template, values: Values) -> Tensor:
+    """Variance of the measurement noise of every variable, static ones first, parents first: ``(V_s + V,)``."""
+    names = template.structure.static_order + template.structure.order
+    example = next(iter(values.values()))
+    if template.noise_site:
+        return values[template.noise_site].square().expand(len(names))
+    return torch.tensor([template.noise_of(name) ** 2 for name in names], dtype=example.dtype)
+
+
+def in_order(template: Template, x: Tensor, static: Tensor) -> tuple[Tensor, Tensor]:
+    """Both columns with parents first."""
+    dynamic, fixed = positions(template)
+    return ordered(x, dynamic), ordered(static, fixed)
+
+
+def ordered(values: Tensor, positions: list[int]) -> Tensor:
+    """Some columns of the last axis."""
+    return values if positions == list(range(values.shape[-1])) else values[..., positions]
+
+
+def positions(template: Template) -> tuple[list[int], list[int]]:
+    """Columns of x and of the static values, parents first."""
+    structure = template.structure
+    dynamic = [template.variables.index(name) for name in structure.order]
+    return dynamic, [template.static.index(name) for name in structure.static_order]

@@ -1,0 +1,235 @@
+"""Sources of a merge: holders of rows that see different variables of one template, with their measurement noise.
+
+A hospital sees some variables, at some visits, through its own instruments. The target of a merge is the joint
+posterior of all sources, with what they do not see integrated out and their noise modelled: log-likelihoods add, the
+prior counts once. Nothing is standardised source by source.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from bayesdd.data.columns import read
+from bayesdd.dbn.likelihood.likelihood import Likelihood, chosen
+from bayesdd.dbn.likelihood.model import model, soft_model
+from bayesdd.dbn.template.columns import shaped
+from bayesdd.task import kinds
+from bayesdd.task.task import Task
+
+if TYPE_CHECKING:
+    from bayesdd.dbn.template.template import Template
+
+Rows = tuple[Tensor, Tensor]  # x (rows, T, V) and static (rows, V_s), floating, NaN where missing
+NAMED = 8  # pairs that a message names
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """One holder of rows.
+
+    Args:
+        data: Columns as for ``Template.task``: ``x`` (rows, T, V), NaN where missing, or a list of sequences of unequal
+            lengths ``(T_i, V)``; ``static`` (rows, V_s), left out where the source sees none of it. The last axis of
+            ``x`` holds the template's variables, or those of ``variables`` only, in that order.
+        variables: Names of the variables it sees, static ones among them; all others count as missing. Default: those
+            of which an entry is seen.
+        noise: Known standard deviation of its measurement noise, or variable -> standard deviation.
+        noise_site: Name of a latent site for an unknown one, with the template's half-normal prior; sources of equal
+            name share it.
+    """
+
+    data: Any
+    variables: Sequence[str] | None = None
+    noise: float | Mapping[str, float] = 0.0
+    noise_site: str | None = None
+
+
+def gathered(template: Template, sources: Sequence[Source]) -> list[Rows]:
+    """Rows of every source, padded to one number of slices; rows of which nothing is seen are left out.
+
+    Raises:
+        ValueError: A source does not fit the template or sees nothing, or no source sees one of the variables.
+
+    Warns:
+        UserWarning: Two sources have no variable in common.
+    """
+    if template.noisy:
+        raise ValueError("Template: noise belongs to the sources that are merged: give it to Source, not to Template.")
+    if not sources:
+        raise ValueError("merging needs at least one source, got none.")
+    found = [_rows(template, source, f"source {k}") for k, source in enumerate(sources)]
+    slices = max(x.shape[1] for x, _ in found)
+    found = [(pad(x, (0, 0, 0, slices - x.shape[1]), value=torch.nan), static) for x, static in found]
+    seen = [_seen(rows).any(0) for rows in found]
+    names = [*template.static, *template.variables]
+    if unseen := [name for name, any_ in zip(names, torch.stack(seen).any(0).tolist(), strict=True) if not any_]:
+        raise ValueError(
+            f"merging: no source sees the variable {unseen[0]!r}: leave it out of the template, or add a source that "
+            "has measured it."
+        )
+    for (i, a), (j, b) in itertools.combinations(enumerate(seen), 2):
+        if not bool((a & b).any()):
+            pairs = apart(template, found)
+            warnings.warn(
+                f"source {i} and source {j} have no variable in common; no row tells how these depend on each other "
+                f"beyond what the edges say: {listed(pairs)}.",
+                UserWarning,
+                stacklevel=3,
+            )
+            break
+    return found
+
+
+def target(template: Template, sources: Sequence[Source]) -> list[Task]:
+    """One task a source: together their joint posterior."""
+    return [
+        _task(replace(template, noise=source.noise, noise_site=source.noise_site), rows)
+        for source, rows in zip(sources, gathered(template, sources), strict=True)
+    ]
+
+
+def student(template: Template, slices: int, sources: Sequence[Source], *, soft: bool) -> Task:
+    """The plain network without noise; with sources, it takes rows of their patterns of missing entries too."""
+    if soft and not template.states:
+        raise ValueError("Template.student: soft=True is for categorical templates; this one is linear-Gaussian.")
+    if sources:
+        found = gathered(template, sources)
+        x, static = (torch.cat(part) for part in zip(*found, strict=True))
+        if any(replace(template, noise=s.noise, noise_site=s.noise_site).noisy for s in sources):
+            x, static = _with_thinned(template, x, static)
+        if slices != x.shape[1]:
+            raise ValueError(f"Template.student: the sources have {x.shape[1]} slices, not {slices}.")
+        return template.task(as_columns(template, (x, static)))
+    # Rows that stand for the format only: coefficients 0 and variances 1, or even tables.
+    plain = {site: torch.full(shape, 0.0 if shape else 1.0) for site, shape in template.sites.items()}
+    if template.states:
+        plain = {site: torch.full(shape, 1 / shape[-1]) for site, shape in template.sites.items()}
+    rows = template.sample(plain, 8, slices, seed=0)
+    if not soft:
+        return template.task(rows)
+    most = max(template.states.values())
+    even = {name: torch.nn.functional.one_hot(column, most).double() for name, column in rows.items()}
+    return Task(functools.partial(soft_model, template=template), even, kinds=dict.fromkeys(even, kinds.fixed))
+
+
+def thinnings(template: Template, seen: Tensor, slices: int) -> list[Tensor]:
+    """A pattern of entries ``(n,)`` whole, without every second slice, and without the others; empty ones are whole."""
+    count = len(template.static)
+    number = torch.arange(slices).repeat_interleave(len(template.variables))
+    kept = [torch.cat([torch.ones(count, dtype=torch.bool), number % 2 == k]) & seen for k in (0, 1)]
+    return [seen, *(some if bool(some[count:].any()) else seen for some in kept)]
+
+
+def _with_thinned(template: Template, x: Tensor, static: Tensor) -> Rows:
+    """Rows, and one more for every thinned pattern that merged rows may have."""
+    flat = torch.cat([static, x.flatten(1)], 1)
+    kinds, which = torch.unique(~flat.isnan(), dim=0, return_inverse=True)
+    more = [flat]
+    for k, kind in enumerate(kinds):
+        example = flat[which == k][0]
+        more += [torch.where(seen, example, torch.nan)[None] for seen in thinnings(template, kind, x.shape[1])[1:]]
+    every = torch.cat(more)
+    return every[:, static.shape[1] :].reshape(len(every), *x.shape[1:]), every[:, : static.shape[1]]
+
+
+def apart(template: Template, rows: Sequence[Rows]) -> list[tuple[str, str]]:
+    """Pairs of variables that no row has seen together, at whatever slices."""
+    seen = torch.cat([_seen(some) for some in rows]).double()
+    together = seen.mT @ seen > 0
+    names = [*template.static, *template.variables]
+    return [(names[i], names[j]) for i, j in itertools.combinations(range(len(names)), 2) if not bool(together[i, j])]
+
+
+def listed(pairs: Sequence[tuple[str, str]]) -> str:
+    """Pairs as a message shows them."""
+    shown = ", ".join(f"({a}, {b})" for a, b in pairs[:NAMED])
+    return shown + (f" and {len(pairs) - NAMED} more" if len(pairs) > NAMED else "")
+
+
+def as_columns(template: Template, rows: Rows) -> dict[str, Tensor]:
+    """Rows as the columns of a task."""
+    x, static = rows
+    return {"x": x, "static": static} if template.static else {"x": x}
+
+
+def _task(template: Template, rows: Rows) -> Task:
+    x, static = rows
+    if not template.static or not bool(static.isnan().all()):
+        return template.task(as_columns(template, rows))
+    # A column without a single number is none to a Task: a source that sees nothing static has no such column.
+    likelihood = chosen(template, *shaped(template, {"x": x, "static": static}))
+    return Task(
+        functools.partial(_without_static, template=template, likelihood=likelihood, slices=x.shape[1]), {"x": x}
+    )
+
+
+def _without_static(x: Tensor, *, template: Template, likelihood: Likelihood, slices: int) -> Tensor:
+    static = torch.full((len(x), len(template.static)), torch.nan)
+    return model(x, static, template=template, likelihood=likelihood, slices=slices)
+
+
+def _seen(rows: Rows) -> Tensor:
+    """Which variables a row has seen, static ones first: ``(rows, V_s + V)``."""
+    x, static = rows
+    return torch.cat([~static.isnan(), (~x.isnan()).any(1)], 1)
+
+
+def _rows(template: Template, source: Source, name: str) -> Rows:
+    if not isinstance(source, Source):
+        raise TypeError(f"merging: {name} must be a Source(rows, ...), got {type(source).__name__}.")
+    every = [*template.static, *template.variables]
+    wanted = every if source.variables is None else list(source.variables)
+    if unknown := [variable for variable in wanted if variable not in every]:
+        raise ValueError(f"{name}: variables= names {unknown[0]!r}, which is none of the template's {every}.")
+    data = {**source.data} if isinstance(source.data, Mapping) else source.data
+    if isinstance(data, dict) and "x" in data:
+        data["x"] = _padded(data["x"], name)
+        if not bool((~data["x"].isnan()).any()):
+            raise ValueError(f"{name} has seen no entry of any sequence: leave it out.")
+        if "static" in data and bool(torch.as_tensor(data["static"]).isnan().all()):
+            del data["static"]  # what has no number in it is no column
+    try:
+        found = read(data)
+        if "x" in found and found["x"].dim() == 3:
+            found["x"] = _spread(template, source, found["x"])
+        if template.static and "static" not in found:
+            found["static"] = torch.full((len(found["x"]), len(template.static)), torch.nan)
+        x, static = (column.double() for column in shaped(template, found))
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{name}: {error}") from None
+    x[:, :, [variable not in wanted for variable in template.variables]] = torch.nan
+    static[:, [variable not in wanted for variable in template.static]] = torch.nan
+    kept = _seen((x, static)).any(1)
+    if not bool(kept.any()):
+        raise ValueError(f"{name} has seen no entry of the variables {wanted}: leave it out.")
+    return x[kept], static[kept]
+
+
+def _padded(x: Any, name: str) -> Tensor:
+    """Sequences ``(rows, T, V)``; a list of unequal lengths is padded by NaN."""
+    if isinstance(x, list | tuple):
+        parts = [torch.as_tensor(part).double() for part in x]
+        if not parts or any(part.dim() != 2 or part.shape[1] != parts[0].shape[1] for part in parts):
+            raise ValueError(f"{name}: a list of sequences needs arrays (slices, variables) of equal width.")
+        x = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=torch.nan)
+    found: Tensor = torch.as_tensor(x).double()
+    return found
+
+
+def _spread(template: Template, source: Source, x: Tensor) -> Tensor:
+    """A source's own columns where they belong among all variables."""
+    shown = [name for name in source.variables or () if name in template.variables]
+    if not len(shown) == x.shape[2] < len(template.variables):
+        return x
+    wide = torch.full((*x.shape[:2], len(template.variables)), torch.nan, dtype=torch.float64)
+    wide[:, :, [template.variables.index(name) for name in shown]] = x.double()
+    return wide

@@ -1,0 +1,1 @@
+"""One small table from several sources that see different variables."""

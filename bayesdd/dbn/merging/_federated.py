@@ -1,0 +1,153 @@
+r"""Sources that may not share rows: each distils its own, only distilled sets travel, and their union is the result.
+
+A set that stands for its source under the source's own posterior need not do so where all sources together put the
+posterior. Therefore, in a few rounds: the server unites the sets, draws from the posterior of the union and sends the
+draws; every source fits its set anew, so that its log-likelihood follows that of its rows at these draws (half the
+variance of the difference, by least squares, ``masked``).
+
+The first message of a source needs no posterior: for every pattern of missing entries the rows' mean and scatter, freed
+of the noise's share, as one weighted row more than there are entries, which is exact for sources without noise.
+Nothing is standardised source by source.
+
+Rows of a network without noise stand for noisy ones to about 0.03 nats a source (noise of 0.3, six variables, five
+slices), whatever their number. Where the sources' noise is known and one, ``keep_noise`` leaves it to the rows: a
+pattern's mean and scatter then say all, and the union is as good as the pooled rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from bayesdd.data import Distilled, union
+from bayesdd.dbn.inference.augmentation import augmented
+from bayesdd.dbn.inference.pooling import BURN, CHAINS, KEPT
+from bayesdd.dbn.likelihood.gaussian import entries
+from bayesdd.dbn.likelihood.source import Source, gathered
+from bayesdd.dbn.merging.holder import Holder, Set, simplex
+from bayesdd.dbn.merging.masked import as_rows
+from bayesdd.dbn.merging.moments import Joint, moments
+from bayesdd.dbn.template.template import Template
+
+DRAWS = 3000
+
+
+def federated(
+    template: Template,
+    sources: Sequence[Source],
+    sizes: int | Sequence[int],
+    *,
+    rounds: int = 3,
+    draws: int = DRAWS,
+    seed: int = 0,
+    keep_noise: bool = False,
+) -> Distilled:
+    """The union of the sources' distilled sets, after a few rounds of fitting at common draws.
+
+    Args:
+        template: A linear-Gaussian template, without noise.
+        sources: The sources. An unknown noise belongs to one source alone.
+        sizes: Rows of every source's set.
+        rounds: Times that the server sends draws.
+        draws: Draws that it sends.
+        seed: Seed.
+        keep_noise: Whether rows stay as noisy as their sources', known and one noise of all.
+
+    Returns:
+        Masked rows and weights; the sources' own sets stand one after the other, their numbers of rows in the
+        provenance. No certificate: ask ``bayesdd.certify(template.target(sources), rows, student=student)``, for which
+        a source sends one number a draw. The student is ``template.student(T, sources)``, or for rows that keep their
+        noise ``dataclasses.replace(template, noise=noise).task(rows.data)``.
+
+    Raises:
+        ValueError: Sources, sizes or rounds do not fit.
+    """
+    if template.states:
+        raise ValueError("federated is for linear-Gaussian templates: merge() serves categorical sources.")
+    each = [sizes] * len(sources) if isinstance(sizes, int) else list(sizes)
+    if len(each) != len(sources) or min(each, default=1) < 1 or rounds < 1:
+        raise ValueError(
+            f"federated needs a positive size for each of {len(sources)} sources and at least one round, got "
+            f"sizes={sizes}, rounds={rounds}."
+        )
+    named = [source.noise_site for source in sources if source.noise_site]
+    if len(set(named)) < len(named):
+        raise ValueError(
+            "federated: sources that share an unknown noise must share rows: give each a noise_site= of its own."
+        )
+    if keep_noise and (named or any(source.noise != sources[0].noise for source in sources)):
+        raise ValueError(
+            f"federated(keep_noise=True) needs one known noise, the same for all sources, got "
+            f"{[source.noise_site or source.noise for source in sources]}."
+        )
+    rows = gathered(template, sources)
+    slices = rows[0][0].shape[1]
+    student = replace(template, noise=sources[0].noise) if keep_noise else template
+    holders = [
+        Holder(replace(template, noise=s.noise, noise_site=s.noise_site), student, entries(template, *some), slices)
+        for s, some in zip(sources, rows, strict=True)
+    ]
+    sets = [holder.first() for holder in holders]
+    for turn in range(rounds):
+        sent, log_weight = united_draws(student, sets, slices, draws=draws, seed=seed + turn)
+        joint = Joint.of(template, sent, slices)
+        sets = [
+            holder.fitted(joint, log_weight, size, seed + k, None if turn == 0 else own)
+            for k, (holder, size, own) in enumerate(zip(holders, each, sets, strict=True))
+        ]
+    return union([holder.distilled(own, seed) for holder, own in zip(holders, sets, strict=True)])
+
+
+def united_draws(
+    template: Template, sets: Sequence[Set], slices: int, *, draws: int, seed: int
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The server's part: draws of the posterior of united sets, from the sets alone.
+
+    Weighted rows of one pattern are, as far as their likelihood goes, as many rows of weight 1 as their weights sum to,
+    with the same mean and scatter. Data augmentation runs on those; what rounding their number changes, the draws'
+    importance weights take back.
+
+    Returns:
+        Latent site -> ``(S, *shape)``, and normalised log weights ``(S,)``.
+    """
+    flat, weight = (torch.cat(part) for part in zip(*sets, strict=True))
+    kinds, which = torch.unique(~flat.isnan(), dim=0, return_inverse=True)
+    places = [kind.nonzero()[:, 0] for kind in kinds]
+    pieces, changed = [], []
+    for k, at in enumerate(places):
+        rows, own = flat[which == k][:, at], weight[which == k]
+        evened = _evened(rows, own)
+        pieces.append(
+            torch.full((len(evened), flat.shape[1]), torch.nan, dtype=torch.float64).index_copy(1, at, evened)
+        )
+        changed.append(moments(rows, own) - moments(evened, evened.new_ones(len(evened))))
+    found, _ = augmented(
+        [template],
+        [as_rows(template, torch.cat(pieces), slices)],
+        draws=KEPT * math.ceil(draws / CHAINS),
+        burn=BURN,
+        chains=CHAINS,
+        thin=KEPT,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    values = {site: value.flatten(0, 1) for site, value in found.items()}
+    joint = Joint.of(template, values, slices)
+    log_weight = torch.stack(
+        [joint.coefficients(template, at) @ by for at, by in zip(places, changed, strict=True)]
+    ).sum(0)
+    return values, log_weight - log_weight.logsumexp(0)
+
+
+def _evened(rows: Tensor, weight: Tensor) -> Tensor:
+    """Rows of weight 1 with the mean and scatter, a row, of weighted rows ``(m, r)``, about as many as these count."""
+    mean = weight @ rows / weight.sum()
+    scatter = (weight.sqrt()[:, None] * (rows - mean)).mT @ (weight.sqrt()[:, None] * (rows - mean)) / weight.sum()
+    values, vectors = torch.linalg.eigh(scatter)
+    kept = values > 1e-12 * values[-1].clamp_min(1e-300)
+    half = vectors[:, kept] * values[kept].sqrt()
+    count = max(round(float(weight.sum())), half.shape[1] + 1)
+    return mean + simplex(count)[:, : half.shape[1]] * math.sqrt(count) @ half.mT

@@ -1,0 +1,190 @@
+"""Merging sources that see different variables into one small dataset.
+
+By default the rows are **masked**: each keeps a source's pattern of missing entries, and together they can represent
+the joint posterior as closely as one likes. ``complete=True`` gives a rectangular table with all variables for tools
+that take no missing entries. A complete row states something about every pair of variables, also of those that no
+source has seen together, so that its posterior is too sure of what nobody has measured: a warning names the parameters
+that it over-states and the pairs, :func:`overstated` gives the table. Its predictions need not suffer.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from bayesdd.data import CertificateWarning, Distilled
+from bayesdd.data.columns import fingerprint
+from bayesdd.dbn.inference.pooling import Pooled, pooled
+from bayesdd.dbn.likelihood.source import Source, apart, as_columns, listed
+from bayesdd.dbn.merging.complete import complete_rows
+from bayesdd.dbn.merging.coreset import chosen_rows
+from bayesdd.dbn.merging.hardening import hardened
+from bayesdd.dbn.merging.masked import masked_rows
+from bayesdd.dbn.merging.soft import Soft, soft_rows
+from bayesdd.dbn.template.columns import soft_columns
+from bayesdd.dbn.template.template import Template
+
+TOO_SURE = 0.8  # ratio of posterior deviations, distilled over full, below which a parameter is over-stated
+SHOWN = 4
+TOLERANCE, KHAT = 0.05, 0.7  # nats, and the Pareto shape, that masked rows should stay within
+
+
+def merge(
+    template: Template,
+    sources: Sequence[Source],
+    *,
+    size: int,
+    seed: int = 0,
+    complete: bool = False,
+    equal_weights: bool = False,
+    learn_edges: bool = False,
+    slices: int | None = None,
+    full: Pooled | None = None,
+) -> Distilled:
+    """Distils several sources into few weighted rows of one template.
+
+    Args:
+        template: The template, without noise: the student that people fit to the result.
+        sources: The sources.
+        size: Number M of rows.
+        seed: Seed.
+        complete: Rows without missing entries.
+        equal_weights: One common weight, for tools that take none.
+        learn_edges: Whether those who use complete linear-Gaussian rows will learn the edges from them: the rows then
+            have the template's edges and no others. Few rows weigh one each. Learn the template's edges from the
+            sources first (:func:`edges`).
+        slices: Number T of slices of complete rows; default the longest sequence's.
+        full: The joint posterior, if it is at hand (:func:`pooled`); it serves every size.
+
+    Returns:
+        Rows and weights without a certificate: ask ``bayesdd.certify(template.target(sources), rows,
+        student=template.student(T, sources))``. The provenance holds ``excess`` (nats above the closest posterior of
+        its kind), ``apart`` (pairs of variables that no row has seen together), ``overstated`` (parameter -> ratio of
+        its posterior deviations, distilled over full, where below 0.8) and the posterior's R-hat.
+
+    Raises:
+        ValueError: Sources, template or size do not fit.
+
+    Warns:
+        CertificateWarning: Complete rows over-state parameters.
+    """
+    if learn_edges and (template.states or not complete):
+        raise ValueError("merge(learn_edges=True) is for complete=True and linear-Gaussian variables.")
+    if size < 1:
+        raise ValueError(f"merge needs size= of at least one row, got {size}.")
+    full = pooled(template, sources, seed=seed) if full is None else full
+    slices = full.slices if slices is None else slices
+    pairs = apart(template, full.rows)
+    if not complete:
+        if template.states:
+            x, static, weight, gap = chosen_rows(full, size, equal_weights=equal_weights)
+        else:
+            x, static, weight, gap = masked_rows(full, size, seed=seed, equal_weights=equal_weights)
+        details = provenance(full, seed, size, "half-variance by least squares") | {"apart": pairs, "gap": asdict(gap)}
+        if not (gap.kl_forward <= TOLERANCE and gap.kl_reverse <= TOLERANCE and gap.khat < KHAT):
+            warnings.warn(
+                f"merge: at size={size} the distilled posterior is {gap.kl_forward:.2g} nats from the full one "
+                f"(reverse {gap.kl_reverse:.2g}, k-hat {gap.khat:.2f}): more rows come closer.",
+                CertificateWarning,
+                stacklevel=2,
+            )
+        return Distilled(as_columns(template, (x, static)), weight, provenance=details)
+    details = provenance(full, seed, size, "closed-form forward KL") | {"apart": pairs}
+    if template.states:
+        soft = soft_rows(full, size, slices, seed=seed, equal_weights=equal_weights)
+        x, static, weight, excess = soft.x, soft.static, soft.weight, soft.excess
+    else:
+        x, static, weight, excess = complete_rows(
+            full, size, slices, seed=seed, equal_weights=equal_weights, learn_edges=learn_edges
+        )
+    details["excess"] = excess
+    found = Distilled(as_columns(template, (x, static)), weight, provenance=details)
+    table = overstated(full, found)
+    sure = table[table["ratio"] < TOO_SURE]["ratio"]
+    if len(sure):
+        worst = ", ".join(f"{name} ({ratio:.2f})" for name, ratio in sure.sort_values().head(SHOWN).items())
+        unseen = f"; never seen together: {listed(pairs)}" if pairs else ""
+        warnings.warn(
+            f"complete rows over-state {len(sure)} of {len(table)} parameters (posterior deviation, distilled over "
+            f"full): {worst}{unseen}. Masked rows (complete=False) need not.",
+            CertificateWarning,
+            stacklevel=2,
+        )
+    return replace(found, provenance=details | {"overstated": {str(k): float(v) for k, v in sure.items()}})
+
+
+def harden(full: Pooled, distilled: Distilled, *, size: int, seed: int = 0) -> Distilled:
+    """Hard states for tools that take no probabilities.
+
+    Args:
+        full: The joint posterior.
+        distilled: Complete rows of soft categories, from :func:`merge`.
+        size: Number of hard rows, at least that of the soft ones.
+        seed: Seed.
+
+    Returns:
+        Integer rows and weights; the provenance holds ``excess``, and ``rounding``, the nats of it that hardness costs.
+    """
+    columns = soft_columns(full.template, distilled.data)
+    if columns is None:
+        raise ValueError("harden needs rows of soft categories, x of shape (rows, slices, variables, states).")
+    before = float(distilled.provenance["excess"])
+    hard = hardened(full, Soft(*columns, distilled.weight, before), size, seed=seed)
+    static = hard.static.argmax(-1) if full.template.static else torch.zeros(size, 0, dtype=torch.int64)
+    details = distilled.provenance | {"size": size, "excess": hard.excess, "rounding": hard.excess - before}
+    return Distilled(as_columns(full.template, (hard.x.argmax(-1), static)), hard.weight, provenance=details)
+
+
+def overstated(full: Pooled, distilled: Distilled, *, draws: int = 4000, seed: int = 0) -> pd.DataFrame:
+    """Posterior means and deviations of every parameter, full and as complete distilled rows have them.
+
+    Returns:
+        One row a parameter (``site[term]``): ``mean``, ``sd``, ``mean_distilled``, ``sd_distilled``, and ``ratio`` of
+        the deviations; below 1 the rows claim to know more than all sources do.
+    """
+    template = full.template
+    found = template.posterior(distilled.data, distilled.weight).draw(draws, seed)
+    names, columns = [], []
+    for site in template.sites:
+        both = [full.draws[site], found[site]]
+        names += labels(template, site)
+        columns.append(torch.stack([f(b.reshape(len(b), -1)) for b in both for f in (_mean, _deviation)], 1))
+    table = pd.DataFrame(torch.cat(columns).numpy(), names, ["mean", "sd", "mean_distilled", "sd_distilled"])
+    return table.assign(ratio=table["sd_distilled"] / table["sd"])
+
+
+def provenance(full: Pooled, seed: int, size: int, objective: str) -> dict[str, Any]:
+    """Where merged rows came from; JSON-able."""
+    return {
+        "task": "models.dbn:model",
+        "sites": {site: list(shape) for site, shape in full.template.sites.items()},
+        "fingerprint": [fingerprint(as_columns(full.template, rows)) for rows in full.rows],
+        "seed": seed,
+        "rows": full.count,
+        "size": size,
+        "objective": objective,
+        "rhat": full.rhat,
+    }
+
+
+def labels(template: Template, site: str) -> list[str]:
+    """Names of a site's entries, with the labels of its axes: ``dose[pressure_before]``, ``sex[0]``."""
+    axes = [template.coords[dim] for dim in template.dims[site]]
+    if not axes:
+        return [site]
+    index = pd.MultiIndex.from_product(axes)
+    return [f"{site}[{', '.join(map(str, entry))}]" for entry in index.to_flat_index()]
+
+
+def _mean(draws: Tensor) -> Tensor:
+    return draws.mean(0)
+
+
+def _deviation(draws: Tensor) -> Tensor:
+    return draws.std(0)

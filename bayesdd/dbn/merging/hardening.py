@@ -1,0 +1,103 @@
+"""Hard categorical rows from soft ones, for tools that take hard states only, and what that costs in nats.
+
+Copies of the soft rows get states, stratified by their probabilities; then entries are changed by the slope of the
+forward KL (``soft.Dirichlets``) and weights refitted, in turns, while that helps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from bayesdd.dbn.inference.pooling import Pooled
+from bayesdd.dbn.likelihood.categorical import expected_counts
+from bayesdd.dbn.merging.soft import Dirichlets, Soft
+from bayesdd.distillation.problem import SMALLEST_WEIGHT
+from bayesdd.numerics.optimise import lbfgs
+
+POLISH = 12  # turns of changing entries and refitting weights
+TRIED = 0.1  # share of the entries that are changed at once, to begin with
+
+
+def hardened(full: Pooled, soft: Soft, size: int, *, seed: int) -> Soft:
+    """Hard rows, as probabilities 0 and 1, whose posterior is close to that of soft ones.
+
+    Args:
+        full: The posterior.
+        soft: Its soft rows.
+        size: Number of hard rows, at least that of the soft ones; their counts are as coarse as their number.
+        seed: Seed of the draws.
+    """
+    if not isinstance(full.statistics, Tensor):
+        raise TypeError("hardened is for categorical templates.")
+    generator, goal = torch.Generator().manual_seed(seed), Dirichlets(full.template, full.statistics)
+    row = _copies(soft.weight, size)
+    split = soft.x.shape[1] * soft.x.shape[2]
+    every = torch.cat([soft.x.flatten(1, 2), soft.static], 1)
+    picked = _stratified(every, row, generator)
+    hard = torch.nn.functional.one_hot(picked, every.shape[2]).double()
+    log_weight = (soft.weight / torch.bincount(row, minlength=len(every)))[row].log()
+
+    def value(entries: Tensor, logs: Tensor) -> Tensor:
+        x = entries[:, :split].unflatten(1, soft.x.shape[1:3])
+        return goal.excess(expected_counts(full.template, x, entries[:, split:], logs.exp()))
+
+    possible, least, tried = (every > 0).any(0), math.inf, int(TRIED * picked.numel())
+    for _ in range(POLISH):
+        log_weight, now = lbfgs(lambda v: value(hard, v), log_weight, 100)  # noqa: B023
+        if not now < least - 1e-3:
+            least = now
+            break
+        hard, least = _changed(hard, now, max(tried, 1), possible, lambda entries: value(entries, log_weight))  # noqa: B023
+        tried //= 4
+    return Soft(
+        hard[:, :split].unflatten(1, soft.x.shape[1:3]),
+        hard[:, split:],
+        log_weight.exp().clamp_min(SMALLEST_WEIGHT),
+        least,
+    )
+
+
+def _changed(
+    hard: Tensor, least: float, tried: int, possible: Tensor, value: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, float]:
+    """Changes the entries that promise most by their slope, as many at once as keep the promise."""
+    while tried:
+        entries = hard.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(value(entries), entries)
+        gain = (slope - (slope * hard).sum(-1, keepdim=True)).masked_fill(~possible, math.inf)
+        best, state = (part.flatten() for part in gain.min(-1))
+        order = best.argsort()[:tried]
+        order = order[best[order] < 0]
+        trial = hard.clone().reshape(-1, hard.shape[2])
+        trial[order] = torch.nn.functional.one_hot(state[order], hard.shape[2]).double()
+        after = float(value(trial.reshape(hard.shape)))
+        if after < least:
+            hard, least = trial.reshape(hard.shape), after
+        else:
+            tried //= 2
+    return hard, least
+
+
+def _copies(weight: Tensor, size: int) -> Tensor:
+    """Soft row of every hard one: each at least once, the heavier more often."""
+    if size < len(weight):
+        raise ValueError(f"hard rows are at least as many as soft ones: ask for {len(weight)} or more, not {size}.")
+    share = (size - len(weight)) * weight / weight.sum()
+    counts = 1 + share.floor().long()
+    counts[torch.argsort(share.floor() - share)[: size - int(counts.sum())]] += 1
+    return torch.repeat_interleave(torch.arange(len(weight)), counts)
+
+
+def _stratified(every: Tensor, row: Tensor, generator: torch.Generator) -> Tensor:
+    """States ``(rows, n)``: of the copies of a soft row, each entry's states come as often as their probability."""
+    counts = torch.bincount(row, minlength=len(every))
+    order = torch.rand(len(row), every.shape[1], generator=generator, dtype=torch.float64)
+    # Ranks of random numbers within each row's copies: a random permutation for every entry.
+    rank = (order + row[:, None]).argsort(0).argsort(0) - (counts.cumsum(0) - counts)[row][:, None]
+    shift = torch.rand(len(every), every.shape[1], generator=generator, dtype=torch.float64)[row]
+    level = (rank + shift) / counts[row][:, None]
+    return (level[..., None] > every[row].cumsum(-1)).sum(-1).clamp_max(every.shape[2] - 1)

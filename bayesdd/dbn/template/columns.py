@@ -1,0 +1,130 @@
+"""Rows and parameters as users give them, checked and brought into the shapes that the densities take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from bayesdd.data.columns import read
+from bayesdd.dbn.template.structure import Family, Node, Of
+
+if TYPE_CHECKING:
+    from bayesdd.dbn.template.template import Template
+
+
+def columns(template: Template, data: Any) -> tuple[Tensor, Tensor]:
+    """``x`` (rows, T, V) and ``static`` (rows, V_s), which is empty where the template has no static variables.
+
+    Floating, or integers for categorical columns without missing entries.
+
+    Raises:
+        ValueError: A column is missing, unknown or of the wrong shape, or a state is none of a variable's.
+    """
+    return shaped(template, read(data))
+
+
+def shaped(template: Template, found: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """As :func:`columns`, of columns that have been read; a static one may be missing altogether."""
+    wanted = ["x", "static"] if template.static else ["x"]
+    if sorted(found) != sorted(wanted):
+        raise ValueError(f"Template needs the columns {wanted}, got {sorted(found)}.")
+    x, size = found["x"], len(template.variables)
+    if x.dim() != 3 or x.shape[2] != size or not x.shape[1]:
+        raise ValueError(
+            f"Template needs column 'x' of shape (rows, slices, {size}), last axis {list(template.variables)}, "
+            f"got {tuple(x.shape)}."
+        )
+    static = found.get("static", torch.zeros(len(x), 0, dtype=torch.float64))
+    if static.shape[1:] != (len(template.static),):
+        raise ValueError(
+            f"Template needs column 'static' of shape (rows, {len(template.static)}), last axis "
+            f"{list(template.static)}, got {tuple(static.shape)}."
+        )
+    if not template.states:
+        return x.double(), static.double()
+    return _states(template, x, template.variables), _states(template, static, template.static)
+
+
+def soft_columns(template: Template, data: Any) -> tuple[Tensor, Tensor] | None:
+    """Probabilities ``(rows, T, V, K)`` and ``(rows, V_s, K)`` where columns hold soft categories, else None.
+
+    Raises:
+        ValueError: They are no probabilities of the template's states.
+    """
+    if not template.states or not isinstance(data, Mapping) or torch.as_tensor(data.get("x", 0.0)).dim() != 4:
+        return None
+    x = torch.as_tensor(data["x"]).double()
+    most = max(template.states.values())
+    static = torch.as_tensor(data.get("static", torch.zeros(len(x), 0, most))).double()
+    for name, column, names in (("x", x, template.variables), ("static", static, template.static)):
+        if column.shape[-2:] != (len(names), most):
+            raise ValueError(
+                f"Template needs soft column {name!r} of shape (rows, ..., {len(names)}, {most}), got "
+                f"{tuple(column.shape)}."
+            )
+        unused = torch.arange(most) >= torch.tensor([template.states[n] for n in names], dtype=torch.int64)[:, None]
+        wrong = (column < 0).any() | ((column.sum(-1) - 1).abs() > 1e-6).any() | (column * unused > 1e-9).any()
+        if bool(wrong):
+            raise ValueError(f"Template: soft column {name!r} needs probabilities of each variable's own states.")
+    return x, static
+
+
+def many_draws(template: Template, parameters: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Latent site -> ``(S, *shape)``, float64, in the model's order; other names are left out.
+
+    Raises:
+        ValueError: A site is missing or of the wrong shape.
+    """
+    found = {}
+    for site, shape in template.sites.items():
+        if site not in parameters:
+            raise ValueError(f"Template needs a value of site {site!r}, got {sorted(parameters)}.")
+        value = torch.as_tensor(parameters[site]).double()
+        if value.shape[1:] != shape or value.dim() != len(shape) + 1:
+            raise ValueError(f"Template needs site {site!r} of shape {('S', *shape)}, got {tuple(value.shape)}.")
+        found[site] = value
+    return found
+
+
+def one_draw(template: Template, parameters: Mapping[str, Any]) -> dict[str, Tensor]:
+    """As :func:`many_draws`, of one draw: latent site -> ``shape``."""
+    stacked = {name: torch.as_tensor(value)[None] for name, value in parameters.items()}
+    return {site: value[0] for site, value in many_draws(template, stacked).items()}
+
+
+def _states(template: Template, column: Tensor, names: tuple[str, ...]) -> Tensor:
+    last = torch.tensor([template.states[name] - 1 for name in names])
+    known = ~column.isnan()
+    bad = known & ((column < 0) | (column > last) | (column != column.floor() if column.is_floating_point() else False))
+    if bool(bad.any()):
+        where = bad.nonzero()[0].tolist()
+        name = names[where[-1]]
+        raise ValueError(
+            f"Template: variable {name!r} has the states 0 to {template.states[name] - 1}, but row {where[0]} holds "
+            f"{column[tuple(where)].item()}: recode it, or write NaN where it is missing."
+        )
+    return column.long() if bool(known.all()) else column.double()
+
+
+def groups(template: Template, x: Tensor, static: Tensor) -> list[tuple[tuple[Family, ...], Of]]:
+    """Static, initial and transition families, each with the values of its nodes.
+
+    Values are ``(rows, 1)`` for static variables and in the first group of slices, ``(rows, T - 1)`` in the last.
+    """
+    # Variables first: a family then reads whole stretches of memory.
+    series = dict(zip(template.variables, x.permute(2, 0, 1).contiguous(), strict=True))
+    fixed = dict(zip(template.static, static.mT[..., None], strict=True))
+
+    def first(node: Node) -> Tensor:
+        return fixed[node[0]] if node[0] in fixed else series[node[0]][:, :1]
+
+    def later(node: Node) -> Tensor:
+        if node[0] in fixed:
+            return fixed[node[0]]
+        return series[node[0]][:, :-1] if node[1] else series[node[0]][:, 1:]
+
+    structure = template.structure
+    return [(structure.static, first), (structure.initial, first), (structure.transition, later)]

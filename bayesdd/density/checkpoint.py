@@ -1,0 +1,78 @@
+"""A checkpoint of passes: what the full data said, kept so that a run that was cut short goes on from there.
+
+Everything else in a run is a function of the seed and of these sums. The same command therefore repeats its own small
+computations, takes the passes over the rows from the checkpoint, and comes to the same result, certificate included.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from bayesdd.data.files import one_line, replacing
+from bayesdd.density.ranks import current
+from bayesdd.task.provenance import identity
+
+if TYPE_CHECKING:
+    from bayesdd.task.task import Task
+
+LEAST_CELLS = 2**20  # draws x rows below which a pass is made again as fast as it is kept
+MOST_BYTES = 2**28
+
+
+class Checkpoint:
+    """Sums of passes by what was asked.
+
+    Args:
+        path: The file; written by the first rank alone, whole or not at all.
+        tasks: The target; a checkpoint of other data, models or versions is not read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], tasks: Sequence[Task]) -> None:
+        self.path, self.identity, self.ranks = Path(path), identity(tasks), current()
+        self._records: dict[str, list[Tensor]] = self.ranks.from_first(self._load)
+
+    def key(self, what: str, draws: Tensor) -> str:
+        """Names a question: what is summed, at which draws."""
+        values = draws.detach().cpu().contiguous().numpy().tobytes()
+        return hashlib.sha256(f"{what} {tuple(draws.shape)} ".encode() + values).hexdigest()
+
+    def get(self, key: str) -> list[Tensor] | None:
+        """The sums, if they are known."""
+        return self._records.get(key)
+
+    def put(self, key: str, sums: Sequence[Tensor], cells: int) -> None:
+        """Keeps the sums of a pass over so many draws x rows, in the file too.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        held = sum(part.numel() for record in self._records.values() for part in record)
+        if cells < LEAST_CELLS or 8 * held > MOST_BYTES:
+            return
+        self._records[key] = [part.detach().cpu().clone() for part in sums]
+        if self.ranks.rank == 0:
+            with replacing(self.path) as part:
+                torch.save({"identity": self.identity, "records": self._records}, part)
+
+    def _load(self) -> dict[str, list[Tensor]]:
+        if not self.path.exists():
+            return {}
+        try:
+            held = torch.load(self.path, weights_only=True)
+            if held["identity"] == self.identity:
+                records: dict[str, list[Tensor]] = held["records"]
+                return records
+            reason = "it belongs to other data, another model or another version"
+        except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+            reason = f"it cannot be read ({one_line(error)})"
+        warnings.warn(f"{self.path} is not gone on from: {reason}", UserWarning, stacklevel=4)
+        return {}

@@ -1,0 +1,257 @@
+"""Posterior densities: a prior and weighted rows of one or several tasks, swept in blocks of bounded memory.
+
+A *sweep* is the sum over rows of the log-likelihood at S draws: S numbers, whatever the number of rows. The same
+class serves the real rows (weight 1) and the distilled rows (weight w), so that one line of code samples either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from bayesdd.data.columns import Columns
+from bayesdd.data.distilled import Distilled
+from bayesdd.data.rows import Held, Rows
+from bayesdd.density import fused
+from bayesdd.density.checkpoint import Checkpoint
+from bayesdd.density.passes import BLOCK as BLOCK
+from bayesdd.density.passes import MEMORY as MEMORY
+from bayesdd.density.passes import Part, Passes, Sums
+from bayesdd.density.ranks import Ranks, current
+from bayesdd.task.engine import Expansion
+from bayesdd.task.task import Task
+
+ONE_GRAPH = 2**15  # draws x rows up to which prior and likelihood share a graph: distilled rows, one block
+
+
+class Density:
+    """Log posterior density, up to a constant, of one joint flat unconstrained vector.
+
+    Args:
+        parts: ``(task, rows, weight)``; sites of equal name are one site and its prior counts once.
+        device: Where rows and draws live.
+        memory: Bytes that intermediate tensors of one block may take.
+        spread: Whether these are real rows, of which each rank owns some; else every rank has them all.
+        checkpoint: Where passes over the rows are kept.
+
+    Attributes:
+        dim: Length P of the joint flat vector.
+        size: Number of rows of all parts.
+        evaluations: Row log-likelihoods computed so far, in units of ``size`` (draws swept over all rows).
+        gradients: The same for gradients with respect to the draws.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[tuple[Task, Columns | Rows, Tensor | None]],
+        device: torch.device | str = "cpu",
+        memory: int = MEMORY,
+        *,
+        spread: bool = False,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        self.device, self.memory = torch.device(device), memory
+        self.names: list[str] = []
+        owners: list[tuple[int, int]] = []
+        starts: dict[str, tuple[int, tuple[int, ...], int]] = {}
+        used = 0
+        placed: list[list[int]] = []
+        for at, (task, _, _) in enumerate(parts):
+            index: list[int] = []
+            for place, site in enumerate(task.structure.sites):
+                if site.name not in starts:
+                    starts[site.name] = (used, site.shape, site.stop - site.start)
+                    owners.append((at, place))
+                    used += site.stop - site.start
+                    self.names.append(site.name)
+                start, shape, width = starts[site.name]
+                if shape != site.shape:
+                    raise ValueError(
+                        f"site {site.name!r} has shape {shape} in {parts[0][0].name} but {site.shape} in {task.name}: "
+                        "shared sites need equal shapes."
+                    )
+                index.extend(range(start, start + width))
+            placed.append(index)
+        self.dim, self._owners, self.starts = used, owners, starts
+        self.parts = [
+            Part(
+                task,
+                _rows(task, rows).on(self.device),
+                None if weight is None else weight.to(self.device),
+                torch.tensor(index, device=self.device),
+            )
+            for (task, rows, weight), index in zip(parts, placed, strict=True)
+        ]
+        self._kept = [torch.zeros(len(task.structure.sites) + 1, dtype=torch.float64) for task, _, _ in parts]
+        for at, place in owners:
+            self._kept[at][place] = 1.0
+        self._kept[0][-1] = 1.0
+        self._kept, self.size = [kept.to(self.device) for kept in self._kept], sum(p.rows.size for p in self.parts)
+        self._passes = Passes(self.parts, self.device, memory, current() if spread else Ranks(), checkpoint)
+        self.evaluations = self.gradients = 0.0
+        self._expanded: tuple[Tensor, tuple[Tensor, Tensor, Tensor]] | None = None
+
+    def log_prior(self, draws: Tensor) -> Tensor:
+        """Log prior with Jacobian, nats, shape ``(S,)``; a shared site counts once."""
+        by_part = [part.task.log_prior_by_site(draws[:, part.place]) for part in self.parts]
+        total = torch.stack([by_part[at][:, place] for at, place in self._owners]).sum(0)
+        return total + by_part[0][:, -1]
+
+    def sweep(self, draws: Tensor) -> Tensor:
+        """Sum over rows of the log-likelihood at every draw, nats, shape ``(S,)``; no gradient."""
+        self.evaluations += len(draws)
+        fast = fused.sweep(self._passes, draws, self._swept)
+        return self._swept(draws) if fast is None else fast
+
+    def _swept(self, draws: Tensor) -> Tensor:
+        def add(total: Sums, part: Part, rows: Columns, weight: Tensor | None) -> None:
+            local = draws[:, part.place]
+
+            # Added in place: small results kept in a list split the freed blocks (7 GiB, Gaussian mean, d = 200).
+            def chunk(at: slice) -> None:
+                total[0][at] += _weighted(part.task.log_likelihood(rows, local[at]), weight)
+
+            self._passes.in_chunks(part, rows, len(local), chunk)
+
+        with torch.no_grad():
+            return self._passes("sweep", draws, (draws.new_zeros(len(draws)),), add)[0]
+
+    def log_joint(self, draws: Tensor) -> Tensor:
+        """Log prior plus log-likelihood, nats, shape ``(S,)``; no gradient."""
+        with torch.no_grad():
+            return self.log_prior(draws) + self.sweep(draws)
+
+    def log_joint_gradient(self, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """Value ``(S,)`` and gradient ``(S, P)`` of the log joint."""
+        draws = draws.detach()
+        self.gradients += len(draws)
+        (part, *others) = self.parts
+        small = not others and self.size * len(draws) <= ONE_GRAPH
+        if small and part.weight is not None and isinstance(part.rows, Held):
+            return part.task.joint_gradient(part.rows.columns, part.weight, draws)
+
+        def add(total: Sums, part: Part, rows: Columns, weight: Tensor | None) -> None:
+            ones = draws.new_ones(len(next(iter(rows.values())))) if weight is None else weight
+
+            def chunk(at: slice) -> None:
+                found, slope = part.task.likelihood_gradient(rows, ones, draws[at, part.place])
+                total[0][at] += found
+                total[1][at, part.place] += slope
+
+            # A recorded graph lets go of what it has used: a jet network took 0.55 of one copy with its gradient.
+            self._passes.in_chunks(part, rows, len(draws), chunk, copies=1 if part.task.backend == "graph" else 3)
+
+        value, gradient = self._passes("gradient", draws, (draws.new_zeros(len(draws)), torch.zeros_like(draws)), add)
+        for part, kept in zip(self.parts, self._kept, strict=True):
+            if not bool(kept.any()):  # every site of this task is another's too: its prior is counted there
+                continue
+            found, slope = part.task.prior_gradient(kept, draws[:, part.place])
+            value, gradient = value + found, gradient.index_add(1, part.index, slope)
+        return value, gradient
+
+    def likelihood_derivatives(self, draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Value ``(K,)``, gradient ``(K, P)`` and Hessian ``(K, P, P)`` of the log-likelihood at K points.
+
+        Asked again at the same points, it is not computed again.
+        """
+        if self._expanded is not None and torch.equal(self._expanded[0], draws):
+            return self._expanded[1]
+        count, dim = draws.shape
+        self.gradients += count * (1 + dim)
+
+        def add(total: Sums, part: Part, rows: Columns, weight: Tensor | None) -> None:
+            local = draws[:, part.index]
+            for k in range(count):
+                value, gradient, hessian = self._derivatives(part, rows, weight, local[k])
+                total[0][k] += value
+                total[1][k] = total[1][k].index_add(0, part.index, gradient)
+                total[2][k, part.index[:, None], part.index] += hessian
+
+        zeros = draws.new_zeros(count), draws.new_zeros(count, dim), draws.new_zeros(count, dim, dim)
+        found = self._passes("derivatives", draws, zeros, add)
+        self._expanded = draws.clone(), (found[0], found[1], found[2])
+        return self._expanded[1]
+
+    def _derivatives(self, part: Part, rows: Columns, weight: Tensor | None, point: Tensor) -> Expansion:
+        """Value, gradient and Hessian of one block: batched over directions where the model can be, else by copies."""
+        count, width = len(next(iter(rows.values()))), len(point)
+        ones = point.new_ones(count) if weight is None else weight
+        piece = max(1, int(self._passes.memory / (part.task.bytes_per_cell * width)))
+        step = -(-count // -(-count // piece))
+        found: list[Tensor] = []
+        for start in range(0, count, step):
+            some = {name: column[start : start + step] for name, column in rows.items()}
+            curved = part.task.likelihood_hessian(some, ones[start : start + step], point)
+            if curved is None:
+                break
+            found = list(curved) if not found else [a + b for a, b in zip(found, curved, strict=True)]
+        else:
+            return found[0], found[1], found[2]
+        by_chunk: list[tuple[Tensor, Tensor, Tensor]] = []
+
+        def chunk(at: slice) -> None:
+            directions = torch.arange(at.start, at.stop, device=point.device)
+            by_chunk.append(derivatives(part.task, rows, weight, point, directions))
+
+        self._passes.in_chunks(part, rows, width, chunk, copies=6)
+        return by_chunk[0][0], by_chunk[0][1], torch.cat([found[2] for found in by_chunk])
+
+    def prior_derivatives(self, draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As ``likelihood_derivatives``, for the log prior."""
+        count, dim = draws.shape
+        copies = draws.repeat_interleave(dim, 0).detach().requires_grad_(True)
+        prior = self.log_prior(copies)
+        (slope,) = torch.autograd.grad(prior.sum(), copies, create_graph=True)
+        eye = torch.eye(dim, dtype=draws.dtype, device=draws.device).repeat(count, 1)
+        hessian = torch.zeros_like(copies)
+        if slope.requires_grad:
+            (found,) = torch.autograd.grad((slope * eye).sum(), copies, allow_unused=True)
+            hessian = hessian if found is None else found
+        return prior.detach()[::dim], slope.detach()[::dim], hessian.reshape(count, dim, dim)
+
+    def watch(self, report: Callable[[int, int], None] | None) -> None:
+        """Has somebody told, after every block of a pass, how many rows of how many are done."""
+        self._passes.report = report
+
+
+def derivatives(
+    task: Task, rows: Columns, weight: Tensor | None, point: Tensor, directions: Tensor, *, create_graph: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Value, gradient ``(P,)`` and Hessian rows ``(len(directions), P)`` of the weighted log-likelihood at one point.
+
+    The point is copied once a direction, so that plain double backward gives all Hessian rows at once, whatever backend
+    evaluates the model. With ``create_graph`` the results stay differentiable in rows and weights.
+    """
+    copies = point.detach().expand(len(directions), -1).clone().requires_grad_(True)
+    likelihood = _weighted(task.log_likelihood(rows, copies), weight)
+    (slope,) = torch.autograd.grad(likelihood.sum(), copies, create_graph=True)
+    eye = torch.nn.functional.one_hot(directions, len(point)).to(point.dtype)
+    hessian = torch.zeros_like(copies)
+    if slope.requires_grad:
+        (found,) = torch.autograd.grad((slope * eye).sum(), copies, create_graph=create_graph, allow_unused=True)
+        hessian = hessian if found is None else found
+    if create_graph:
+        return likelihood[0], slope[0], hessian
+    return likelihood[0].detach(), slope[0].detach(), hessian
+
+
+def _weighted(by_row: Tensor, weight: Tensor | None) -> Tensor:
+    return by_row.sum(1) if weight is None else by_row @ weight
+
+
+def _rows(task: Task, rows: Columns | Rows) -> Rows:
+    if not isinstance(rows, Mapping):
+        return rows
+    if rows is task.data and len(next(iter(rows.values()))) < task.size:
+        raise ValueError(
+            f"{task.name} reads its {task.size:,} rows from disk, and task.data is a sample of them: give task.rows."
+        )
+    return Held(rows)
+
+
+def density_of(student: Task, distilled: Distilled, device: torch.device | str) -> Density:
+    """The posterior of a distilled set."""
+    rows, weight = distilled.hard()
+    return Density([(student, rows, weight)], device)

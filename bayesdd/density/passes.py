@@ -1,0 +1,181 @@
+"""One pass over rows: sums of what blocks of rows give at draws, in bounded memory, by one rank or several.
+
+Blocks are summed within one of 64 groups, then the groups in their order. The grid depends on the number of rows alone,
+so that ranks which own some groups each come to the same sums, bit for bit: L-BFGS would make a last digit a first one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from bayesdd.data.columns import Columns
+from bayesdd.data.rows import Rows
+from bayesdd.density.checkpoint import Checkpoint
+from bayesdd.density.ranks import Ranks
+from bayesdd.task.task import Task
+
+MEMORY = 32 * 2**20  # bytes of intermediate tensors a block may take; the process stays under 1 GiB
+BLOCK = 8192  # rows; 1,024 to 24,060 were up to 2.3 times slower (S = 2,000, d = 11)
+# Blocks at once where draws are few: a gradient at one draw of a million rows took 0.055 s so, 0.09 s one by one.
+TOGETHER, FEW = 4, 4
+CACHE_CELLS = 2**19  # draws x rows of one block: larger blocks fall out of the processor's cache (1.7 times slower)
+GROUPS = 64
+# On a GPU, not measured: enough draws x rows in one kernel to fill it.
+CUDA_BLOCK, CUDA_CELLS, CUDA_SHARE = 2**17, 2**27, 0.25
+
+Sums = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One task's rows with their weights (None: all 1), and where the task's latents stand in the joint flat vector."""
+
+    task: Task
+    rows: Rows
+    weight: Tensor | None
+    index: Tensor
+
+    @cached_property
+    def place(self) -> slice | Tensor:
+        """``index``, as a slice where latents stand together: that copies nothing."""
+        start, stop = int(self.index[0]), int(self.index[-1]) + 1
+        return slice(start, stop) if torch.equal(self.index.cpu(), torch.arange(start, stop)) else self.index
+
+
+Adder = Callable[[Sums, Part, Columns, Tensor | None], None]
+
+
+@dataclass(eq=False)
+class Passes:
+    """How passes over some parts' rows are made.
+
+    Attributes:
+        parts: The tasks and their rows.
+        device: Where blocks are computed on.
+        memory: Bytes that intermediate tensors of one block may take; halved where the device runs out of it.
+        ranks: Who shares the rows.
+        checkpoint: Sums of earlier passes, to be taken from there instead.
+        report: Told after every block how many rows of how many are done.
+        refused: Whether sweeps in float32 (``bayesdd.density.fused``) were tried and found wanting.
+    """
+
+    parts: list[Part]
+    device: torch.device
+    memory: int
+    ranks: Ranks
+    checkpoint: Checkpoint | None = None
+    report: Callable[[int, int], None] | None = None
+    refused: bool = False
+
+    def __post_init__(self) -> None:
+        cuda = self.device.type == "cuda"
+        self.block, self.cells = (CUDA_BLOCK, CUDA_CELLS) if cuda else (BLOCK, CACHE_CELLS)
+        if cuda and self.memory == MEMORY:
+            self.memory = max(MEMORY, int(CUDA_SHARE * torch.cuda.mem_get_info(self.device)[0]))
+
+    def __call__(self, what: str, draws: Tensor, zeros: Sums, add: Adder) -> Sums:
+        """The sums over all rows; ``add`` adds a block's part in place.
+
+        Raises:
+            OSError: Another rank died or does not answer; rows on disk were removed or changed.
+            ValueError: A block breaks the model's contract, or holds what float64 cannot.
+            RuntimeError: Ranks disagree about the draws.
+        """
+        if self.checkpoint is not None:
+            key = self.checkpoint.key(what, draws)
+            if (known := self.checkpoint.get(key)) is not None:
+                return tuple(part.to(self.device) for part in known)
+            found = self._sum(what, draws, zeros, add)
+            cells = sum(part.rows.size for part in self.parts) * sum(math.prod(z.shape) for z in zeros)
+            self.checkpoint.put(key, found, cells)
+            return found
+        return self._sum(what, draws, zeros, add)
+
+    def in_chunks(
+        self, part: Part, rows: Columns, items: int, evaluate: Callable[[slice], None], *, copies: int = 1
+    ) -> None:
+        """Evaluates so many draws at once as fit the cache and the memory; fewer where the device runs out.
+
+        Args:
+            part: Whose rows.
+            rows: The block.
+            items: How many draws.
+            evaluate: Called with slices of them; does nothing before it has succeeded.
+            copies: How often intermediate tensors are kept: 3 with a gradient by autograd.
+
+        Raises:
+            MemoryError: Not even one draw fits.
+        """
+        count = len(next(iter(rows.values())))
+        start = 0
+        while start < items:
+            fitting = int(self.memory / (part.task.bytes_per_cell * copies * count))
+            chunk = max(1, min(self.cells // count, fitting))
+            stop = min(items, start + chunk)
+            try:
+                evaluate(slice(start, stop))
+            except torch.OutOfMemoryError as error:
+                if stop - start == 1:
+                    raise MemoryError(
+                        f"{part.task.name}: the device has no memory for one draw of {count:,} rows: "
+                        "free some of it, or use device='cpu'."
+                    ) from error
+                self.memory = int((stop - start) // 2 * part.task.bytes_per_cell * copies * count)
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+                continue
+            start = stop
+
+    def _sum(self, what: str, draws: Tensor, zeros: Sums, add: Adder) -> Sums:
+        groups = GROUPS * math.ceil(self.ranks.count / GROUPS)
+        slab = draws.new_zeros(len(self.parts) * groups, sum(z.numel() for z in zeros)) if self.ranks.many else None
+        done, every = 0, sum(part.rows.size for part in self.parts)
+        total = tuple(torch.zeros_like(zero) for zero in zeros)
+        for at, part in enumerate(self.parts):
+            step = self.block * (TOGETHER if len(draws) <= FEW else 1)
+            for group, blocks in itertools.groupby(self._blocks(part, groups, step), key=lambda block: block[0]):
+                found = tuple(torch.zeros_like(zero) for zero in zeros)
+                for _, rows, weight in blocks:
+                    add(found, part, rows, weight)
+                    done += len(next(iter(rows.values())))
+                    if self.report is not None:
+                        self.report(done * self.ranks.count, every)
+                if slab is None:
+                    _add(total, found)
+                else:
+                    slab[at * groups + group] = torch.cat([piece.flatten() for piece in found])
+        if slab is not None:
+            widths = [zero.numel() for zero in zeros]
+            for row in self.ranks.summed(slab, f"{what} {tuple(draws.shape)}", draws):
+                _add(total, tuple(p.reshape(z.shape) for p, z in zip(row.split(widths), zeros, strict=True)))
+        return total
+
+    def _blocks(self, part: Part, groups: int, step: int) -> Iterator[tuple[int, Columns, Tensor | None]]:
+        """This rank's blocks with the number of their group; checked against the model where nobody looked before."""
+        rows, size = part.rows, part.rows.size
+        step = min(size, step, rows.most)
+        count = math.ceil(size / step)
+        groups = min(groups, count)
+        # Whole groups a rank: rank r of K owns groups floor(G r / K) to floor(G (r + 1) / K).
+        low, high = (groups * (self.ranks.rank + i) // self.ranks.count for i in (0, 1))
+        first, last = (-(-count * group // groups) for group in (low, high))
+        pin = self.device.type == "cuda" and next(iter(rows.sample.values())).device.type == "cpu"
+        begin, end = first * step, min(size, last * step)
+        for start, piece in zip(range(begin, end, step), rows.blocks(begin, end, step, pin=pin), strict=True):
+            if rows.unseen(start, start + step):
+                part.task.check(piece, start)
+            block = {name: column.to(self.device, non_blocking=True) for name, column in piece.items()}
+            weight = None if part.weight is None else part.weight[start : start + step]
+            yield groups * (start // step) // count, block, weight
+
+
+def _add(total: Sums, found: Sums) -> None:
+    for one, other in zip(total, found, strict=True):
+        one += other

@@ -1,0 +1,177 @@
+"""Ranks: several processes, on one machine or many, that share the rows of one run.
+
+``torchrun --nproc-per-node=2 -m bayesdd distill ...`` starts them. Each rank owns whole groups of row blocks. A pass
+ends in one ``all_reduce`` in which every group's sum comes from the rank that owns it and zeros from the others: exact
+in whatever order. Distilled rows and all decisions are replicated, from equal seeds and equal sums; that ranks agree
+is seen at every pass. Processes talk by gloo on the CPU, by nccl on GPUs.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from bayesdd.data.files import one_line
+from bayesdd.numerics.devices import resolve
+
+T = TypeVar("T")
+
+PATIENCE = 60.0  # seconds that a rank waits for another
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Which of how many processes this is."""
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def many(self) -> bool:
+        """Whether there are others."""
+        return self.count > 1
+
+    def summed(self, slab: Tensor, what: str, draws: Tensor) -> Tensor:
+        """Sum of the ranks' slabs, each zero in the rows that another rank owns.
+
+        Raises:
+            ConnectionError: A rank died or does not answer.
+            RuntimeError: The ranks ask different questions, or at different draws.
+        """
+        values = draws.detach().cpu().contiguous().numpy().tobytes()
+        mine = int.from_bytes(hashlib.sha256(what.encode() + values).digest()[:6], "big")  # exact in a float64
+        marks = slab.new_zeros(self.count)
+        marks[self.rank] = mine
+        flat = torch.cat([slab.flatten(), marks])
+        on = flat.cpu() if dist.get_backend() == "gloo" else flat
+        with _answered():
+            dist.all_reduce(on)
+        on = on.to(flat.device)
+        if bool((on[-self.count :] != mine).any()):
+            raise RuntimeError(
+                f"rank {self.rank} has come to other numbers than another rank: run all ranks on equal machines, with "
+                "equal versions, equal data and equal numbers of threads."
+            )
+        return on[: -self.count].reshape(slab.shape)
+
+    def each(self, count: int, make: Callable[[int], Tensor], draws: Tensor) -> Tensor:
+        """``make(k)`` of shape ``(S,)`` for every k below ``count``, each by one rank: ``(count, S)`` on all."""
+        if not self.many:
+            return torch.stack([make(k) for k in range(count)])
+        slab = draws.new_zeros(count, len(draws))
+        for k in range(self.rank, count, self.count):
+            slab[k] = make(k)
+        return self.summed(slab, f"each of {count}", draws)
+
+    def gathered(self, mine: T) -> list[T]:
+        """Every rank's object, in their order."""
+        if not self.many:
+            return [mine]
+        found: list[Any] = [None] * self.count
+        with _answered():
+            dist.all_gather_object(found, mine)
+        return found
+
+    def agreed(self, make: Callable[[], T], mistakes: tuple[type[Exception], ...]) -> T:
+        """What ``make`` gives here; a mistake on any rank ends all, and of those that fail alike the first speaks.
+
+        Raises:
+            SystemExit: Code 2, without a word, where another rank speaks.
+        """
+        failure: Exception | None = None
+        try:
+            made = make()
+        except mistakes as error:
+            failure = error
+        lines = self.gathered("" if failure is None else one_line(failure))
+        if failure is not None and lines.index(one_line(failure)) == self.rank:
+            raise failure
+        if any(lines):
+            raise SystemExit(2)
+        return made
+
+    def same(self, parts: dict[str, Any]) -> None:
+        """Refuses ranks that differ in their data, models or versions, whose parts are given by name.
+
+        Raises:
+            ValueError: They do; names what.
+        """
+        every = self.gathered(parts)
+        for rank, other in enumerate(every):
+            if differ := [name for name, value in every[0].items() if other[name] != value]:
+                raise ValueError(f"rank {rank} has other {' and '.join(differ)} than rank 0: give all ranks the same")
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What the first rank makes, on all."""
+        if not self.many:
+            return make()
+        box: list[Any] = [make() if self.rank == 0 else None]
+        with _answered():
+            dist.broadcast_object_list(box)
+        made: T = box[0]
+        return made
+
+
+def current() -> Ranks:
+    """The ranks of this process; alone unless it was started with others and has joined them."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return Ranks()
+    return Ranks(dist.get_rank(), dist.get_world_size())
+
+
+@contextmanager
+def joined(device: str | torch.device, patience: float = PATIENCE) -> Iterator[Ranks]:
+    """Joins the other ranks if there are any (``WORLD_SIZE``, as torchrun sets it), and leaves them at the end.
+
+    Args:
+        device: Where this rank computes.
+        patience: Seconds to wait for another rank.
+
+    Raises:
+        ConnectionError: The others cannot be reached.
+        ValueError: There is no such device.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        yield Ranks()
+        return
+    where = resolve(device)
+    address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    try:
+        dist.init_process_group(
+            "nccl" if where.type == "cuda" else "gloo", timeout=datetime.timedelta(seconds=patience)
+        )
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ConnectionError(
+            f"the other ranks cannot be reached at {address} within {patience:g} s ({_reason(error)}): check that "
+            "torchrun runs on every machine with the same --rdzv-endpoint, and that the port is open"
+        ) from error
+    if where.type == "cuda":
+        torch.cuda.set_device(where)
+    yield current()
+    # Not after a failure: nccl would wait for the rank that is gone, and the process ends anyway.
+    dist.destroy_process_group()
+
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise ConnectionError(
+            f"another rank has died or does not answer ({_reason(error)}); what was swept is kept, the same command "
+            "goes on from there"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The first sentence of what torch says; the rest is its own stack."""
+    return one_line(error).split(". ")[0][:160]

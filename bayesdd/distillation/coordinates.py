@@ -1,0 +1,190 @@
+"""Free coordinates of synthetic rows: what the optimiser sees, and back to the user's columns.
+
+Moving entries are mapped to the real line by their kind, then whitened jointly by the real rows' covariance
+(26 parameters with condition number 3e5 at M = 50: forward KL 0.006 whitened, 5.2 merely standardised). Elements that
+are constant over the real rows (an intercept column) and missing entries are no parameters.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bayesdd.data.columns import Columns
+from bayesdd.task.kinds import Kind
+
+ROWS_FOR_COVARIANCE = 20_000
+LARGEST_JOINT_WHITENING = 512
+LOOKED_AT = 2**16  # rows in which most elements that vary are seen to do so; the others are looked for in all rows
+
+
+class Coordinates:
+    """Maps a flat free vector to M synthetic rows and back.
+
+    Args:
+        real: The real rows, column -> ``(N, ...)``, on any device.
+        kinds: Kind of each column.
+        start: Starting rows, column -> ``(M, ...)``; also the source of fixed and constant entries and of NaN patterns.
+        bounds: Upper bounds of bounded columns at the starting rows, column -> ``(M, ...)``.
+        move: False keeps every row where it is (a weights-only coreset).
+    """
+
+    def __init__(
+        self, real: Columns, kinds: dict[str, Kind], start: Columns, bounds: Columns, *, move: bool = True
+    ) -> None:
+        self.kinds, self.bounds = kinds, bounds
+        self.size = len(next(iter(start.values())))
+        self.start = {name: _stored(column, kinds[name]) for name, column in start.items()}
+        self.free_masks: Columns = {}
+        self.whitened: list[str] = []
+        self.loose: list[str] = []
+        if not move:
+            return
+        device = next(iter(start.values())).device
+        thin = {name: column[:: max(1, len(column) // ROWS_FOR_COVARIANCE)].to(device) for name, column in real.items()}
+        self._element_masks: Columns = {}
+        for name, kind in kinds.items():
+            if kind.to_free is None:
+                continue
+            mask = _varying(real[name], self.start[name], kind)
+            if bool(mask.any()):
+                self.free_masks[name] = mask & ~torch.isnan(self.start[name])
+                self._element_masks[name] = mask.reshape(self.size, -1).any(0)
+                (self.whitened if kind.whiten else self.loose).append(name)
+        if self.whitened:
+            self._fit_whitening(thin)
+
+    def _columns_of_free(self, columns: Columns) -> Tensor:
+        """Whitened columns' varying elements in free coordinates, side by side: shape ``(rows, D)``."""
+        parts = []
+        for name in self.whitened:
+            to_free = self.kinds[name].to_free
+            if to_free is not None:
+                parts.append(to_free(columns[name]).flatten(1)[:, self._element_masks[name]])
+        return torch.cat([part if part.dim() == 2 else part[:, None] for part in parts], 1)
+
+    def _fit_whitening(self, real: Columns) -> None:
+        def matrix(columns: Columns) -> Columns:
+            return {name: columns[name].reshape(len(columns[name]), -1) for name in self.whitened}
+
+        free = self._columns_of_free(matrix(real))
+        present = ~torch.isnan(free)
+        count = present.sum(0).clamp_min(1)
+        self.mean = torch.where(present, free, 0.0).sum(0) / count
+        centred = torch.where(present, free - self.mean, 0.0)
+        pairs = present.double().T @ present.double()
+        covariance = centred.T @ centred / pairs.clamp_min(1)
+        spread = covariance.diagonal()
+        spread = torch.where(spread > 0, spread, 1.0)  # an element may vary in the rows thinned out only
+        if len(spread) > LARGEST_JOINT_WHITENING:
+            self.factor, self.inverse = spread.sqrt().diag(), spread.rsqrt().diag()
+            return
+        correlation = covariance / (spread[:, None] * spread).sqrt()
+        shrink = len(spread) / (len(spread) + float(count.min()))
+        correlation = (1 - shrink) * correlation + shrink * torch.eye(len(spread), dtype=free.dtype, device=free.device)
+        # Available-case correlations may be indefinite; exact collinearity is kept a little open so that rows can move.
+        values, vectors = torch.linalg.eigh(correlation)
+        root = values.clamp_min(1e-8).sqrt()
+        self.factor = spread.sqrt()[:, None] * (vectors * root)
+        # Not torch.linalg.solve: its LU fails on several threads from about 350 columns on.
+        self.inverse = (vectors / root).T / spread.sqrt()
+
+    @property
+    def dim(self) -> int:
+        """Number of free coordinates."""
+        return self.free().numel()
+
+    def free(self) -> Tensor:
+        """The starting rows as one flat free vector."""
+        parts = []
+        if self.whitened:
+            flat = {name: self.start[name].reshape(self.size, -1) for name in self.whitened}
+            centred = self._columns_of_free(flat) - self.mean
+            centred = torch.where(torch.isnan(centred), 0.0, centred)
+            parts.append((centred @ self.inverse.T).flatten())
+        for name in self.loose:
+            to_free = self.kinds[name].to_free
+            if to_free is not None:
+                value = self.start[name] / self._bound(name)
+                parts.append(to_free(value).masked_fill(torch.isnan(value), 0.0).flatten())
+        example = next(iter(self.start.values()))
+        return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64, device=example.device)
+
+    def rows(self, free: Tensor) -> Columns:
+        """Synthetic rows at a free vector; differentiable. Soft columns come as class probabilities ``(M, K)``."""
+        result = dict(self.start)
+        used = 0
+        if self.whitened:
+            total = self.size * len(self.mean)
+            values = self.mean + free[:total].reshape(self.size, -1) @ self.factor.T
+            used = total
+            at = 0
+            for name in self.whitened:
+                width = int(self._element_masks[name].sum())
+                from_free = self.kinds[name].from_free
+                if from_free is not None:
+                    moved = from_free(values[:, at : at + width])
+                    result[name] = self._placed(name, moved)
+                at += width
+        for name in self.loose:
+            shape = self.start[name].shape
+            from_free = self.kinds[name].from_free
+            if from_free is not None:
+                moved = from_free(free[used : used + shape.numel()].reshape(shape)) * self._bound(name)
+                result[name] = torch.where(self.free_masks[name], moved, self.start[name])
+            used += shape.numel()
+        return result
+
+    def _bound(self, name: str) -> Tensor | float:
+        return self.bounds[name] if self.kinds[name].bounded else 1.0
+
+    def _placed(self, name: str, moved: Tensor) -> Tensor:
+        start = self.start[name]
+        columns = self._element_masks[name].nonzero()[:, 0]
+        full = start.reshape(self.size, -1).index_copy(1, columns, moved)
+        return torch.where(self.free_masks[name], full.reshape(start.shape), start)
+
+
+def _stored(column: Tensor, kind: Kind) -> Tensor:
+    """Soft columns are held as probabilities from the start; a one is softened so that it can move."""
+    if kind.classes and kind.to_free is not None and kind.from_free is not None:
+        return kind.from_free(kind.to_free(column))
+    return column
+
+
+def _varying(real: Tensor, start: Tensor, kind: Kind) -> Tensor:
+    """Which elements move: those that differ between real rows. Shape of ``start``."""
+    if kind.classes:
+        return torch.ones_like(start, dtype=torch.bool)
+    seen = real.reshape(len(real), -1)
+    found = _differ(seen[:LOOKED_AT])
+    if len(seen) > LOOKED_AT and not bool(found.all()):
+        found[~found] = _differ(seen[:, ~found])
+    return found.reshape(real.shape[1:]).to(start.device).expand(start.shape)
+
+
+def _differ(seen: Tensor) -> Tensor:
+    """Which columns of ``(N, K)`` hold two different numbers."""
+    low = torch.where(torch.isnan(seen), torch.inf, seen).amin(0)
+    high = torch.where(torch.isnan(seen), -torch.inf, seen).amax(0)
+    return high > low
+
+
+def explode(columns: Columns, weight: Tensor, soft: dict[str, int]) -> tuple[Columns, Tensor]:
+    """Hard rows of soft ones: every row K times with y = k and weight w q_k; differentiable.
+
+    Args:
+        columns: Column -> ``(M, ...)``, soft ones ``(M, K)``.
+        weight: Shape ``(M,)``.
+        soft: Soft column -> K.
+
+    Returns:
+        Columns and weights of ``M * prod(K)`` rows, the classes of one row side by side.
+    """
+    for name, classes in soft.items():
+        probability = columns[name]
+        rows = len(weight)
+        columns = {other: column.repeat_interleave(classes, 0) for other, column in columns.items() if other != name}
+        columns[name] = torch.arange(classes, device=weight.device).repeat(rows)
+        weight = weight.repeat_interleave(classes) * probability.flatten()
+    return columns, weight

@@ -1,0 +1,91 @@
+"""One distillation problem of fixed size: a flat parameter vector, its rows and weights, its log-likelihood."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bayesdd.data.columns import Columns
+from bayesdd.data.distilled import Distilled
+from bayesdd.density.density import Density
+from bayesdd.distillation import stratified as starting
+from bayesdd.distillation.coordinates import Coordinates, explode
+from bayesdd.task.task import Task
+
+SMALLEST_WEIGHT = 1e-300
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """M synthetic rows of a student task as one flat vector: free coordinates of the rows, then log weights.
+
+    Attributes:
+        student: The task whose rows they are.
+        coordinates: Free coordinates of the rows.
+        start: Starting vector ``(n,)``.
+        equal_weights: One common weight (one parameter) instead of M.
+    """
+
+    student: Task
+    coordinates: Coordinates
+    start: Tensor
+    equal_weights: bool
+
+    @classmethod
+    def from_rows(
+        cls, student: Task, rows: Columns, weight: Tensor, device: torch.device, *, equal_weights: bool, move_rows: bool
+    ) -> Problem:
+        """From starting rows in the user's units and their weights."""
+        rows = {name: column.to(device) for name, column in rows.items()}
+        bounds = {name: bound.to(device) for name, bound in student.upper_bounds(rows).items()}
+        coordinates = Coordinates(student.data, student.column_kinds, rows, bounds, move=move_rows)
+        log_weight = weight.to(device).clamp_min(SMALLEST_WEIGHT).log()
+        if equal_weights:
+            log_weight = log_weight.exp().mean().log()[None]
+        return cls(student, coordinates, torch.cat([coordinates.free(), log_weight]), equal_weights)
+
+    @classmethod
+    def random(
+        cls,
+        student: Task,
+        size: int,
+        generator: torch.Generator,
+        device: torch.device,
+        *,
+        equal_weights: bool,
+        move_rows: bool,
+    ) -> Problem:
+        """From stratified real rows."""
+        picked, weight = starting.choose(student.data, student.column_kinds, size, generator)
+        weight = weight * (student.size / weight.sum())
+        rows = {name: column[picked] for name, column in student.data.items()}
+        return cls.from_rows(student, rows, weight, device, equal_weights=equal_weights, move_rows=move_rows)
+
+    def stored(self, vector: Tensor) -> tuple[Columns, Tensor]:
+        """Rows as they are kept (soft columns as probabilities) and weights ``(M,)``."""
+        used = len(self.start) - (1 if self.equal_weights else self.coordinates.size)
+        weight = vector[used:].exp().clamp_min(SMALLEST_WEIGHT)
+        return self.coordinates.rows(vector[:used]), weight.expand(self.coordinates.size)
+
+    def hard(self, vector: Tensor) -> tuple[Columns, Tensor]:
+        """Rows and weights that the model is evaluated on: soft columns exploded into classes."""
+        return explode(*self.stored(vector), self.student.soft)
+
+    def log_likelihood(self, vector: Tensor, draws: Tensor) -> Tensor:
+        """l_U at draws, nats, ``(S,)``; differentiable in the vector."""
+        rows, weight = self.hard(vector)
+        return self.student.log_likelihood(rows, draws) @ weight
+
+    def density(self, vector: Tensor) -> Density:
+        """The distilled posterior."""
+        with torch.no_grad():
+            rows, weight = self.hard(vector)
+        return Density([(self.student, rows, weight)], vector.device)
+
+    def distilled(self, vector: Tensor, provenance: dict[str, object]) -> Distilled:
+        """The rows and weights as a Distilled set, not certified yet."""
+        with torch.no_grad():
+            rows, weight = self.stored(vector)
+        return Distilled(rows, weight, soft=self.student.soft, provenance=provenance)

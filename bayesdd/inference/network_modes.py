@@ -1,0 +1,138 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bayesdd.density.density import Density
+from bayesdd.inference.curvature import Curvature
+from bayesdd.inference.draws import Draws
+from bayesdd.inference.information import Information
+
+STEPS = 300
+CONVERGED = 1e-8  # nats that the quadratic model promises at the next step, relative to 1 + |value| / 1e6
+FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-2, 1e-10, 1e10
+
+
+@dataclass(frozen=True, eq=False)
+class Modes:
+    """Where several searches ended, the best first.
+
+    Attributes:
+        points: Shape ``(S, P)``.
+        log_joint: Log joint density there, nats, ``(S,)``.
+        left: What the quadratic model promises at one more step, nats, ``(S,)``: small at a mode.
+    """
+
+    points: Tensor
+    log_joint: Tensor
+    left: Tensor
+
+
+def around(density: Density, modes: Tensor, *, draws: int, seed: int) -> Draws:
+    """Draws ``(chains, draws, P)`` of the Gauss-Newton Laplace approximations at modes ``(chains, P)``."""
+    generator = torch.Generator().manual_seed(seed)
+    curvature = Curvature(density, Information(density), modes, torch.ones_like(modes[0]))
+    return Draws(modes[:, None] + curvature.draw(draws, generator))
+
+
+def randomised(density: Density, count: int, seed: int, *, steps: int = STEPS) -> Modes:
+    """Sample, then optimise: from each of several prior draws to where the rows pull it, and no further.
+
+    Each search sees the prior centred at its own draw, so that directions which the rows leave alone keep the spread of
+    the prior. Modes have none: a network's mode lies far inside of where its posterior is, and HMC is long on the way
+    out. With linear models the ends are posterior draws, but for the noise of the outcomes.
+
+    Args:
+        density: The posterior.
+        count: Number of searches.
+        seed: Seed of the prior draws.
+        steps: Most steps of a search.
+
+    Returns:
+        The ends, by their log joint density.
+
+    Source: Oliver, He & Reynolds, "Conditioning permeability fields to pressure data", ECMOR 1996; Matthews, Hron,
+    Turner & Ghahramani, "Sample-then-optimize posterior sampling for Bayesian linear models", 2017.
+    """
+    points = torch.zeros(count, density.dim, dtype=torch.float64)
+    for part in reversed(density.parts):
+        points[:, part.index.cpu()] = part.task.prior_draws(count, seed)
+    points = points.to(density.device)
+    at = points.clone().requires_grad_(True)
+    (slope,) = torch.autograd.grad(density.log_prior(at).sum(), at)
+    return climb(density, points, steps=steps, tilt=-slope)
+
+
+def climb(
+    density: Density,
+    starts: Tensor,
+    *,
+    steps: int = STEPS,
+    hold: Sequence[str] = (),
+    tilt: Tensor | None = None,
+) -> Modes:
+    """Levenberg-Marquardt from several starts ``(S, P)`` at once; ends where it stops, converged or not.
+
+    Args:
+        density: The posterior.
+        starts: Unconstrained starting points, ``(S, P)``.
+        steps: Most steps.
+        hold: Sites that stay where they start: scales of several terms, which would otherwise give up the terms that a
+            random network happens to fit worst.
+        tilt: A linear term of each start's own, ``tilt @ point`` nats, ``(S, P)``: climbed too, but not reported.
+
+    Raises:
+        ValueError: ``hold`` names a site that the density does not have.
+    """
+    moving = _moving(density, hold)
+    information = Information(density)
+
+    def tilted(points: Tensor) -> tuple[Tensor, Tensor]:
+        value, gradient = density.log_joint_gradient(points)
+        return (value, gradient) if tilt is None else (value + (tilt * points).sum(1), gradient + tilt)
+
+    point, (value, gradient) = starts, tilted(starts)
+    damping = torch.full_like(value, FIRST_DAMPING)
+    left = torch.full_like(value, torch.inf)
+    curvature, moved = None, True
+    for _ in range(steps):
+        if curvature is None or moved:
+            curvature = Curvature(density, information, point, moving)
+        step = curvature.solve(gradient * moving, damping)
+        step = torch.minimum(torch.maximum(step, -curvature.longest), curvature.longest)
+        promised = (gradient * step).sum(1)  # at a mode twice what is left to gain
+        gain = promised - 0.5 * curvature.square(step)
+        trial = point + step
+        trial_value, trial_gradient = tilted(trial)
+        good = torch.isfinite(trial_value) & torch.isfinite(trial_gradient).all(1)
+        better = good & (trial_value > value)
+        share = torch.where(good, (trial_value - value) / gain.clamp_min(1e-300), -1.0)
+        point = torch.where(better[:, None], trial, point)
+        gradient = torch.where(better[:, None], trial_gradient, gradient)
+        value = torch.where(better, trial_value, value)
+        damping = torch.where(share > 0.7, damping / 4, torch.where(share > 0.2, damping, damping * 5))
+        left = torch.minimum(0.5 * promised, left) if not bool(better.any()) else 0.5 * promised
+        small = promised < CONVERGED * (1 + value.abs() / 1e6)
+        if bool((small | (damping > MOST_DAMPING)).all()):
+            break
+        damping = damping.clamp(LEAST_DAMPING, MOST_DAMPING * 10)
+        moved = bool(better.any())
+    value = value if tilt is None else value - (tilt * point).sum(1)
+    order = value.argsort(descending=True)
+    return Modes(point[order], value[order], left[order])
+
+
+def _moving(density: Density, names: Sequence[str]) -> Tensor:
+    """One where a coordinate may move, zero where it is held, ``(P,)``."""
+    free = torch.ones(density.dim, dtype=torch.float64, device=density.device)
+    for name in names:
+        if name not in density.starts:
+            raise ValueError(f"climb(hold=...) names site {name!r}, but the sites are {sorted(density.starts)}.")
+        start, _, width = density.starts[name]
+        free[start : start + width] = 0.0
+    return free

@@ -1,0 +1,134 @@
+r"""Rows that a normal distribution observes, as constraints on latents and the rows' own noise.
+
+.. math:: c_n(\theta, \epsilon_n) = \frac{\sqrt{\omega_n}\,(m_n(\theta) - y_n) + \sigma_n(\theta)\,\epsilon_n}{s_n}
+
+Mean m and scale sigma are read off the one observed site of a plain Pyro model; s is a fixed unit, the noise where it
+was measured. A row depends on itself alone: its derivatives cost one backward pass through one row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.func import grad, vmap
+
+from bayesdd.data.columns import Columns
+from bayesdd.density.passes import Part
+from bayesdd.task.engine import Engine
+from bayesdd.task.program import Feeder, Recorder, Site, base, is_deterministic, row_frame
+
+ROOT, UNIT = "root of the row's weight", "unit of the row's constraint"  # beside the model's own columns
+
+
+class NormalRows:
+    """The rows of one task as constraints; those of weight zero are left out.
+
+    Args:
+        part: The task, its rows and their weights.
+        device: Where to compute.
+
+    Attributes:
+        rows: Their number.
+        root: Square roots of their weights, ``(rows,)``.
+        index: Where the task's latents stand among all.
+
+    Raises:
+        ValueError: A negative weight; at the first call, another distribution than a normal one, several outcomes a
+            row, a masked or scaled observation.
+    """
+
+    def __init__(self, part: Part, device: torch.device) -> None:
+        task, weight = part.task, part.weight
+        (columns,) = part.rows.blocks(0, part.rows.size, part.rows.size, pin=False)
+        if weight is None:
+            weight = torch.ones(part.rows.size, dtype=torch.float64)
+        if not bool((weight >= 0).all()):
+            raise ValueError(f"constrained() needs weights that are not negative, got {float(weight.min()):.3g}.")
+        self.columns = {name: column[weight.cpu() > 0].to(device) for name, column in columns.items()}
+        self.root = weight[weight > 0].sqrt().to(device)
+        self.rows, self.dim, self.index = len(self.root), task.dim, part.place
+        self._scale = torch.ones_like(self.root)
+        self._seen = Engine(_seen(part), task.backend)
+        self._slopes = Engine(_slopes(part), task.backend)
+
+    def measure(self, points: Tensor) -> None:
+        """Sets the rows' fixed scales to their noise at points."""
+        self._scale = self._seen(points[:, self.index], self.columns)[:, 1].log().mean(0).exp()
+
+    def noise(self, points: Tensor) -> Tensor:
+        """The noise of the outcomes, in units of the weighted rows' standard deviations, ``(S, rows)``."""
+        seen = self._seen(points[:, self.index], self.columns)
+        return -seen[:, 0] * self.root / seen[:, 1]
+
+    def constraints(self, at: Tensor) -> Tensor:
+        """The constraints at the task's latents and noise ``(S, P of the task + rows)``: shape ``(S, rows)``."""
+        seen = self._seen(at[:, : self.dim], self.columns)
+        return (seen[:, 0] * self.root + seen[:, 1] * at[:, self.dim :]) / self._scale
+
+    def slopes(self, at: Tensor) -> Tensor:
+        """Derivatives in the latents and in the row's noise, ``(S, rows, P of the task + 1)``; differentiable."""
+        return self._slopes(at, {**self.columns, ROOT: self.root, UNIT: self._scale})
+
+
+def _observed(part: Part, feeder: Feeder, rows: Columns) -> tuple[Tensor, Tensor]:
+    """Mean minus outcome and standard deviation of every row, ``(rows,)`` each."""
+    task = part.task
+    with Recorder() as recorder, feeder:
+        task.model(**rows)
+    seen = [m for m in recorder.messages if m["is_observed"] and not is_deterministic(m)]
+    seen = [m for m in seen if row_frame(m, task.plate) is not None]
+    count = len(next(iter(rows.values())))
+    plain = all(isinstance(m["fn"], dist.Normal) and m["mask"] is None and _is_one(m["scale"]) for m in seen)
+    if len(seen) != 1 or not plain or seen[0]["fn"].loc.numel() not in (1, count):
+        kinds = [(m["name"], type(base(m["fn"])).__name__) for m in seen]
+        raise ValueError(
+            f"constrained() needs one observed site y ~ Normal(mean, noise) with one number a row, neither masked nor "
+            f"scaled, but {task.name} observes {kinds}: use bayesdd.inference.hmc."
+        )
+    fn, outcome = seen[0]["fn"], torch.as_tensor(seen[0]["value"])
+    mean, scale = (value.reshape(-1).expand(count) for value in (fn.loc - outcome, fn.scale))
+    return mean, scale
+
+
+def _is_one(scale: Any) -> bool:
+    return not isinstance(scale, Tensor) and scale == 1
+
+
+class _BySite(Feeder):
+    """Feeds every site from a tensor of its own: a slope in a slice of one vector is padded to all of it."""
+
+    def __init__(self, part: Part, sites: Columns) -> None:
+        super().__init__(part.task.structure, next(iter(sites.values())), part.task.plate)
+        self._sites = sites
+
+    def _free(self, site: Site) -> Tensor:
+        return self._sites[site.name]
+
+
+def _seen(part: Part) -> Callable[[Tensor, Columns], Tensor]:
+    def single(flat: Tensor, rows: Columns) -> Tensor:
+        return torch.stack(_observed(part, Feeder(part.task.structure, flat, part.task.plate), rows))
+
+    return single
+
+
+def _slopes(part: Part) -> Callable[[Tensor, Columns], Tensor]:
+    """Row by row: each costs its own backward pass only."""
+    sites = part.task.structure.sites
+
+    def one(free: Columns, noise: Tensor, root: Tensor, unit: Tensor, row: Columns) -> tuple[Tensor, Tensor]:
+        miss, scale = _observed(part, _BySite(part, free), {name: value[None] for name, value in row.items()})
+        return (root * miss + scale * noise).squeeze() / unit, scale.squeeze() / unit
+
+    def single(at: Tensor, rows: Columns) -> Tensor:
+        free = {site.name: at[site.start : site.stop] for site in sites}
+        columns = {name: column for name, column in rows.items() if name not in (ROOT, UNIT)}
+        by_row = vmap(grad(one, has_aux=True), in_dims=(None, 0, 0, 0, 0))
+        slopes, scale = by_row(free, at[part.task.dim :], rows[ROOT], rows[UNIT], columns)
+        return torch.cat([*(slopes[site.name] for site in sites), scale[:, None]], 1)
+
+    return single

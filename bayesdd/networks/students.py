@@ -1,0 +1,180 @@
+r"""Fitting regression networks to weighted rows: Levenberg-Marquardt for several at once, linearised Laplace.
+
+The mode minimises :math:`J(\theta) = -\log p(\theta) + \tfrac12 \sum_m p_m (m(x_m; \theta) - y_m)^2` with precisions
+:math:`p_m = w_m / \mathrm{noise}^2`. Near it, with J the Jacobian of the means and L the prior's curvature,
+
+.. math:: A = L + J' \mathrm{diag}(p) J, \qquad \mathrm{Var}[m(x)] = j(x)' A^{-1} j(x)
+
+(linearised Laplace). With fewer rows than latents everything goes through the M x M matrix
+:math:`J L^{-1} J' + \mathrm{diag}(1/p)`: 50 rows and 353 weights take a millisecond for four students.
+
+Sources: Marquardt, J. SIAM 1963; Immer, Korzepa & Bauer, "Improving predictions of Bayesian neural nets via local
+linearization", AISTATS 2021.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from bayesdd.data.columns import Columns
+from bayesdd.networks.regression import Regression
+
+DAMPING, LEAST_DAMPING, MOST_DAMPING = 1.0, 1e-8, 1e8
+DOWN, UP, FAILED = 0.33, 2.0, 4.0
+JITTER = 1e-12  # of the largest diagonal element
+SOFT = 0.1  # of the outcomes' spread: sd of sharp rows when students meet them
+SHARPER = (0.125, 0.125, 0.25, 0.5)  # shares of a new student's steps, from there to the rows' own precisions
+
+
+@dataclass(frozen=True, eq=False)
+class Fits:
+    """Several students fitted to the same rows.
+
+    Attributes:
+        latents: Unconstrained, ``(S, P)``.
+        damping: Levenberg-Marquardt damping of each, ``(S,)``, kept for a warm start.
+        left: Nats that the Gauss-Newton model says are left to gain, ``(S,)``.
+    """
+
+    latents: Tensor
+    damping: Tensor
+    left: Tensor
+
+
+class GaussNewton:
+    """A = diag(ridge) + J' diag(p) J for S students: solves and quadratic forms, differentiable in all three.
+
+    Args:
+        slopes: J, ``(S, M, P)``.
+        precision: p, ``(M,)``.
+        ridge: ``(S, P)``, positive.
+    """
+
+    def __init__(self, slopes: Tensor, precision: Tensor, ridge: Tensor) -> None:
+        self.ridge, self.dual = ridge, slopes.shape[1] < slopes.shape[2]
+        if self.dual:
+            self.scaled = slopes / ridge[:, None]
+            matrix = self.scaled @ slopes.mT + (1 / precision).diag()
+        else:
+            matrix = (slopes * precision[:, None]).mT @ slopes + torch.diag_embed(ridge)
+        size = matrix.diagonal(dim1=1, dim2=2).amax(1)[:, None, None]
+        self.lower = torch.linalg.cholesky(matrix + JITTER * size * torch.eye(matrix.shape[1], dtype=matrix.dtype))
+
+    def solve(self, right: Tensor) -> Tensor:
+        """A^-1 times ``(S, P)``."""
+        if not self.dual:
+            plain: Tensor = torch.cholesky_solve(right[..., None], self.lower)[..., 0]
+            return plain
+        inner = torch.cholesky_solve(self.scaled @ right[..., None], self.lower)
+        found: Tensor = right / self.ridge - (self.scaled.mT @ inner)[..., 0]
+        return found
+
+    def variance(self, slopes: Tensor) -> Tensor:
+        """Quadratic forms j' A^-1 j, one for every row j of ``(S, K, P)``: ``(S, K)``."""
+        if not self.dual:
+            plain: Tensor = (torch.linalg.solve_triangular(self.lower, slopes.mT, upper=False) ** 2).sum(1)
+            return plain
+        across = torch.linalg.solve_triangular(self.lower, self.scaled @ slopes.mT, upper=False)
+        found: Tensor = (slopes**2 / self.ridge[:, None]).sum(2) - (across**2).sum(1)
+        return found
+
+
+def start(regression: Regression, count: int, seed: int) -> Fits:
+    """Students at draws from their prior."""
+    draws = regression.task.prior_draws(count, seed)
+    return Fits(draws, draws.new_full((count,), DAMPING), draws.new_full((count,), torch.inf))
+
+
+def from_scratch(regression: Regression, rows: Columns, precision: Tensor, count: int, seed: int, steps: int) -> Fits:
+    """Students from draws of their prior to modes on rows that sharpen by and by (a continuation in precision).
+
+    Started on sharp rows, students follow them in rough functions and crawl on from there: on 50 rows of precision
+    1e7, 400 steps so ended 10 nats above the 344 where these end. Softer than a tenth of the outcomes' spread rows must
+    not be: with rows of no say at first, students sank to the constant that their prior prefers, and stayed there.
+
+    Args:
+        regression: The student.
+        rows: Columns, the outcome among them, ``(M,)`` each.
+        precision: Precision of each row's outcome, ``(M,)``.
+        count: Number of students.
+        seed: Of their first draws.
+        steps: Levenberg-Marquardt steps of each.
+
+    Returns:
+        The students, latents ``(count, P)``.
+    """
+    fits = start(regression, count, seed)
+    outcome = rows[regression.outcome]
+    soft = (SOFT * outcome.std()) ** -2 if len(outcome) > 1 else precision.new_tensor(torch.inf)
+    if not bool((precision > soft).any()):
+        return climb(regression, rows, precision, fits, steps)
+    for at, part in enumerate(SHARPER):
+        gone = at / (len(SHARPER) - 1)
+        now = torch.where(precision > soft, soft ** (1 - gone) * precision**gone, precision)
+        fresh = replace(fits, damping=torch.full_like(fits.damping, DAMPING))
+        fits = climb(regression, rows, now, fresh, math.ceil(part * steps))
+    return fits
+
+
+def climb(regression: Regression, rows: Columns, precision: Tensor, fits: Fits, steps: int) -> Fits:
+    """Levenberg-Marquardt steps of all students; a step that does not descend is not taken and damped.
+
+    Args:
+        regression: The student.
+        rows: Columns, the outcome among them, ``(M,)`` each.
+        precision: Precision of each row's outcome, ``(M,)``.
+        fits: Where to start.
+        steps: Number of steps; those of a student that has converged cost the same and change nothing.
+    """
+    theta, damping, left = fits.latents, fits.damping, fits.left
+    outcome = rows[regression.outcome]
+    with torch.no_grad():
+        value, gradient, slopes, ridge = _expansion(regression, theta, rows, outcome, precision)
+        for _ in range(steps):
+            model = GaussNewton(slopes, precision, ridge * (1 + damping)[:, None])
+            step = -model.solve(gradient)
+            left = -0.5 * (step * gradient).sum(1)
+            along = (slopes @ step[..., None])[..., 0]
+            promised = 2 * left - 0.5 * ((precision * along**2).sum(1) + (ridge * step**2).sum(1))
+            trial = _expansion(regression, theta + step, rows, outcome, precision)
+            # Rounding hides gains below 1e-13 of the value: a full step is taken there.
+            better = trial[0] <= value + 1e-13 * value.abs()
+            before = value
+            theta = torch.where(better[:, None], theta + step, theta)
+            value = torch.where(better, trial[0], value)
+            gradient = torch.where(better[:, None], trial[1], gradient)
+            slopes = torch.where(better[:, None, None], trial[2], slopes)
+            ridge = torch.where(better[:, None], trial[3], ridge)
+            share = (before - value) / promised.clamp_min(1e-300)
+            damping = damping * torch.where(
+                better, torch.where(share > 0.7, DOWN, torch.where(share > 0.3, 1.0, UP)), FAILED
+            )
+            damping = damping.clamp(LEAST_DAMPING, MOST_DAMPING)
+    return Fits(theta, damping, left)
+
+
+def _expansion(
+    regression: Regression, theta: Tensor, rows: Columns, outcome: Tensor, precision: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """J, its gradient, the Jacobian of the means, the prior's curvature."""
+    mean, slopes = regression.jacobian(theta, rows)
+    log_prior, prior_slope, ridge = regression.prior(theta)
+    residual = mean - outcome
+    value = 0.5 * (precision * residual**2).sum(1) - log_prior
+    gradient = ((precision * residual)[:, None] @ slopes)[:, 0] - prior_slope
+    return value, gradient, slopes, ridge
+
+
+def spread(
+    regression: Regression, theta: Tensor, rows: Columns, precision: Tensor, at: Columns
+) -> tuple[Tensor, Tensor]:
+    """Predictive mean and sd of the mean function by linearised Laplace, ``(S, K)`` each; differentiable in all."""
+    mean, slopes = regression.jacobian(theta, at)
+    own = regression.jacobian(theta, rows)[1]
+    ridge = regression.prior(theta)[2]
+    variance = GaussNewton(own, precision, ridge).variance(slopes)
+    return mean, variance.clamp_min(1e-24).sqrt()

@@ -1,0 +1,168 @@
+"""Checks of arguments, and of the numbers that a model gives: rows apart and together, prior, values, gradients.
+
+Every message is one line that names the model, the site or column, what came and what to write instead.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bayesdd.data.columns import Columns
+from bayesdd.task import program
+from bayesdd.task.engine import Engine, choose_backend, derivatives
+from bayesdd.task.program import Model, one_draw
+from bayesdd.task.refusals import equal_sites, explained, run
+from bayesdd.task.starts import finite_starts as finite_starts
+
+if TYPE_CHECKING:
+    from bayesdd.task.task import Task
+
+ROWS_COMPARED = 6
+
+
+class Verdict(NamedTuple):
+    """What the numbers show: the batching backend, columns without a gradient, deterministic sites free of rows."""
+
+    backend: str
+    rigid: frozenset[str]
+    deterministic: tuple[str, ...]
+
+
+def arguments(model: Model, columns: Columns, name: str) -> None:
+    """Columns and model arguments belong together by name."""
+    try:
+        parameters = inspect.signature(getattr(model, "forward", model)).parameters
+    except (TypeError, ValueError):
+        return
+    bound = set(getattr(model, "keywords", {}))
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    open_ones = [
+        p for p in parameters.values() if p.name not in bound and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+    ]
+    unknown = [column for column in columns if column not in {p.name for p in open_ones}]
+    if unknown and not (takes_any and bound.isdisjoint(unknown)):
+        wanted = [p.name for p in open_ones]
+        raise ValueError(
+            f"{name} takes the columns {wanted}, but the data also have {unknown}: drop them, or name them as "
+            "arguments."
+        )
+    if positional := [p.name for p in open_ones if p.kind is p.POSITIONAL_ONLY and p.default is p.empty]:
+        raise ValueError(f"{name} is called by keyword, but {positional} are positional only: leave out the `/`.")
+    if missing := [p.name for p in open_ones if p.default is p.empty and p.name not in columns]:
+        raise ValueError(
+            f"{name} needs the columns {missing}, but the data have {sorted(columns)}: add them, or bind constants "
+            "with functools.partial."
+        )
+
+
+def contract(task: Task) -> Verdict:
+    """Row independence, a prior that ignores the rows, finite values and gradients.
+
+    Raises:
+        ValueError: The model breaks the contract.
+    """
+    name, columns = task.name, task.data
+    last = len(next(iter(columns.values()))) - 1
+    spread = {round(i * last / (ROWS_COMPARED - 1)) for i in range(ROWS_COMPARED)}
+    picks = sorted(spread | _telling(columns))
+    few = {key: column[picks] for key, column in columns.items()}
+    singles = [{key: column[i : i + 1] for key, column in few.items()} for i in range(len(picks))]
+    for rows in [few, *singles]:
+        equal_sites(run(task.model, rows, task.plate, name)[0], task.structure, name)
+    single = one_draw(task)
+    with torch.random.fork_rng(devices=[]):  # for models that draw random numbers of their own, to be refused here
+        draws = _two_starts(task, few)
+        try:
+            _independent(task, single, draws, few, singles)
+            backend, _ = choose_backend(single, draws, few)
+            found = derivatives(Engine(single, backend), draws, few)
+        except Exception as error:
+            raise explained(error, task.model, name) from error
+    _finite_gradients(task, few, picks, found)
+    rigid = frozenset(key for key in few if key in found and found[key] is None)
+    return Verdict(backend, rigid, _free_of_rows(task, draws[0], singles))
+
+
+def _two_starts(task: Task, few: Columns) -> Tensor:
+    """Two points, the first finite at all rows, the second at a few: each look at a million rows takes 0.3 s."""
+    first = finite_starts(task, 1)[0]
+    others = finite_starts(task, 2, rows=few)
+    return torch.stack([first, others[0] if torch.equal(first, others[1]) else others[1]])
+
+
+def _telling(columns: Columns) -> set[int]:
+    """Rows where integers are smallest (they show shapes that follow the largest group index) or entries missing."""
+    found = set()
+    for column in columns.values():
+        flat = column.reshape(len(column), -1)
+        if not column.is_floating_point():
+            found.add(int(flat[:, 0].argmin()) if flat.numel() else 0)
+        elif bool(flat.isnan().any()):
+            found.add(int(flat.isnan().any(1).int().argmax()))
+    return found
+
+
+def _independent(
+    task: Task, single: Callable[[Tensor, Columns], Tensor], draws: Tensor, few: Columns, singles: list[Columns]
+) -> None:
+    """One run gives what the next gives, and rows together what they give apart."""
+    name, loop = task.name, Engine(single, "loop")
+    together, again = loop(draws, few), loop(draws, few)
+    if not torch.equal(together.nan_to_num(), again.nan_to_num()):
+        raise ValueError(
+            f"{name}: the log density changes from run to run: random numbers are drawn outside pyro.sample (dropout, "
+            "torch.randn); leave them out, or draw them beforehand."
+        )
+    apart = torch.stack([loop(draws, row) for row in singles])
+    priors = len(task.structure.sites) + 1
+    same = functools.partial(torch.allclose, rtol=1e-7, atol=1e-7, equal_nan=True)
+    prior, prior_apart = together[:, :priors], apart[:, :, :priors]
+    if not same(prior_apart, prior.expand_as(prior_apart)):
+        wrong = (prior_apart - prior).abs().amax((0, 1)).nan_to_num(0.0).argmax()
+        site = [*task.sites, "pyro.factor"][int(wrong)]
+        raise ValueError(
+            f"{name}: the prior of site {site!r} depends on which rows are there: compute such constants (y.std(), "
+            "x.mean(0)) beforehand and bind them with functools.partial."
+        )
+    if not same(apart[:, :, priors:].squeeze(2).T, together[:, priors:]):
+        raise ValueError(
+            f"{name}: the log-likelihood of a row changes with the rows beside it (a statistic across rows, such as "
+            "x.mean(0), or an (N, 1) against an (N,)): make each row's density depend on that row alone."
+        )
+
+
+def _finite_gradients(task: Task, few: Columns, picks: list[int], found: dict[str, Tensor | None]) -> None:
+    remedy = "NaN under a mask still has a NaN gradient; fill it with nan_to_num before it is used"
+    slope = found["draws"]
+    if slope is not None:
+        for site in task.structure.sites:
+            if not bool(torch.isfinite(slope[:, site.start : site.stop]).all()):
+                raise ValueError(f"{task.name}: the gradient for site {site.name!r} is not finite: {remedy}.")
+    for name, column in few.items():
+        slope = found.get(name)
+        if slope is None or task.column_kinds[name].to_free is None:
+            continue
+        bad = ~(torch.isfinite(slope) | column.isnan())
+        if bool(bad.any()):
+            row = task.rows.number(picks[int(bad.reshape(len(bad), -1).any(1).nonzero()[0])])
+            raise ValueError(
+                f"{task.name}: the gradient for column {name!r} is not finite in row {row}: {remedy}, or keep the "
+                f"column as it is by Task(..., kinds={{{name!r}: bayesdd.kinds.fixed}})."
+            )
+
+
+def _free_of_rows(task: Task, draw: Tensor, singles: list[Columns]) -> tuple[str, ...]:
+    """Deterministic sites that are the same whichever row is there: only they are functions of the latents."""
+    with torch.no_grad(), program.running():
+        found = [program.values(task.model, task.structure, task.plate, draw, rows) for rows in singles]
+    return tuple(
+        name
+        for name in task.structure.deterministic
+        if all(v[name].shape == found[0][name].shape and torch.equal(v[name], found[0][name]) for v in found)
+    )

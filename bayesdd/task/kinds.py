@@ -1,0 +1,168 @@
+"""What a column may be, and how its synthetic entries move.
+
+A kind maps a column's own units to free coordinates in which distillation optimises. Kinds are inferred from the site
+that observes a column (its support), from the dtype (unobserved integers are ``fixed``), else ``real``; a user
+overrides them with ``Task(..., kinds={"x": bayesdd.kinds.positive})``.
+
+Bernoulli, Binomial, Poisson and negative binomial observations are relaxed: 0.3 stands for 0.3 of a success, on which
+these log-likelihoods carry on linearly. Categorical observations keep their classes unless ``soft(K)`` asks for
+class probabilities: one row then counts as K weighted rows that differ in the class only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import biject_to, constraints
+
+from bayesdd.data.columns import Columns
+from bayesdd.task.program import Observation
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a column's entries may move.
+
+    Attributes:
+        name: As printed.
+        to_free: Column units to free coordinates, elementwise; None if the column is copied from real rows.
+        from_free: The inverse.
+        whiten: Whether free coordinates are whitened jointly with the other whitened columns.
+        classes: Number K of classes of a soft column, else 0.
+        bounded: Whether the column is divided by the observing site's own upper bound first (Binomial's trials).
+    """
+
+    name: str
+    to_free: Callable[[Tensor], Tensor] | None
+    from_free: Callable[[Tensor], Tensor] | None
+    whiten: bool = True
+    classes: int = 0
+    bounded: bool = False
+
+    def __repr__(self) -> str:
+        return f"bayesdd.kinds.{self.name}"
+
+
+def _same(value: Tensor) -> Tensor:
+    return value
+
+
+def _logit(value: Tensor, margin: float) -> Tensor:
+    return torch.logit(value.clamp(margin, 1.0 - margin))
+
+
+def interval(low: float, high: float) -> Kind:
+    """A column between two bounds."""
+    width = high - low
+    return Kind(
+        f"interval({low}, {high})",
+        lambda value: _logit((value - low) / width, 1e-3),
+        lambda free: low + width * torch.sigmoid(free),
+    )
+
+
+def soft(classes: int) -> Kind:
+    """A categorical observation held as class probabilities: stored ``(rows, K)``, exported as K weighted rows each."""
+    if classes < 2:
+        raise ValueError(f"kinds.soft needs at least two classes, got {classes}.")
+    smooth = 0.1 / classes
+
+    def to_free(value: Tensor) -> Tensor:
+        onehot = torch.nn.functional.one_hot(value.long(), classes).double() if value.dim() == 1 else value
+        return (onehot * (1 - classes * smooth) + smooth).log()
+
+    return Kind(f"soft({classes})", to_free, lambda free: torch.softmax(free, -1), whiten=False, classes=classes)
+
+
+real = Kind("real", _same, _same)
+positive = Kind("positive", lambda value: value.clamp_min(1e-10).log(), torch.exp)
+# Margins: an exact 0 or 1 has no logit. 0.05 starts well inside, where gradients are alive.
+binary = Kind("binary", lambda value: _logit(value, 0.05), torch.sigmoid, whiten=False)
+count = Kind("count", lambda value: value.clamp_min(0.1).log(), torch.exp, whiten=False)
+trials = Kind("trials", binary.to_free, binary.from_free, whiten=False, bounded=True)
+fixed = Kind("fixed", None, None, whiten=False)
+
+
+def infer(columns: Columns, observed: tuple[Observation, ...], given: Mapping[str, Kind]) -> dict[str, Kind]:
+    """The kind of every column: given, else by the observing site's support, else by dtype.
+
+    Raises:
+        ValueError: A given kind names no column, or is no Kind, or does not fit the column.
+    """
+    for name, kind in given.items():
+        if name not in columns:
+            raise ValueError(f"kinds names column {name!r}, but the data have {sorted(columns)}.")
+        if not isinstance(kind, Kind):
+            raise ValueError(f"kinds[{name!r}] must be one of bayesdd.kinds, got {kind!r}.")
+        column = columns[name]
+        if kind.classes and (column.is_floating_point() or column.dim() != 1):
+            raise ValueError(
+                f"kinds.soft is for a column (rows,) of integer classes, but column {name!r} is {tuple(column.shape)} "
+                f"of {column.dtype}."
+            )
+        if kind.classes and int(column.max()) >= kind.classes:
+            raise ValueError(
+                f"kinds[{name!r}] is soft({kind.classes}), but the column has labels up to {int(column.max())}: give "
+                "as many classes as the observing site has."
+            )
+        if not kind.classes and kind.to_free is not None and not column.is_floating_point():
+            raise ValueError(
+                f"kinds[{name!r}] is {kind.name}, but the column holds integers, which cannot move: give it as floats."
+            )
+    sites: dict[str, list[Observation]] = {}
+    for observation in observed:
+        sites.setdefault(observation.column or "", []).append(observation)
+    return {
+        name: given[name] if name in given else _inferred(column, sites.get(name, []))
+        for name, column in columns.items()
+    }
+
+
+def settled(kinds: dict[str, Kind], rigid: frozenset[str], given: Mapping[str, Kind]) -> dict[str, Kind]:
+    """Kinds once the model has run: a column without a gradient (a group index held as floats) cannot move."""
+    return {name: fixed if name in rigid and name not in given else kind for name, kind in kinds.items()}
+
+
+RELAXED = {"Bernoulli": binary, "Poisson": count, "NegativeBinomial": count, "Binomial": trials}
+
+
+def _inferred(column: Tensor, sites: list[Observation]) -> Kind:
+    if not sites:
+        return real if column.is_floating_point() else fixed
+    wanted = [RELAXED.get(site.distribution) or _by_support(site.support) for site in sites]
+    # Elements of one column observed by sites of several kinds: no kind serves them all.
+    return wanted[0] if all(kind == wanted[0] for kind in wanted) else fixed
+
+
+_HALF_LINES = type(constraints.positive), type(constraints.nonnegative)
+
+
+def _by_support(support: Any) -> Kind:
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    if getattr(support, "is_discrete", False) or support is None:
+        return fixed
+    if support is constraints.real or support is constraints.real_vector:
+        return real
+    if isinstance(support, _HALF_LINES) and _number(support.lower_bound) == 0:
+        return positive
+    if isinstance(support, type(constraints.unit_interval)):
+        low, high = _number(support.lower_bound), _number(support.upper_bound)
+        if low is not None and high is not None:
+            return interval(low, high)
+    # Any other continuous support (a simplex, a Cholesky factor): the transform that Pyro itself would use.
+    transform = biject_to(support)
+    if transform.domain is constraints.real and not support.event_dim:
+        return Kind("supported", transform.inv, transform, whiten=False)
+    return fixed
+
+
+def _number(bound: Any) -> float | None:
+    """A bound that is the same for every row and draw, else None."""
+    if isinstance(bound, Tensor):
+        return float(bound) if bound.dim() == 0 else None
+    return float(bound)

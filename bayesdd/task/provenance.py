@@ -1,0 +1,77 @@
+"""Where a distilled set came from: what a file needs so that its rows can be trusted later."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from bayesdd.data.distilled import Distilled, described, refuse_difference
+from bayesdd.task.task import Task
+
+PACKAGES = ("bayesdd", "torch", "pyro-ppl")
+
+
+def provenance_of(student: Task, tasks: Sequence[Task], seed: int, size: int, objective: str) -> dict[str, Any]:
+    """JSON-able provenance; no times and no paths, so that equal runs write equal files."""
+    return {
+        "task": student.name,
+        "target": [task.name for task in tasks],
+        "model_hash": student.model_hash,
+        "sites": {name: list(shape) for name, shape in student.sites.items()},
+        "fingerprint": [task.rows.fingerprint() for task in tasks],
+        "seed": seed,
+        "rows": sum(task.size for task in tasks),
+        "size": size,
+        "objective": objective,
+        "versions": _versions(),
+    }
+
+
+def identity(tasks: Sequence[Task]) -> str:
+    """SHA-256 of models, rows and versions: whether sums over rows made earlier may stand for these."""
+    return hashlib.sha256(repr(parts_of(tasks)).encode()).hexdigest()
+
+
+def parts_of(tasks: Sequence[Task]) -> dict[str, Any]:
+    """What two runs must have in common to come to the same sums."""
+    return {
+        "models": [(task.name, task.model_hash, task.plate) for task in tasks],
+        "rows": [task.rows.fingerprint() for task in tasks],
+        "versions": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def check(distilled: Distilled, task: Task) -> None:
+    """Refuses a task that distilled rows do not belong to; warns if its model's source has changed since.
+
+    Raises:
+        ValueError: Latent sites, columns, their shapes or types differ (one line naming the first difference).
+    """
+    wrong = f"the distilled set does not belong to {task.name}"
+    if "sites" in distilled.provenance:
+        ours, theirs = (
+            {k: f"of shape {tuple(v)}" for k, v in s.items()} for s in (distilled.provenance["sites"], task.sites)
+        )
+        refuse_difference(ours, theirs, f"{wrong}: latent site", "the task")
+    ours, theirs = described(distilled.data), described(task.data)
+    ours.update({name: theirs.get(name, "soft") for name in distilled.soft})
+    refuse_difference(ours, theirs, f"{wrong}: column", "the task")
+    if distilled.provenance.get("model_hash") not in (None, task.model_hash):
+        warnings.warn(
+            f"the source of {task.name} has changed since this set was distilled; certify it or distill anew",
+            UserWarning,
+            stacklevel=2,
+        )

@@ -1,0 +1,244 @@
+"""Task: a Pyro model with its real rows. Two primitives carry everything else: ``log_prior`` and ``log_likelihood``."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from bayesdd.data.columns import Columns
+from bayesdd.data.rows import Rows, opened
+from bayesdd.task import contract, kinds, program, refusals
+from bayesdd.task.engine import UNRECORDED, Engine, Expansion, GradientEngine, HessianEngine
+from bayesdd.task.identity import model_hash, unwrapped
+from bayesdd.task.kinds import Kind
+from bayesdd.task.program import Structure
+from bayesdd.task.simulation import simulated, stacked
+
+_WEIGHT = "row weight"  # rides along with the columns; no keyword argument can be called so
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """An inference task: one Pyro model, one row plate, the real rows.
+
+    The model is called as ``model(**columns)``, one keyword a column, leading axis = rows; arguments with defaults need
+    no column. Observed sites stand in the row plate; latent sites are global and continuous. Everything that Pyro would
+    pass over in silence (one value per row, no statistics across rows, a prior that ignores the rows, finite
+    log-likelihoods and gradients) is checked here.
+
+    Args:
+        model: A plain Pyro model.
+        data: Mapping name -> array or tensor ``(N, ...)``, ``xarray.Dataset``, data frame, or a path (.nc, .npz, .csv,
+            .zarr). A .nc or .zarr above 512 MiB stays on disk, a smaller one by ``bayesdd.on_disk(path)``; ``data`` is
+            then a sample of its rows. The checks look at the sample now, at the other rows when they are first swept.
+        plate: Name of the row plate.
+        kinds: Kinds of columns (``bayesdd.kinds``) that override the inferred ones.
+
+    Attributes:
+        rows: All rows, wherever they live.
+        size: Number N of rows.
+        dim: Number P of unconstrained latent coordinates.
+        sites: Latent site -> constrained shape.
+        column_kinds: Column -> kind.
+
+    Raises:
+        ValueError: The rows or the model break the contract; the message names the site or column and the remedy.
+        TypeError: ``model`` is not callable, or a column is not numeric.
+    """
+
+    model: Callable[..., Any]
+    data: Any
+    plate: str = "data"
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
+    rows: Rows = field(init=False, repr=False)
+    structure: Structure = field(init=False, repr=False)
+    column_kinds: dict[str, Kind] = field(init=False, repr=False)
+    backend: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not callable(self.model):
+            raise TypeError(f"Task needs a Pyro model (a function of the columns), got {type(self.model).__name__}.")
+        rows = opened(self.data)
+        contract.arguments(self.model, rows.sample, self.name)
+        structure, columns = refusals.structure(self.model, rows.sample, self.plate, self.name, rows.number)
+        put = functools.partial(object.__setattr__, self)
+        put("data", columns)
+        put("rows", rows.like(columns))
+        put("structure", structure)
+        put("kinds", dict(self.kinds))
+        put("column_kinds", kinds.infer(columns, structure.observed, self.kinds))
+        verdict = contract.contract(self)
+        put("backend", verdict.backend)
+        put("structure", replace(structure, deterministic=verdict.deterministic))
+        put("column_kinds", kinds.settled(self.column_kinds, verdict.rigid, self.kinds))
+
+    @property
+    def size(self) -> int:
+        """Number N of real rows."""
+        return self.rows.size
+
+    @property
+    def dim(self) -> int:
+        """Number P of unconstrained latent coordinates."""
+        return self.structure.dim
+
+    @property
+    def sites(self) -> dict[str, tuple[int, ...]]:
+        """Latent site -> constrained shape."""
+        return {site.name: site.shape for site in self.structure.sites}
+
+    @property
+    def soft(self) -> dict[str, int]:
+        """Soft columns -> number of classes."""
+        return {name: kind.classes for name, kind in self.column_kinds.items() if kind.classes}
+
+    @property
+    def name(self) -> str:
+        """``module:function`` of the model."""
+        function = unwrapped(self.model)
+        return f"{getattr(function, '__module__', '?')}:{getattr(function, '__qualname__', type(function).__name__)}"
+
+    @property
+    def model_hash(self) -> str:
+        """SHA-256 of the model's source and what is bound to it."""
+        return model_hash(self.model)
+
+    @functools.cached_property
+    def bytes_per_cell(self) -> float:
+        """Bytes of intermediate tensors that one row at one draw takes."""
+        few = {name: column[:4] for name, column in self.data.items()}
+        return self._rows_engine.bytes_per_cell(torch.zeros(4, self.dim, dtype=torch.float64), few)
+
+    def check(self, rows: Columns, first: int) -> None:
+        """Refuses a block from disk, of first row number ``first``, that breaks the model's contract."""
+        refusals.supported(self.model, rows, self.plate, self.name, self.structure, range(first, self.size).__getitem__)
+
+    def with_data(self, data: Any) -> Task:
+        """The same model, plate and kinds on other rows (checked anew)."""
+        return Task(self.model, data, self.plate, self.kinds)
+
+    def log_prior(self, draws: Tensor) -> Tensor:
+        """Log prior density of unconstrained draws, Jacobian included, nats: ``(S, P)`` -> ``(S,)``."""
+        return self.log_prior_by_site(draws).sum(1)
+
+    def log_prior_by_site(self, draws: Tensor) -> Tensor:
+        """As ``log_prior``, one column a latent site, the last for ``pyro.factor``: ``(S, sites + 1)``."""
+        row = self._first(draws.device)
+        return self._prior_engine(draws, row)
+
+    def log_likelihood(self, rows: Columns, draws: Tensor) -> Tensor:
+        """Log-likelihood of every row at every draw, nats; differentiable in draws and in floating columns.
+
+        Args:
+            rows: Column -> ``(M, ...)``.
+            draws: Unconstrained draws, shape ``(S, P)``.
+
+        Returns:
+            Shape ``(S, M)``.
+        """
+        return self._rows_engine(draws, rows)
+
+    def likelihood_gradient(self, rows: Columns, weight: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """Weighted log-likelihood ``(S,)`` and its gradient in the draws ``(S, P)``, as one recorded graph."""
+        return self._likelihood_slope(draws, {**rows, _WEIGHT: weight})
+
+    def likelihood_hessian(self, rows: Columns, weight: Tensor, point: Tensor) -> Expansion | None:
+        """Weighted log-likelihood, gradient ``(P,)`` and Hessian ``(P, P)`` at a point; None where not batched."""
+        return self._likelihood_curvature(point, {**rows, _WEIGHT: weight})
+
+    def joint_gradient(self, rows: Columns, weight: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """Log prior plus weighted log-likelihood ``(S,)`` and its gradient in the draws ``(S, P)``, as one graph."""
+        return self._joint_slope(draws, {**rows, _WEIGHT: weight})
+
+    def prior_gradient(self, kept: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """Log prior ``(S,)`` of the sites that ``kept`` counts (``(sites + 1,)``, 0 or 1), and its gradient."""
+        return self._prior_slope(draws, {**self._first(draws.device), _WEIGHT: kept})
+
+    def constrain(self, draws: Tensor) -> dict[str, Tensor]:
+        """Latent and global deterministic sites in the model's own units: name -> ``(S, *shape)``."""
+        row = self._first(draws.device)
+
+        def single(flat: Tensor) -> Columns:
+            return program.values(self.model, self.structure, self.plate, flat, row)
+
+        with program.running(draws.device):
+            if self.backend != "loop":
+                found: Columns = vmap(single)(draws)
+                return found
+            return stacked([single(draw) for draw in draws])
+
+    def upper_bounds(self, rows: Columns) -> Columns:
+        """Upper bound of every bounded column (Binomial's trials) at given rows: column -> shape of the column."""
+        if not (names := [name for name, kind in self.column_kinds.items() if kind.bounded]):
+            return {}
+        found, _ = refusals.run(self.model, {k: column.cpu() for k, column in rows.items()}, self.plate, self.name)
+        at_rows = {observation.name: observation.support for observation in found.observed}
+        supports = {o.column: at_rows[o.name] for o in self.structure.observed}
+        bounds = {name: getattr(supports.get(name), "upper_bound", None) for name in names}
+        if unbounded := [name for name, bound in bounds.items() if bound is None]:
+            raise ValueError(f"{self.name}: column {unbounded[0]!r} is of kind trials, but no Binomial observes it.")
+        return {name: torch.as_tensor(bound).double().expand(rows[name].shape) for name, bound in bounds.items()}
+
+    def simulate(self, rows: Columns, values: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
+        """Posterior predictive draws of the observed sites whose columns are left out.
+
+        Args:
+            rows: Columns of the new rows, ``(M, ...)`` each.
+            values: Constrained latents, name -> ``(S, *shape)``.
+            seed: Seed.
+
+        Returns:
+            Observed site -> ``(S, M, ...)``.
+        """
+        return simulated(
+            functools.partial(program.simulate, self.model, self.structure), rows, values, seed, self.backend
+        )
+
+    def prior_draws(self, count: int, seed: int) -> Tensor:
+        """Unconstrained draws from the prior, shape ``(count, P)``."""
+        one = functools.partial(program.prior_draw, self.model, self._first("cpu"), self.structure)
+        return torch.stack([one(seed + i) for i in range(count)])
+
+    def _first(self, device: torch.device | str) -> Columns:
+        return {name: column[:1].to(device) for name, column in self.data.items()}
+
+    def _evaluate(self, flat: Tensor, rows: Columns) -> tuple[Tensor, Tensor]:
+        return program.evaluate(self.model, self.structure, self.plate, flat, rows)
+
+    @functools.cached_property
+    def _prior_engine(self) -> Engine:
+        return Engine(lambda flat, rows: self._evaluate(flat, rows)[0], self.backend, UNRECORDED)
+
+    @functools.cached_property
+    def _rows_engine(self) -> Engine:
+        return Engine(lambda flat, rows: self._evaluate(flat, rows)[1], self.backend, UNRECORDED)
+
+    @functools.cached_property
+    def _likelihood_slope(self) -> GradientEngine:
+        return GradientEngine(self._scalar(lambda _, by_row, weight: by_row @ weight), self.backend)
+
+    @functools.cached_property
+    def _likelihood_curvature(self) -> HessianEngine:
+        return HessianEngine(self._scalar(lambda _, by_row, weight: by_row @ weight), self.backend)
+
+    @functools.cached_property
+    def _prior_slope(self) -> GradientEngine:
+        return GradientEngine(self._scalar(lambda by_site, _, kept: by_site @ kept), self.backend)
+
+    @functools.cached_property
+    def _joint_slope(self) -> GradientEngine:
+        joint = self._scalar(lambda by_site, by_row, weight: by_site.sum() + by_row @ weight)
+        return GradientEngine(joint, self.backend)
+
+    def _scalar(self, total: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[Tensor, Columns], Tensor]:
+        def single(flat: Tensor, columns: Columns) -> Tensor:
+            rows = {name: column for name, column in columns.items() if name != _WEIGHT}
+            return total(*self._evaluate(flat, rows), columns[_WEIGHT])
+
+        return single

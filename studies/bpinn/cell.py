@@ -1,0 +1,211 @@
+"""Cells of ``studies.bpinn``: chains of a problem, and plain HMC on it with Pyro's clock."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bayesdd.density.density import Density
+from bayesdd.inference import constrained, hmc
+from bayesdd.inference.network_modes import randomised
+from bayesdd.networks import mlp
+from bayesdd.networks.functions import coverage, values
+from bayesdd.pinn import _target
+from bayesdd.posterior.arviz import Diagnostics, function_diagnostics
+from models import pde_bpinn
+from studies.bpinn import pyro
+
+POINTS = 101  # where u is looked at
+PLAIN_STEPS = 50  # leapfrog steps of a transition, as in the paper
+APART = 3.0  # in mean square size: solutions of the nonlinear equation beside the first are seven times larger and more
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A problem of the paper, and what is known of its answers."""
+
+    name: str
+    linear: bool
+    sensors: int
+    noise: float
+    inside: int = 0  # sensors of u; an inverse problem has them, ends included
+    rerun: float = float("nan")  # relative L2 error of plain HMC
+    paper_sd: float = float("nan")  # posterior sd of k in the paper
+    longer: int = 1  # times as many draws as the others
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a problem's cells are: network, searches for starts, chains; plain HMC's draws and clock."""
+
+    width: int
+    searches: int
+    climb: int
+    chains: int
+    warmup: int
+    draws: int
+    steps: int
+    plain: int
+    many: int
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """The posterior, where chains start, and the function."""
+
+    tasks: list[Any]
+    net: Any
+    density: Density
+    start: Tensor
+    solutions: int
+    x: Tensor
+    truth: Tensor
+
+    def u(self, draws: Tensor) -> Tensor:
+        """U at 101 points."""
+        net = self.net
+        return values(lambda flat: mlp.value(net, mlp.split(net, flat[: net.dim]), self.x), draws)
+
+
+def setting(problem: Problem, size: Size) -> Setting:
+    """The problem with its searches made; the same in every process."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    tasks, net, family = _tasks(problem, size.width)
+    density = Density([(task, task.data, None) for task in tasks])
+    x = torch.linspace(*family.x[0], POINTS, dtype=torch.float64)[:, None]
+    truth = family.exact(x, torch.zeros(POINTS, dtype=torch.float64))
+    made = Setting(tasks, net, density, torch.empty(0), 0, x, truth)
+    found = randomised(density, size.searches, seed=0, steps=size.climb).points
+    start, solutions = _starts(density, found, made.u(found), size.chains)
+    return replace(made, start=start, solutions=solutions)
+
+
+def sampled(problem: Problem, size: Size) -> dict[str, Any]:
+    """Chains of constrained HMC and what they say of u and k."""
+    begin = time.perf_counter()
+    made = setting(problem, size)
+    clock, count = time.process_time(), problem.longer * size.draws
+    draws = constrained(
+        made.density,
+        draws=count,
+        chains=size.chains,
+        seed=0,
+        warmup=size.warmup,
+        start=made.start,
+        max_steps=size.steps,
+    )
+    sampling = (time.process_time() - clock) * count / (count + size.warmup)
+    u = made.u(draws.values)
+    seen = _diagnostics(u)
+    found = _error(u, made.truth, seen) | {
+        "rhat": float(seen.rhat.max()),
+        "ess": float(seen.ess.min()),
+        "cover": coverage(u.flatten(0, 1), made.truth)[0],
+        "solutions": made.solutions,
+        "draws": count,
+        "accepted": float(draws.stats["acceptance_rate"].mean()),
+        "stuck": float(draws.stats["stuck"].double().mean()),
+        "step_size": float(draws.stats["step_size"][0, 0]),
+        "sampling": sampling,
+        "step": sampling / float(draws.stats["n_steps"].sum()),
+    }
+    if problem.inside:
+        k = draws.values[:, :, made.density.starts["k"][0]]
+        of_k = _diagnostics(k)
+        found |= {"k": float(k.mean()), "k_sd": float(k.std()), "k_rhat": float(of_k.rhat[0])}
+    return found | {"seconds": time.perf_counter() - begin}
+
+
+def plain(problem: Problem, size: Size) -> dict[str, Any]:
+    """Plain HMC as in Pyro, the seconds of a step of Pyro's own, and those of a step of a chain among many.
+
+    Its chains begin where the searches end, in the midst of the posterior. So few draws flatter it: the effective
+    sample size of chains that hardly move is taken to be about their number.
+    """
+    begin = time.perf_counter()
+    made = setting(problem, size)
+    draws = hmc(
+        made.density,
+        draws=size.plain,
+        chains=size.chains,
+        seed=1,
+        warmup=size.plain // 2,
+        start=made.start,
+        whiten=False,
+        max_steps=PLAIN_STEPS,
+    )
+    u = made.u(draws.values)
+    seen = _diagnostics(u)
+    step = float(draws.stats["step_size"][0, 0])
+    steps = 2 if size.width < 10 else PLAIN_STEPS
+    return _error(u, made.truth, seen) | {
+        "ess": float(seen.ess.min()),
+        "rhat": float(seen.rhat.max()),
+        "steps": float(draws.stats["n_steps"].sum()),
+        "step_size": step,
+        "batched_step": _batched_step(made, size.many),
+        "pyro_step": pyro.seconds_a_step(made.density, made.tasks, made.net, draws.values[0, -1], step, steps),
+        "seconds": time.perf_counter() - begin,
+    }
+
+
+def _batched_step(made: Setting, chains: int) -> float:
+    """Seconds of the processor for one leapfrog step of one chain of plain HMC, many chains at a time."""
+    start = made.start[torch.arange(chains) % len(made.start)]
+    settings: Any = {"chains": chains, "seed": 2, "whiten": False, "max_steps": PLAIN_STEPS, "start": start}
+    hmc(made.density, draws=1, warmup=1, **settings)  # records the density's graph
+    clock = time.process_time()
+    steps = hmc(made.density, draws=10, warmup=0, **settings).stats["n_steps"]
+    return (time.process_time() - clock) / float(steps.sum())
+
+
+def _error(u: Tensor, truth: Tensor, seen: Diagnostics) -> dict[str, float]:
+    """Relative L2 error of the mean of u ``(chains, draws, points)``, and its Monte Carlo standard error."""
+    chance = (u.flatten(0, 1).var(0) / torch.as_tensor(seen.ess)).sum().sqrt()
+    off = (u.mean((0, 1)) - truth).norm()
+    return {"error": float(off / truth.norm()), "error_se": float(chance / truth.norm())}
+
+
+def _diagnostics(numbers: Tensor) -> Diagnostics:
+    """R-hat and effective sample size; NaN, in silence, of chains that do not move: at smoke size some do not."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return function_diagnostics(numbers)
+
+
+def _tasks(problem: Problem, width: int) -> tuple[list[Any], Any, Any]:
+    """The target; weights and biases N(0, 1) in the paper's coordinates (x itself, not x / 0.7)."""
+    family = pde_bpinn.LINEAR if problem.linear else pde_bpinn.NONLINEAR
+    net = _target.surrogate(family, (width, width), (pde_bpinn.END, width**0.5, width**0.5))
+    settings = {"network": net, "noise": problem.noise}
+    rows = pde_bpinn.sensors(family, problem.sensors, problem.noise, seed=0)
+    # Inverse problems: u is measured inside too; values at the ends always have noise 0.01.
+    ends = pde_bpinn.sensors(family, 2, 0.01, seed=1, source=False)
+    tasks = [
+        _target.residual(family, rows, unknown={"k": (0.5, 1.0)} if problem.inside else None, **settings),
+        _target.boundary(family, ends, network=net, noise=0.01),
+    ]
+    if problem.inside:
+        inside = pde_bpinn.sensors(family, problem.inside, problem.noise, seed=2, source=False)
+        inside = {name: column[1:-1] for name, column in inside.items()}
+        tasks.append(_target.measurements(family, inside, **settings))
+    return tasks, net, family
+
+
+def _starts(density: Density, points: Tensor, u: Tensor, count: int) -> tuple[Tensor, int]:
+    """Ends of searches that fit the rows and are not much larger than the smallest; how many different ones fit."""
+    misfit = -density.sweep(points)
+    fits = misfit <= misfit.min() + 5 * density.size
+    size = torch.where(fits, (u**2).mean(1).sqrt(), torch.inf)
+    order = size.argsort()[: int(fits.sum())]
+    near = order[size[order] < APART * size[order[0]]]
+    different: list[Tensor] = []
+    for at in order:
+        if all(float((u[at] - other).norm() / other.norm()) > 0.3 for other in different):
+            different.append(u[at])
+    return points[near[torch.arange(count) % len(near)]], len(different)

@@ -1,0 +1,1 @@
+"""What several studies share: cells, tables, densities, true divergences, cases."""

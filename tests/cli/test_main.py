@@ -1,0 +1,254 @@
+"""The command line as its users meet it: real processes, exit codes, one line a mistake, nothing computed in vain."""
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bayesdd.cli import main
+from bayesdd.data.columns import read
+from bayesdd.data.distilled import Distilled
+from bayesdd.posterior import arviz
+
+ROOT = Path(__file__).parents[1]
+
+TOY = '''
+"""Mean of a Gaussian: theta ~ N(0, I), x_n ~ N(theta, I)."""
+import time
+import pyro
+import pyro.distributions as dist
+import torch
+from bayesdd import Task
+
+def model(x):
+    theta = pyro.sample("theta", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(theta, 1.0).to_event(1), obs=x)
+
+def other(x):
+    theta = pyro.sample("other", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(theta, 1.0).to_event(1), obs=x)
+
+ROWS = torch.randn(200, 2, generator=torch.Generator().manual_seed(0)) + 1.0
+ready = Task(model, {"x": ROWS})
+
+def task(rows=200):
+    return Task(model, {"x": ROWS[:rows]})
+
+def changed():
+    return Task(other, {"x": ROWS})
+
+def needs(rows): return task(rows)
+def nothing(): return None
+def faulty(): return torch.ones(2) @ torch.ones(3)
+
+def slow():
+    print("started", flush=True)
+    time.sleep(60)
+'''
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A user's working directory: a module, rows on disk, and a distilled set made by the command line itself."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "toy.py").write_text(TOY)
+    x = np.random.default_rng(5).normal(size=(300, 2)) - 1.0
+    np.savetxt(folder / "rows.csv", x, delimiter=",", header="x[0],x[1]", comments="")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def distilled(folder):
+    """What `bayesdd distill` printed, once for the whole module."""
+    return run(folder, "distill toy:task --data rows.csv --size 3 --seed 1 --quiet --out d.nc")
+
+
+def process(folder, command):
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+    line, pipe = [sys.executable, "-m", "bayesdd", *command.split()], subprocess.PIPE
+    # A shell starts jobs in the background with interrupts ignored, and their children inherit that.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(line, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed)
+
+
+def run(folder, command):
+    with process(folder, command) as started:
+        out, err = started.communicate(timeout=600)
+    return started.returncode, out, err
+
+
+def refused(folder, command, *words):
+    before = sorted(os.listdir(folder))
+    code, out, err = run(folder, command)
+    assert (code, out) == (2, ""), (code, out, err)
+    assert err.startswith("bayesdd: error: ") and err.count("\n") == 1, err
+    assert all(word in err for word in words), err
+    assert set(os.listdir(folder)) - set(before) <= {"__pycache__"}
+
+
+def test_distill_writes_and_tells(folder, distilled):
+    code, out, err = distilled
+    assert code == 0 and err == "", err
+    assert out.startswith("wrote d.nc: 3 weighted rows for 300\n") and len(out.splitlines()) > 1, out
+
+
+def test_distilling_again_gives_the_same_file(folder, distilled):
+    assert run(folder, "distill toy:task --data rows.csv --size 3 --seed 1 --quiet --out again.nc")[0] == 0
+    assert (folder / "d.nc").read_bytes() == (folder / "again.nc").read_bytes()
+
+
+def test_settings_reach_the_distillation(folder, distilled):
+    command = "distill toy:task --data rows.csv --tolerance 0.5 --init d.nc --equal-weights --device cpu --out e.nc"
+    code, out, err = run(folder, command)
+    assert code in (0, 1) and "wrote e.nc" in out, err
+    assert len(set(Distilled.from_netcdf(folder / "e.nc").weight.tolist())) == 1
+    code, out, err = run(folder, "distill toy:task --data rows.csv --size 20 --fixed-rows --quiet --out f.nc")
+    assert code in (0, 1) and "20 weighted rows for 300" in out, err
+    real = {tuple(row) for row in read(folder / "rows.csv")["x"].tolist()}
+    assert {tuple(row) for row in Distilled.from_netcdf(folder / "f.nc").data["x"].tolist()} <= real
+
+
+def test_sample_needs_the_model_and_the_set_only(folder, distilled):
+    code, out, err = run(folder, "sample toy:ready --distilled d.nc --out p.nc --draws 500 --chains 2 --seed 3")
+    assert code == 0, err
+    assert out == "wrote p.nc: 2 chains of 500 draws given 3 weighted rows\n"
+    theta = arviz.read(folder / "p.nc").posterior["theta"]
+    assert theta.shape == (2, 500, 2)
+    # The rows in rows.csv have mean -1, those in toy.py +1: the posterior's sd is 1 / sqrt(301).
+    x = np.loadtxt(folder / "rows.csv", delimiter=",", skiprows=1)
+    error = theta.mean(("chain", "draw")).values - x.sum(0) / 301
+    assert np.abs(error).max() < 0.5 / np.sqrt(301)
+
+
+def test_sample_the_full_data_by_a_named_method(folder):
+    for method in ("laplace", "hmc"):
+        code, out, err = run(folder, f"sample toy:task --draws 200 --chains 2 --method {method} --out full.nc")
+        assert code == 0 and "given all 200 rows" in out, err
+    assert arviz.read(folder / "full.nc").posterior["theta"].shape == (2, 200, 2)
+
+
+def test_certify_prints_and_stores(folder, distilled):
+    code, out, err = run(folder, "certify toy:task --data rows.csv --distilled d.nc --out c.nc")
+    assert code == 0, (out, err)
+    certificate = Distilled.from_netcdf(folder / "c.nc").certificate
+    assert certificate.ok and str(certificate).splitlines()[0] in out
+
+
+def test_certify_says_no(folder, distilled):
+    # The set of rows.csv (mean -1) against the rows in toy.py (mean +1).
+    code, out, _ = run(folder, "certify toy:task --distilled d.nc")
+    assert code == 1 and out
+
+
+def test_another_model_is_refused(folder, distilled):
+    refused(folder, "sample toy:changed --distilled d.nc --out q.nc", "site", "theta", "toy:other")
+    refused(folder, "certify toy:changed --distilled d.nc", "site", "theta")
+
+
+def test_a_changed_model_warns_in_one_line(folder, distilled, tmp_path):
+    (tmp_path / "toy.py").write_text(TOY.replace("dist.Normal(theta, 1.0)", "dist.Normal(theta, 1.5)"))
+    command = "sample toy:task --distilled {} --draws 50 --chains 2 --method laplace --out q.nc"
+    code, _, err = run(tmp_path, command.format(folder / "d.nc"))
+    assert code == 0
+    lines = [line for line in err.splitlines() if "has changed" in line]
+    assert len(lines) == 1 and lines[0].startswith("bayesdd: warning: the source of toy:model")
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("", ["COMMAND"]),
+        ("distil toy:task", ["distil"]),
+        ("distill toy:task --size 3", ["--out"]),
+        ("distill toy:task --size three --out d2.nc", ["--size", "three"]),
+        ("distill toy:task --size 0 --out d2.nc", ["--size", "0"]),
+        ("distill toy:task --tolerance -1 --out d2.nc", ["--tolerance", "-1"]),
+        ("distill toy:task --tolerance nan --out d2.nc", ["--tolerance", "nan"]),
+        ("distill toy:task --size 3 --device tpu --out d2.nc", ["tpu"]),
+        ("distill toy:task --out d2.nc", ["--size or --tolerance"]),
+        ("distill toy:task --size 3 --out absent/d2.nc", ["absent", "does not exist"]),
+        ("distill toy:task --size 3 --out toy.py/d2.nc", ["not a folder"]),
+        ("distill toy:task --size 3 --out d2.csv", [".nc"]),
+        ("distill toy:task --size 3 --data absent.csv --out d2.nc", ["--data absent.csv", "no such file"]),
+        ("sample toy:task --distilled absent.nc --out p2.nc", ["--distilled absent.nc", "no such file"]),
+        ("distill toy --size 3 --out d2.nc", ["module:function", "toy"]),
+    ],
+)
+def test_misuse_is_refused_before_anything_is_imported(command, words, folder):
+    # slow() would print; a task that is never imported cannot.
+    refused(folder, command.replace("toy:task", "toy:slow"), *words)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("distill absent:task --size 3 --out d2.nc", ["absent", "cannot be imported"]),
+        ("distill toy:absent --size 3 --out d2.nc", ["toy", "'absent'"]),
+        ("distill toy:needs --size 3 --out d2.nc", ["toy:needs", "rows"]),
+        ("distill toy:nothing --size 3 --out d2.nc", ["toy:nothing", "NoneType"]),
+        ("distill toy:task --size 3 --init rows.csv --out d2.nc", ["rows.csv", "netCDF"]),
+        ("sample toy:task --data toy.py --out p2.nc", ["toy.py", ".csv"]),
+    ],
+)
+def test_mistakes_in_what_is_named(command, words, folder):
+    refused(folder, command, *words)
+
+
+def test_an_input_is_not_replaced(folder, distilled):
+    before = (folder / "d.nc").read_bytes()
+    refused(folder, "sample toy:task --distilled d.nc --out d.nc", "--out d.nc", "replace")
+    refused(folder, "distill toy:task --data ./d.nc --size 3 --out d.nc", "--out d.nc", "replace")
+    refused(folder, "distill toy:task --data d.nc --size 3 --out d2.nc", "d.nc", "distilled set")
+    assert (folder / "d.nc").read_bytes() == before
+
+
+def test_a_fault_keeps_its_traceback(folder):
+    code, _, err = run(folder, "distill toy:faulty --size 3 --out d2.nc")
+    assert code == 1 and "Traceback" in err and "faulty" in err
+
+
+def test_an_interrupt_is_one_line(folder):
+    with process(folder, "distill toy:slow --size 3 --out d2.nc") as started:
+        assert started.stdout.readline() == "started\n"
+        time.sleep(0.2)
+        started.send_signal(signal.SIGINT)
+        _, err = started.communicate(timeout=300)
+    assert started.returncode == 130 and err == "bayesdd: interrupted; nothing was written\n"
+
+
+@pytest.mark.parametrize("command", [None, *main.COMMANDS])
+def test_help_shows_an_example(command, folder):
+    code, out, err = run(folder, f"{command or ''} --help")
+    assert (code, err) == (0, "")
+    assert (
+        all(name in out for name in main.COMMANDS)
+        if command is None
+        else f"example:\n  bayesdd {command} models." in out
+    )
+
+
+def test_version(folder):
+    code, out, _ = run(folder, "--version")
+    assert code == 0 and out.startswith("bayesdd ")
+
+
+def test_a_result_that_cannot_be_written_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def write(path):
+        if path == "d.nc":
+            raise OSError("disk full")
+        Path(path).write_text("result")
+
+    with pytest.raises(OSError, match=r"disk full; the result was saved as \S*d\.nc") as caught:
+        main._write(write, "d.nc")
+    assert Path(str(caught.value).split()[-1]).read_text() == "result"

@@ -1,0 +1,177 @@
+"""Edges from sources against enumeration of all networks, and rows from which they can be learned again."""
+
+import collections
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from bayesdd.dbn import Source, Template, edges, learn, merge, pooled
+from bayesdd.dbn.inference.regressions import Layout
+from bayesdd.dbn.learning.orders import Candidates, best, drawn, masks
+from bayesdd.dbn.learning.scores import Sample, bge
+from bayesdd.dbn.learning.search import total
+from bayesdd.dbn.merging.excess import expected_gram, implied
+
+NET = Template(("b", "a", "c"), static=("s",), intra=(("s", "a"), ("a", "b")), inter=(("a", "a"), ("c", "b")))
+
+
+def values(template, seed=0):
+    """Every coefficient is far from zero, and sequences stay bounded."""
+    generator, found = torch.Generator().manual_seed(seed), {}
+    for site, shape in template.sites.items():
+        sign = torch.randn(shape, generator=generator, dtype=torch.float64).sign()
+        found[site] = 0.6 * sign if shape else torch.tensor(0.5, dtype=torch.float64)
+    return found
+
+
+def orders_of(pairs, names):
+    """Number of orders of the names in which parents precede children."""
+    return sum(
+        all(order.index(u) < order.index(v) for u, v in pairs if u in names) for order in itertools.permutations(names)
+    )
+
+
+@pytest.mark.parametrize("after", [[0, 0, 0], [0b100, 0, 0]])
+def test_networks_are_drawn_by_their_scores_and_orders(after):
+    """Three variables and one more parent; the table of scores is random."""
+    generator = torch.Generator().manual_seed(0)
+    table = 1.5 * torch.randn(3, 16, generator=generator, dtype=torch.float64)
+    candidates = Candidates(lambda v, parents: table[v][parents], masks(4, 4), after)
+    exact = {}
+    options = [[mask for mask in range(16) if not mask >> v & 1] for v in range(3)]
+    behind = [(u, v) for u in range(3) for v in range(3) if after[u] >> v & 1]
+    for chosen in itertools.product(*options):
+        pairs = [(u, v) for v, mask in enumerate(chosen) for u in range(4) if mask >> u & 1]
+        count = orders_of([*pairs, *behind], range(3))
+        if count:
+            exact[frozenset(pairs)] = count * math.exp(sum(float(table[v][mask]) for v, mask in enumerate(chosen)))
+    draws, norm = 4000, sum(exact.values())
+    seen = collections.Counter(frozenset(drawn(candidates, generator)) for _ in range(draws))
+    assert set(seen) <= set(exact)
+    common = [net for net, weight in exact.items() if weight / norm * draws > 5]
+    expected = np.array([*(exact[net] / norm * draws for net in common), 0.0])
+    expected[-1] = draws - expected.sum()
+    observed = [*(seen[net] for net in common), draws - sum(seen[net] for net in common)]
+    assert stats.chisquare(observed, expected).pvalue > 1e-3
+    top = max(exact, key=lambda net: exact[net] / orders_of([*net, *behind], range(3)))
+    assert frozenset(best(candidates)) == top
+
+
+def test_moments_score_as_their_rows_do():
+    generator = torch.Generator().manual_seed(0)
+    rows, weight = torch.randn(9, 3, generator=generator, dtype=torch.float64), torch.linspace(0.5, 2, 9).double()
+    design = torch.cat([torch.ones(9, 1, dtype=torch.float64), rows], 1)
+    theirs = Sample.of_moments(design.mT @ (weight[:, None] * design))
+    for size in range(4):
+        sets = torch.tensor(list(itertools.combinations(range(3), size)), dtype=torch.int64)
+        torch.testing.assert_close(bge(theirs, sets), bge(Sample(rows, weight, ()), sets))
+
+
+def test_complete_sources_give_every_network_its_probability():
+    frame = Template(("a", "b"))
+    truth = Template(("a", "b"), intra=(("a", "b"),), inter=(("a", "a"),))
+    x = truth.sample({k: v / 4 if v.shape else v for k, v in values(truth).items()}, 14, 3, seed=1)["x"]
+    exact, norm = collections.Counter(), 0.0
+    pairs = list(itertools.product("ab", repeat=2))
+    for intra in [(), (("a", "b"),), (("b", "a"),)]:
+        for inter in itertools.chain.from_iterable(itertools.combinations(pairs, k) for k in range(5)):
+            weight = orders_of(intra, "ab") * math.exp(total(Template(("a", "b"), intra, inter), {"x": x}) + 150)
+            norm += weight
+            exact.update(dict.fromkeys([*intra, *((f"{u}_before", v) for u, v in inter)], weight))
+    sources = [Source({"x": x[:6]}), Source({"x": x[6:]})]
+    found = edges(frame, sources, draws=200, seed=0)
+    shares = np.array([exact[pair] / norm for pair in found.probability.index])
+    assert 0.1 < np.median(shares) < 0.9
+    error = np.sqrt(shares * (1 - shares) / 800)
+    assert (np.abs(found.probability - shares) <= 4.5 * error + 1e-9).all()
+    likely = {pair for pair, share in found.probability.items() if share > 0.5}
+    kept = {*found.template.intra, *((f"{u}_before", v) for u, v in found.template.inter)}
+    assert kept == likely
+
+
+def sources_of(truth, count=150):
+    data = truth.sample(values(truth), count, 3, seed=2)
+    generator = torch.Generator().manual_seed(3)
+    noisy = data["x"] + 0.2 * torch.randn(data["x"].shape, generator=generator, dtype=torch.float64)
+    parts = torch.arange(count).tensor_split(3)
+    seen = [("a", "b", "s"), ("b", "c", "s"), ("a", "c", "s")]
+    return [
+        Source(
+            {
+                "x": noisy[at][..., sorted(truth.variables.index(n) for n in names if n != "s")],
+                "static": data["static"][at],
+            },
+            tuple(n for n in (*truth.variables, "s") if n in names),
+            noise={"a": 0.2, "b": 0.2, "c": 0.2},
+        )
+        for at, names in zip(parts, seen, strict=True)
+    ]
+
+
+@pytest.fixture(scope="module")
+def sources():
+    return sources_of(NET)
+
+
+@pytest.fixture(scope="module")
+def full(sources):
+    return pooled(NET, sources, draws=2000)
+
+
+def test_sources_that_miss_variables_give_the_edges(sources):
+    frame = Template(NET.variables, static=("s",))
+    found = edges(frame, sources, draws=30, seed=0)
+    true = {*NET.intra, *((f"{u}_before", v) for u, v in NET.inter)}
+    assert set(found.probability.index[: len(true)]) == true
+    assert set(found.template.intra) >= set(NET.intra) and set(found.template.inter) >= set(NET.inter)
+    assert found.probability.between(0, 1 + 1e-9).all()
+
+
+def test_expected_moments_are_those_of_many_sequences(full):
+    centre = {site: full.draws[site].mean(0) for site in NET.sites}
+    data, count = NET.sample(centre, 20_000, 3, seed=5), 20_000
+    layout = Layout.of(NET)
+    x = data["x"][..., [NET.variables.index(name) for name in NET.structure.order]]
+    theirs = layout.grams(x, data["static"], torch.full((count,), full.count / count, dtype=torch.float64))
+    exact = expected_gram(full, 3)
+    scale = (exact.diagonal(dim1=1, dim2=2) / full.count).sqrt() + 1e-12
+    off = (theirs - exact) / full.count / scale[:, :, None] / scale[:, None, :]
+    assert float(off.abs().max()) < 6 / math.sqrt(count)
+
+
+@pytest.mark.filterwarnings("ignore:complete rows over-state")
+def test_edges_learned_from_complete_rows_are_those_of_the_template(full):
+    frame = Template(NET.variables, static=("s",))
+    found = merge(NET, full.sources, size=12, complete=True, learn_edges=True, full=full)
+    again = learn(frame, found.data, found.weight)
+    assert set(again.inter) == set(NET.inter)
+    skeleton = {frozenset(pair) for pair in NET.intra}
+    assert {frozenset(pair) for pair in again.intra} == skeleton
+    loose = merge(NET, full.sources, size=12, complete=True, full=full)
+    assert found.provenance["excess"] < loose.provenance["excess"] + 0.1
+    # Nothing is left of the moments' own excess where rows have them.
+    assert float(implied(full, 3)(expected_gram(full, 3))) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:complete rows over-state")
+def test_few_rows_to_learn_edges_from_weigh_one_each(full):
+    found = merge(NET, full.sources, size=3, complete=True, learn_edges=True, full=full)
+    assert float(found.weight.sum()) == pytest.approx(3)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda f: edges(Template(("a",), states={"a": 2}), []), "edges.. is for linear-Gaussian variables"),
+        (lambda f: edges(NET, f.sources, draws=0), "at least one sweep, got 0"),
+        (lambda f: edges(Template(tuple("abcdefghijklm")), f.sources), "at most 24 nodes, .* got 26"),
+        (lambda f: merge(NET, f.sources, size=3, learn_edges=True, full=f), "learn_edges=True. is for complete=True"),
+    ],
+)
+def test_what_cannot_be_learned_is_refused(full, call, words):
+    with pytest.raises(ValueError, match=words):
+        call(full)

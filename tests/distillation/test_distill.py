@@ -1,0 +1,180 @@
+"""distill through the public face: exact answers, verdicts, reproducibility, targets and students."""
+
+import warnings
+from functools import partial
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+import bayesdd
+from models import gaussian_mean, linear_regression, logistic_regression, varying_intercepts
+
+quiet = partial(bayesdd.distill, progress=False)
+
+
+def exact_kl(module, task, distilled):
+    full = module.exact(**task.data)
+    few = module.exact(**distilled.data, weight=distilled.weight)
+    return float(gaussian_mean.kl(few, full)), float(gaussian_mean.kl(full, few))
+
+
+@pytest.mark.parametrize(
+    ("module", "settings", "size"), [(gaussian_mean, {"dim": 20}, 1), (linear_regression, {"dim": 6}, 7)]
+)
+def test_conjugate_tasks_become_exact(module, settings, size):
+    task = module.task(rows=400, **settings)
+    distilled = quiet(task, size, seed=3)
+    assert max(exact_kl(module, task, distilled)) < 1e-6
+    assert distilled.certificate.ok and len(distilled) == size
+    assert all(value.dtype == torch.float64 and not value.requires_grad for value in distilled.data.values())
+
+
+def test_logistic_regression_keeps_constants_and_certifies():
+    task = logistic_regression.task(rows=2000, dim=4)
+    x = torch.cat([task.data["x"][:, :3], torch.ones(2000, 1, dtype=torch.float64)], 1)
+    task = task.with_data({"x": x, "y": task.data["y"]})
+    distilled = quiet(task, 12)
+    assert torch.equal(distilled.data["x"][:, 3], torch.ones(12, dtype=torch.float64))
+    assert bool(((distilled.data["y"] >= 0) & (distilled.data["y"] <= 1)).all())
+    assert distilled.certificate.ok and distilled.certificate.kl_reverse < 0.01
+    again = bayesdd.certify(task, distilled, seed=77)
+    error = 3 * (again.kl_reverse_se + distilled.certificate.kl_reverse_se)
+    assert abs(again.kl_reverse - distilled.certificate.kl_reverse) < error
+
+
+def test_one_seed_one_file(tmp_path):
+    task = logistic_regression.task(rows=300, dim=3)
+    before = torch.random.get_rng_state(), torch.get_default_dtype()
+    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
+        quiet(task, 6, seed=seed).to_netcdf(tmp_path / f"{name}.nc")
+    a, b, c = ((tmp_path / f"{name}.nc").read_bytes() for name in "abc")
+    assert a == b and a != c
+    assert torch.equal(before[0], torch.random.get_rng_state()) and before[1] == torch.get_default_dtype()
+
+
+def test_fixed_rows_are_real_rows_and_equal_weights_are_equal():
+    task = logistic_regression.task(rows=300, dim=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", bayesdd.CertificateWarning)
+        coreset, even = quiet(task, 15, move_rows=False), quiet(task, 15, equal_weights=True)
+    real = {tuple(row) for row in task.data["x"].tolist()}
+    assert all(tuple(row) in real for row in coreset.data["x"].tolist())
+    assert float(coreset.weight.std()) > 0 and bool((even.weight == even.weight[0]).all())
+    assert even.certificate.kl_reverse < coreset.certificate.kl_reverse
+
+
+def test_too_few_rows_warn_with_the_size_that_would_do():
+    task = linear_regression.task(rows=300, dim=6)
+    with pytest.warns(bayesdd.CertificateWarning) as caught:
+        distilled = quiet(task, 2)
+    assert any("size=6 or more" in str(w.message) for w in caught)
+    assert not distilled.certificate.ok
+
+
+def test_tolerance_finds_a_small_size():
+    task = linear_regression.task(rows=300, dim=4)
+    distilled = quiet(task, tolerance=0.01)
+    assert distilled.certificate.ok and distilled.certificate.tolerance == 0.01
+    assert 4 <= len(distilled) <= 6
+
+
+def test_init_starts_from_an_earlier_set():
+    task = logistic_regression.task(rows=600, dim=3)
+    half = task.with_data({name: column[:300] for name, column in task.data.items()})
+    earlier = quiet(half, 6)
+    assert quiet(task, 8, init=earlier).certificate.ok
+
+
+def test_groups_are_fixed_and_all_there():
+    group = torch.arange(400) % 5
+    x = torch.randn(400, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = x[:, 0] + 0.3 * group + torch.randn(400, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    task = bayesdd.Task(partial(varying_intercepts.model, groups=5), {"group": group, "x": x, "y": y})
+    distilled = quiet(task, 10)
+    assert sorted(set(distilled.data["group"].tolist())) == list(range(5))
+    assert distilled.certificate.ok
+
+
+def noisy(x, y=None):
+    mu = pyro.sample("mu", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+    sigma = pyro.sample("sigma", dist.LogNormal(-1.0, 0.5))
+    with pyro.plate("data", len(x)):
+        return pyro.sample("y", dist.Normal(x @ mu, sigma), obs=y)
+
+
+def counted(x, y=None):
+    mu = pyro.sample("mu", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+    with pyro.plate("data", len(x)):
+        return pyro.sample("y", dist.Poisson((x @ mu).exp()), obs=y)
+
+
+def plain(x, y=None):
+    mu = pyro.sample("mu", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+    with pyro.plate("data", len(x)):
+        return pyro.sample("y", dist.Normal(x @ mu, 0.5), obs=y)
+
+
+def two_sources():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 2, generator=generator, dtype=torch.float64)
+    mean = x @ torch.tensor([0.6, -0.4], dtype=torch.float64)
+    y = mean + 0.3 * torch.randn(300, generator=generator, dtype=torch.float64)
+    counts = torch.poisson(mean.exp(), generator=generator)
+    return bayesdd.Task(noisy, {"x": x[:200], "y": y[:200]}), bayesdd.Task(counted, {"x": x[200:], "y": counts[200:]})
+
+
+def test_two_tasks_with_a_nuisance_become_rows_of_a_plain_student():
+    """The student's posterior from 4 rows is the marginal of the joint posterior (sampled by HMC)."""
+    from bayesdd.density.density import Density
+    from bayesdd.inference import hmc
+
+    source, counts = two_sources()
+    student = bayesdd.Task(plain, {"x": source.data["x"], "y": source.data["y"]})
+    distilled = quiet([source, counts], 4, student=student)
+    assert distilled.certificate.ok and set(distilled.data) == {"x", "y"}
+    joint = hmc(Density([(source, source.data, None), (counts, counts.data, None)]), draws=300, chains=20, seed=1).flat
+    idata = bayesdd.sample(student, distilled, draws=1500, chains=4)
+    few = torch.as_tensor(idata.posterior["mu"].values).reshape(-1, 2)
+    sd = joint[:, :2].std(0)
+    assert bool(((few.mean(0) - joint[:, :2].mean(0)).abs() / sd < 0.15).all())
+    assert bool(((few.std(0) / sd).log().abs() < 0.1).all())
+
+
+def test_several_tasks_need_a_student():
+    with pytest.raises(ValueError, match=r"2 tasks needs student="):
+        quiet(list(two_sources()), 4)
+
+
+def test_union_of_sources_is_the_pooled_posterior():
+    task = linear_regression.task(rows=400, dim=3)
+    parts = [task.with_data({name: c[i::2] for name, c in task.data.items()}) for i in range(2)]
+    union = bayesdd.union([quiet(part, 4, seed=i) for i, part in enumerate(parts)])
+    assert union.certificate is None and len(union) == 8
+    assert max(exact_kl(linear_regression, task, union)) < 1e-5
+    assert bayesdd.certify(task, union).ok
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, r"needs size= .* or tolerance="),
+        ({"size": 0}, r"size from 1 to the 50 real rows, got 0"),
+        ({"size": 51}, r"size from 1 to the 50 real rows, got 51"),
+        ({"size": 2.5}, r"got 2\.5"),
+        ({"tolerance": -1.0}, r"positive tolerance in nats, got -1"),
+        ({"size": 3, "device": "gpu"}, r"'auto', 'cpu' or 'cuda', got 'gpu'"),
+    ],
+)
+def test_misuse_is_one_line(settings, message):
+    task = linear_regression.task(rows=50, dim=2)
+    with pytest.raises(ValueError, match=message) as caught:
+        quiet(task, **settings)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")
+def test_cuda_where_there_is_none():
+    with pytest.raises(ValueError, match=r"no CUDA device here: use device='auto'"):
+        quiet(linear_regression.task(rows=50, dim=2), 3, device="cuda")

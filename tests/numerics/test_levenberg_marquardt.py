@@ -1,0 +1,56 @@
+"""Gauss-Newton on sums of squares with a closed form."""
+
+import torch
+
+from bayesdd.numerics.levenberg_marquardt import least_squares
+
+GENERATOR = torch.Generator().manual_seed(0)
+MATRIX = torch.randn(3, 8, generator=GENERATOR, dtype=torch.float64)
+WANTED = torch.randn(3, generator=GENERATOR, dtype=torch.float64)
+
+
+def test_a_linear_problem_ends_at_the_nearest_solution():
+    """Fewer equations than unknowns: the start moves along the rows of the matrix only."""
+    start = torch.ones(8, dtype=torch.float64)
+    found, left = least_squares(lambda v: MATRIX @ v - WANTED, start, 20, enough=1e-24)
+    assert left <= 1e-24
+    torch.testing.assert_close(found, start + torch.linalg.pinv(MATRIX) @ (WANTED - MATRIX @ start))
+
+
+def test_units_of_the_residuals_do_not_matter():
+    def curved(v):
+        return torch.stack([v[:4].exp().sum() - 7, (v[4:] ** 2).sum() - 2, v[0] * v[7] - 0.5])
+
+    start = torch.linspace(0.1, 0.8, 8, dtype=torch.float64)
+    unit = torch.tensor([1e4, 1.0, 1e-3], dtype=torch.float64)
+    for scale in (torch.ones_like(unit), unit):
+        found, left = least_squares(lambda v, scale=scale: scale * curved(v), start, 20, enough=1e-20)
+        assert left <= 1e-20 and float(curved(found).abs().max()) < 1e-6
+
+
+def test_a_step_is_no_longer_than_it_may_be():
+    """Logits that saturate: the first full step would leave no slope."""
+    wanted, start = torch.tensor([0.3, 1e-3], dtype=torch.float64), torch.full((2,), 4.0, dtype=torch.float64)
+
+    def off(v):
+        return 1e3 * (v.sigmoid() - wanted)
+
+    once, _ = least_squares(off, start, 1, enough=0.0, longest=0.5, slopes=False)
+    assert 0 < float((once - start).abs().max()) <= 0.5
+    found, left = least_squares(off, start, 60, enough=1e-20, longest=2.0, slopes=False)
+    assert left <= 1e-20
+    torch.testing.assert_close(found, wanted.logit())
+
+
+def test_what_cannot_be_reached_ends_with_the_best():
+    """(x - 1)^2 + (x + 1)^2 is 2 at least."""
+    found, left = least_squares(
+        lambda v: torch.stack([v[0] - 1, v[0] + 1]), torch.tensor([3.0], dtype=torch.float64), 50, enough=0.0
+    )
+    assert abs(left - 2) < 1e-9 and abs(float(found)) < 1e-4
+
+
+def test_values_that_are_not_finite_give_the_start_back():
+    start = torch.zeros(2, dtype=torch.float64)
+    found, left = least_squares(lambda v: (v - 1).log(), start, 5, enough=0.0)
+    assert torch.equal(found, start) and left == torch.inf
