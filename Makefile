@@ -1,4 +1,5 @@
-# make demo: the quick start.  make test: format, lint, types, tests.  Both make .venv first where it is missing or stale.
+# make demo: the quick start.  make test: format, lint, types, tests on two processes of one thread each.
+# make mutations, make versions: what takes longer than a person waits.  Each makes .venv first where it is missing or stale.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -14,7 +15,7 @@ test: $(STAMP)
 	$(BIN)/mypy bayesdd
 	$(BIN)/python -m pytest
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt bayesdd/__init__.py
 	@test -x $(BIN)/python || "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 		{ echo "bayesdd needs Python 3.11 or later, and '$(PYTHON)' is missing or older: run make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
 	test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
