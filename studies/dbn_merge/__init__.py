@@ -87,7 +87,7 @@ def main(
             which did.
         threads: Threads a process.
         jobs: Processes at a time.
-        **settings: Fields of ``_dbn_cell.Settings``: noise, hidden, sources, rows. Other than the defaults, the tables
+        **settings: Fields of ``records.Settings``: noise, hidden, sources, rows. Other than the defaults, the tables
             are printed, not written, and the cells lie in a folder of their own.
 
     Returns:

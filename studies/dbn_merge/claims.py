@@ -16,7 +16,7 @@ def claims(records: pd.DataFrame) -> pd.DataFrame:
     """Checks all claims for which there are records.
 
     Args:
-        records: One row a cell, method, M and structure, with the columns of ``_dbn_cell.Records`` and ``kind``, ``T``,
+        records: One row a cell, method, M and structure, with the columns of ``records.Records`` and ``kind``, ``T``,
             ``seed``.
 
     Returns:

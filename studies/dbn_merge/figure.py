@@ -18,7 +18,7 @@ def figure(records: pd.DataFrame, path: Path) -> None:
     Bands are the range over seeds. The differences are within seeds, so that networks need not be alike.
 
     Args:
-        records: As ``_dbn_claims.claims`` takes them.
+        records: As ``claims.claims`` takes them.
         path: File to write.
     """
     matplotlib.use("Agg")
