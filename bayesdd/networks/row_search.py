@@ -32,7 +32,7 @@ from bayesdd.distillation.problem import Problem
 from bayesdd.networks.calibration import rescaling
 from bayesdd.networks.purpose import Purpose
 from bayesdd.networks.regression import Regression
-from bayesdd.networks.students import Fits, GaussNewton
+from bayesdd.networks.students import Fits, GaussNewton, climb, from_scratch
 
 SCRATCH, WARM = 100, 3  # Levenberg-Marquardt steps of a new student, and of one that follows its rows
 JUDGED = 400  # of new students whose loss judges rows
@@ -95,11 +95,11 @@ def search(
 
     def fitted(fits: Fits, count: int) -> Fits:
         with torch.no_grad():
-            return students.climb(regression, *stored(vector), fits, count)
+            return climb(regression, *stored(vector), fits, count)
 
     def begun(count: int, step: int) -> Fits:
         with torch.no_grad():
-            return students.from_scratch(regression, *stored(vector), count, seed + 1009 * step, scratch)
+            return from_scratch(regression, *stored(vector), count, seed + 1009 * step, scratch)
 
     def middle(fits: Fits) -> float:
         with torch.no_grad():
