@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from bayesdd.density.density import Density
 from bayesdd.inference.curvature import Curvature
 from bayesdd.inference.draws import Draws
 from bayesdd.inference.information import Information
+from bayesdd.numerics.levenberg_marquardt import Quadratic, damped_steps
 
 STEPS = 300
 CONVERGED = 1e-8  # nats that the quadratic model promises at the next step, relative to 1 + |value| / 1e6
@@ -89,39 +91,35 @@ def climb(
     Raises:
         ValueError: ``hold`` names a site that the density does not have.
     """
-    moving = _moving(density, hold)
-    information = Information(density)
+    moving, information = _moving(density, hold), Information(density)
 
-    def tilted(points: Tensor) -> tuple[Tensor, Tensor]:
+    def function(points: Tensor) -> tuple[Tensor, Tensor]:
+        """Minus the log joint and its gradient."""
         value, gradient = density.log_joint_gradient(points)
-        return (value, gradient) if tilt is None else (value + (tilt * points).sum(1), gradient + tilt)
+        if tilt is not None:
+            value, gradient = value + (tilt * points).sum(1), gradient + tilt
+        good = torch.isfinite(value) & torch.isfinite(gradient).all(1)
+        return torch.where(good, -value, torch.inf), -gradient
 
-    point, (value, gradient) = starts, tilted(starts)
-    damping = torch.full_like(value, FIRST_DAMPING)
-    left = torch.full_like(value, torch.inf)
-    curvature, moved = None, True
-    for _ in range(steps):
-        if curvature is None or moved:
-            curvature = Curvature(density, information, point, moving)
-        step = curvature.solve(gradient * moving, damping)
-        step = torch.minimum(torch.maximum(step, -curvature.longest), curvature.longest)
-        promised = (gradient * step).sum(1)  # at a mode twice what is left to gain
-        gain = promised - 0.5 * curvature.square(step)
-        trial = point + step
-        trial_value, trial_gradient = tilted(trial)
-        good = torch.isfinite(trial_value) & torch.isfinite(trial_gradient).all(1)
-        better = good & (trial_value > value)
-        share = torch.where(good, (trial_value - value) / gain.clamp_min(1e-300), -1.0)
-        point = torch.where(better[:, None], trial, point)
-        gradient = torch.where(better[:, None], trial_gradient, gradient)
-        value = torch.where(better, trial_value, value)
-        damping = torch.where(share > 0.7, damping / 4, torch.where(share > 0.2, damping, damping * 5))
-        left = torch.minimum(0.5 * promised, left) if not bool(better.any()) else 0.5 * promised
-        small = promised < CONVERGED * (1 + value.abs() / 1e6)
-        if bool((small | (damping > MOST_DAMPING)).all()):
+    def quadratic(points: Tensor, values: Sequence[Tensor]) -> Quadratic:
+        curvature, gradient = Curvature(density, information, points, moving), values[1]
+
+        def step(damping: Tensor) -> Tensor:
+            whole = curvature.solve(-gradient * moving, damping)
+            return torch.minimum(torch.maximum(whole, -curvature.longest), curvature.longest)
+
+        return Quadratic(gradient, step, curvature.square)
+
+    def renewed(damping: Tensor, better: Tensor, share: Tensor) -> Tensor:
+        changed = torch.where(share > 0.7, damping / 4, torch.where(share > 0.2, damping, damping * 5))
+        return changed.clamp(LEAST_DAMPING, 10 * MOST_DAMPING)
+
+    begun = damped_steps(function, quadratic, starts, starts.new_full((len(starts),), FIRST_DAMPING), renewed)
+    for state in itertools.islice(begun, steps + 1):
+        point, value, left = state.point, -state.values[0], state.left
+        small = 2 * left < CONVERGED * (1 + value.abs() / 1e6)
+        if bool((small | (state.damping > MOST_DAMPING)).all()):
             break
-        damping = damping.clamp(LEAST_DAMPING, MOST_DAMPING * 10)
-        moved = bool(better.any())
     value = value if tilt is None else value - (tilt * point).sum(1)
     order = value.argsort(descending=True)
     return Modes(point[order], value[order], left[order])

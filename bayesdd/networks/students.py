@@ -14,7 +14,9 @@ linearization", AISTATS 2021.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,9 +24,11 @@ from torch import Tensor
 
 from bayesdd.data.columns import Columns
 from bayesdd.networks.regression import Regression
+from bayesdd.numerics.levenberg_marquardt import Quadratic, damped_steps
 
 DAMPING, LEAST_DAMPING, MOST_DAMPING = 1.0, 1e-8, 1e8
 DOWN, UP, FAILED = 0.33, 2.0, 4.0
+ROUNDING = 1e-13  # of the value: it hides smaller gains, and a step is taken there
 JITTER = 1e-12  # of the largest diagonal element
 SOFT = 0.1  # of the outcomes' spread: sd of sharp rows when students meet them
 SHARPER = (0.125, 0.125, 0.25, 0.5)  # shares of a new student's steps, from there to the rows' own precisions
@@ -130,43 +134,37 @@ def climb(regression: Regression, rows: Columns, precision: Tensor, fits: Fits, 
         fits: Where to start.
         steps: Number of steps; those of a student that has converged cost the same and change nothing.
     """
-    theta, damping, left = fits.latents, fits.damping, fits.left
     outcome = rows[regression.outcome]
+
+    def function(theta: Tensor) -> tuple[Tensor, ...]:
+        """J, its gradient, the Jacobian of the means, the prior's curvature."""
+        mean, slopes = regression.jacobian(theta, rows)
+        log_prior, prior_slope, ridge = regression.prior(theta)
+        residual = mean - outcome
+        value = 0.5 * (precision * residual**2).sum(1) - log_prior
+        return value, ((precision * residual)[:, None] @ slopes)[:, 0] - prior_slope, slopes, ridge
+
+    def quadratic(_: Tensor, values: Sequence[Tensor]) -> Quadratic:
+        _, gradient, slopes, ridge = values
+
+        def step(damping: Tensor) -> Tensor:
+            return -GaussNewton(slopes, precision, ridge * (1 + damping)[:, None]).solve(gradient)
+
+        def square(steps: Tensor) -> Tensor:
+            along = (slopes @ steps[..., None])[..., 0]
+            return (precision * along**2).sum(1) + (ridge * steps**2).sum(1)
+
+        return Quadratic(gradient, step, square)
+
+    def renewed(damping: Tensor, better: Tensor, share: Tensor) -> Tensor:
+        taken = torch.where(share > 0.7, DOWN, torch.where(share > 0.3, 1.0, UP))
+        return (damping * torch.where(better, taken, FAILED)).clamp(LEAST_DAMPING, MOST_DAMPING)
+
     with torch.no_grad():
-        value, gradient, slopes, ridge = _expansion(regression, theta, rows, outcome, precision)
-        for _ in range(steps):
-            model = GaussNewton(slopes, precision, ridge * (1 + damping)[:, None])
-            step = -model.solve(gradient)
-            left = -0.5 * (step * gradient).sum(1)
-            along = (slopes @ step[..., None])[..., 0]
-            promised = 2 * left - 0.5 * ((precision * along**2).sum(1) + (ridge * step**2).sum(1))
-            trial = _expansion(regression, theta + step, rows, outcome, precision)
-            # Rounding hides gains below 1e-13 of the value: a full step is taken there.
-            better = trial[0] <= value + 1e-13 * value.abs()
-            before = value
-            theta = torch.where(better[:, None], theta + step, theta)
-            value = torch.where(better, trial[0], value)
-            gradient = torch.where(better[:, None], trial[1], gradient)
-            slopes = torch.where(better[:, None, None], trial[2], slopes)
-            ridge = torch.where(better[:, None], trial[3], ridge)
-            share = (before - value) / promised.clamp_min(1e-300)
-            damping = damping * torch.where(
-                better, torch.where(share > 0.7, DOWN, torch.where(share > 0.3, 1.0, UP)), FAILED
-            )
-            damping = damping.clamp(LEAST_DAMPING, MOST_DAMPING)
-    return Fits(theta, damping, left)
-
-
-def _expansion(
-    regression: Regression, theta: Tensor, rows: Columns, outcome: Tensor, precision: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """J, its gradient, the Jacobian of the means, the prior's curvature."""
-    mean, slopes = regression.jacobian(theta, rows)
-    log_prior, prior_slope, ridge = regression.prior(theta)
-    residual = mean - outcome
-    value = 0.5 * (precision * residual**2).sum(1) - log_prior
-    gradient = ((precision * residual)[:, None] @ slopes)[:, 0] - prior_slope
-    return value, gradient, slopes, ridge
+        begun = damped_steps(function, quadratic, fits.latents, fits.damping, renewed, rounding=ROUNDING)
+        for state in itertools.islice(begun, 1, steps + 1):
+            fits = Fits(state.point, state.damping, state.left)
+    return fits
 
 
 def spread(
