@@ -19,13 +19,14 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.func import jacrev, vmap
+from torch.func import jacrev
 
 from bayesdd.data.columns import Columns
 from bayesdd.density.density import Density
 from bayesdd.density.passes import Part
+from bayesdd.inference.observed_rows import row_jacobian
 from bayesdd.task.engine import Engine
-from bayesdd.task.program import Feeder, Message, base, is_deterministic, row_frame
+from bayesdd.task.program import Message, base
 
 CELLS = 2**22  # numbers of one block of Jacobians: 32 MiB
 
@@ -61,38 +62,23 @@ class Information:
 
 
 def _jacobian(part: Part) -> Callable[[Tensor, Columns], Tensor]:
-    """One draw's Jacobians row by row, ``(rows, roots, P of the task)``: each row costs its own backward pass only."""
-    task = part.task
+    """One draw's Jacobians row by row, ``(rows, roots, P of the task)``."""
 
-    def one(flat: Tensor, row: Columns) -> Tensor:
-        with _Rooted(task.program, flat) as rooted:
-            task.model(**{name: column[None] for name, column in row.items()})
-        return torch.cat(rooted.roots)
+    def read(seen: list[Message], row: Columns) -> tuple[Tensor, Tensor]:
+        roots = torch.cat([_scaled_root(msg).flatten() for msg in seen])
+        return roots, roots
 
-    def single(flat: Tensor, rows: Columns) -> Tensor:
-        found: Tensor = vmap(jacrev(one), in_dims=(None, 0))(flat, rows)
-        return found
-
-    return single
+    by_row = row_jacobian(part.task, read, jacrev)
+    return lambda flat, rows: by_row(flat, rows)[0]
 
 
-class _Rooted(Feeder):
-    """Collects the roots of every observed site in the row plate."""
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.roots: list[Tensor] = []
-
-    def _pyro_post_sample(self, msg: Message) -> None:
-        super()._pyro_post_sample(msg)
-        if msg["is_observed"] and not is_deterministic(msg) and row_frame(msg, self.plate) is not None:
-            root = _root(msg)
-            scale, mask = msg["scale"], msg["mask"]
-            outer = getattr(msg["fn"], "_mask", None)
-            for factor in (scale, mask, outer):
-                if factor is not None:
-                    root = root * torch.as_tensor(factor).to(root).sqrt()
-            self.roots.append(root.flatten())
+def _scaled_root(msg: Message) -> Tensor:
+    """The root of a site, times the square roots of its scale and masks."""
+    root = _root(msg)
+    for factor in (msg["scale"], msg["mask"], getattr(msg["fn"], "_mask", None)):
+        if factor is not None:
+            root = root * torch.as_tensor(factor).to(root).sqrt()
+    return root
 
 
 def _root(msg: Message) -> Tensor:

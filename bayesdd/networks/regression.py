@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import grad, grad_and_value, vmap
+from torch.func import grad
 
 from bayesdd.data.columns import Columns
+from bayesdd.inference.observed_rows import observed, row_jacobian
 from bayesdd.task.engine import Engine
-from bayesdd.task.program import Feeder, Recorder, evaluate, row_frame, running
+from bayesdd.task.program import Feeder, Message, evaluate, running
 from bayesdd.task.task import Task
 
 LEAST_PRECISION = 1e-8  # of a latent a priori: where a prior is not log-concave, steps go on without it
@@ -55,7 +56,8 @@ class Regression:
         self.inputs = [name for name in task.data if name != self.outcome]
         # Lambdas: make_fx counts the arguments of a bound method with its `self`.
         self._mean = Engine(lambda flat, rows: self._site(flat, rows).mean, task.backend)
-        self._slopes = Engine(lambda flat, rows: self._jacobian_of(flat, rows), task.backend)
+        slopes = row_jacobian(task, _mean, grad)
+        self._slopes = Engine(lambda flat, rows: _joined(*slopes(flat, rows)), task.backend)
         self._prior = Engine(lambda flat, row: self._prior_of(flat, row), task.backend)
         self.noise = self._known_noise(asked)
         self._normal: tuple[Tensor, Tensor, Tensor] | None = None
@@ -94,21 +96,7 @@ class Regression:
         return {**kept, self.outcome: torch.zeros(count, dtype=torch.float64)}
 
     def _site(self, flat: Tensor, rows: Columns) -> Any:
-        task = self.task
-        with Recorder() as recorder, Feeder(task.program, flat):
-            task.model(**rows)
-        found: Any = next(
-            m["fn"] for m in recorder.messages if m["is_observed"] and row_frame(m, task.plate) is not None
-        )
-        return found
-
-    def _jacobian_of(self, flat: Tensor, rows: Columns) -> Tensor:
-        def one(at: Tensor, row: Columns) -> Tensor:
-            mean: Tensor = self._site(at, {name: value[None] for name, value in row.items()}).mean
-            return mean.squeeze()
-
-        slope, value = vmap(grad_and_value(one), in_dims=(None, 0))(flat, rows)
-        return torch.cat([value[:, None], slope], 1)
+        return observed(self.task, Feeder(self.task.program, flat), rows)[0]["fn"]
 
     def _prior_of(self, flat: Tensor, row: Columns) -> Tensor:
         def log_prior(at: Tensor) -> Tensor:
@@ -144,3 +132,12 @@ class Regression:
                 f"({least:.3g} to {most:.3g}): give it as a number; the weights of the rows carry their precision."
             )
         return least
+
+
+def _mean(seen: list[Message], row: Columns) -> tuple[Tensor, Tensor]:
+    mean: Tensor = seen[0]["fn"].mean.squeeze()
+    return mean, mean
+
+
+def _joined(slopes: Tensor, means: Tensor) -> Tensor:
+    return torch.cat([means[:, None], slopes], 1)
