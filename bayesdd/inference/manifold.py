@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from bayesdd.density.density import Density
+from bayesdd.inference.mode import prior_draws
 from bayesdd.inference.normal_rows import NormalRows
 
 # Noise enters c without a bend: it may turn faster than latents do, and then forgets in a trajectory that is short for
@@ -176,10 +177,7 @@ class Lifted:
 
 def _standardised(density: Density) -> tuple[Tensor, Tensor, bool]:
     """Centre and scale of the prior, ``(P,)`` each, and whether it is normal and independent: no more to it."""
-    draws = torch.zeros(3, density.dim, dtype=torch.float64)
-    for part in reversed(density.parts):
-        draws[:, part.index.cpu()] = part.task.prior_draws(3, 0)
-    at = draws.to(density.device).requires_grad_(True)
+    at = prior_draws(density, 3, 0).requires_grad_(True)
     (slope,) = torch.autograd.grad(density.log_prior(at).sum(), at, create_graph=True)
     if slope.requires_grad:
         (precision,) = torch.autograd.grad(-slope.sum(), at)
@@ -190,7 +188,5 @@ def _standardised(density: Density) -> tuple[Tensor, Tensor, bool]:
         close = bool((precision > 0).all()) and torch.allclose(rest, rest[:1].expand(3), rtol=1e-9, atol=1e-9)
         if close:
             return centre[0], sd[0], True
-    many = torch.zeros(PRIOR_DRAWS, density.dim, dtype=torch.float64)
-    for part in reversed(density.parts):
-        many[:, part.index.cpu()] = part.task.prior_draws(PRIOR_DRAWS, 0)
-    return many.mean(0).to(density.device), many.std(0).clamp_min(1e-6).to(density.device), False
+    many = prior_draws(density, PRIOR_DRAWS, 0)
+    return many.mean(0), many.std(0).clamp_min(1e-6), False

@@ -13,6 +13,7 @@ from bayesdd.density.density import Density
 from bayesdd.inference.curvature import Curvature
 from bayesdd.inference.draws import Draws
 from bayesdd.inference.information import Information
+from bayesdd.inference.mode import prior_draws
 from bayesdd.numerics.levenberg_marquardt import Quadratic, damped_steps
 
 STEPS = 300
@@ -61,10 +62,7 @@ def randomised(density: Density, count: int, seed: int, *, steps: int = STEPS) -
     Source: Oliver, He & Reynolds, "Conditioning permeability fields to pressure data", ECMOR 1996; Matthews, Hron,
     Turner & Ghahramani, "Sample-then-optimize posterior sampling for Bayesian linear models", 2017.
     """
-    points = torch.zeros(count, density.dim, dtype=torch.float64)
-    for part in reversed(density.parts):
-        points[:, part.index.cpu()] = part.task.prior_draws(count, seed)
-    points = points.to(density.device)
+    points = prior_draws(density, count, seed)
     at = points.clone().requires_grad_(True)
     (slope,) = torch.autograd.grad(density.log_prior(at).sum(), at)
     return climb(density, points, steps=steps, tilt=-slope)
