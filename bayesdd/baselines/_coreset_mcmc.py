@@ -28,7 +28,7 @@ import math
 import torch
 from torch import Tensor
 
-from bayesdd.baselines._parts import checked, subset
+from bayesdd.baselines._parts import checked, rows_at, subset
 from bayesdd.data.columns import Columns
 from bayesdd.data.distilled import Distilled
 from bayesdd.density.density import Density
@@ -82,7 +82,7 @@ def coreset_mcmc(
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(task.size, generator=generator)
     picked = choose(task.data, task.column_kinds, size, generator)[0] if stratified else order[:size]
-    rows = {name: column[picked] for name, column in task.data.items()}
+    rows = rows_at(task, picked)
     weight = torch.full((size,), task.size / size, dtype=torch.float64)
     full = Density([(task, task.data, None)])
     states = Chains(task, rows, weight, chains, seed, generator)
@@ -93,7 +93,7 @@ def coreset_mcmc(
         if batch is None or batch >= task.size:
             return full.sweep(draws)
         few = scan[(iteration * batch + torch.arange(batch)) % task.size]
-        found = task.log_likelihood({name: column[few] for name, column in task.data.items()}, draws)
+        found = task.log_likelihood(rows_at(task, few), draws)
         return found.sum(1) * (task.size / batch)
 
     trace: list[Tensor] = []

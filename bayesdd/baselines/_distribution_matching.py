@@ -24,14 +24,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bayesdd.baselines._moving import descend, movable
-from bayesdd.baselines._parts import synthetic
-from bayesdd.data.columns import Columns
+from bayesdd.baselines._moving import movable, moved, whitening
 from bayesdd.data.distilled import Distilled
 from bayesdd.task.task import Task
 
 BLOCK = 2048  # real rows that pass the network at once: their features stay in cache
-CONSTANT = 1e-8  # eigenvalue of the correlation below which a direction does not vary
 
 
 def distribution_matching(
@@ -86,10 +83,15 @@ def distribution_matching(
         ours = torch.zeros_like(theirs).index_add(0, own, network(white(rows)) * weight[:, None])
         return ((ours - theirs) ** 2).sum() / width
 
-    vector = descend(
-        "distribution_matching", problem, loss, iterations=iterations, rate=rate, learn_weights=learn_weights
+    return moved(
+        "distribution_matching",
+        problem,
+        loss,
+        seed=seed,
+        iterations=iterations,
+        rate=rate,
+        learn_weights=learn_weights,
     )
-    return synthetic(problem, vector, task, seed, "distribution_matching")
 
 
 def _network(inputs: int, width: int, depth: int, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
@@ -120,23 +122,3 @@ def _real_mean(
     if batch is not None:
         inputs = inputs[torch.randint(len(inputs), (batch,), generator=generator)]
     return torch.stack([network(piece).sum(0) for piece in inputs.split(BLOCK)]).sum(0) / len(inputs)
-
-
-def whitening(real: Columns, names: list[str]) -> Callable[[Columns], Tensor]:
-    """The map from columns to whitened rows ``(rows, D)``: mean 0 and covariance I over the real rows; differentiable.
-
-    Missing entries stand at their mean; directions in which the real rows do not vary are left out.
-    """
-
-    def flat(columns: Columns) -> Tensor:
-        return torch.cat([columns[name].reshape(len(columns[name]), -1).double() for name in names], 1)
-
-    values = flat(real)
-    mean = values.nanmean(0)
-    centred = (values - mean).nan_to_num(0.0)
-    spread = centred.square().mean(0).sqrt()
-    unit = torch.where(spread > 0, spread, torch.inf)
-    eigenvalues, vectors = torch.linalg.eigh((centred / unit).T @ (centred / unit) / len(centred))
-    kept = eigenvalues > CONSTANT
-    basis = vectors[:, kept] / eigenvalues[kept].sqrt() / unit[:, None]
-    return lambda columns: (flat(columns) - mean).nan_to_num(0.0) @ basis

@@ -24,9 +24,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bayesdd.baselines._distribution_matching import whitening
-from bayesdd.baselines._moving import descend, movable
-from bayesdd.baselines._parts import synthetic
+from bayesdd.baselines._moving import movable, moved, whitening
 from bayesdd.data.distilled import Distilled
 from bayesdd.task.task import Task
 
@@ -97,8 +95,7 @@ def kernel_ridge(
         found = ridge_prediction(kernel, white(rows), standard(rows[outcome]), inputs[at], ridge)
         return 0.5 * ((targets[at] - found) ** 2).sum()
 
-    vector = descend("kernel_ridge", problem, loss, iterations=iterations, rate=rate, learn_weights=False)
-    return synthetic(problem, vector, task, seed, "kernel_ridge")
+    return moved("kernel_ridge", problem, loss, seed=seed, iterations=iterations, rate=rate, learn_weights=False)
 
 
 def ridge_prediction(kernel: Kernel, inputs: Tensor, targets: Tensor, new: Tensor, ridge: float) -> Tensor:

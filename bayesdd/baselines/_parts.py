@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from bayesdd.data.certificate import CertificateWarning
+from bayesdd.data.columns import Columns
 from bayesdd.data.distilled import Distilled
 from bayesdd.density.density import Density
-from bayesdd.distillation.problem import Problem
 from bayesdd.inference.mode import fit
 from bayesdd.numerics.gaussian import Gaussian
 from bayesdd.target.bound import Bound
@@ -62,20 +62,28 @@ def subset(task: Task, picked: Tensor, weight: Tensor, seed: int, method: str) -
     Raises:
         ValueError: No weight is positive.
     """
+    return weighted_rows(task, rows_at(task, picked), weight, seed, method)
+
+
+def weighted_rows(task: Task, rows: Columns, weight: Tensor, seed: int, method: str) -> Distilled:
+    """Rows with weights as a distilled set, see :func:`subset`."""
     kept = weight > 0
     if not bool(kept.any()):
         raise ValueError(f"{method}: no row got a positive weight on {task.name}; take more rows or other settings.")
-    picked, weight = picked[kept], weight[kept]
-    rows = {name: column[picked] for name, column in task.data.items()}
+    rows = {name: column[kept] for name, column in rows.items()}
     for name, classes in task.soft.items():
         rows[name] = torch.nn.functional.one_hot(rows[name].long(), classes).double()
-    provenance = provenance_of(task, [task], seed, len(picked), objective=method)
-    return Distilled(rows, weight, soft=task.soft, provenance=provenance)
+    return Distilled(
+        rows,
+        weight[kept],
+        soft=task.soft,
+        provenance=provenance_of(task, [task], seed, int(kept.sum()), objective=method),
+    )
 
 
-def synthetic(problem: Problem, vector: Tensor, task: Task, seed: int, method: str) -> Distilled:
-    """Rows that a method moved, as a distilled set."""
-    return problem.distilled(vector, provenance_of(task, [task], seed, problem.coordinates.size, objective=method))
+def rows_at(task: Task, picked: Tensor) -> Columns:
+    """The real rows of these numbers."""
+    return {name: column[picked] for name, column in task.data.items()}
 
 
 def full_gaussian(task: Task, seed: int, method: str) -> Gaussian:
@@ -104,7 +112,7 @@ def vectors(task: Task, draws: Tensor, picked: Tensor | None = None) -> Tensor:
     Their inner products over S estimate the covariances of the rows' log-likelihoods under whatever posterior the draws
     come from. Source: Campbell & Broderick, "Automated scalable Bayesian inference via Hilbert coresets", JMLR 2019.
     """
-    rows = task.data if picked is None else {name: column[picked] for name, column in task.data.items()}
+    rows = task.data if picked is None else rows_at(task, picked)
     count = len(next(iter(rows.values())))
     found = torch.empty(count, len(draws), dtype=torch.float64)
     block = max(1, 2**20 // len(draws))

@@ -23,9 +23,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bayesdd.baselines._moving import descend, movable
-from bayesdd.baselines._parts import synthetic
-from bayesdd.baselines._training import scales, trained, unrolled
+from bayesdd.baselines._moving import movable, moved
+from bayesdd.baselines._parts import rows_at
+from bayesdd.baselines._training import own_factors, scales, trained, unrolled
 from bayesdd.data.columns import Columns
 from bayesdd.data.distilled import Distilled
 from bayesdd.density.density import Density
@@ -81,26 +81,25 @@ def trajectory_matching(
     if batch is not None:
         paths = _stochastic(task, paths[0], factors[:, :, None] * unit, batch, generator)
     at_step = torch.arange(steps) * ahead // steps
-    with torch.no_grad():
-        rows, weight = problem.hard(problem.start)
-    _, own = trained(lambda draws: task.joint_gradient(rows, weight, draws), paths[0], unit, steps)
-    log_rate = (own / factors[at_step]).min().clamp_max(1.0).log().requires_grad_(True)
+    log_rate = (
+        (own_factors(problem, paths[0], unit, steps) / factors[at_step]).min().clamp_max(1.0).log().requires_grad_(True)
+    )
 
     def loss(vector: Tensor) -> Tensor:
         at = int(torch.randint(length - ahead + 1, (), generator=generator))
         sizes = log_rate.exp() * factors[at + at_step][:, :, None] * unit
         return mismatch(task, *problem.hard(vector), paths[at], paths[at + ahead], sizes, spread)
 
-    vector = descend(
+    return moved(
         "trajectory_matching",
         problem,
         loss,
+        seed=seed,
         iterations=iterations,
         rate=rate,
         learn_weights=learn_weights,
         others=[log_rate],
     )
-    return synthetic(problem, vector, task, seed, "trajectory_matching")
 
 
 def mismatch(
@@ -132,6 +131,5 @@ def _stochastic(task: Task, start: Tensor, sizes: Tensor, batch: int, generator:
     path, scale = [start], torch.full((batch,), task.size / batch, dtype=torch.float64)
     for size in sizes:
         picked = torch.randint(task.size, (batch,), generator=generator)
-        rows = {name: column[picked] for name, column in task.data.items()}
-        path.append(path[-1] + size * task.joint_gradient(rows, scale, path[-1])[1])
+        path.append(path[-1] + size * task.joint_gradient(rows_at(task, picked), scale, path[-1])[1])
     return torch.stack(path)
