@@ -8,10 +8,9 @@ from __future__ import annotations
 from bayesdd import pinn
 from bayesdd.pinn import equation
 from bayesdd.task.task import Task
-from models import pde_families
+from models.pde_cubic import CUBIC
 
 
 def task(rows: int = 200, seed: int = 0) -> Task:
     """Measurements of u'' = 2 u^3 with noise 0.1, boundary parameter in its upper tail: what a study starts from."""
-    family = pde_families.CUBIC
-    return pinn.measurements(family, equation.measured(family, rows, seed=seed))
+    return pinn.measurements(CUBIC, equation.measured(CUBIC, rows, seed=seed))

@@ -7,7 +7,7 @@ measured comes from the upper tail, what is asked for from the lower one: bounda
 A family that is affine in alpha (heat, Laplace or Helmholtz with amplitude alpha) tests nothing there: a model that is
 affine in alpha has no error outside.
 
-The instances: :mod:`models.pde_families`, :mod:`models.pde_reaction`, :mod:`models.pde_bpinn`.
+The instances: ``models/pde_*.py``.
 """
 
 from __future__ import annotations
@@ -69,6 +69,32 @@ def ends(left: Callable[[Tensor], Tensor], right: Callable[[Tensor], Tensor], x:
     def boundary(alpha: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         points = torch.tensor(x, dtype=alpha.dtype)[:, None].expand(len(alpha), 2, 1)
         return points, torch.stack([left(alpha), right(alpha)], 1)
+
+    return boundary
+
+
+def initial_and_sides(
+    exact: Callable[[Tensor, Tensor], Tensor], x: tuple[float, float], time: float, *, initial: int, side: int
+) -> Boundary:
+    """Values of a solution in x and time at random points of the initial line and of both sides, anew for every alpha.
+
+    Args:
+        exact: The solution, ``(x and time (N, 2), alpha (N,)) -> (N,)``.
+        x: Ends of the interval.
+        time: The last time.
+        initial: Points at time zero.
+        side: Points at each end.
+    """
+    low, high = x
+
+    def boundary(alpha: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        unit = torch.rand(len(alpha), initial + 2 * side, generator=generator, dtype=torch.float64)
+        place = torch.cat([low + (high - low) * unit[:, :initial], torch.full_like(unit[:, :side], low)], 1)
+        place = torch.cat([place, torch.full_like(unit[:, :side], high)], 1)
+        when = torch.cat([torch.zeros_like(unit[:, :initial]), time * unit[:, initial:]], 1)
+        points = torch.stack([place, when], -1)
+        each = alpha.repeat_interleave(points.shape[1])
+        return points, exact(points.flatten(0, 1), each).reshape(len(alpha), -1)
 
     return boundary
 
