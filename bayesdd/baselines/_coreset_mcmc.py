@@ -38,7 +38,7 @@ from bayesdd.numerics.gaussian import Gaussian
 from bayesdd.task.task import Task
 
 TARGET_ACCEPT = 0.8
-GAIN = 0.05  # of the log step size, an iteration: it must follow a target that never rests
+GAIN = 0.05  # change of the log step size an iteration: the posterior that chains follow keeps moving
 MOST_STEPS = 8  # leapfrog steps of a transition
 REFIT = 50  # iterations between Laplace fits
 CHECK = 30  # iterations between tests of stationarity

@@ -3,9 +3,9 @@ r"""Distribution matching: synthetic rows whose random features have the sums of
 .. math:: \min_U \mathrm{E}_\psi \sum_c \Big\| \sum_{n \in c} \psi(z_n) - \sum_{m \in c} w_m \psi(u_m) \Big\|^2,
 
 with psi a random ReLU network of the whitened row, drawn anew for every step. A label c here is a stratum: equal
-labels, groups and patterns of missing entries, none of which move; real and counted outcomes are part of the row. It
-never looks at the likelihood: exact where psi spans the sufficient statistics (``depth=0`` spans the mean), elsewhere
-blind to which features the posterior needs. Cost per step: one network over all real rows, forwards only.
+labels, groups and patterns of missing entries, none of which move; real and counted outcomes are part of the row. The
+likelihood is not used: the method is exact where psi spans the sufficient statistics (``depth=0`` spans the mean), and
+elsewhere does not know which features the posterior needs. Cost per step: one network over all real rows, forwards only.
 
 Ours and not the original's: sums instead of means, all rows instead of batches (``batch=256`` is the original's), fully
 connected networks, Adam.

@@ -2,8 +2,8 @@ r"""Kernel inducing points: synthetic rows from which kernel ridge regression pr
 
 .. math:: \min_U \tfrac12 \| y_D - K_{DU} (K_{UU} + \lambda I)^{-1} y_U \|^2.
 
-The inner problem has a closed form, so nothing is unrolled. It asks for predictions of the mean under the kernel and
-knows neither the model nor its noise: outcomes and covariates of a regression are all that it can serve. Cost per
+The inner problem has a closed form, so nothing is unrolled. It predicts means under the kernel and uses neither the
+model nor its noise, and so it serves regressions of one outcome only. Cost per
 step: a kernel between a batch of real rows and the synthetic ones, and one Cholesky factor of size M.
 
 Ours and not the original's: whitened covariates, outcomes in units of their own spread, Adam in whitened coordinates of

@@ -9,6 +9,7 @@ Unbiased for the full log-likelihood at any fixed parameter. The norms minimise 
 vectors; the uniform part keeps every weight below N / (epsilon M). Of the exponential families' leverage scores, and of
 the logistic sensitivities of Huggins et al., it is the version that needs no formula for the model. Still importance
 sampling: the KL falls like N / M. Cost: one Laplace fit, N x S log-likelihoods, 8 N S bytes.
+
 Source: Huggins, Campbell & Broderick, "Coresets for scalable Bayesian logistic regression", NeurIPS 2016 (sampling by
 sensitivities); Campbell & Broderick, "Automated scalable Bayesian inference via Hilbert coresets", JMLR 2019 (norms).
 """

@@ -1,4 +1,4 @@
-"""What the methods share that move real rows by Adam: where the rows start and what they weigh, whitening, the descent."""
+"""What the methods share that move rows by Adam: where the rows start and what they weigh, whitening, the descent."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LONGEST = 10.0  # length of a gradient, in units of its running mean, from which
 
 
 def movable(task: Task, size: int, seed: int, *, hold: bool = False) -> tuple[Problem, Tensor, Tensor]:
-    """Real rows that a classic method is about to move, with the weights that they keep.
+    """The real rows from which a method starts, with the weights that they keep.
 
     The weights are N / M each. Where rows cannot leave their stratum (hard classes, groups, patterns of missing
     entries) it is the stratum's N / M, so that every stratum counts for as much as in the data.
@@ -138,8 +138,8 @@ def descend(
         norm = math.sqrt(sum(float(slope.square().sum()) for slope in slopes))
         if not math.isfinite(norm):
             continue
-        # Adam remembers squares for a thousand steps: one training path on the edge of divergence, with gradients of
-        # 1e100, would hold the rows where they are for good.
+        # Adam remembers squares for a thousand steps: one gradient of 1e100, of a training path that almost diverges,
+        # would stop the rows for good.
         for slope in slopes if norm > LONGEST * usual > 0 else ():
             slope *= LONGEST * usual / norm
         usual = 0.9 * usual + 0.1 * min(norm, LONGEST * usual) if usual else norm

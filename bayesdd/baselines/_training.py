@@ -1,4 +1,4 @@
-"""Training as the classic methods mean it: ascents of a log joint, step by step, on real rows or on synthetic ones."""
+"""Training as the classic methods define it: gradient ascent of a log joint, on real rows or on synthetic ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Slope = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 STARTS = 8  # starting points of training, within half a unit of zero where the log joint is finite there
 HALVINGS = 30
-ARMIJO = 0.1  # share of the ascent that the slope promises; without it a log scale may leap to where nothing is left
+ARMIJO = 0.1  # least share of the ascent that the slope promises; without it a log scale may overshoot for good
 
 
 def scales(density: Density, start: Tensor) -> tuple[Tensor, Tensor]:

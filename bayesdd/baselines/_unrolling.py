@@ -3,8 +3,8 @@ r"""Unrolling (dataset distillation by back-propagation through time): rows on w
 .. math:: \min_{U, a} -\log p(\theta_T) - l_D(\theta_T), \qquad
     \theta_{t+1} = \theta_t + a_t B \nabla [\log p(\theta_t) + l_U(\theta_t)], \quad t = 0, \dots, T - 1,
 
-from scattered :math:`\theta_0`, the step sizes a learned too. It asks where training ends and no more: the width of the
-posterior is left free. Cost per step: one gradient pass over the real rows, T double backward passes over the synthetic
+from scattered :math:`\theta_0`, the step sizes a learned too. It uses only where training ends, so that the width of
+the posterior is left free. Cost per step: one gradient pass over the real rows, T double backward passes over the synthetic
 ones, all kept in memory.
 
 Ours and not the original's: sums instead of means; a diagonal B, the inverse curvature of the full log joint at its

@@ -2,8 +2,8 @@ r"""Fisher information of rows: how sharply each row's observations depend on th
 
 For an observation with distribution :math:`p(y \mid \eta(\theta))` the information is :math:`J' J`, with J the
 Jacobian of a vector of its parameters, each in units in which it has unit information (a *root*): for a normal
-observation the mean in standard deviations, and :math:`\sqrt 2 \log \sigma`. It is positive semidefinite whatever the
-network between, needs first derivatives only, and is the Gauss-Newton matrix of the log-likelihood; it equals minus its
+observation the mean in standard deviations, and :math:`\sqrt 2 \log \sigma`. It is positive semidefinite for every
+model, needs first derivatives only, and is the Gauss-Newton matrix of the log-likelihood; it equals minus its
 Hessian where the fit is exact, in expectation over the outcomes, and for linear models with a canonical link.
 
 Source: Amari, "Natural gradient works efficiently in learning", Neural Computation 1998; Martens, "New insights and

@@ -1,4 +1,15 @@
-"""TODO."""
+r"""Modes of networks: several searches at once by Levenberg-Marquardt on the Gauss-Newton matrix.
+
+.. math:: A = J'J + \Pi, \qquad \theta \leftarrow \theta + (A + \lambda\,\mathrm{diag} A)^{-1} \nabla \log p(\theta, D)
+
+J as in :mod:`bayesdd.inference.information`, :math:`\Pi` the prior's precision. A is positive definite where the
+Hessian of a network is not, and it shows how flat the many directions are that the rows leave to the prior.
+
+Cost of a step: a gradient, a Jacobian of all rows and one factorisation, R P min(R, P) for R roots and P latents.
+
+Source: Marquardt, "An algorithm for least-squares estimation of nonlinear parameters", SIAM 1963; Martens, "New
+insights and perspectives on the natural gradient method", JMLR 2020.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +28,7 @@ from bayesdd.inference.mode import prior_draws
 from bayesdd.numerics.levenberg_marquardt import Quadratic, damped_steps
 
 STEPS = 300
-CONVERGED = 1e-8  # nats that the quadratic model promises at the next step, relative to 1 + |value| / 1e6
+CONVERGED = 1e-8  # nats that the next step promises, for each unit of 1 + |value| / 1e6
 FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-2, 1e-10, 1e10
 
 
@@ -44,11 +55,11 @@ def around(density: Density, modes: Tensor, *, draws: int, seed: int) -> Draws:
 
 
 def randomised(density: Density, count: int, seed: int, *, steps: int = STEPS) -> Modes:
-    """Sample, then optimise: from each of several prior draws to where the rows pull it, and no further.
+    """Sample, then optimise: searches from prior draws, each with the prior centred at its own draw.
 
-    Each search sees the prior centred at its own draw, so that directions which the rows leave alone keep the spread of
-    the prior. Modes have none: a network's mode lies far inside of where its posterior is, and HMC is long on the way
-    out. With linear models the ends are posterior draws, but for the noise of the outcomes.
+    Directions about which the rows say nothing thereby keep the spread of the prior. Modes have no spread: a network's
+    mode lies far from where its posterior has its mass, and HMC needs long to get there. For linear models the ends are
+    posterior draws, except that they lack the noise of the outcomes.
 
     Args:
         density: The posterior.
@@ -82,9 +93,10 @@ def climb(
         density: The posterior.
         starts: Unconstrained starting points, ``(S, P)``.
         steps: Most steps.
-        hold: Sites that stay where they start: scales of several terms, which would otherwise give up the terms that a
-            random network happens to fit worst.
-        tilt: A linear term of each start's own, ``tilt @ point`` nats, ``(S, P)``: climbed too, but not reported.
+        hold: Sites that stay where they start: noise scales of several terms, since a free scale grows where a random
+            network fits its term badly, and that term is then lost.
+        tilt: Linear terms ``tilt @ point``, nats, one for each start, ``(S, P)``: they count in the search and are left
+            out of the log joint that is returned.
 
     Raises:
         ValueError: ``hold`` names a site that the density does not have.

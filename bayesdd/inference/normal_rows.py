@@ -2,8 +2,8 @@ r"""Rows that a normal distribution observes, as constraints on latents and the 
 
 .. math:: c_n(\theta, \epsilon_n) = \frac{\sqrt{\omega_n}\,(m_n(\theta) - y_n) + \sigma_n(\theta)\,\epsilon_n}{s_n}
 
-Mean m and scale sigma are read off the one observed site of a plain Pyro model; s is a fixed unit, the noise where it
-was measured. A row depends on itself alone: its derivatives cost one backward pass through one row.
+Mean m and scale sigma are those of the one observed site of a plain Pyro model; s is a fixed unit, the noise at the
+points of ``measure``.
 """
 
 from __future__ import annotations

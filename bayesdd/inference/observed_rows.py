@@ -1,12 +1,13 @@
 """What a model says of its observed rows, and the derivatives of that, row by row.
 
 A row's distribution depends on that row alone, so that its Jacobian costs one backward pass through one row, where
-the Jacobian of all rows together would cost one pass through all of them for every row.
+the Jacobian of all rows at once would cost a pass through all of them for every row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ def observed(task: Task, feeder: Feeder, rows: Columns) -> list[Message]:
 
 
 def row_jacobian(
-    task: Task, read: Callable[[list[Message], Columns], tuple[Tensor, Tensor]], derivative: Callable[..., Callable]
+    task: Task, read: Callable[[list[Message], Columns], tuple[Tensor, Tensor]], derivative: Callable[..., Any]
 ) -> Callable[[Tensor, Columns], tuple[Tensor, Tensor]]:
     """Derivatives in the latents of what is read off the observed sites of each row.
 

@@ -1,8 +1,8 @@
-r"""Functions of the latents: a network's values at given inputs, where weights themselves mean nothing.
+r"""Functions of the latents: draws of networks are judged by what they predict, not by their weights.
 
 Weights of a network are not identified (units can be exchanged, signs flipped): two chains that agree on every
-prediction differ in every weight (R-hat of weights 4.19 where that of predictions is 1.01). Draws are therefore judged
-by what they predict: :func:`values`, then :func:`bayesdd.posterior.arviz.function_diagnostics` and :func:`coverage`.
+prediction differ in every weight. Hence :func:`values`, then :func:`bayesdd.posterior.arviz.function_diagnostics` and
+:func:`coverage`.
 """
 
 from __future__ import annotations

@@ -20,12 +20,12 @@ from bayesdd.task.program import running, unconstrained
 from bayesdd.task.task import Task
 
 LEAST_DRAWS, TARGET_DRAWS = 8, 1000
-LABEL_DRAWS = 256  # draws whose mean labels moving rows
-SEARCHES, NEAR = 4, 10.0  # modes of the target that are sought, and nats below the best within which they count
+LABEL_DRAWS = 256  # draws whose mean gives moving rows their outcomes
+SEARCHES, NEAR = 4, 10.0  # searches for modes, and nats below the best mode within which others count
 STEPS = 200  # of a search
 MEDIANS = 101  # prior draws that a scale's median is taken from
 CELLS = 2**20  # draws x rows evaluated at once
-SMALLEST_SD = 1e-6  # of the outcome's spread: a target that is certain still leaves a finite error in sds
+SMALLEST_SD = 1e-6  # of the outcome's spread: keeps errors in sds finite where the target is certain
 
 Label = Callable[[Columns], Tensor]
 
@@ -38,7 +38,7 @@ class Purpose:
         inputs: Columns ``(K, ...)`` of the student without its outcome.
         mean: Predictive mean of the regression function, ``(K,)``, in the outcome's units.
         sd: Its predictive standard deviation (without the noise of an outcome), ``(K,)``.
-        draws: Independent draws behind them (infinite: they are exact).
+        draws: Number of independent draws behind them; infinite where they are exact.
         label: The predictive mean at any inputs, differentiable in them: columns ``(K, ...)`` -> ``(K,)``; if known.
     """
 
@@ -49,7 +49,7 @@ class Purpose:
     label: Label | None = None
 
     def labelled(self, regression: Regression) -> Task:
-        """The student's task on these inputs, the predictive mean as outcome: the pool that starting rows come from."""
+        """The student's task on these inputs with the predictive mean as outcome: starting rows are chosen from it."""
         return regression.task.with_data({**self.inputs, regression.outcome: self.mean})
 
     def some(self, index: Tensor) -> Purpose:
@@ -74,8 +74,8 @@ def purpose_of(
         target: The target.
         inputs: Columns of the student without its outcome, whatever form ``Task`` takes.
         draws: Draws of the target's posterior: site -> ``(S, *shape)`` in the model's units, or what
-            ``bayesdd.sample`` returned; sites that only the target has are left aside. None: Laplace approximations
-            with the Gauss-Newton matrix around the best of several modes, linearised.
+            ``bayesdd.sample`` returned; sites that only the target has are not used. None: linearised Laplace
+            approximations with the Gauss-Newton matrix around the best of several modes.
         predictive: Mean and sd at the inputs, instead of draws.
         label: With ``predictive``: the mean at any inputs.
         seed: Seed of the searches for modes.
@@ -125,10 +125,10 @@ def _given(columns: Columns, predictive: tuple[Tensor, Tensor], draws: Any, labe
 
 
 def modes(target: Target, seed: int, *, searches: int = SEARCHES, steps: int = STEPS) -> Tensor:
-    """The best of several modes of a target and those that are as good, ``(C, P of the target)``.
+    """The best of several modes of a target and those nearly as good, ``(C, P of the target)``.
 
-    From draws of the prior; scales of several terms stay at their prior medians first. Otherwise a search gives up
-    what a random network happens to fit worst as noise: of four starts on reaction-diffusion none found the solution.
+    Searches start at draws of the prior. Noise scales of several terms are first held at their prior medians: free, the
+    scale of a term that a random network fits badly grows, and the term is lost.
 
     Args:
         target: The target.
@@ -154,7 +154,7 @@ def modes(target: Target, seed: int, *, searches: int = SEARCHES, steps: int = S
 
 
 def _is_scale(values: Tensor) -> bool:
-    """Whether prior draws of a site are single positive numbers."""
+    """Whether a site is one positive number, by draws of its prior."""
     return values[0].numel() == 1 and bool((values > 0).all())
 
 
@@ -164,7 +164,7 @@ def linearised(regression: Regression, target: Target, modes: Tensor, inputs: Co
     Args:
         regression: The student.
         target: The target.
-        modes: Unconstrained, of all sites of the target, ``(C, P)``; as an ensemble, all alike.
+        modes: Unconstrained, of all sites of the target, ``(C, P)``; all count alike.
         inputs: Columns ``(K, ...)``.
         seed: Seed of the draws.
 

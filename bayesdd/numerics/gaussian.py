@@ -56,7 +56,8 @@ class Gaussian:
     def log_prob(self, draws: Tensor) -> Tensor:
         """Log density, nats, shape ``(S,)``."""
         norm = 0.5 * len(self.mean) * math.log(2 * math.pi) + self.factor.diagonal().abs().log().sum()
-        return -0.5 * self.distance(draws) - norm
+        log_density: Tensor = -0.5 * self.distance(draws) - norm
+        return log_density
 
     def distance(self, points: Tensor, other: Tensor | None = None) -> Tensor:
         """Squared Mahalanobis distance of points ``(..., P)`` from the mean, or from another point: shape ``(...)``."""

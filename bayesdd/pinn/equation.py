@@ -115,7 +115,8 @@ def _tail(family: Family, count: int, seed: int, sign: float) -> Tensor:
     share = torch.special.ndtr(torch.tensor([TAIL, 3.0], dtype=torch.float64))
     uniform = torch.from_numpy(np.random.default_rng([seed, 1]).uniform(size=count))
     normal = torch.special.ndtri(share[0] + (share[1] - share[0]) * uniform)
-    return (low + high) / 2 + sign * normal * (high - low) / 6
+    found: Tensor = (low + high) / 2 + sign * normal * (high - low) / 6
+    return found
 
 
 def measured(family: Family, rows: int = 200, noise: float = 0.1, seed: int = 0) -> Columns:
@@ -232,7 +233,7 @@ def _range(family: Family) -> tuple[float, float]:
 
 
 def _box(family: Family, unit: Tensor) -> Tensor:
-    low, high = torch.tensor(family.x, dtype=torch.float64).T
+    low, high = torch.tensor(family.x, dtype=torch.float64).unbind(1)
     return low + (high - low) * unit
 
 
