@@ -5,7 +5,8 @@ r"""Distribution matching: synthetic rows whose random features have the sums of
 with psi a random ReLU network of the whitened row, drawn anew for every step. A label c here is a stratum: equal
 labels, groups and patterns of missing entries, none of which move; real and counted outcomes are part of the row. The
 likelihood is not used: the method is exact where psi spans the sufficient statistics (``depth=0`` spans the mean), and
-elsewhere does not know which features the posterior needs. Cost per step: one network over all real rows, forwards only.
+elsewhere does not know which features the posterior needs. Cost per step: one network over all real rows, forwards
+only.
 
 Ours and not the original's: sums instead of means, all rows instead of batches (``batch=256`` is the original's), fully
 connected networks, Adam.

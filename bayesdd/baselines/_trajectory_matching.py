@@ -5,8 +5,9 @@ r"""Trajectory matching: synthetic rows on which training follows the paths that
     \hat\theta_{j+1} = \hat\theta_j + a B \nabla [\log p(\hat\theta_j) + l_U(\hat\theta_j)],
 
 where experts :math:`\theta^*` climb the full log joint and a, the student's step in units of theirs, is learned. It
-matches where training ends, that is, posterior means; posterior widths only as far as the paths depend on curvature. Cost per
-step: n double backward passes over the synthetic rows, all kept in memory; the real rows serve the experts only.
+matches where training ends, that is, posterior means; posterior widths only as far as the paths depend on curvature.
+Cost per step: n double backward passes over the synthetic rows, all kept in memory; the real rows serve the experts
+only.
 
 Ours and not the original's: sums instead of means; experts on all rows (``batch=256`` is the original's stochastic
 ascent); the diagonal B of ``unrolling``, in whose units distances are taken; Adam in whitened coordinates of the rows.

@@ -4,8 +4,8 @@ r"""Unrolling (dataset distillation by back-propagation through time): rows on w
     \theta_{t+1} = \theta_t + a_t B \nabla [\log p(\theta_t) + l_U(\theta_t)], \quad t = 0, \dots, T - 1,
 
 from scattered :math:`\theta_0`, the step sizes a learned too. It uses only where training ends, so that the width of
-the posterior is left free. Cost per step: one gradient pass over the real rows, T double backward passes over the synthetic
-ones, all kept in memory.
+the posterior is left free. Cost per step: one gradient pass over the real rows, T double backward passes over the
+synthetic ones, all kept in memory.
 
 Ours and not the original's: sums instead of means; a diagonal B, the inverse curvature of the full log joint at its
 mode, without which one step size does not fit parameters in different units; Adam in whitened coordinates of the rows.

@@ -1,7 +1,7 @@
 """From a density to draws: one file a method, all ``(density, *, draws, chains, seed) -> Draws``.
 
-``laplace``, ``hmc`` and ``nuts`` for any posterior; ``gauss_newton`` and ``constrained`` for networks. Beside them stand
-searches for modes: ``mode`` for densities with a Laplace fit, ``network_modes`` for networks.
+``laplace``, ``hmc`` and ``nuts`` for any posterior; ``gauss_newton`` and ``constrained`` for networks. Beside them
+stand searches for modes: ``mode`` for densities with a Laplace fit, ``network_modes`` for networks.
 """
 
 from bayesdd.inference._constrained import constrained as constrained
