@@ -35,6 +35,7 @@ from bayesdd.density.density import Density
 from bayesdd.distillation.stratified import choose
 from bayesdd.inference.mode import fit, newton, scattered
 from bayesdd.numerics.gaussian import Gaussian
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.task import Task
 
 TARGET_ACCEPT = 0.8
@@ -78,7 +79,7 @@ def coreset_mcmc(
     """
     size = checked(task, size)
     if chains < 2:
-        raise ValueError(f"coreset_mcmc needs at least 2 chains, whose spread is its gradient, got {chains}.")
+        raise Refusal(f"coreset_mcmc needs at least 2 chains, whose spread is its gradient, got {chains}.")
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(task.size, generator=generator)
     picked = choose(task.data, task.column_kinds, size, generator)[0] if stratified else order[:size]

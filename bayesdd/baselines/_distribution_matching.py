@@ -27,6 +27,7 @@ from torch import Tensor
 
 from bayesdd.baselines._moving import movable, moved, whitening
 from bayesdd.data.distilled import Distilled
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.task import Task
 
 BLOCK = 2048  # real rows that pass the network at once: their features stay in cache
@@ -66,9 +67,7 @@ def distribution_matching(
     problem, real, picked = movable(task, size, seed, hold=True)
     names = [name for name, kind in problem.coordinates.kinds.items() if kind.to_free is not None]
     if not names:
-        raise ValueError(
-            f"distribution_matching moves rows, but every column of {task.name} is held: choose real rows."
-        )
+        raise Refusal(f"distribution_matching moves rows, but every column of {task.name} is held: choose real rows.")
     labels, own = real[picked].unique(return_inverse=True)
     # The rows that a label stands for: those with the label, unless there are more labels than synthetic rows.
     shares = torch.zeros(len(labels), dtype=torch.float64).index_add(0, own, problem.stored(problem.start)[1])

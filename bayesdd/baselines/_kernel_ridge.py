@@ -26,6 +26,7 @@ from torch import Tensor
 
 from bayesdd.baselines._moving import movable, moved, whitening
 from bayesdd.data.distilled import Distilled
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.task import Task
 
 Kernel = Callable[[Tensor, Tensor], Tensor]
@@ -127,7 +128,7 @@ def _columns(task: Task) -> tuple[str, list[str]]:
     ]
     outcome = observed[0] if len(observed) == 1 else None
     if outcome is None or task.data[outcome].dim() != 1 or bool(task.data[outcome].isnan().any()) or not covariates:
-        raise ValueError(
+        raise Refusal(
             f"kernel_ridge needs one observed column (rows,) without gaps and a covariate that can move, but "
             f"{task.name} observes {observed} and has covariates {covariates}: take a method that uses the model."
         )

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from bayesdd.baselines._parts import checked, hilbert_vectors, subset
 from bayesdd.data.distilled import Distilled
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.task import Task
 
 
@@ -45,7 +46,7 @@ def leverage(
     """
     size = checked(task, size)
     if not 0 <= mix <= 1:
-        raise ValueError(f"leverage needs a share `mix` of uniform sampling between 0 and 1, got {mix}.")
+        raise Refusal(f"leverage needs a share `mix` of uniform sampling between 0 and 1, got {mix}.")
     generator = torch.Generator().manual_seed(seed)
     probability = sensitivities(hilbert_vectors(task, particles, draws, generator, seed, "leverage"), mix)
     counts = torch.bincount(torch.multinomial(probability, size, True, generator=generator), minlength=task.size)

@@ -15,6 +15,7 @@ from bayesdd.data.distilled import Distilled
 from bayesdd.distillation.coordinates import Coordinates
 from bayesdd.distillation.problem import Problem
 from bayesdd.distillation.stratified import choose, strata
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.task import kinds
 from bayesdd.task.provenance import provenance_of
 from bayesdd.task.task import Task
@@ -146,7 +147,7 @@ def descend(
         adam.step()
         moved = True
     if not moved:
-        raise ValueError(
+        raise Refusal(
             f"{method}: no gradient with respect to the rows of {problem.student.name} was finite in {iterations} "
             "steps; start from other rows (another seed), or lower the rate."
         )

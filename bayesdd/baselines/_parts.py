@@ -13,6 +13,7 @@ from bayesdd.data.distilled import Distilled
 from bayesdd.density.density import Density
 from bayesdd.inference.mode import fit
 from bayesdd.numerics.gaussian import Gaussian
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.target.bound import Bound
 from bayesdd.target.second_order import SecondOrder
 from bayesdd.target.target import Target
@@ -32,12 +33,12 @@ def checked(task: Task, size: int) -> int:
         CertificateWarning: No M rows can come close: some directions that the data inform stay at the prior.
     """
     if len(next(iter(task.data.values()))) < task.size:
-        raise ValueError(
+        raise Refusal(
             f"baselines need all rows in memory, but {task.name} reads its {task.size:,} rows from disk: give the task "
             "fewer rows, or use distill()."
         )
     if not 1 <= size <= task.size:
-        raise ValueError(f"a baseline needs a size between 1 and the {task.size} rows of {task.name}, got {size}.")
+        raise Refusal(f"a baseline needs a size between 1 and the {task.size} rows of {task.name}, got {size}.")
     if size < task.dim and (line := _bound(task, size)):
         warnings.warn(line, CertificateWarning, stacklevel=3)
     return size
@@ -69,7 +70,7 @@ def weighted_rows(task: Task, rows: Columns, weight: Tensor, seed: int, method: 
     """Rows with weights as a distilled set, see :func:`subset`."""
     kept = weight > 0
     if not bool(kept.any()):
-        raise ValueError(f"{method}: no row got a positive weight on {task.name}; take more rows or other settings.")
+        raise Refusal(f"{method}: no row got a positive weight on {task.name}; take more rows or other settings.")
     rows = {name: column[kept] for name, column in rows.items()}
     for name, classes in task.soft.items():
         rows[name] = torch.nn.functional.one_hot(rows[name].long(), classes).double()
@@ -99,7 +100,7 @@ def full_gaussian(task: Task, seed: int, method: str) -> Gaussian:
     """
     gaussian = fit(Density([(task, task.data, None)]), seed=seed)
     if gaussian is None:
-        raise ValueError(
+        raise Refusal(
             f"{method} draws from the Laplace fit of the full posterior, and {task.name} has none (no mode with "
             "positive-definite curvature): give it draws=..., or use distill()."
         )
@@ -132,11 +133,9 @@ def hilbert_vectors(
         ValueError: Fewer than two draws, draws of another shape than ``(S, P)``, or no Laplace fit.
     """
     if draws is None and particles < 2:
-        raise ValueError(
-            f"{method} needs at least 2 particles (a log-likelihood is centred over them), got {particles}."
-        )
+        raise Refusal(f"{method} needs at least 2 particles (a log-likelihood is centred over them), got {particles}.")
     if draws is not None and (draws.dim() != 2 or draws.shape[1] != task.dim or len(draws) < 2):
-        raise ValueError(
+        raise Refusal(
             f"{method} needs draws of shape (S, {task.dim}), S at least 2, in the unconstrained space of {task.name}, "
             f"got {tuple(draws.shape)}."
         )

@@ -30,6 +30,7 @@ from bayesdd.baselines._training import own_factors, scales, trained, unrolled
 from bayesdd.data.columns import Columns
 from bayesdd.data.distilled import Distilled
 from bayesdd.density.density import Density
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.starts import finite_starts
 from bayesdd.task.task import Task
 
@@ -72,7 +73,7 @@ def trajectory_matching(
         ValueError: ``size`` is not between 1 and N, ``ahead`` exceeds ``length``, or no gradient was finite.
     """
     if not 1 <= ahead <= length:
-        raise ValueError(f"trajectory_matching looks {ahead} steps ahead on paths of {length}: take 1 to {length}.")
+        raise Refusal(f"trajectory_matching looks {ahead} steps ahead on paths of {length}: take 1 to {length}.")
     problem, _, _ = movable(task, size, seed, hold=hold_labels)
     generator = torch.Generator().manual_seed(seed)
     density = Density([(task, task.data, None)])

@@ -11,6 +11,7 @@ from bayesdd.data.columns import Columns
 from bayesdd.density.density import Density
 from bayesdd.inference.mode import fit
 from bayesdd.numerics.gaussian import Gaussian
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.task import Task
 
 NEWTON_STEPS = 8
@@ -44,7 +45,7 @@ class CoresetPosterior:
         if found is None:
             found = fit(density, seed=self.seed, start=None if self.gaussian is None else self.gaussian.mean)
         if found is None:
-            raise ValueError(
+            raise Refusal(
                 f"{self.method} draws from Laplace fits, but the posterior of its rows on {self.task.name} has none "
                 "(few rows can leave a noise scale without a lower bound): take more rows, or distill()."
             )

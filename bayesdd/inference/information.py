@@ -25,6 +25,7 @@ from bayesdd.data.columns import Columns
 from bayesdd.density.density import Density
 from bayesdd.density.passes import Part
 from bayesdd.inference.observed_rows import row_jacobian
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.engine import Engine
 from bayesdd.task.program import Message, base
 
@@ -98,7 +99,7 @@ def _root(msg: Message) -> Tensor:
         root = (centred * share.sqrt()).movedim(-1, 0)
     if root is not None:
         return root
-    raise ValueError(
+    raise Refusal(
         f"gauss_newton knows Normal, Bernoulli, Poisson and Categorical observations, but site {msg['name']!r} has "
         f"{type(fn).__name__}: use bayesdd.inference.laplace, which takes exact Hessians."
     )

@@ -26,6 +26,7 @@ from torch import Tensor
 from bayesdd.density.density import Density
 from bayesdd.inference.mode import prior_draws
 from bayesdd.inference.normal_rows import NormalRows
+from bayesdd.numerics.refusal import Refusal
 
 NOISE_RATE = 4.0  # c is linear in the noise, which may therefore turn faster than latents do, and mix in less time
 MOST_ROWS = 2_000
@@ -89,7 +90,7 @@ class Lifted:
         self.blocks = [NormalRows(part, density.device) for part in density.parts]
         self.rows = sum(block.rows for block in self.blocks)
         if self.rows > MOST_ROWS:
-            raise ValueError(
+            raise Refusal(
                 f"constrained() factorises a matrix of all rows at every step, and {self.rows:,} are too many (most: "
                 f"{MOST_ROWS:,}): use bayesdd.inference.hmc, or distil the rows first."
             )

@@ -26,6 +26,7 @@ from bayesdd.inference.draws import Draws
 from bayesdd.inference.information import Information
 from bayesdd.inference.mode import prior_draws
 from bayesdd.numerics.levenberg_marquardt import Quadratic, damped_steps
+from bayesdd.numerics.refusal import Refusal
 
 STEPS = 300
 CONVERGED = 1e-8  # nats that the next step promises, for each unit of 1 + |value| / 1e6
@@ -140,7 +141,7 @@ def _moving(density: Density, names: Sequence[str]) -> Tensor:
     free = torch.ones(density.dim, dtype=torch.float64, device=density.device)
     for name in names:
         if name not in density.starts:
-            raise ValueError(f"climb(hold=...) names site {name!r}, but the sites are {sorted(density.starts)}.")
+            raise Refusal(f"climb(hold=...) names site {name!r}, but the sites are {sorted(density.starts)}.")
         start, _, width = density.starts[name]
         free[start : start + width] = 0.0
     return free

@@ -19,6 +19,7 @@ from torch.func import grad
 from bayesdd.data.columns import Columns
 from bayesdd.density.passes import Part
 from bayesdd.inference.observed_rows import observed, row_jacobian
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.engine import Engine
 from bayesdd.task.program import Feeder, Message, base
 from bayesdd.task.task import Task
@@ -50,7 +51,7 @@ class NormalRows:
         if weight is None:
             weight = torch.ones(part.rows.size, dtype=torch.float64)
         if not bool((weight >= 0).all()):
-            raise ValueError(f"constrained() needs weights that are not negative, got {float(weight.min()):.3g}.")
+            raise Refusal(f"constrained() needs weights that are not negative, got {float(weight.min()):.3g}.")
         self.columns = {name: column[weight.cpu() > 0].to(device) for name, column in columns.items()}
         self.root = weight[weight > 0].sqrt().to(device)
         self.rows, self.dim, self.index = len(self.root), task.dim, part.place
@@ -108,7 +109,7 @@ def _normal(task: Task, seen: list[Message], count: int) -> tuple[Tensor, Tensor
     plain = all(isinstance(m["fn"], dist.Normal) and m["mask"] is None and _is_one(m["scale"]) for m in seen)
     if len(seen) != 1 or not plain or seen[0]["fn"].loc.numel() not in (1, count):
         kinds = [(m["name"], type(base(m["fn"])).__name__) for m in seen]
-        raise ValueError(
+        raise Refusal(
             f"constrained() needs one observed site y ~ Normal(mean, noise) with one number a row, neither masked nor "
             f"scaled, but {task.name} observes {kinds}: use bayesdd.inference.hmc."
         )

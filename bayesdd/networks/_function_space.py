@@ -38,6 +38,7 @@ from bayesdd.networks import row_search, students
 from bayesdd.networks.calibration import interval_score, settled
 from bayesdd.networks.purpose import Label, Purpose, purpose_of
 from bayesdd.networks.regression import Regression
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.target.target import Target
 
 STUDENTS, STEPS, RESTART = 4, 1000, 10
@@ -85,7 +86,7 @@ def function_space(
         ValueError: The student is no such regression; purpose, draws or settings do not fit.
     """
     if min(students, steps, restart) < 1:
-        raise ValueError(
+        raise Refusal(
             f"function_space needs students, steps and restart of at least 1, got {students}, {steps} and {restart}."
         )
     regression = Regression(target.student, "function_space")

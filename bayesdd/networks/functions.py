@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.func import jacrev, vmap
 
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.program import running
 
 Function = Callable[[Tensor], Tensor]
@@ -61,9 +62,9 @@ def coverage(predicted: Tensor, truth: Tensor, level: float = 0.9) -> tuple[floa
         ValueError: A level that is no probability, or draws and truth at other numbers of points.
     """
     if not 0 < level < 1:
-        raise ValueError(f"coverage needs a level between 0 and 1, got {level!r}.")
+        raise Refusal(f"coverage needs a level between 0 and 1, got {level!r}.")
     if predicted.dim() != 2 or predicted.shape[1:] != truth.shape:
-        raise ValueError(
+        raise Refusal(
             f"coverage needs draws (S, points) and the truth (points,), got {tuple(predicted.shape)} and "
             f"{tuple(truth.shape)}: join chains by .flatten(0, 1)."
         )

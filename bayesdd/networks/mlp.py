@@ -28,6 +28,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from bayesdd.numerics.refusal import Refusal
+
 Layers = list[tuple[Tensor, Tensor]]
 
 
@@ -63,15 +65,13 @@ class Network:
 
     def __post_init__(self) -> None:
         if len(self.centre) != len(self.radius) or not self.centre:
-            raise ValueError(
-                f"Network needs as many centres as radii, at least one, got {self.centre} and {self.radius}."
-            )
+            raise Refusal(f"Network needs as many centres as radii, at least one, got {self.centre} and {self.radius}.")
         if not all(radius > 0 for radius in self.radius):
-            raise ValueError(f"Network needs positive radii, got {self.radius}: leave out an input that is constant.")
+            raise Refusal(f"Network needs positive radii, got {self.radius}: leave out an input that is constant.")
         if not self.hidden or min(self.hidden) < 1:
-            raise ValueError(f"Network needs hidden layers of at least one unit, got hidden={self.hidden}.")
+            raise Refusal(f"Network needs hidden layers of at least one unit, got hidden={self.hidden}.")
         if isinstance(self.spread, tuple) and len(self.spread) != len(self.hidden) + 1:
-            raise ValueError(f"Network of {len(self.hidden) + 1} layers got {len(self.spread)} spreads: one a layer.")
+            raise Refusal(f"Network of {len(self.hidden) + 1} layers got {len(self.spread)} spreads: one a layer.")
 
     @property
     def widths(self) -> list[tuple[int, int]]:

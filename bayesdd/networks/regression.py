@@ -15,6 +15,7 @@ from torch.func import grad
 
 from bayesdd.data.columns import Columns
 from bayesdd.inference.observed_rows import observed, row_jacobian
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.engine import Engine
 from bayesdd.task.program import Feeder, Message, evaluate, running
 from bayesdd.task.task import Task
@@ -42,13 +43,13 @@ class Regression:
         observed = task.structure.observed
         kinds = [(o.distribution, o.column) for o in observed]
         if len(observed) != 1 or observed[0].distribution != "Normal" or not observed[0].column:
-            raise ValueError(
+            raise Refusal(
                 f"{asked} needs a student with one observed site y ~ Normal(mean, noise) of one column, but "
                 f"{task.name} observes {kinds}: it is for regressions."
             )
         self.task, self.outcome = task, observed[0].column
         if task.data[self.outcome].dim() != 1 or task.backend == "loop":
-            raise ValueError(
+            raise Refusal(
                 f"{asked} needs one outcome a row and a model that torch.func.vmap can run, but {task.name} observes "
                 f"{self.outcome!r} of shape {tuple(task.data[self.outcome].shape)} (backend {task.backend})."
             )
@@ -124,7 +125,7 @@ class Regression:
             sds = [self._site(draw, few).stddev.expand(len(few[self.outcome])) for draw in self.task.prior_draws(2, 0)]
         least, most = float(torch.stack(sds).min()), float(torch.stack(sds).max())
         if not 0 < least == most:
-            raise ValueError(
+            raise Refusal(
                 f"{asked} needs a student with known noise, but the scale of site "
                 f"{self.task.structure.observed[0].name!r} of {self.task.name} varies with latents or rows "
                 f"({least:.3g} to {most:.3g}): give it as a number; the weights of the rows carry their precision."

@@ -6,6 +6,8 @@ import os
 
 import torch
 
+from bayesdd.numerics.refusal import Refusal
+
 
 def has_room(device: torch.device, wanted: int) -> bool:
     """Whether so many bytes are free on a device; always true of the CPU, whose memory holds the rows already."""
@@ -25,9 +27,7 @@ def resolve(device: str | torch.device) -> torch.device:
     try:
         found = torch.device(own if device == "cuda" else device)
     except RuntimeError as error:
-        raise ValueError(f"device must be 'auto', 'cpu' or 'cuda', got {device!r}.") from error
+        raise Refusal(f"device must be 'auto', 'cpu' or 'cuda', got {device!r}.") from error
     if found.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            "device='cuda' was asked for, but torch finds no CUDA device here: use device='auto' or 'cpu'."
-        )
+        raise Refusal("device='cuda' was asked for, but torch finds no CUDA device here: use device='auto' or 'cpu'.")
     return found

@@ -33,6 +33,7 @@ from bayesdd.density.density import Density
 from bayesdd.networks import bnn
 from bayesdd.networks import mlp as nets
 from bayesdd.networks.mlp import Network
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.pinn import equation
 from bayesdd.pinn.equation import Family
 from bayesdd.task.task import Task
@@ -126,7 +127,7 @@ def residual(
     """
     equation.check_rows(family, rows, "residual")
     if strange := sorted((unknown or {}).keys() - family.parameters.keys()):
-        raise ValueError(
+        raise Refusal(
             f"residual of {family.name} has no constant {strange[0]!r}, only {sorted(family.parameters)}: "
             "unknown= names constants of the equation."
         )

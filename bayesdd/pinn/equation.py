@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.quasirandom import SobolEngine
 
 from bayesdd.networks.mlp import Jet
+from bayesdd.numerics.refusal import Refusal
 
 TAIL = 0.5  # standard deviations from the mean at which the two tails of alpha begin
 POINTS = 64  # at which an exact solution is checked
@@ -174,18 +175,18 @@ def check_rows(family: Family, rows: Mapping[str, Tensor], who: str) -> None:
     """
     x = torch.as_tensor(rows["x"], dtype=torch.float64)
     if x.dim() != 2 or x.shape[1] != len(family.x):
-        raise ValueError(f"{who} of {family.name} needs x of shape (N, {len(family.x)}), got {tuple(x.shape)}.")
+        raise Refusal(f"{who} of {family.name} needs x of shape (N, {len(family.x)}), got {tuple(x.shape)}.")
     named = [(f"x[{axis}]", x[:, axis], bounds) for axis, bounds in enumerate(family.x)]
     if family.alpha is not None:
         if "alpha" not in rows:
-            raise ValueError(f"{who} of {family.name} needs a column 'alpha', got {sorted(rows)}.")
+            raise Refusal(f"{who} of {family.name} needs a column 'alpha', got {sorted(rows)}.")
         named.append(("alpha", torch.as_tensor(rows["alpha"], dtype=torch.float64), family.alpha))
     for name, found, (low, high) in named:
         slack = 1e-9 * (high - low)
         outside = ~((found >= low - slack) & (found <= high + slack))
         if bool(outside.any()):
             row = int(outside.nonzero()[0, 0])
-            raise ValueError(
+            raise Refusal(
                 f"{who} of {family.name}: {name} = {float(found[row]):.6g} in row {row} lies outside its domain "
                 f"[{low:g}, {high:g}]; drop the row or widen the family."
             )
@@ -204,9 +205,9 @@ def check_exact(family: Family, seed: int = 0) -> None:
     worst = (left - rows["y"]).detach().abs().max()
     size = torch.stack([part.detach().abs().max() for part in (u.u, u.first, u.second, rows["y"])]).max()
     if not bool(torch.isfinite(left).all()):
-        raise ValueError(f"{family.name}: the residual of its exact solution is not finite; check its domain.")
+        raise Refusal(f"{family.name}: the residual of its exact solution is not finite; check its domain.")
     if not float(worst) <= family.tolerance * max(1.0, float(size)):
-        raise ValueError(
+        raise Refusal(
             f"{family.name}: its exact solution fails its own equation: residual {float(worst):.3g}, where derivatives "
             f"are up to {float(size):.3g}; correct the solution or the residual."
         )
@@ -215,7 +216,7 @@ def check_exact(family: Family, seed: int = 0) -> None:
     at = known.get("alpha", torch.zeros(len(known["x"]), dtype=torch.float64))
     gap = float((family.exact(known["x"], at) - known["y"]).abs().max())
     if not gap <= family.tolerance * max(1.0, float(size)):
-        raise ValueError(f"{family.name}: its exact solution misses its own boundary values by {gap:.3g}.")
+        raise Refusal(f"{family.name}: its exact solution misses its own boundary values by {gap:.3g}.")
 
 
 def jet_of(function: Callable[[Tensor, Tensor], Tensor], x: Tensor, alpha: Tensor) -> Jet:
@@ -228,7 +229,7 @@ def jet_of(function: Callable[[Tensor, Tensor], Tensor], x: Tensor, alpha: Tenso
 
 def _range(family: Family) -> tuple[float, float]:
     if family.alpha is None:
-        raise ValueError(f"{family.name} is a single problem: it has no boundary parameter and no tails.")
+        raise Refusal(f"{family.name} is a single problem: it has no boundary parameter and no tails.")
     return family.alpha
 
 
