@@ -63,7 +63,8 @@ class Gaussian:
         """Squared Mahalanobis distance of points ``(..., P)`` from the mean, or from another point: shape ``(...)``."""
         shift = points - (self.mean if other is None else other)
         white = torch.linalg.solve_triangular(self.factor, shift.reshape(-1, shift.shape[-1]).T, upper=False)
-        return (white**2).sum(0).reshape(shift.shape[:-1])
+        square: Tensor = (white**2).sum(0)
+        return square.reshape(shift.shape[:-1])
 
 
 def kl(p: Gaussian, q: Gaussian) -> float:
