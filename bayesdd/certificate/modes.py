@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bayesdd.density.density import Density
 from bayesdd.inference.mode import climb, newton, scattered
-from bayesdd.numerics.gaussian import Gaussian, _kl, marginal
+from bayesdd.numerics.gaussian import Gaussian, kl, marginal
 from bayesdd.target.target import LARGE, Target
 
 SEARCHES = 6
@@ -54,17 +54,17 @@ def _uncovered(
     searched: list[Tensor] = [] if home is None or thinned.size == joint.size else [climb(thinned, home.mean)]
     for point in points:
         found = climb(thinned, point)
-        if home is not None and _distance(home, found) < near:
+        if home is not None and float(home.distance(found)) < near:
             continue
         # In units of the few rows' posterior, which is wider: searches that ended together go on as one.
         if home is not None and any(
-            _shifted(home, found - other) * thinned.size < SAME * joint.size for other in searched
+            float(home.distance(found, other)) * thinned.size < SAME * joint.size for other in searched
         ):
             continue
         searched.append(found)
         # Many rows: from the mode of few, which a mode of all rows must be near to.
         mode = target.mode_near(found) if joint.size >= LARGE else newton(joint, climb(joint, found, 100))
-        if mode is None or (home is not None and _distance(home, mode.mean) < near):
+        if mode is None or (home is not None and float(home.distance(mode.mean)) < near):
             continue
         if home is not None and mode.log_mass < home.log_mass - math.log(20):
             continue
@@ -77,7 +77,7 @@ def _uncovered(
 def _home(target: Target, start: Tensor) -> Gaussian | None:
     """The full posterior's mode at the draws: the one known already if the start lies in its bulk."""
     joint, known = target.joint, target.gaussian_joint
-    if known is not None and _distance(known, start) < joint.dim + 6 * math.sqrt(2 * joint.dim):
+    if known is not None and float(known.distance(start)) < joint.dim + 6 * math.sqrt(2 * joint.dim):
         return known
     return newton(joint, climb(joint, start, 100))
 
@@ -89,7 +89,7 @@ def _matches(distilled: Density, centre: Tensor, home: Gaussian | None, mode: Ga
         return False
     # ``mode`` is a marginal: its factor lacks the nuisances, whose part of the mass cancels against home's.
     excess = (there.height - here.height) - (mode.height - home.height)
-    return abs(excess) < MASS and _kl(mode, there) < min(tolerance, 1.0)
+    return abs(excess) < MASS and kl(mode, there) < min(tolerance, 1.0)
 
 
 def _wide(density: Density, count: int, seed: int) -> Tensor:
@@ -108,18 +108,7 @@ def _wide(density: Density, count: int, seed: int) -> Tensor:
     return torch.stack(found[-count:])
 
 
-def _distance(gaussian: Gaussian, point: Tensor) -> float:
-    return _shifted(gaussian, point - gaussian.mean)
-
-
-def _shifted(gaussian: Gaussian, shift: Tensor) -> float:
-    """Squared Mahalanobis length of a shift."""
-    white = torch.linalg.solve_triangular(gaussian.factor, shift[:, None], upper=False)
-    return float((white**2).sum())
-
-
 def _covers(mode: Gaussian, draws: Tensor) -> float:
     """Share of draws that lie in a mode's bulk."""
-    white = torch.linalg.solve_triangular(mode.factor, (draws - mode.mean).T, upper=False)
     dim = len(mode.mean)
-    return float(((white**2).sum(0) < dim + 6 * math.sqrt(2 * dim)).double().mean())
+    return float((mode.distance(draws) < dim + 6 * math.sqrt(2 * dim)).double().mean())

@@ -18,15 +18,19 @@ from bayesdd.networks.regression import Regression
 from bayesdd.pinn import _target, equation
 from bayesdd.pinn.equation import Family
 from bayesdd.target.target import Target
-from models import pde_families, pde_reaction
+from models.pde_burgers import BURGERS, STEADY_BURGERS
+from models.pde_cubic import CUBIC
+from models.pde_fisher import FISHER_KPP
+from models.pde_helmholtz import HELMHOLTZ
+from models.pde_reaction import REACTION_DIFFUSION
 
 FAMILIES: dict[str, Family] = {
-    "reaction-diffusion": pde_reaction.REACTION_DIFFUSION,
-    "cubic": pde_families.CUBIC,
-    "steady-burgers": pde_families.STEADY_BURGERS,
-    "fisher-kpp": pde_families.FISHER_KPP,
-    "burgers": pde_families.BURGERS,
-    "helmholtz": pde_families.HELMHOLTZ,
+    "reaction-diffusion": REACTION_DIFFUSION,
+    "cubic": CUBIC,
+    "steady-burgers": STEADY_BURGERS,
+    "fisher-kpp": FISHER_KPP,
+    "burgers": BURGERS,
+    "helmholtz": HELMHOLTZ,
 }
 NOISE = 0.1
 TEST_ALPHAS, TEST_POINTS = 12, 33
