@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +19,7 @@ from bayesdd.pinn import _target
 from bayesdd.posterior.arviz import Diagnostics, function_diagnostics
 from models import pde_bpinn
 from studies.bpinn import pyro
+from studies.shared import cells
 
 POINTS = 101  # where u is looked at
 PLAIN_STEPS = 50  # leapfrog steps of a transition, as in the paper
@@ -55,6 +55,23 @@ class Size:
     many: int
 
 
+PROBLEMS = (
+    Problem("linear, noise 0.01", True, 16, 0.01, rerun=0.058),
+    Problem("nonlinear, noise 0.01", False, 32, 0.01, rerun=0.0346),
+    Problem("inverse k, noise 0.01", False, 32, 0.01, inside=8, rerun=0.0119, paper_sd=5.75e-3),
+    Problem("inverse k, noise 0.1", False, 32, 0.1, inside=8, rerun=0.126, paper_sd=5.63e-2, longer=4),
+)
+FULL = Size(width=50, searches=12, climb=50, chains=4, warmup=60, draws=500, steps=50, plain=300, many=32)
+SMOKE = Size(width=4, searches=3, climb=20, chains=3, warmup=4, draws=8, steps=4, plain=8, many=4)
+PLAIN = " by plain HMC"  # behind a problem's name: its other cell
+
+
+def measure(name: str, size: Size = FULL) -> dict[str, Any]:
+    """Measures one cell: a problem, or a problem by plain HMC."""
+    problem = next(problem for problem in PROBLEMS if problem.name == name.removesuffix(PLAIN))
+    return (plain if name.endswith(PLAIN) else sampled)(problem, size)
+
+
 @dataclass(frozen=True, eq=False)
 class Setting:
     """The posterior, where chains start, and the function."""
@@ -75,7 +92,7 @@ class Setting:
 
 def setting(problem: Problem, size: Size) -> Setting:
     """The problem with its searches made; the same in every process."""
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    cells.set_threads()
     tasks, net, family = _tasks(problem, size.width)
     density = Density([(task, task.data, None) for task in tasks])
     x = torch.linspace(*family.x[0], POINTS, dtype=torch.float64)[:, None]

@@ -17,8 +17,7 @@ from bayesdd.dbn.inference.pooling import Pooled, pooled
 from bayesdd.dbn.learning._edges import edges
 from bayesdd.dbn.learning.search import recovered
 from bayesdd.dbn.merging.complete import complete_rows
-from studies.dbn_merge import baselines as baselines
-from studies.dbn_merge import union
+from studies.dbn_merge import baselines, union
 from studies.dbn_merge.cases import categorical, gaussian
 from studies.dbn_merge.records import JUDGED, Records, Settings, simulated
 

@@ -12,13 +12,13 @@ OURS, SUBSAMPLE, PAPER, INK = "#0072B2", "#D55E00", "#009E73", "#444444"
 LOST = 2.0  # nats below the complete clean set where the axis ends
 
 
-def figure(records: pd.DataFrame, path: Path) -> None:
+def draw(records: pd.DataFrame, path: Path) -> None:
     """Draws nats below the complete clean set against M, along the optimisation, and against the number of slices.
 
     Bands are the range over seeds. The differences are within seeds, so that networks need not be alike.
 
     Args:
-        records: As ``_dbn_claims.claims`` takes them.
+        records: As ``claims.checked`` takes them.
         path: File to write.
     """
     matplotlib.use("Agg")

@@ -93,7 +93,7 @@ class Records:
 
 
 def simulated(slices: int, seed: int, s: Settings, rows: int, *, first: bool = False) -> Records:
-    """A linear-Gaussian merge of the settings, not yet judged; ``first`` as for ``_dbn_cases.gaussian``."""
+    """A linear-Gaussian merge of the settings, not yet judged; ``first`` as for ``cases.gaussian``."""
     problem = gaussian(
         seed=seed, slices=slices, rows=rows, sources=s.sources, hidden=s.hidden, noise=s.noise, first=first
     )

@@ -28,11 +28,11 @@ GREY, INK = "#c4c4c4", "#444444"
 LEAST = 1e-10  # nats: where the axis ends; smaller values are drawn there
 
 
-def figure(table: pd.DataFrame, cases: Sequence[Case], path: Path) -> None:
+def draw(table: pd.DataFrame, cases: Sequence[Case], path: Path) -> None:
     """Draws it; in each panel the best published method of every family has its colour, the others are grey.
 
     Args:
-        table: As ``_lens_table.summary`` returns it.
+        table: As ``table.summary`` returns it.
         cases: The tasks, one panel each.
         path: File to write.
     """

@@ -1,6 +1,6 @@
 r"""True KL divergences between a full and a distilled posterior, sharing no code with bayesdd's certificate.
 
-Models are written out in NumPy, from their formulas (``_densities.py``); their modes and curvatures are found by
+Models are written out in NumPy, from their formulas (``densities.py``); their modes and curvatures are found by
 Newton's method on finite differences. One set of draws from an even mixture of two Student-t distributions, one at the
 mode of each posterior, serves both directions and both normalisers:
 
