@@ -11,7 +11,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy bayesdd
+	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
 $(STAMP): pyproject.toml constraints.txt

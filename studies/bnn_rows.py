@@ -1,6 +1,6 @@
 """A hundred rows for the predictions of a Bayesian network on a thousand.
 
-Question: a network regression of four inputs on 1,000 simulated rows (``bayesdd.networks.bnn``, noise inferred) is
+Question: a network regression of four inputs on 1,000 simulated rows (``models.bnn``, noise inferred) is
 distilled to 100 rows by function-space matching. How far are the predictions of a network fitted to those rows from the
 predictions of the posterior given all rows?
 Claim: the predictive mean is off by at most 0.3 predictive standard deviations, root mean square over the inputs'
@@ -37,6 +37,8 @@ from bayesdd.networks.mlp import Network
 from bayesdd.networks.purpose import latents
 from bayesdd.networks.regression import Regression
 from bayesdd.posterior.arviz import function_diagnostics
+from models.bnn import INPUTS, NOISE
+from models.bnn import task as simulated
 from studies.shared import commands, stamps, tables
 from studies.shared.cells import RESULTS
 
@@ -76,14 +78,14 @@ def main(*, smoke: bool = False, results: str | Path = RESULTS, seeds: int = 1, 
 
 def _measure(seed: int, size: int, *, smoke: bool) -> list[dict[str, Any]]:
     hidden, count, steps, points = ((4,), 60, 10, 48) if smoke else ((16, 16), 1000, 40, 512)
-    task = bnn.task(count, hidden, seed)
-    network = Network((0.0,) * bnn.INPUTS, (1.0,) * bnn.INPUTS, hidden)
-    student = bnn.student(task.data, network=network, noise=bnn.NOISE, kinds={"x": kinds.interval(-1.0, 1.0)})
+    task = simulated(count, hidden, seed)
+    network = Network((0.0,) * INPUTS, (1.0,) * INPUTS, hidden)
+    student = bnn.student(task.data, network=network, noise=NOISE, kinds={"x": kinds.interval(-1.0, 1.0)})
     regression, density = Regression(student, "the study"), Density([(task, task.data, None)])
     generator = torch.Generator().manual_seed(1000 + seed)
     # Rows are distilled for some inputs and judged at others, from the same distribution.
     inputs, fresh = (
-        {"x": 2 * torch.rand(points, bnn.INPUTS, generator=generator, dtype=torch.float64) - 1} for _ in range(2)
+        {"x": 2 * torch.rand(points, INPUTS, generator=generator, dtype=torch.float64) - 1} for _ in range(2)
     )
     modes = climb(density, scattered(density, CHAINS, seed), steps=steps).points
     drawn = hmc(
@@ -101,7 +103,8 @@ def _measure(seed: int, size: int, *, smoke: bool) -> list[dict[str, Any]]:
         at_fresh = regression.mean(latents(student, draws), fresh).unflatten(0, drawn.values.shape[:2])
     rhat = float(np.median(function_diagnostics(at_fresh).rhat))
     begin = time.process_time()
-    objective = functools.partial(function_space, purpose=inputs, draws=draws, **({"steps": 10} if smoke else {}))
+    quick: dict[str, Any] = {"steps": 10} if smoke else {}
+    objective = functools.partial(function_space, purpose=inputs, draws=draws, **quick)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CertificateWarning)  # the verdict is in the table
         found = distill(student, size, objective=objective, seed=seed, progress=False)

@@ -138,7 +138,8 @@ def _figure(full: Any, small: Any, rows: int, size: int, path: Path) -> None:
     figure, axes = plt.subplots(2, 5, figsize=(13, 5), layout="constrained")
     for i, axis in enumerate(axes.flat):
         both = np.concatenate([draws[:, i] for draws in pair])
-        bins = np.linspace(*np.quantile(both, [0.0005, 0.9995]), 45)
+        low, high = np.quantile(both, [0.0005, 0.9995])
+        bins = np.linspace(low, high, 45)
         axis.hist(
             pair[0][:, i], bins, density=True, color=BLUE, alpha=0.35, label=f"all {rows:,} rows", edgecolor="none"
         )

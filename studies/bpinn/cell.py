@@ -95,7 +95,7 @@ def setting(problem: Problem, size: Size) -> Setting:
     cells.set_threads()
     tasks, net, family = _tasks(problem, size.width)
     density = Density([(task, task.data, None) for task in tasks])
-    x = torch.linspace(*family.x[0], POINTS, dtype=torch.float64)[:, None]
+    x = torch.linspace(family.x[0][0], family.x[0][1], POINTS, dtype=torch.float64)[:, None]
     truth = family.exact(x, torch.zeros(POINTS, dtype=torch.float64))
     made = Setting(tasks, net, density, torch.empty(0), 0, x, truth)
     found = randomised(density, size.searches, seed=0, steps=size.climb).points
@@ -199,7 +199,7 @@ def _tasks(problem: Problem, width: int) -> tuple[list[Any], Any, Any]:
     """The target; weights and biases N(0, 1) in the paper's coordinates (x itself, not x / 0.7)."""
     family = pde_bpinn.LINEAR if problem.linear else pde_bpinn.NONLINEAR
     net = _target.surrogate(family, (width, width), (pde_bpinn.END, width**0.5, width**0.5))
-    settings = {"network": net, "noise": problem.noise}
+    settings: dict[str, Any] = {"network": net, "noise": problem.noise}
     rows = pde_bpinn.sensors(family, problem.sensors, problem.noise, seed=0)
     # Inverse problems: u is measured inside too; values at the ends always have noise 0.01.
     ends = pde_bpinn.sensors(family, 2, 0.01, seed=1, source=False)

@@ -99,7 +99,7 @@ def main(
         One row a claim: ``claim``, ``bound``, ``measured``, ``where``, ``met``; ``attrs`` holds ``records`` (all
         measurements, one a row) and ``notes``.
     """
-    given = {"noise": noise, "hidden": hidden, "sources": sources, "rows": rows}
+    given: dict[str, Any] = {"noise": noise, "hidden": hidden, "sources": sources, "rows": rows}
     settings = {name: value for name, value in given.items() if value != getattr(Settings, name)}
     chosen = replace(SMOKE if smoke else Settings(), **settings)
     wanted = [cell for cell in _cells_of(seeds, coverage) if only in cell.kind]

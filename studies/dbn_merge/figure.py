@@ -23,6 +23,7 @@ def draw(records: pd.DataFrame, path: Path) -> None:
     """
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.lines import Line2D
 
     slices = sorted(records[records["kind"].isin(["given", "learned"])]["T"].unique())
     fig, axes = plt.subplots(3, max(2, len(slices)), figsize=(3.4 * max(2, len(slices)), 9), layout="constrained")
@@ -41,10 +42,10 @@ def draw(records: pd.DataFrame, path: Path) -> None:
     for axis in rest:
         axis.set_visible(False)
     handles = [
-        plt.Line2D([], [], color=OURS, label="distilled"),
-        plt.Line2D([], [], color=SUBSAMPLE, label="clean subsample"),
-        plt.Line2D([], [], color=INK, ls="--", label="all sources"),
-        plt.Line2D([], [], color=PAPER, label="the paper's algorithm"),
+        Line2D([], [], color=OURS, label="distilled"),
+        Line2D([], [], color=SUBSAMPLE, label="clean subsample"),
+        Line2D([], [], color=INK, ls="--", label="all sources"),
+        Line2D([], [], color=PAPER, label="the paper's algorithm"),
     ]
     fig.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
     fig.suptitle("Nats a test sequence, relative to the complete clean set; mean and range over seeds")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -38,6 +39,7 @@ def draw(table: pd.DataFrame, cases: Sequence[Case], path: Path) -> None:
     """
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.lines import Line2D
 
     columns = min(3, len(cases))
     rows = -(-len(cases) // columns)
@@ -49,10 +51,10 @@ def draw(table: pd.DataFrame, cases: Sequence[Case], path: Path) -> None:
     families = [
         family for family in COLOURS if family in set(table.family) and COLOURS[family] != COLOURS["divergence"]
     ]
-    handles = [plt.Line2D([], [], color=COLOURS[family], lw=1.8, label=family) for family in families]
+    handles = [Line2D([], [], color=COLOURS[family], lw=1.8, label=family) for family in families]
     handles += [
-        plt.Line2D([], [], color=COLOURS["divergence"], lw=3, label="distill (this project; thin: other objectives)"),
-        plt.Line2D([], [], color=GREY, lw=1, label="other published methods"),
+        Line2D([], [], color=COLOURS["divergence"], lw=3, label="distill (this project; thin: other objectives)"),
+        Line2D([], [], color=GREY, lw=1, label="other published methods"),
     ]
     fig.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
     fig.suptitle("KL(distilled, full) in nats, median over seeds; triangles: lower bounds; named: best of its family")
@@ -77,7 +79,7 @@ def _panel(axis: matplotlib.axes.Axes, table: pd.DataFrame, title: str) -> None:
         colour = COLOURS.get(family[name], INK) if named or ours else GREY
         width = 3.0 if name == OURS else 1.8 if named else 0.8
         values = np.maximum(group.reverse, LEAST)
-        style = {"color": colour, "lw": width, "alpha": 0.45 if ours and not named else 1.0}
+        style: dict[str, Any] = {"color": colour, "lw": width, "alpha": 0.45 if ours and not named else 1.0}
         style |= {"zorder": 4 if name == OURS else 3 if named else 2, "ls": "--" if name == UNIFORM else "-"}
         axis.plot(group.M, values, marker="o", ms=3.5 if named else 2, **style)
         bounds = group[group.bound == True]  # noqa: E712  objects

@@ -39,10 +39,10 @@ def summary(teachers: Mapping[Any, Any], measured: Mapping[Any, Any], *, smoke: 
         rows.append({"family": family, "M": "all", "method": "ensemble, no physics", **_ensemble(first)})
         for size in sorted({key[2] for key in here}):
             some = [cell for key, cell in here.items() if key[2] == size]
-            found = {method: _row(method, some) for method in some[0] if method != "no physics"}
+            by_method = {method: _row(method, some) for method in some[0] if method != "no physics"}
             if not smoke and (family, size) in CLAIMED:
-                found["distilled"]["met"] = _met(family, size, some)
-            rows += [{"family": family, "M": size, **row} for row in found.values()]
+                by_method["distilled"]["met"] = _met(family, size, some)
+            rows += [{"family": family, "M": size, **row} for row in by_method.values()]
     return pd.DataFrame(rows).drop(columns=[] if any("met" in row for row in rows) else ["met"], errors="ignore")
 
 

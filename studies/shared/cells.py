@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from studies.shared.stamps import ROOT, machine, source_hash
+from studies.shared.stamps import ROOT as ROOT
+from studies.shared.stamps import machine, source_hash
 
 RESULTS = ROOT / "studies" / "results"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
