@@ -18,14 +18,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 
 import bayesdd
 from bayesdd.posterior.arviz import dataset, write
 from models import poisson_regression
-from studies.shared import commands
+from studies.shared import commands, figures
 
 NAMES = ["constant", "lncoins", "idp", "lpi", "fmde", "physlm", "disea", "hlthg", "hlthf", "hlthp"]
 BLUE, ORANGE, GREY = "#1f4e79", "#d95f02", "#666666"
@@ -131,11 +130,8 @@ def _show(table: pd.DataFrame, rows: int, size: int) -> None:
 
 def _figure(full: Any, small: Any, rows: int, size: int, path: Path) -> None:
     """Marginals of every coefficient, both posteriors overlaid."""
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     pair = [np.asarray(idata.posterior["w"].values).reshape(-1, len(NAMES)) for idata in (full, small)]
-    figure, axes = plt.subplots(2, 5, figsize=(13, 5), layout="constrained")
+    figure, axes = figures.subplots(2, 5, (13, 5))
     for i, axis in enumerate(axes.flat):
         both = np.concatenate([draws[:, i] for draws in pair])
         low, high = np.quantile(both, [0.0005, 0.9995])
@@ -156,8 +152,7 @@ def _figure(full: Any, small: Any, rows: int, size: int, path: Path) -> None:
     figure.suptitle(
         "Doctor visits and insurance terms: posterior of the coefficients (log rate per standard deviation)"
     )
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    figures.write(figure, path)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import pandas as pd
+from matplotlib.lines import Line2D
+
+from studies.shared import figures
 
 OURS, SUBSAMPLE, PAPER, INK = "#0072B2", "#D55E00", "#009E73", "#444444"
 LOST = 2.0  # nats below the complete clean set where the axis ends
@@ -21,12 +23,8 @@ def draw(records: pd.DataFrame, path: Path) -> None:
         records: As ``claims.checked`` takes them.
         path: File to write.
     """
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-    from matplotlib.lines import Line2D
-
     slices = sorted(records[records["kind"].isin(["given", "learned"])]["T"].unique())
-    fig, axes = plt.subplots(3, max(2, len(slices)), figsize=(3.4 * max(2, len(slices)), 9), layout="constrained")
+    fig, axes = figures.subplots(3, max(2, len(slices)), (3.4 * max(2, len(slices)), 9))
     below = _below(records)
     for row, structure in zip(axes, ("given", "learned"), strict=False):
         for axis, t in zip(row, slices, strict=False):
@@ -49,10 +47,7 @@ def draw(records: pd.DataFrame, path: Path) -> None:
     ]
     fig.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
     fig.suptitle("Nats a test sequence, relative to the complete clean set; mean and range over seeds")
-    part = path.with_suffix(".part.png")
-    fig.savefig(part, dpi=130)
-    plt.close(fig)
-    part.replace(path)
+    figures.write(fig, path)
 
 
 def _below(records: pd.DataFrame) -> pd.DataFrame:

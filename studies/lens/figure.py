@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from studies.lens.cases import Case
 from studies.lens.methods import OURS, UNIFORM
+from studies.shared import figures
 
 # Okabe & Ito's colours, which those who cannot tell red from green can tell apart.
 COLOURS = {
@@ -37,13 +39,9 @@ def draw(table: pd.DataFrame, cases: Sequence[Case], path: Path) -> None:
         cases: The tasks, one panel each.
         path: File to write.
     """
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-    from matplotlib.lines import Line2D
-
     columns = min(3, len(cases))
     rows = -(-len(cases) // columns)
-    fig, axes = plt.subplots(rows, columns, figsize=(5 * columns, 4.2 * rows), layout="constrained", squeeze=False)
+    fig, axes = figures.subplots(rows, columns, (5 * columns, 4.2 * rows), squeeze=False)
     for axis, case in zip(axes.flat, cases, strict=False):
         _panel(axis, table[(table.task == case.title) & table.reverse.notna()], case.title)
     for axis in axes.flat[len(cases) :]:
@@ -58,13 +56,10 @@ def draw(table: pd.DataFrame, cases: Sequence[Case], path: Path) -> None:
     ]
     fig.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
     fig.suptitle("KL(distilled, full) in nats, median over seeds; triangles: lower bounds; named: best of its family")
-    part = path.with_suffix(".part.png")
-    fig.savefig(part, dpi=150)
-    plt.close(fig)
-    part.replace(path)
+    figures.write(fig, path)
 
 
-def _panel(axis: matplotlib.axes.Axes, table: pd.DataFrame, title: str) -> None:
+def _panel(axis: Axes, table: pd.DataFrame, title: str) -> None:
     lines = {str(name): group.sort_values("M") for name, group in table.groupby("method")}
     score = {name: float(np.log(np.maximum(group.reverse, LEAST)).mean()) for name, group in lines.items()}
     family = {name: str(group.family.iloc[0]) for name, group in lines.items()}
@@ -97,7 +92,7 @@ def _panel(axis: matplotlib.axes.Axes, table: pd.DataFrame, title: str) -> None:
     _label(axis, labels, sizes[-1])
 
 
-def _label(axis: matplotlib.axes.Axes, labels: list[tuple[float, str, str]], right: int) -> None:
+def _label(axis: Axes, labels: list[tuple[float, str, str]], right: int) -> None:
     """Names at the ends of their lines, pushed apart."""
     low, high = np.log10(axis.get_ylim())
     gap, above = (high - low) / 22, -np.inf

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
 
@@ -15,13 +14,11 @@ from bayesdd.networks.regression import Regression
 from bayesdd.pinn import equation
 from studies.pinn_ood import parts
 from studies.pinn_ood.table import pooled
+from studies.shared import figures
 
 
 def draw(teachers: Mapping[Any, Any], measured: Mapping[Any, Any], path: Path) -> None:
     """Left: measurements and distilled rows over alpha; middle: solutions and bands; right: error against M."""
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     family = next(iter(measured))[0]
     size = max(
         (key[2] for key in measured if key[0] == family and key[2] <= 50), default=min(key[2] for key in measured)
@@ -32,7 +29,7 @@ def draw(teachers: Mapping[Any, Any], measured: Mapping[Any, Any], path: Path) -
         for k, v in measured[family, 0, size]["methods"]["distilled"]["rows"].items()
     }
     weight = rows.pop("weight")
-    plots, axes = plt.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
+    plots, axes = figures.subplots(1, 3, (15, 4.2))
     axes[0].scatter(learner.data["x"][:, 0], learner.data["alpha"], s=8, color="0.6", label="measurements")
     axes[0].scatter(
         rows["x"][:, 0], rows["alpha"], s=300 * weight / weight.sum() * size / 10, color="C3", label=f"{size} rows"
@@ -67,5 +64,4 @@ def draw(teachers: Mapping[Any, Any], measured: Mapping[Any, Any], path: Path) -
     axes[2].axhline(floor, color="k", ls=":", label="target")
     axes[2].set(xscale="log", yscale="log", xlabel="rows M", ylabel="relative L2 error out of distribution")
     axes[2].legend(fontsize=7)
-    plots.savefig(path, dpi=110)
-    plt.close(plots)
+    figures.write(plots, path)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
 import pandas as pd
 
+from studies.shared import figures
 from studies.speed.table import TITLES, slopes
 
 # Okabe & Ito's colours, which those who cannot tell red from green can tell apart.
@@ -15,11 +15,8 @@ COLOURS = dict(zip(TITLES, ("#0072B2", "#D55E00", "#E69F00", "#009E73", "#CC79A7
 
 def draw(made: pd.DataFrame, path: Path) -> None:
     """Seconds against rows, a panel a number of covariates, with the fitted slopes."""
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     dims, steep = sorted(set(made.d)), slopes(made)
-    fig, axes = plt.subplots(1, len(dims), figsize=(6 * len(dims), 4.4), layout="constrained", squeeze=False)
+    fig, axes = figures.subplots(1, len(dims), (6 * len(dims), 4.4), squeeze=False)
     for axis, dim in zip(axes.flat, dims, strict=True):
         for method, title in TITLES.items():
             group = made[(made.method == method) & (made.d == dim) & (made.error == "")].sort_values("N")
@@ -29,7 +26,4 @@ def draw(made: pd.DataFrame, path: Path) -> None:
         axis.set(xscale="log", yscale="log", title=f"logistic regression, d = {dim}", xlabel="rows N", ylabel="seconds")
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False, fontsize=8)
-    part = path.with_suffix(".part.png")
-    fig.savefig(part, dpi=150)
-    plt.close(fig)
-    part.replace(path)
+    figures.write(fig, path)
