@@ -74,7 +74,8 @@ def by_name() -> dict[str, Method]:
 
 def exported() -> dict[str, Callable[..., bayesdd.Distilled]]:
     """The functions of ``bayesdd.baselines``."""
-    return {name: f for name, f in vars(baselines).items() if inspect.isfunction(f) and not name.startswith("_")}
+    named = {name: getattr(baselines, name) for name in dir(baselines) if not name.startswith("_")}
+    return {name: method for name, method in named.items() if inspect.isfunction(method)}
 
 
 def _baseline(

@@ -1,8 +1,8 @@
 """What a table's last line names: machine, versions, source and commit.
 
 The source of a study is the syntax, without comments and docstrings, of the files that its imports reach. A name that a
-package's ``__init__`` hands on reaches the file that it comes from, whether the package loads it at once or on first
-use; so a study does not depend on all of ``bayesdd`` because it imports ``bayesdd``.
+package hands on, in its ``__init__.py`` or its ``__init__.pyi``, reaches the file that it comes from; so a study does
+not depend on all of ``bayesdd`` because it imports ``bayesdd``.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def source_hash(module: str) -> str:
     """Hash of the syntax of all files that a module reaches, such as ``studies.lens.cell``."""
     digest = hashlib.sha256()
     for path in sorted(reached(module)):
-        digest.update(f"{path.relative_to(ROOT)}\n{ast.dump(_tree(path.read_text()))}\n".encode())
+        digest.update(f"{path.relative_to(ROOT)}\n{ast.dump(_tree(_text(path)))}\n".encode())
     return digest.hexdigest()[:12]
 
 
@@ -79,14 +79,15 @@ def reached(module: str) -> set[Path]:
         path = waiting.pop()
         if path not in found:
             found.add(path)
-            waiting += _Imports(_tree(path.read_text())).files
+            waiting += _Imports(path).files
     return found
 
 
 class _Imports(ast.NodeVisitor):
-    """Files that a syntax tree imports, inside functions and for type checks too."""
+    """Files that a file imports, inside functions and for type checks too."""
 
-    def __init__(self, tree: ast.Module) -> None:
+    def __init__(self, path: Path) -> None:
+        self.path, tree = path, _tree(_text(path))
         self.files: list[Path] = []
         self.packages = {
             alias.name
@@ -103,8 +104,8 @@ class _Imports(ast.NodeVisitor):
         self.files += [path for name in names if (path := _file(name)) is not None]
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-        if node.module is not None:
-            self.files += [path for alias in node.names for path in _origin(node.module, alias.name)]
+        module = _absolute(node, self.path)
+        self.files += [path for alias in node.names for path in _origin(module, alias.name)]
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         names: list[str] = []
@@ -136,9 +137,9 @@ def _origin(package: str, name: str) -> Iterator[Path]:
         yield from () if inside is None else (inside,)
         return
     handed = [
-        (node.module, alias.name)
-        for node in ast.walk(_tree(home.read_text()))
-        if isinstance(node, ast.ImportFrom) and node.module is not None
+        (_absolute(node, home), alias.name)
+        for node in ast.walk(_tree(_text(home)))
+        if isinstance(node, ast.ImportFrom)
         for alias in node.names
         if (alias.asname or alias.name) == name
     ]
@@ -147,6 +148,18 @@ def _origin(package: str, name: str) -> Iterator[Path]:
         return
     for module, original in handed:
         yield from _origin(module, original)
+
+
+def _absolute(node: ast.ImportFrom, path: Path) -> str:
+    """The module that names are imported from; a relative one begins at the file's folder."""
+    above = path.relative_to(ROOT).parents[node.level - 1].parts if node.level else ()
+    return ".".join([*above, *([node.module] if node.module else [])])
+
+
+def _text(path: Path) -> str:
+    """A file's text; with a package's, that of the stub that says what it loads on first use."""
+    stub = path.with_suffix(".pyi")
+    return path.read_text() + ("\n" + stub.read_text() if stub.is_file() else "")
 
 
 @cache

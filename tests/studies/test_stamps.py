@@ -7,13 +7,11 @@ import pytest
 from studies.shared import stamps
 
 TREE = {
-    "bayesdd/__init__.py": """
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from bayesdd import rooms as rooms
-    from bayesdd.near import verb as verb
-    from bayesdd.far import other as other
+    "bayesdd/__init__.py": "import lazy_loader",
+    "bayesdd/__init__.pyi": """
+from . import rooms as rooms
+from .far import other as other
+from .near import verb as verb
 """,
     "bayesdd/near/__init__.py": """
 from bayesdd.near._verb import verb as verb
@@ -28,7 +26,8 @@ def verb():
     "bayesdd/near/_noun.py": "noun = 1",
     "bayesdd/deep/__init__.py": "",
     "bayesdd/deep/inner.py": "CONSTANT = 2.0",
-    "bayesdd/far/__init__.py": "from bayesdd.far._other import other as other",
+    "bayesdd/far/__init__.py": "import lazy_loader",
+    "bayesdd/far/__init__.pyi": "from ._other import other as other",
     "bayesdd/far/_other.py": "other = 1",
     "bayesdd/rooms/__init__.py": "from bayesdd.rooms._only import only as only",
     "bayesdd/rooms/_only.py": "only = 1",
