@@ -5,7 +5,7 @@
 * ``available``: moments, or counts, of the rows that have what is needed.
 * ``perturbed``: the algorithm of the paper as far as it is published.
 
-Data augmentation, the strongest, is the reference itself with the noise left out of the model (``cell``).
+Data augmentation, the strongest, is the reference itself with the noise left out of the model (``cell.py``).
 """
 
 from __future__ import annotations

@@ -16,8 +16,7 @@ from bayesdd.dbn import harden, merge
 from bayesdd.dbn.inference import Pooled, pooled
 from bayesdd.dbn.learning import edges, recovered
 from bayesdd.dbn.merging.complete import complete_rows
-from studies.dbn_merge import baselines as baselines
-from studies.dbn_merge import union
+from studies.dbn_merge import baselines, union
 from studies.dbn_merge.cases import categorical, gaussian
 from studies.dbn_merge.records import JUDGED, Records, Settings, simulated
 

@@ -12,7 +12,7 @@ Claim = dict[str, Any]
 METRIC = "predictive"
 
 
-def claims(records: pd.DataFrame) -> pd.DataFrame:
+def checked(records: pd.DataFrame) -> pd.DataFrame:
     """Checks all claims for which there are records.
 
     Args:

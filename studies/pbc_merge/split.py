@@ -141,10 +141,8 @@ class Split:
             )
             figure = axes[0].figure
         else:  # ArviZ 1.x
-            figure = (
-                arviz.plot_forest(models, var_names=list(SHOWN), combined=True, ci_probs=(0.5, 0.9))
-                .viz["figure"]
-                .item()
-            )
+            draw: Any = arviz.plot_forest
+            plots = draw(models, var_names=list(SHOWN), combined=True, ci_probs=(0.5, 0.9))
+            figure = plots.viz["figure"].item()
         figure.savefig(path, dpi=130, bbox_inches="tight")
         plt.close("all")

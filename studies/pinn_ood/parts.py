@@ -55,7 +55,7 @@ def student(family: Family, seed: int, smoke: bool) -> Task:
     """The plain network on the measurements, its noise known; rows may move over the whole domain."""
     low, high = family.x[0] if len(family.x) == 1 else torch.tensor(family.x, dtype=torch.float64).T
     alpha_low, alpha_high = family.alpha or (0.0, 1.0)
-    domain = {"x": kinds.interval(low, high), "alpha": kinds.interval(alpha_low, alpha_high)}  # type: ignore[arg-type]
+    domain = {"x": kinds.interval(low, high), "alpha": kinds.interval(alpha_low, alpha_high)}
     network = _target.surrogate(family, settings(smoke)["hidden"])
     return bnn.student(measured(family, seed, smoke), network=network, noise=NOISE, kinds=domain)
 
@@ -98,7 +98,7 @@ def teach(family: Family, seed: int, *, smoke: bool = False) -> dict[str, Any]:
     for name, parts in (("target", tasks), ("free", tasks[:2])):
         target = Target(parts, learner, "cpu", seed)
         mode = modes(target, seed, searches=chosen["modes"], steps=chosen["climb"])[:1]
-        measures = {}
+        measures: dict[str, dict[str, Any]] = {}
         for place, columns in places.items():
             values = linearised(regression, target, mode, columns, seed)
             measures[place] = {"mean": values.mean(0).tolist(), "sd": values.std(0).tolist()}

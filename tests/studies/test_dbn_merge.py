@@ -95,7 +95,7 @@ def records(distilled):
 
 @pytest.mark.parametrize(("distilled", "met"), [((-9.0, -10.9), [True, True]), ((-9.5, -10.7), [False, True])])
 def test_claims_are_about_means_within_seeds(distilled, met):
-    assert claims.claims(records(distilled))["met"].tolist() == met
+    assert claims.checked(records(distilled))["met"].tolist() == met
 
 
 def test_visits_become_yearly_slices():
