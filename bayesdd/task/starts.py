@@ -61,7 +61,7 @@ def finite_starts(task: Task, count: int, seed: int = 0, rows: Columns | None = 
         )
     place = int(always_bad.nonzero()[0])
     row = task.rows.number(place) if rows is task.data else place
-    if missing := _missing(rows, place):
+    if missing := missing_column(rows, place):
         raise ValueError(
             f"{task.name}: the log-likelihood of row {row} is NaN because column {missing!r} is missing there: "
             "fill it with nan_to_num under a mask, or drop such rows."
@@ -86,6 +86,7 @@ def _blocks(rows: Columns) -> list[Columns]:
     return [{name: column[start : start + BLOCK] for name, column in rows.items()} for start in starts]
 
 
-def _missing(columns: Columns, row: int) -> str | None:
+def missing_column(columns: Columns, row: int) -> str | None:
+    """Name of the first column that is NaN in a row, or None."""
     floating = (name for name, column in columns.items() if column.is_floating_point())
     return next((name for name in floating if bool(columns[name][row].isnan().any())), None)
