@@ -20,7 +20,9 @@ SAME = 0.01  # squared Mahalanobis distance within which two searches ended in t
 MASS = 0.1  # nats: difference of relative heights within which two posteriors give a mode the same mass
 
 
-def uncovered_mode(target: Target, distilled: Density, draws: Tensor, seed: int, tolerance: float) -> bool:
+def uncovered_mode(
+    target: Target, distilled: Density, draws: Tensor, seed: int, tolerance: float, known: Gaussian | None
+) -> bool:
     """Whether a few optimisations of the full posterior find a mode that the distilled posterior does not have.
 
     The searches run on few rows with weights, only their ends on all rows. A mode counts if it holds a twentieth of the
@@ -33,22 +35,29 @@ def uncovered_mode(target: Target, distilled: Density, draws: Tensor, seed: int,
         draws: Draws of the distilled posterior, ``(S, P)``.
         seed: Seed of the starting points.
         tolerance: Nats.
+        known: The full posterior's Laplace fit, where it is known already.
     """
     thinned = target.thinned()
-    found = _uncovered(target, thinned, distilled, draws, seed, tolerance)
-    target.count(thinned)
+    found = _uncovered(target, thinned, distilled, draws, seed, tolerance, known)
+    target.joint.count(thinned)
     return found
 
 
 def _uncovered(
-    target: Target, thinned: Density, distilled: Density, draws: Tensor, seed: int, tolerance: float
+    target: Target,
+    thinned: Density,
+    distilled: Density,
+    draws: Tensor,
+    seed: int,
+    tolerance: float,
+    known: Gaussian | None,
 ) -> bool:
     joint, index = target.joint, target.index
     centre = draws[0]
     points = _wide(thinned, SEARCHES, seed)
     home_start = points[0].clone()
     home_start[index] = centre
-    home = _home(target, home_start)
+    home = _home(joint, known, home_start)
     near = joint.dim + 6 * math.sqrt(2 * joint.dim)
     # Where the few rows' search ends that starts at the draws' own mode, other searches of theirs may end too.
     searched: list[Tensor] = [] if home is None or thinned.size == joint.size else [climb(thinned, home.mean)]
@@ -74,9 +83,8 @@ def _uncovered(
     return False
 
 
-def _home(target: Target, start: Tensor) -> Gaussian | None:
+def _home(joint: Density, known: Gaussian | None, start: Tensor) -> Gaussian | None:
     """The full posterior's mode at the draws: the one known already if the start lies in its bulk."""
-    joint, known = target.joint, target.gaussian_joint
     if known is not None and float(known.distance(start)) < joint.dim + 6 * math.sqrt(2 * joint.dim):
         return known
     return newton(joint, climb(joint, start, 100))
