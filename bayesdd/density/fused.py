@@ -32,7 +32,7 @@ DEVICES = {"cuda"}  # a CPU seldom has a compiler, and gains little from float32
 LEAST_CELLS = 2**33  # draws x rows below which compiling, 1 to 7 s, costs more than it saves
 TOGETHER = 256  # rows whose differences are summed in float32, before float64
 DRAWS = 2048  # most draws of a call
-# Nats, the largest error at any draw; a KL is off by half its square. It is compared with an upper limit for all blocks:
+# Nats, the largest error at any draw; a KL is off by half its square. Compared with an upper limit for all blocks:
 # the mean error of the checked blocks plus twice its standard error.
 ERROR = 1e-2
 CHECKED, CHECKED_DRAWS = 16, 64  # blocks, at most, and draws that are also summed in float64

@@ -10,7 +10,7 @@ from torch import Tensor
 from bayesdd.data.columns import Columns
 from bayesdd.data.distilled import Distilled
 from bayesdd.density.density import Density
-from bayesdd.distillation import stratified as starting
+from bayesdd.distillation import stratified
 from bayesdd.distillation.coordinates import Coordinates, explode
 from bayesdd.task.task import Task
 
@@ -58,19 +58,19 @@ class Problem:
         move_rows: bool,
     ) -> Problem:
         """From stratified real rows."""
-        picked, weight = starting.choose(student.data, student.column_kinds, size, generator)
+        picked, weight = stratified.choose(student.data, student.column_kinds, size, generator)
         weight = weight * (student.size / weight.sum())
         rows = {name: column[picked] for name, column in student.data.items()}
         return cls.from_rows(student, rows, weight, device, equal_weights=equal_weights, move_rows=move_rows)
 
     def stored(self, vector: Tensor) -> tuple[Columns, Tensor]:
-        """Rows as they are kept (soft columns as probabilities) and weights ``(M,)``."""
+        """Rows as they are stored (soft columns as probabilities) and weights ``(M,)``."""
         used = len(self.start) - (1 if self.equal_weights else self.coordinates.size)
         weight = vector[used:].exp().clamp_min(SMALLEST_WEIGHT)
         return self.coordinates.rows(vector[:used]), weight.expand(self.coordinates.size)
 
     def hard(self, vector: Tensor) -> tuple[Columns, Tensor]:
-        """Rows and weights that the model is evaluated on: soft columns exploded into classes."""
+        """Rows and weights that the model is evaluated on: each soft row becomes one weighted row a class."""
         return explode(*self.stored(vector), self.student.soft)
 
     def log_likelihood(self, vector: Tensor, draws: Tensor) -> Tensor:

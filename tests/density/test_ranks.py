@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 TOY = """
 import os
@@ -18,7 +18,8 @@ import pathlib
 import pyro
 import pyro.distributions as dist
 import torch
-from bayesdd import Task, passes
+from bayesdd import Task
+from bayesdd.density import passes
 
 passes.BLOCK = 100  # 700 rows: seven groups
 pathlib.Path("pid" + os.environ.get("RANK", "0")).write_text(str(os.getpid()))
