@@ -11,7 +11,7 @@ import torch
 from bayesdd.data.distilled import Distilled
 from bayesdd.data.files import load, one_line, replacing
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SMALL = Distilled({"x": torch.ones(3)}, torch.ones(3))
 
 FULL_DISK = """
