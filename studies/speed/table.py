@@ -100,8 +100,8 @@ def _legend(measured: dict[str, dict[str, Any]], made: pd.DataFrame) -> list[str
         "and (d) are not counted.",
         "(a) 4 x 1,000 draws; (b), (c), (d) one chain, 500 of warm-up and 500 kept, (b) and (d) in float32, JAX's "
         "default; (d) 1,000 rows a step; (e) 4,000 independent draws, whose ESS says nothing of their error.",
-        "mean error: worst |mean - exact| in exact sds; sd error: worst relative error of an sd; of the draws, Monte "
-        "Carlo error included, and in brackets of the distilled posterior itself. Exact: antithetic "
+        "mean error: worst |mean - exact| in exact sds; sd error: worst relative error of an sd; both of the draws, "
+        "Monte Carlo error included; the claims below are of the distilled posterior itself. Exact: antithetic "
         f"importance-corrected Laplace, standard errors at most {worst[0]:.0e} (means) and {worst[1]:.0e} (sds).",
         f"slope of log seconds against log N from 1e5 on: {steep or 'not measured'}",
     ]
