@@ -84,7 +84,7 @@ def distribution_matching(
         return ((ours - theirs) ** 2).sum() / width
 
     settings = {"iterations": iterations, "rate": rate, "learn_weights": learn_weights}
-    return moved("distribution_matching", problem, loss, seed, **settings)
+    return moved("distribution_matching", problem, loss, seed, settings)
 
 
 def _network(inputs: int, width: int, depth: int, generator: torch.Generator) -> Callable[[Tensor], Tensor]:

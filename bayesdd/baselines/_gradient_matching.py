@@ -135,7 +135,7 @@ def gradient_matching(
         return total
 
     settings = {"iterations": iterations, "rate": rate, "learn_weights": learn_weights}
-    return moved("gradient_matching", problem, loss, seed, **settings)
+    return moved("gradient_matching", problem, loss, seed, settings)
 
 
 def _ascended(task: Task, rows: Columns, weight: Tensor, draws: Tensor, ascents: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -88,8 +88,8 @@ def moved(
     problem: Problem,
     loss: Callable[[Tensor], Tensor],
     seed: int,
+    settings: Mapping[str, Any],
     others: Sequence[Tensor] = (),
-    **settings: Any,
 ) -> Distilled:
     """The rows where :func:`descend` ends, with its settings; the seed is for the provenance."""
     vector = descend(method, problem, loss, others=others, **settings)

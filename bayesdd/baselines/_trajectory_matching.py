@@ -93,7 +93,7 @@ def trajectory_matching(
         return mismatch(task, *problem.hard(vector), paths[at], paths[at + ahead], sizes, spread)
 
     settings = {"iterations": iterations, "rate": rate, "learn_weights": learn_weights}
-    return moved("trajectory_matching", problem, loss, seed, [log_rate], **settings)
+    return moved("trajectory_matching", problem, loss, seed, settings, [log_rate])
 
 
 def mismatch(

@@ -74,4 +74,4 @@ def unrolling(
         return -attained(density, end).mean()
 
     settings = {"iterations": iterations, "rate": rate, "learn_weights": learn_weights}
-    return moved("unrolling", problem, loss, seed, [log_rates], **settings)
+    return moved("unrolling", problem, loss, seed, settings, [log_rates])
