@@ -16,12 +16,10 @@ Source: Cole, "On a quasi-linear parabolic equation occurring in aerodynamics", 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from bayesdd.networks.mlp import Jet
 from bayesdd.pinn.equation import Family, ends, initial_and_sides
 
 NU, NU_STEADY = 0.1, 0.2
@@ -34,26 +32,16 @@ def solution(x: Tensor, alpha: Tensor) -> Tensor:
     return 2 * NU * math.pi * decayed * torch.sin(angle) / (1 + decayed * torch.cos(angle))
 
 
-def residual(x: Tensor, alpha: Tensor, u: Jet, parameters: Mapping[str, Tensor | float]) -> Tensor:
-    """The left side, u_t + u u_x - nu u_xx."""
-    return u.first[1] + u.u * u.first[0] - parameters["nu"] * u.second[0]
-
-
 def steady_solution(x: Tensor | float, alpha: Tensor) -> Tensor:
     """The steady solution at places x ``(N,)`` and alpha ``(N,)``."""
     return -alpha * torch.tanh(alpha * x / (2 * NU_STEADY))
-
-
-def steady_residual(x: Tensor, alpha: Tensor, u: Jet, parameters: Mapping[str, Tensor | float]) -> Tensor:
-    """The left side, u u' - nu u''."""
-    return u.u * u.first[0] - parameters["nu"] * u.second[0]
 
 
 BURGERS = Family(
     name="Burgers",
     x=((0.0, 1.0), (0.0, 1.0)),
     alpha=(-0.9, 0.9),
-    residual=residual,
+    residual=lambda x, alpha, u, parameters: u.first[1] + u.u * u.first[0] - parameters["nu"] * u.second[0],
     boundary=initial_and_sides(solution, (0.0, 1.0), 1.0, initial=8, side=4),
     exact=solution,
     parameters={"nu": NU},
@@ -62,7 +50,7 @@ STEADY_BURGERS = Family(
     name="steady Burgers",
     x=((-1.0, 1.0),),
     alpha=(0.1, 1.3),
-    residual=steady_residual,
+    residual=lambda x, alpha, u, parameters: u.u * u.first[0] - parameters["nu"] * u.second[0],
     boundary=ends(lambda alpha: steady_solution(-1.0, alpha), lambda alpha: steady_solution(1.0, alpha), (-1.0, 1.0)),
     exact=lambda x, alpha: steady_solution(x[:, 0], alpha),
     parameters={"nu": NU_STEADY},

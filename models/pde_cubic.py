@@ -8,11 +8,8 @@ The exact solution is smooth and of order one for alpha between 0.1 and 1.9, and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from torch import Tensor
 
-from bayesdd.networks.mlp import Jet
 from bayesdd.pinn.equation import Family, ends
 
 
@@ -21,16 +18,11 @@ def solution(x: Tensor, alpha: Tensor) -> Tensor:
     return alpha / (1 + alpha * x[:, 0])
 
 
-def residual(x: Tensor, alpha: Tensor, u: Jet, parameters: Mapping[str, Tensor | float]) -> Tensor:
-    """The left side, u'' - 2 u^3."""
-    return u.second[0] - 2 * u.u**3
-
-
 CUBIC = Family(
     name="u'' = 2 u^3",
     x=((0.0, 1.0),),
     alpha=(0.1, 1.9),
-    residual=residual,
+    residual=lambda x, alpha, u, parameters: u.second[0] - 2 * u.u**3,
     boundary=ends(lambda alpha: alpha, lambda alpha: alpha / (1 + alpha), (0.0, 1.0)),
     exact=solution,
 )

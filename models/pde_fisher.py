@@ -12,12 +12,10 @@ Mathematical Biology 1979.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from bayesdd.networks.mlp import Jet
 from bayesdd.pinn.equation import Family, initial_and_sides
 
 X, TIME = (-3.0, 3.0), 1.0
@@ -28,16 +26,11 @@ def solution(x: Tensor, alpha: Tensor) -> Tensor:
     return (1 + alpha * torch.exp((x[:, 0] - 5 * x[:, 1] / math.sqrt(6)) / math.sqrt(6))) ** -2
 
 
-def residual(x: Tensor, alpha: Tensor, u: Jet, parameters: Mapping[str, Tensor | float]) -> Tensor:
-    """The left side, u_t - u_xx - u (1 - u)."""
-    return u.first[1] - u.second[0] - u.u * (1 - u.u)
-
-
 FISHER_KPP = Family(
     name="Fisher-KPP",
     x=(X, (0.0, TIME)),
     alpha=(0.1, 1.9),
-    residual=residual,
+    residual=lambda x, alpha, u, parameters: u.first[1] - u.second[0] - u.u * (1 - u.u),
     boundary=initial_and_sides(solution, X, TIME, initial=8, side=4),
     exact=solution,
 )

@@ -10,12 +10,10 @@ at boundary values that were never measured.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from bayesdd.networks.mlp import Jet
 from bayesdd.pinn.equation import Family, ends
 
 K = 5.0
@@ -26,16 +24,11 @@ def solution(x: Tensor, alpha: Tensor) -> Tensor:
     return (alpha * torch.sin(K * (1 - x[:, 0])) + torch.sin(K * x[:, 0])) / math.sin(K)
 
 
-def residual(x: Tensor, alpha: Tensor, u: Jet, parameters: Mapping[str, Tensor | float]) -> Tensor:
-    """The left side, u'' + k^2 u."""
-    return u.second[0] + parameters["k"] ** 2 * u.u
-
-
 HELMHOLTZ = Family(
     name="Helmholtz (affine)",
     x=((0.0, 1.0),),
     alpha=(-1.5, 1.5),
-    residual=residual,
+    residual=lambda x, alpha, u, parameters: u.second[0] + parameters["k"] ** 2 * u.u,
     boundary=ends(lambda alpha: alpha, torch.ones_like, (0.0, 1.0)),
     exact=solution,
     parameters={"k": K},

@@ -8,7 +8,6 @@ differentiable, and checked against the equation like every closed form.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from numpy.polynomial import chebyshev
 from scipy.integrate import solve_bvp
 from torch import Tensor
 
-from bayesdd.networks.mlp import Jet
 from bayesdd.pinn.equation import Family, ends
 
 DIFFUSION = 0.1
@@ -72,15 +70,11 @@ def _polynomials(s: Tensor, degree: int) -> Tensor:
     return torch.stack(found, 1)
 
 
-def _residual(x: Tensor, alpha: Tensor, u: Jet, parameters: Mapping[str, Tensor | float]) -> Tensor:
-    return DIFFUSION * u.second[0] - u.u**3 - torch.sin(3 * x[:, 0])
-
-
 REACTION_DIFFUSION = Family(
     name="reaction-diffusion",
     x=((-1.0, 1.0),),
     alpha=(-ALPHA, ALPHA),
-    residual=_residual,
+    residual=lambda x, alpha, u, parameters: DIFFUSION * u.second[0] - u.u**3 - torch.sin(3 * x[:, 0]),
     boundary=ends(lambda alpha: alpha, lambda alpha: -alpha / 2, (-1.0, 1.0)),
     exact=_exact,
     tolerance=1e-6,  # the solver's ten digits, differentiated twice

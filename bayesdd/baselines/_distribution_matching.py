@@ -83,15 +83,8 @@ def distribution_matching(
         ours = torch.zeros_like(theirs).index_add(0, own, network(white(rows)) * weight[:, None])
         return ((ours - theirs) ** 2).sum() / width
 
-    return moved(
-        "distribution_matching",
-        problem,
-        loss,
-        seed=seed,
-        iterations=iterations,
-        rate=rate,
-        learn_weights=learn_weights,
-    )
+    settings = {"iterations": iterations, "rate": rate, "learn_weights": learn_weights}
+    return moved("distribution_matching", problem, loss, seed, settings)
 
 
 def _network(inputs: int, width: int, depth: int, generator: torch.Generator) -> Callable[[Tensor], Tensor]:

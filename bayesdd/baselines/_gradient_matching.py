@@ -134,9 +134,8 @@ def gradient_matching(
             total = total + distance(ours * spread, theirs * spread, task)
         return total
 
-    return moved(
-        "gradient_matching", problem, loss, seed=seed, iterations=iterations, rate=rate, learn_weights=learn_weights
-    )
+    settings = {"iterations": iterations, "rate": rate, "learn_weights": learn_weights}
+    return moved("gradient_matching", problem, loss, seed, settings)
 
 
 def _ascended(task: Task, rows: Columns, weight: Tensor, draws: Tensor, ascents: int) -> Tensor:

@@ -96,7 +96,8 @@ def kernel_ridge(
         found = ridge_prediction(kernel, white(rows), standard(rows[outcome]), inputs[at], ridge)
         return 0.5 * ((targets[at] - found) ** 2).sum()
 
-    return moved("kernel_ridge", problem, loss, seed=seed, iterations=iterations, rate=rate, learn_weights=False)
+    settings = {"iterations": iterations, "rate": rate, "learn_weights": False}
+    return moved("kernel_ridge", problem, loss, seed, settings)
 
 
 def ridge_prediction(kernel: Kernel, inputs: Tensor, targets: Tensor, new: Tensor, ridge: float) -> Tensor:

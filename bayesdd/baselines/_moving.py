@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,17 +87,12 @@ def moved(
     method: str,
     problem: Problem,
     loss: Callable[[Tensor], Tensor],
-    *,
     seed: int,
-    iterations: int,
-    rate: float,
-    learn_weights: bool,
+    settings: Mapping[str, Any],
     others: Sequence[Tensor] = (),
 ) -> Distilled:
-    """The rows where :func:`descend` ends, as a distilled set; the seed is for the provenance."""
-    vector = descend(
-        method, problem, loss, iterations=iterations, rate=rate, learn_weights=learn_weights, others=others
-    )
+    """The rows where :func:`descend` ends, with its settings; the seed is for the provenance."""
+    vector = descend(method, problem, loss, others=others, **settings)
     task = problem.student
     return problem.distilled(vector, provenance_of(task, [task], seed, problem.coordinates.size, objective=method))
 

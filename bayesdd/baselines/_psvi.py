@@ -27,8 +27,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bayesdd.baselines._parts import checked, rows_at, vectors, weighted_rows
-from bayesdd.baselines._variational import CoresetPosterior, adam, drawn
+from bayesdd.baselines._parts import CoresetPosterior, adam, checked, drawn, rows_at, vectors, weighted_rows
 from bayesdd.data.columns import Columns
 from bayesdd.data.distilled import Distilled
 from bayesdd.distillation.coordinates import Coordinates

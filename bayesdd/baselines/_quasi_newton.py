@@ -31,8 +31,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from bayesdd.baselines._parts import checked, rows_at, subset, vectors
-from bayesdd.baselines._variational import CoresetPosterior
+from bayesdd.baselines._parts import CoresetPosterior, checked, rows_at, subset, vectors
 from bayesdd.data.distilled import Distilled
 from bayesdd.density.density import Density
 from bayesdd.task.task import Task

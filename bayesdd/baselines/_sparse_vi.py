@@ -25,8 +25,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bayesdd.baselines._parts import checked, rows_at, subset, vectors
-from bayesdd.baselines._variational import CoresetPosterior, adam, drawn
+from bayesdd.baselines._parts import CoresetPosterior, adam, checked, drawn, rows_at, subset, vectors
 from bayesdd.data.distilled import Distilled
 from bayesdd.task.task import Task
 

@@ -92,16 +92,8 @@ def trajectory_matching(
         sizes = log_rate.exp() * factors[at + at_step][:, :, None] * unit
         return mismatch(task, *problem.hard(vector), paths[at], paths[at + ahead], sizes, spread)
 
-    return moved(
-        "trajectory_matching",
-        problem,
-        loss,
-        seed=seed,
-        iterations=iterations,
-        rate=rate,
-        learn_weights=learn_weights,
-        others=[log_rate],
-    )
+    settings = {"iterations": iterations, "rate": rate, "learn_weights": learn_weights}
+    return moved("trajectory_matching", problem, loss, seed, settings, [log_rate])
 
 
 def mismatch(

@@ -73,13 +73,5 @@ def unrolling(
         end = unrolled(task, *problem.hard(vector), start, log_rates.exp() * unit)
         return -attained(density, end).mean()
 
-    return moved(
-        "unrolling",
-        problem,
-        loss,
-        seed=seed,
-        iterations=iterations,
-        rate=rate,
-        learn_weights=learn_weights,
-        others=[log_rates],
-    )
+    settings = {"iterations": iterations, "rate": rate, "learn_weights": learn_weights}
+    return moved("unrolling", problem, loss, seed, settings, [log_rates])

@@ -40,14 +40,14 @@ class Regression:
     """
 
     def __init__(self, task: Task, asked: str) -> None:
-        observed = task.structure.observed
-        kinds = [(o.distribution, o.column) for o in observed]
-        if len(observed) != 1 or observed[0].distribution != "Normal" or not observed[0].column:
+        sites = task.structure.observed
+        kinds = [(o.distribution, o.column) for o in sites]
+        if len(sites) != 1 or sites[0].distribution != "Normal" or not sites[0].column:
             raise Refusal(
                 f"{asked} needs a student with one observed site y ~ Normal(mean, noise) of one column, but "
                 f"{task.name} observes {kinds}: it is for regressions."
             )
-        self.task, self.outcome = task, observed[0].column
+        self.task, self.outcome = task, sites[0].column
         if task.data[self.outcome].dim() != 1 or task.backend == "loop":
             raise Refusal(
                 f"{asked} needs one outcome a row and a model that torch.func.vmap can run, but {task.name} observes "

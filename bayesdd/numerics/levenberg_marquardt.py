@@ -26,36 +26,21 @@ SLOW, PATIENCE = 0.9, 5  # steps in a row that leave more than this share of the
 
 
 class Quadratic(NamedTuple):
-    """What a function of B points looks like near them.
+    """What a function of B points looks like near them."""
 
-    Attributes:
-        gradient: Shape ``(B, n)``.
-        step: Damping ``(B,)`` -> the damped step, ``(B, n)``; zero where it cannot be solved for.
-        square: Steps ``(B, n)`` -> their quadratic forms s' A s, ``(B,)``.
-    """
-
-    gradient: Tensor
-    step: Callable[[Tensor], Tensor]
-    square: Callable[[Tensor], Tensor]
+    gradient: Tensor  # (B, n)
+    step: Callable[[Tensor], Tensor]  # damping (B,) -> the damped step (B, n), zero where it cannot be solved for
+    square: Callable[[Tensor], Tensor]  # steps s (B, n) -> their quadratic forms s' A s, (B,)
 
 
 class State(NamedTuple):
-    """Where B searches are, at the start or after a step of each.
+    """Where B searches are, at the start or after a step of each."""
 
-    Attributes:
-        point: Shape ``(B, n)``.
-        values: What the function gave there: its value ``(B,)`` first.
-        damping: Of the next step, ``(B,)``.
-        left: What the quadratic model said was left to gain before the step, half its slope along it, ``(B,)``;
-            infinite at the start.
-        new: Whether it is a new point, ``(B,)``: the start, or the end of a step that was taken.
-    """
-
-    point: Tensor
-    values: Sequence[Tensor]
-    damping: Tensor
-    left: Tensor
-    new: Tensor
+    point: Tensor  # (B, n)
+    values: Sequence[Tensor]  # what the function gave there: its value (B,) first
+    damping: Tensor  # of the next step, (B,)
+    left: Tensor  # half the slope along the step: what was left to gain by the model, (B,); infinite at the start
+    new: Tensor  # whether it is a new point, (B,): the start, or the end of a step that was taken
 
 
 def damped_steps(
@@ -70,7 +55,7 @@ def damped_steps(
     """Minimises a function from B points at once; yields the start and every step, and the caller says when to stop.
 
     Args:
-        function: ``(B, n)`` -> the value ``(B,)``, infinite or NaN where a point cannot be, and whatever else
+        function: ``(B, n)`` -> the value ``(B,)``, infinite or NaN where a point is refused, and whatever else
             ``quadratic`` needs, ``(B, ...)`` each.
         quadratic: Points and what ``function`` gave there -> the model near them; None ends the search.
         start: Starting points, ``(B, n)``.
@@ -80,22 +65,20 @@ def damped_steps(
     """
     point, values, model = start, function(start), None
     yield State(point, values, damping, torch.full_like(damping, torch.inf), torch.ones_like(damping, dtype=torch.bool))
-    while True:
-        model = model or quadratic(point, values)
-        if model is None:
-            return
+    while model := model or quadratic(point, values):
         step = model.step(damping)
         slope = -(model.gradient * step).sum(1)  # at a minimum twice what is left to gain
         gain = slope - 0.5 * model.square(step)
         trial = function(point + step)
         better = trial[0] < values[0] + rounding * values[0].abs()
-        share = (values[0] - trial[0]) / gain.clamp_min(1e-300)
-        point = _chosen(better, point + step, point)
-        values = [_chosen(better, new, old) for new, old in zip(trial, values, strict=True)]
-        damping = renewed(damping, better, share)
+        damping = renewed(damping, better, (values[0] - trial[0]) / gain.clamp_min(1e-300))
+        point = torch.where(better[:, None], point + step, point)
+        values = [
+            torch.where(better.reshape(-1, *[1] * (old.dim() - 1)), new, old)
+            for new, old in zip(trial, values, strict=True)
+        ]
         yield State(point, values, damping, 0.5 * slope, better)
-        if bool(better.any()):
-            model = None
+        model = None if bool(better.any()) else model
 
 
 def least_squares(
@@ -191,7 +174,3 @@ def _linear(residuals: Callable[[Tensor], Tensor], vector: Tensor) -> tuple[Tens
     jacobian = torch.cat(slopes)
     finite = bool(torch.isfinite(jacobian).all() & torch.isfinite(value).all())
     return (value.detach(), jacobian) if finite else None
-
-
-def _chosen(better: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    return torch.where(better.reshape(-1, *[1] * (new.dim() - 1)), new, old)

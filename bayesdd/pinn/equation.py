@@ -77,15 +77,7 @@ def ends(left: Callable[[Tensor], Tensor], right: Callable[[Tensor], Tensor], x:
 def initial_and_sides(
     exact: Callable[[Tensor, Tensor], Tensor], x: tuple[float, float], time: float, *, initial: int, side: int
 ) -> Boundary:
-    """Values of a solution in x and time at random points of the initial line and of both sides, anew for every alpha.
-
-    Args:
-        exact: The solution, ``(x and time (N, 2), alpha (N,)) -> (N,)``.
-        x: Ends of the interval.
-        time: The last time.
-        initial: Points at time zero.
-        side: Points at each end.
-    """
+    """Values of a solution in x and time, at random points of the start and of both ends, anew for every alpha."""
     low, high = x
 
     def boundary(alpha: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from bayesdd.task.provenance import check
 from models import categorical_regression, gaussian_mean, logistic_regression
 
 METHODS = {name: f for name, f in vars(baselines).items() if inspect.isfunction(f)}
-HELPERS = {"_moving", "_parts", "_training", "_variational"}  # files that hold no method
+HELPERS = {"_moving", "_parts", "_training"}  # files that hold no method
 SIZE = 12
 
 # Settings under which a method takes about a second: add yours here.
