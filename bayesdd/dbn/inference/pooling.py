@@ -23,12 +23,14 @@ from bayesdd.dbn.template.template import Template
 from bayesdd.density.density import Density
 from bayesdd.inference import hmc
 from bayesdd.numerics.gaussian import moment_matched
+from bayesdd.posterior.arviz import function_diagnostics
 from bayesdd.task import Task
 
 CHAINS = 8
 BURN = 300
 KEPT = 2  # every second sweep's draws
-RHAT = 1.1  # ratio of spreads, between chains and within, above which HMC is asked, and then a warning says so
+RHAT = 1.1  # above which chains go on longer, then HMC draws, and then a warning says so
+FEWEST = 4  # draws of a chain, below which R-hat is undefined
 LONGER = 4  # times as many sweeps for chains that disagree, before HMC, which costs ten times as much, is asked
 HMC_CHAINS, HMC_WARMUP = 32, 300
 
@@ -43,7 +45,7 @@ class Pooled:
         rows: Their rows, padded to one number of slices.
         draws: Latent site -> ``(S, *shape)``; unknown noise scales are among them.
         statistics: Means of the families' sufficient statistics; for tables E[log theta] of all cells, side by side.
-        rhat: Largest ratio of the spread of all chains to that within one; NaN of a single chain.
+        rhat: Largest split R-hat by ranks of any parameter (ArviZ); NaN of a single chain, or of fewer than four draws.
     """
 
     template: Template
@@ -158,15 +160,5 @@ def predictive(template: Template, draws: Mapping[str, Any], data: Any) -> Tenso
 
 def _worst(chains: Mapping[str, Tensor]) -> float:
     """Largest R-hat of any value; site -> ``(chains, draws, *shape)``."""
-    return max(_rhat(value.reshape(*value.shape[:2], -1)) for value in chains.values())
-
-
-def _rhat(draws: Tensor) -> float:
-    """Of chains ``(chains, draws, values)``, each cut in half."""
-    half = draws.shape[1] // 2
-    if half < 2:
-        return math.nan
-    halves = torch.cat([draws[:, :half], draws[:, half : 2 * half]])
-    within = halves.var(1).mean(0)
-    between = halves.mean(1).var(0)
-    return float((1 + between / within).sqrt().max())
+    values = torch.cat([value.flatten(2) if value.dim() > 2 else value[..., None] for value in chains.values()], 2)
+    return float(function_diagnostics(values).rhat.max()) if values.shape[1] >= FEWEST else math.nan
