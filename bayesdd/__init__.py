@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bayesdd.data import Certificate as Certificate
     from bayesdd.data import CertificateWarning as CertificateWarning
     from bayesdd.data import Distilled as Distilled
+    from bayesdd.data import Refusal as Refusal
     from bayesdd.data import on_disk as on_disk
     from bayesdd.data import union as union
     from bayesdd.distillation import distill as distill
@@ -33,6 +34,7 @@ _HOMES = {
     "Certificate": "data",
     "CertificateWarning": "data",
     "Distilled": "data",
+    "Refusal": "data",
     "Task": "task",
     "certify": "certificate",
     "distill": "distillation",

@@ -15,6 +15,7 @@ from bayesdd.data.certificate import Certificate
 from bayesdd.data.distilled import Distilled
 from bayesdd.density.density import MEMORY, density_of
 from bayesdd.numerics.devices import resolve
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.objectives.sorts import stands_alone
 from bayesdd.target.target import Target, student_of
 from bayesdd.task.provenance import check
@@ -51,7 +52,7 @@ def certify(
         The certificate; nothing warns, ask ``.ok``.
 
     Raises:
-        ValueError: The set does not belong to the task, or matches predictions and no objective says which.
+        Refusal: The set does not belong to the task, or matches predictions and no objective says which.
     """
     refuse_unnamed(distilled.provenance, objective)
     tasks = [target] if isinstance(target, Task) else list(target)
@@ -70,14 +71,14 @@ def refuse_unnamed(provenance: Mapping[str, Any], objective: Callable[..., Any] 
     """A set that matches predictions has no KL; its certificate needs to know the purpose.
 
     Raises:
-        ValueError: Such a set without its objective, or an objective that certifies nothing of its own.
+        Refusal: Such a set without its objective, or an objective that certifies nothing of its own.
     """
     if objective is not None and not stands_alone(objective):
-        raise ValueError(
+        raise Refusal(
             "certify(objective=...) is for partial(bayesdd.networks.function_space, ...): of all others leave it out."
         )
     if objective is None and str(provenance.get("objective", "")).startswith("function_space"):
-        raise ValueError(
+        raise Refusal(
             "certify: this set matches predictions, not the posterior of the parameters, so that no KL can certify it: "
             "pass objective=partial(bayesdd.networks.function_space, purpose=...)."
         )

@@ -6,3 +6,4 @@ from bayesdd.data.disk import on_disk as on_disk
 from bayesdd.data.distilled import Distilled as Distilled
 from bayesdd.data.distilled import union as union
 from bayesdd.data.rows import Rows as Rows
+from bayesdd.numerics.refusal import Refusal as Refusal

@@ -16,6 +16,7 @@ import pandas as pd
 import xarray as xr
 
 from bayesdd.data.files import load
+from bayesdd.numerics.refusal import Refusal
 
 # Before 3.1 pandas read numbers off by a last digit unless asked not to; since then the option is deprecated.
 _OLD_PANDAS = tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1)
@@ -40,10 +41,10 @@ def opened(path: Path) -> Iterator[xr.Dataset]:
     """The file, its values unread.
 
     Raises:
-        FileNotFoundError, ImportError, ValueError: No such file, no package zarr, or a file of another kind.
+        FileNotFoundError, ImportError, Refusal: No such file, no package zarr, or a file of another kind.
     """
     if path.suffix not in ENGINES:
-        raise ValueError(f"{path}: rows stay on disk in .nc or .zarr files, not in {path.suffix or 'no ending'!r}")
+        raise Refusal(f"{path}: rows stay on disk in .nc or .zarr files, not in {path.suffix or 'no ending'!r}")
     if path.suffix == ".zarr" and importlib.util.find_spec("zarr") is None:
         raise ImportError(f"{path}: reading Zarr needs the package zarr: pip install 'bayesdd[zarr]'")
     settings: dict[str, Any] = {"engine": ENGINES[path.suffix], "decode_times": False, "cache": False}
@@ -73,7 +74,7 @@ def _read_csv(path: Path) -> dict[Any, Any]:
         header = next(lines, [])
         for line in lines:
             if line and len(line) != len(header):
-                raise ValueError(f"line {lines.line_num} has {len(line)} cells, the header {len(header)}")
+                raise Refusal(f"line {lines.line_num} has {len(line)} cells, the header {len(header)}")
     check_header(header, str(path))
     frame = pd.read_csv(path, encoding="utf-8-sig", low_memory=False, **_EXACT)
     frame.columns = pd.Index(header)
@@ -83,9 +84,9 @@ def _read_csv(path: Path) -> dict[Any, Any]:
 def check_header(header: Iterable[Any], where: str) -> None:
     for name, times in Counter(header).items():
         if name == "":
-            raise ValueError(f"{where}: a column has no name (an index? pandas leaves it out by index=False)")
+            raise Refusal(f"{where}: a column has no name (an index? pandas leaves it out by index=False)")
         if times > 1:
-            raise ValueError(f"{where}: {times} columns are called {name!r}; names must differ")
+            raise Refusal(f"{where}: {times} columns are called {name!r}; names must differ")
 
 
 # One line a format: ending -> reader of a path, and what to call such a file.

@@ -22,6 +22,7 @@ from bayesdd.distillation.progress import Pace
 from bayesdd.distillation.rounds import name_of
 from bayesdd.distillation.search import Search, resized
 from bayesdd.numerics.devices import resolve
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.objectives import half_variance
 from bayesdd.objectives.sorts import is_functional, stands_alone
 from bayesdd.target.reference import Reference, build
@@ -73,7 +74,7 @@ def distill(
         Rows, weights and a certificate from fresh draws.
 
     Raises:
-        ValueError: Sizes, tasks, objective or device do not fit (the message says which and what to do).
+        Refusal: Sizes, tasks, objective or device do not fit (the message says which and what to do).
         TypeError: ``objective`` is no such function.
 
     Warns:
@@ -135,10 +136,10 @@ def _alone(
     """The result of an objective that brings its own solver and certificate.
 
     Raises:
-        ValueError: No size is given; the objective's own refusals.
+        Refusal: No size is given; the objective's own refusals.
     """
     if size is None:
-        raise ValueError(f"distill(objective={name_of(objective)}) needs size=: it searches no size by a tolerance.")
+        raise Refusal(f"distill(objective={name_of(objective)}) needs size=: it searches no size by a tolerance.")
     found = objective(target, seed, say)
     rows, weight = found.choose(size)
     if init is not None:
@@ -157,11 +158,11 @@ def sizes(tasks: list[Task], student: Task | None, size: int | None, tolerance: 
     found = student_of(tasks, student)
     rows = sum(task.size for task in tasks)
     if size is None and tolerance is None:
-        raise ValueError("distill needs size= (number of synthetic rows) or tolerance= (nats), got neither.")
+        raise Refusal("distill needs size= (number of synthetic rows) or tolerance= (nats), got neither.")
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= rows):
-        raise ValueError(f"distill needs a size from 1 to the {rows} real rows, got {size!r}.")
+        raise Refusal(f"distill needs a size from 1 to the {rows} real rows, got {size!r}.")
     if tolerance is not None and not 0 < tolerance < float("inf"):
-        raise ValueError(f"distill needs a positive tolerance in nats, got {tolerance!r}.")
+        raise Refusal(f"distill needs a positive tolerance in nats, got {tolerance!r}.")
     if init is not None:
         check(init, found)
     return found

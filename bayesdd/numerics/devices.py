@@ -6,6 +6,8 @@ import os
 
 import torch
 
+from bayesdd.numerics.refusal import Refusal
+
 
 def has_room(device: torch.device, wanted: int) -> bool:
     """Whether so many bytes are free on a device; on the CPU, where the rows are already, always."""
@@ -16,7 +18,7 @@ def resolve(device: str | torch.device) -> torch.device:
     """``auto`` is CUDA where there is one.
 
     Raises:
-        ValueError: CUDA was asked for and there is none, or the name is no device.
+        Refusal: CUDA was asked for and there is none, or the name is no device.
     """
     # One GPU a rank, as torchrun numbers them on each machine.
     own = f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
@@ -25,9 +27,7 @@ def resolve(device: str | torch.device) -> torch.device:
     try:
         found = torch.device(own if device == "cuda" else device)
     except RuntimeError as error:
-        raise ValueError(f"device must be 'auto', 'cpu' or 'cuda', got {device!r}.") from error
+        raise Refusal(f"device must be 'auto', 'cpu' or 'cuda', got {device!r}.") from error
     if found.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            "device='cuda' was asked for, but torch finds no CUDA device here: use device='auto' or 'cpu'."
-        )
+        raise Refusal("device='cuda' was asked for, but torch finds no CUDA device here: use device='auto' or 'cpu'.")
     return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from bayesdd.numerics.refusal import Refusal
+
 
 def renyi(log_ratio: Tensor, log_weight: Tensor, *, alpha: float) -> Tensor:
     r"""Renyi divergence of order alpha of the full from the distilled posterior.
@@ -19,12 +21,12 @@ def renyi(log_ratio: Tensor, log_weight: Tensor, *, alpha: float) -> Tensor:
         Zero-dimensional tensor, nats, at least 0.
 
     Raises:
-        ValueError: ``alpha`` is 1 or not positive.
+        Refusal: ``alpha`` is 1 or not positive.
 
     Source: Li & Turner, "Renyi divergence variational inference", NeurIPS 2016.
     """
     if alpha <= 0 or alpha == 1:
-        raise ValueError(f"renyi needs an order alpha > 0 other than 1, got {alpha}: use forward_kl for alpha = 1.")
+        raise Refusal(f"renyi needs an order alpha > 0 other than 1, got {alpha}: use forward_kl for alpha = 1.")
     powered = (log_weight + alpha * log_ratio).logsumexp(0)
     evidence = (log_weight + log_ratio).logsumexp(0)
     return (powered - alpha * evidence) / (alpha - 1)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bayesdd.numerics.pareto import khat
+from bayesdd.numerics.refusal import Refusal
 
 
 def stands_alone(objective: Callable[..., Any]) -> bool:
@@ -24,7 +25,7 @@ def is_functional(objective: Callable[..., Any]) -> bool:
 
     Raises:
         TypeError: It takes neither two arguments nor one.
-        ValueError: Its settings are refused (by itself, at two draws).
+        Refusal: Its settings are refused (by itself, at two draws).
     """
     parameters = inspect.signature(objective).parameters.values() if callable(objective) else []
     needed = [p for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
@@ -56,11 +57,11 @@ def refuse_infinite(log_ratio: Tensor, log_weight: Tensor, size: int, *, alpha: 
         alpha: Order.
 
     Raises:
-        ValueError: The Pareto shape of the terms is 1 or more.
+        Refusal: The Pareto shape of the terms is 1 or more.
     """
     shape = khat(log_weight + alpha * log_ratio)[0]
     if alpha > 1 and shape >= 1:
-        raise ValueError(
+        raise Refusal(
             f"renyi of order {alpha:g} is infinite at the {size} rows found: the distilled posterior's tails are "
             f"lighter than the full one's (Pareto shape {shape:.2f}, and only below 1 a mean exists). "
             "Take an order below 1, or more rows."

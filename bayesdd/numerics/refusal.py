@@ -1,0 +1,8 @@
+"""The type of a user's mistake."""
+
+
+class Refusal(ValueError):
+    """Something the user gave cannot be used: one line says what was wanted, what came and what to do.
+
+    The command line prints it alone; every other exception keeps its traceback.
+    """
