@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bayesdd.data import Certificate as Certificate
     from bayesdd.data import CertificateWarning as CertificateWarning
     from bayesdd.data import Distilled as Distilled
+    from bayesdd.data import PredictiveCertificate as PredictiveCertificate
     from bayesdd.data import Refusal as Refusal
     from bayesdd.data import on_disk as on_disk
     from bayesdd.data import union as union
@@ -34,6 +35,7 @@ _HOMES = {
     "Certificate": "data",
     "CertificateWarning": "data",
     "Distilled": "data",
+    "PredictiveCertificate": "data",
     "Refusal": "data",
     "Task": "task",
     "certify": "certificate",

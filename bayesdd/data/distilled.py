@@ -17,7 +17,7 @@ import xarray as xr
 from torch import Tensor
 
 from bayesdd.data import columns
-from bayesdd.data.certificate import Certificate
+from bayesdd.data.certificate import Certificate, PredictiveCertificate, from_dict
 from bayesdd.data.columns import DISTILLED_MARK
 from bayesdd.data.files import load, replacing
 from bayesdd.numerics.refusal import Refusal
@@ -43,7 +43,7 @@ class Distilled:
 
     data: dict[str, Tensor]
     weight: Tensor
-    certificate: Certificate | None = None
+    certificate: Certificate | PredictiveCertificate | None = None
     soft: dict[str, int] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -220,7 +220,7 @@ def _read(path: Path) -> xr.Dataset:
 def _from_dataset(dataset: xr.Dataset) -> Distilled:
     certificate = None
     if "certificate" in dataset.attrs:
-        certificate = Certificate.from_dict(json.loads(dataset.attrs["certificate"]))
+        certificate = from_dict(json.loads(dataset.attrs["certificate"]))
     # A copy: netCDF4 may hand out read-only arrays, which torch warns about.
     values = {str(name): torch.from_numpy(variable.values.copy()) for name, variable in dataset.variables.items()}
     weight = values.pop(dataset.attrs["weight"])

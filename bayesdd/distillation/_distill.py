@@ -12,19 +12,18 @@ import torch
 from tqdm.auto import tqdm
 
 from bayesdd.certificate.verdict import certificate_of
-from bayesdd.data.certificate import CertificateWarning
+from bayesdd.data.certificate import TOLERANCE, CertificateWarning
 from bayesdd.data.distilled import Distilled
 from bayesdd.density.checkpoint import Checkpoint
 from bayesdd.density.density import MEMORY
 from bayesdd.density.ranks import current
 from bayesdd.distillation.problem import Problem
 from bayesdd.distillation.progress import Pace
-from bayesdd.distillation.rounds import name_of
 from bayesdd.distillation.search import Search, resized
 from bayesdd.numerics.devices import resolve
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.objectives import half_variance
-from bayesdd.objectives.sorts import is_functional, stands_alone
+from bayesdd.objectives.sorts import Standalone, name_of, sort_of
 from bayesdd.target.reference import Reference, build
 from bayesdd.target.target import Target, student_of
 from bayesdd.task.provenance import check, provenance_of
@@ -81,19 +80,19 @@ def distill(
         CertificateWarning: The result is returned but not certified, or M is below what any M rows can reach.
     """
     tasks = [target] if isinstance(target, Task) else list(target)
-    is_functional(objective)
+    alone = sort_of(objective) is Standalone
     student = sizes(tasks, student, size, tolerance, init)
     # Networks that a few rows can teach are small: objectives that stand alone run on the CPU, where they are faster.
-    where = resolve("cpu" if stands_alone(objective) else device)
+    where = resolve("cpu" if alone else device)
     kept = None if checkpoint is None else Checkpoint(checkpoint, tasks)
     goal = Target(tasks, student, where, seed, memory, checkpoint=kept)
-    if stands_alone(objective):
+    if alone:
         settings = {"equal_weights": equal_weights, "move_rows": move_rows}
         with tqdm(disable=not progress, desc="bayesdd", bar_format="{desc}: {elapsed}{postfix}") as bar:
             result = _alone(goal, objective, size, tolerance, seed, init, bar.set_postfix_str, **settings)
         _warn_uncertified(result)
         return result
-    limit = 0.05 if tolerance is None else tolerance
+    limit = TOLERANCE if tolerance is None else tolerance
     silent = not progress or current().rank > 0
     with tqdm(disable=silent, desc="bayesdd", bar_format="{desc}: {elapsed}{postfix}") as bar:
         goal.joint.watch(None if silent else Pace(bar, "bayesdd"))
@@ -146,7 +145,7 @@ def _alone(
         rows, weight = resized(found.pool, init, size, torch.Generator().manual_seed(seed))
     problem = Problem.from_rows(found.pool, rows, weight, target.joint.device, **settings)
     vector = found.solve(problem)
-    details = provenance_of(target.student, target.tasks, seed, size, objective=name_of(objective))
+    details = provenance_of(target.student, target.tasks, seed, size, name_of(objective), certifies="predictions")
     result = problem.distilled(vector, details)
     say("certificate")
     limit = found.tolerance if tolerance is None else tolerance

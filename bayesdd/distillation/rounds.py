@@ -16,8 +16,9 @@ from bayesdd.certificate.verdict import draw_distilled
 from bayesdd.distillation.problem import Problem
 from bayesdd.inference.draws import Draws
 from bayesdd.numerics.optimise import lbfgs
-from bayesdd.objectives import half_variance, renyi
-from bayesdd.objectives.sorts import refuse_infinite
+from bayesdd.numerics.pareto import KHAT_LIMIT
+from bayesdd.objectives import half_variance
+from bayesdd.objectives.sorts import name_of
 from bayesdd.target.particles import Particles, tilted
 from bayesdd.target.reference import Reference
 from bayesdd.target.target import Target
@@ -72,11 +73,11 @@ def judge(
     log_weight = log_weight[finite] - log_weight[finite].logsumexp(0)
     particles = Particles(flat[finite], full[finite], log_weight, own[finite])
     if objective is half_variance:
-        score = found["kl_reverse"] + (found["kl_forward"] if found["khat"] < 0.7 else found["half_variance"])
+        score = found["kl_reverse"] + (found["kl_forward"] if found["khat"] < KHAT_LIMIT else found["half_variance"])
     else:
         ratio = particles.log_likelihood - particles.own
-        if isinstance(objective, functools.partial) and objective.func is renyi:
-            refuse_infinite(ratio, log_weight, problem.coordinates.size, **objective.keywords)
+        if isinstance(objective, functools.partial) and hasattr(objective.func, "refuse_infinite"):
+            objective.func.refuse_infinite(ratio, log_weight, problem.coordinates.size, **objective.keywords)
         score = float(objective(ratio, log_weight))
     return particles, score, found["half_variance"]
 
@@ -90,15 +91,6 @@ def measured(objective: Callable[..., Tensor], problem: Problem, vector: Tensor,
     distilled = problem.log_likelihood(vector, particles.draws)
     log_weight = particles.log_weight if objective is half_variance else tilted(particles, distilled)
     return objective(particles.log_likelihood - distilled, log_weight)
-
-
-def name_of(objective: Callable[..., Any]) -> str:
-    """Name of an objective with its settings, for messages and provenance."""
-    if isinstance(objective, functools.partial):
-        plain = {k: v for k, v in objective.keywords.items() if isinstance(v, int | float | str)}
-        settings = ", ".join(f"{key}={value}" for key, value in plain.items())
-        return f"{objective.func.__name__}({settings})"
-    return getattr(objective, "__name__", type(objective).__name__)
 
 
 def matched(

@@ -18,7 +18,7 @@ from bayesdd.numerics.gaussian import moment_matched
 from bayesdd.numerics.levenberg_marquardt import least_squares
 from bayesdd.numerics.optimise import lbfgs
 from bayesdd.objectives import half_variance
-from bayesdd.objectives.sorts import is_functional
+from bayesdd.objectives.sorts import Matching, sort_of
 from bayesdd.target.particles import Particles
 from bayesdd.target.reference import Reference
 from bayesdd.target.second_order import SecondOrder
@@ -62,7 +62,7 @@ class Search:
 
     def at(self, size: int, init: Distilled | None = None) -> Solution:
         """The best solution at one size."""
-        if not is_functional(self.objective):
+        if sort_of(self.objective) is Matching:
             start = functools.partial(self._start, size, init)
             return matched(self.reference, self.objective, start, self._closed_form, self.seed, self.bar)
         problem, vector = self._first_stage(size, init)
