@@ -53,11 +53,11 @@ def distill(
         size: Number M of synthetic rows.
         tolerance: KL in nats within which the certificate must stay. Without ``size``: the smallest size that does so.
         seed: Seed; equal seeds give equal results.
-        objective: What to minimise: a functional of the log-ratio (``bayesdd.objectives``: ``half_variance``,
-            ``reverse_kl``, ``forward_kl``, a ``partial`` of ``renyi``), or one of ``bayesdd.objectives`` (``fisher``,
-            ``draws_forward_kl``, ``bilevel``, a ``partial`` of ``predictive_risk``). The certificate is the same.
-            Networks: a ``partial`` of ``function_space``, which certifies predictions, in sds; it needs ``size``, and
-            the tolerance is then in sds too.
+        objective: What to minimise, one of ``bayesdd.objectives`` or of your own: a functional of the log-ratio
+            (``half_variance``, ``reverse_kl``, ``forward_kl``, a ``partial`` of ``renyi``), or of rows and draws
+            (``fisher``, ``draws_forward_kl``, ``bilevel``, a ``partial`` of ``predictive_risk``). The certificate is
+            the same. Networks: a ``partial`` of ``networks.function_space``, which needs ``size`` and certifies
+            predictions; certificate and tolerance are then in sds.
         student: The task that people will fit to the synthetic rows; default the target itself.
         init: An earlier distilled set to start from (new data arriving).
         device: ``auto`` (CUDA where there is one), ``cpu`` or ``cuda``.
@@ -66,8 +66,8 @@ def distill(
             rows are repeated; point estimates agree up to the prior.
         move_rows: False keeps real rows and optimises weights only (a coreset).
         memory: Bytes that the intermediate tensors of one block of rows and draws may take.
-        checkpoint: A file for the sums of passes over the rows: a run that was cut short, given the same file, goes on
-            from there to the same result. Left in place; of other data, models or versions it is not read.
+        checkpoint: A file for the sums of passes over the rows: a run that was cut short, given the same file, resumes
+            there with the same result. It is left in place, and ignored with other data, models or versions.
 
     Returns:
         Rows, weights and a certificate from fresh draws.

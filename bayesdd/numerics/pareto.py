@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-KHAT_LIMIT = 0.7
+KHAT_LIMIT = 0.7  # above, importance averages would need far too many draws (Vehtari et al. 2024)
 
 
 def khat(log_weight: Tensor) -> tuple[float, float]:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 LEFT = 1e-6  # nats left to gain at an inner optimum above which it counts as not converged
 LARGEST_PRECONDITIONER = 600  # parameters of the guide; above, conjugate gradients run without
-FIT = 500  # L-BFGS iterations of the guide on the full data
+FIT = 500  # L-BFGS iterations that fit the guide to the full data
 
 
 def bilevel(
@@ -62,7 +62,10 @@ def bilevel(
     """
     target, student = reference.target, reference.target.student
     if len(target.nuisance):
-        raise Refusal(f"bilevel needs a target without sites of its own beyond those of {student.name}.")
+        raise Refusal(
+            f"bilevel needs a target whose sites are all sites of {student.name}: use half_variance, or give the "
+            "student these sites."
+        )
     if target.joint.device.type != "cpu":
         raise Refusal("bilevel runs on the CPU, where Pyro makes its guides: pass distill(..., device='cpu').")
     family = Guide(student, guide, draws=draws, seed=seed)
