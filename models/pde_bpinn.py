@@ -4,7 +4,7 @@ Linear: ``0.01 u'' = f``. Nonlinear: ``0.01 u'' + k tanh u = f``, k = 0.7; the i
 measurements of u besides. What is measured: the right side f at equidistant sensors, u at both ends, with noise.
 
 Source: Yang, Meng & Karniadakis, "B-PINNs: Bayesian physics-informed neural networks for forward and inverse PDE
-problems with noisy data", Checkpoint of Computational Physics 2021, sections 3.2.1, 3.2.2 and 3.3.1.
+problems with noisy data", Journal of Computational Physics 2021, sections 3.2.1, 3.2.2 and 3.3.1.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ def gradient_matching(
     labels = real[picked].unique().tolist()
     columns = [{name: column[real == label] for name, column in task.data.items()} for label in labels]
     generator = torch.Generator().manual_seed(seed)
-    pool = finite_starts(task, STARTS, seed)
+    pool = finite_starts(task.program, task.data, STARTS, seed)
     spread, _ = scales(Density([(task, task.data, None)]), pool[0])
     draws, done = pool, 0
 

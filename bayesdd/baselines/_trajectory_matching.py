@@ -75,7 +75,7 @@ def trajectory_matching(
     problem, _, _ = movable(task, size, seed, hold=hold_labels)
     generator = torch.Generator().manual_seed(seed)
     density = Density([(task, task.data, None)])
-    start = finite_starts(task, experts, seed)
+    start = finite_starts(task.program, task.data, experts, seed)
     spread, unit = scales(density, start[0])
     paths, factors = trained(density.log_joint_gradient, start, unit, length)
     if batch is not None:

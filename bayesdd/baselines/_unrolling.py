@@ -64,7 +64,7 @@ def unrolling(
     """
     problem, _, _ = movable(task, size, seed, hold=hold_labels)
     density = Density([(task, task.data, None)])
-    pool = finite_starts(task, STARTS, seed)
+    pool = finite_starts(task.program, task.data, STARTS, seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         rows, weight = problem.hard(problem.start)

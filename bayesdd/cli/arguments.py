@@ -17,9 +17,9 @@ OBJECTIVES: dict[str, tuple[str, str, dict[str, float]]] = {
     "forward_kl": ("objectives", "forward_kl", {}),
     "renyi_half": ("objectives", "renyi", {"alpha": 0.5}),
     "renyi_two": ("objectives", "renyi", {"alpha": 2.0}),
-    "fisher": ("matching", "fisher", {}),
-    "draws_forward_kl": ("matching", "draws_forward_kl", {}),
-    "bilevel": ("matching", "bilevel", {}),
+    "fisher": ("objectives", "fisher", {}),
+    "draws_forward_kl": ("objectives", "draws_forward_kl", {}),
+    "bilevel": ("objectives", "bilevel", {}),
 }
 
 
@@ -51,6 +51,9 @@ def parser(commands: Mapping[str, Callable[[argparse.Namespace], int]]) -> argpa
         made[name] = added.add_parser(name, help=text, description=text, epilog=f"example:\n  {example}")
         made[name].formatter_class = argparse.RawDescriptionHelpFormatter
         made[name].set_defaults(command=name, init=None, distilled=None)
+        if name == "new":
+            made[name].add_argument("file", help="the file to write (.py); there must be none of that name")
+            continue
         made[name].add_argument("task", help="module:function, a Task or a function that returns one")
         made[name].add_argument("--data", help="rows that replace the task's own (.nc, .zarr, .npz or .csv)")
         made[name].add_argument("--columns", nargs="+", help="columns of a .nc or .zarr to use; default: all")

@@ -1,4 +1,4 @@
-"""The command line: `bayesdd distill`, `bayesdd sample`, `bayesdd certify`.
+"""The command line: `bayesdd new`, `bayesdd distill`, `bayesdd certify`, `bayesdd sample`.
 
 A task is named `module:function`: a Task, or a function without required arguments that returns one; the working
 directory is importable. Exit codes: 0 fine, 1 not certified, 2 misuse, 130 interrupted. A user's mistake is one line.
@@ -13,20 +13,21 @@ import os
 import signal
 import sys
 import tempfile
-import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bayesdd.cli import new as example
 from bayesdd.cli.arguments import objective, parser
 from bayesdd.data.files import one_line, writable
+from bayesdd.numerics.refusal import MissingPackage, Refusal, WrongType
 
 if TYPE_CHECKING:
     from bayesdd.task.task import Task
 
-MISTAKES = (ValueError, TypeError, OSError, ImportError, MemoryError)
+MISTAKES = (Refusal, OSError, MemoryError)  # one line each; anything else is a fault and keeps its traceback
 
 # As torchrun says it. The first rank alone writes and prints.
 _MANY = int(os.environ.get("WORLD_SIZE", "1")) > 1
@@ -46,13 +47,9 @@ def main(argv: list[str] | None = None) -> int:
             return COMMANDS[arguments.command](arguments)
     except KeyboardInterrupt:
         kept = _resume(arguments.out)
-        _say("interrupted; " + (f"the same command goes on from {kept}" if kept.exists() else "nothing was written"))
+        _say("interrupted; " + (f"the same command resumes from {kept}" if kept.exists() else "nothing was written"))
         return 130
-    except (*MISTAKES, RuntimeError) as error:
-        # bayesdd's own RuntimeErrors are users' mistakes; anybody else's is a fault and needs its traceback.
-        last = list(traceback.walk_tb(error.__traceback__))[-1][0]
-        if isinstance(error, RuntimeError) and not last.f_globals.get("__name__", "").startswith("bayesdd."):
-            raise
+    except MISTAKES as error:
         _say(f"error: {one_line(error)}")
         return 2
 
@@ -67,22 +64,40 @@ def _with_others(arguments: argparse.Namespace) -> int:
         return COMMANDS[arguments.command](arguments)
 
 
+def new(arguments: argparse.Namespace) -> int:
+    """Write a commented task file to start from: a model and its rows.
+
+    bayesdd new clinic.py
+    """
+    path = Path(arguments.file)
+    if path.suffix != ".py" or not path.stem.isidentifier():
+        raise Refusal(f"new {path}: the file becomes a Python module; call it by letters and end it in .py (clinic.py)")
+    try:
+        with writable(path).open("x") as file:
+            file.write(example.text(path.stem))
+    except FileExistsError as error:
+        raise FileExistsError(f"new {path}: there is such a file already; name another one") from error
+    _tell(f"wrote {path}; next: bayesdd distill {path.stem}:task --size 20 --out d.nc")
+    return 0
+
+
 def distill(arguments: argparse.Namespace) -> int:
     """Turn a task's rows into a few weighted synthetic ones.
 
-    bayesdd distill models.logistic_regression:task --data rows.nc --size 50 --seed 0 --out d.nc
+    bayesdd distill clinic:task --size 20 --seed 0 --out d.nc
     """
-    import bayesdd
+    from bayesdd.data import Distilled
+    from bayesdd.distillation import distill
 
     task = _task(arguments)
     checkpoint = _resume(arguments.out)
-    result = bayesdd.distill(
+    result = distill(
         task,
         arguments.size,
         arguments.tolerance,
         seed=arguments.seed,
         objective=objective(arguments.objective),
-        init=bayesdd.Distilled.from_netcdf(arguments.init) if arguments.init else None,
+        init=Distilled.from_netcdf(arguments.init) if arguments.init else None,
         device=arguments.device,
         progress=not arguments.quiet,
         equal_weights=arguments.equal_weights,
@@ -101,16 +116,16 @@ def distill(arguments: argparse.Namespace) -> int:
 def sample(arguments: argparse.Namespace) -> int:
     """Draw from the posterior of a distilled set, or of the full data without --distilled.
 
-    bayesdd sample models.logistic_regression:task --distilled d.nc --out posterior.nc
+    bayesdd sample clinic:task --distilled d.nc --out posterior.nc
     """
-    import bayesdd
-    from bayesdd.posterior import arviz
+    from bayesdd.data import Distilled
+    from bayesdd.posterior import arviz, sample
 
     task = _task(arguments)
-    distilled = bayesdd.Distilled.from_netcdf(arguments.distilled) if arguments.distilled else None
+    distilled = Distilled.from_netcdf(arguments.distilled) if arguments.distilled else None
     method = getattr(importlib.import_module("bayesdd.inference"), arguments.method) if arguments.method else None
     draws, chains = arguments.draws, arguments.chains
-    idata = bayesdd.sample(
+    idata = sample(
         task, distilled, draws=draws, chains=chains, seed=arguments.seed, method=method, device=arguments.device
     )
     _write(lambda path: arviz.write(idata, path), arguments.out)
@@ -122,15 +137,14 @@ def sample(arguments: argparse.Namespace) -> int:
 def certify(arguments: argparse.Namespace) -> int:
     """Say in nats how far a distilled set's posterior is from that of the full data.
 
-    bayesdd certify models.logistic_regression:task --data rows.nc --distilled d.nc
+    bayesdd certify clinic:task --distilled d.nc
     """
-    import bayesdd
+    from bayesdd.certificate import certify
+    from bayesdd.data import Distilled
 
     task = _task(arguments)
-    distilled = bayesdd.Distilled.from_netcdf(arguments.distilled)
-    certificate = bayesdd.certify(
-        task, distilled, seed=arguments.seed, tolerance=arguments.tolerance, device=arguments.device
-    )
+    distilled = Distilled.from_netcdf(arguments.distilled)
+    certificate = certify(task, distilled, seed=arguments.seed, tolerance=arguments.tolerance, device=arguments.device)
     if arguments.out:
         _write(replace(distilled, certificate=certificate).to_netcdf, arguments.out)
         _tell(f"wrote {arguments.out}: {len(distilled):,} weighted rows for {task.size:,}")
@@ -138,15 +152,22 @@ def certify(arguments: argparse.Namespace) -> int:
     return 0 if certificate.ok else 1
 
 
-COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {"distill": distill, "sample": sample, "certify": certify}
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "new": new,
+    "distill": distill,
+    "certify": certify,
+    "sample": sample,
+}
 
 
 def _check_paths(arguments: argparse.Namespace) -> None:
     """Refuse before the long computation what would fail after it."""
+    if arguments.command == "new":
+        return
     if not all(arguments.task.partition(":")):
-        raise ValueError(f"a task is named module:function (models.poisson_regression:task), not {arguments.task}")
+        raise Refusal(f"a task is named module:function (clinic:task), not {arguments.task}")
     if arguments.command == "distill" and arguments.size is None and arguments.tolerance is None:
-        raise ValueError("distill needs --size or --tolerance; see bayesdd distill --help")
+        raise Refusal("distill needs --size or --tolerance; see bayesdd distill --help")
     for option in ("data", "init", "distilled"):
         path = getattr(arguments, option)
         if path and not Path(path).is_file() and not (option == "data" and Path(path).suffix == ".zarr"):
@@ -154,13 +175,13 @@ def _check_paths(arguments: argparse.Namespace) -> None:
     if arguments.out is None:
         return
     if Path(arguments.out).suffix != ".nc":
-        raise ValueError(f"--out {arguments.out}: a netCDF file is written; end its name in .nc")
+        raise Refusal(f"--out {arguments.out}: a netCDF file is written; end its name in .nc")
     target = writable(arguments.out) if _FIRST else Path(os.path.realpath(arguments.out))
     # certify may write its certificate into the very set that it read.
     source = arguments.distilled if arguments.command == "sample" else arguments.data
     for path in (arguments.data, source):
         if path and target == Path(os.path.realpath(path)):
-            raise ValueError(f"--out {arguments.out} would replace its own input {path}; name another file")
+            raise Refusal(f"--out {arguments.out} would replace its own input {path}; name another file")
 
 
 def _task(arguments: argparse.Namespace) -> "Task":
@@ -184,19 +205,19 @@ def _made(arguments: argparse.Namespace) -> "Task":
     try:
         module = importlib.import_module(where)
     except ImportError as error:
-        raise ImportError(f"module {where} cannot be imported from {os.getcwd()}: {one_line(error)}") from error
+        raise MissingPackage(f"module {where} cannot be imported from {os.getcwd()}: {one_line(error)}") from error
     if not hasattr(module, name):
-        raise ValueError(f"module {where} has no {name!r}; name a Task in it, or a function that returns one")
+        raise Refusal(f"module {where} has no {name!r}; name a Task in it, or a function that returns one")
     found = getattr(module, name)
     if callable(found):
         parameters = inspect.signature(found).parameters.values()
         if required := [p.name for p in parameters if p.default is p.empty and "VAR" not in p.kind.name]:
-            raise TypeError(f"{arguments.task} needs arguments ({', '.join(required)}); give it defaults, or a wrapper")
+            raise WrongType(f"{arguments.task} needs arguments ({', '.join(required)}); give it defaults, or a wrapper")
         found = found()
     if not isinstance(found, Task):
-        raise TypeError(f"{arguments.task} is no bayesdd.Task and returns none, but {type(found).__name__}")
+        raise WrongType(f"{arguments.task} is no bayesdd.Task and returns none, but {type(found).__name__}")
     if arguments.columns and not arguments.data:
-        raise ValueError("--columns chooses columns of --data, which is not given")
+        raise Refusal("--columns chooses columns of --data, which is not given")
     if arguments.columns:
         return found.with_data(on_disk(arguments.data, columns=arguments.columns))
     return found.with_data(arguments.data) if arguments.data else found

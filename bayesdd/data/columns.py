@@ -23,7 +23,7 @@ from torch import Tensor
 
 from bayesdd.data.files import load
 from bayesdd.data.formats import READERS, endings
-from bayesdd.numerics.refusal import Refusal
+from bayesdd.numerics.refusal import Refusal, WrongType
 
 _ELEMENT = re.compile(r"(.+?)\[\s*(\d+(?:\s*,\s*\d+)*)\s*\]")
 
@@ -45,7 +45,7 @@ def read(source: Source) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: no such file.
-        TypeError: text, dates, complex numbers or objects in a column; a source of another type.
+        WrongType: text, dates, complex numbers or objects in a column; a source of another type.
         Refusal: no columns or no rows, row counts that differ, an infinite value, a column with every value missing,
             `x[...]` columns that do not fill an array, a damaged file or one of an unknown kind.
     """
@@ -53,7 +53,7 @@ def read(source: Source) -> dict[str, Tensor]:
     if not columns:
         raise Refusal(f"{where}: no columns; give one array a column, such as {{'x': x, 'y': y}}")
     if odd := [name for name in columns if not isinstance(name, str)]:
-        raise TypeError(f"{where}: a column is named {odd[0]!r}; names are strings, the model's keyword arguments")
+        raise WrongType(f"{where}: a column is named {odd[0]!r}; names are strings, the model's keyword arguments")
     tensors = {name: tensor(value, f"{where}: column {name!r}") for name, value in columns.items()}
     check_shapes({name: tuple(column.shape) for name, column in tensors.items()}, where)
     if table:
@@ -120,7 +120,7 @@ def _named(source: Source) -> tuple[str, Mapping[Any, Any], bool]:
         return where, {name: given[name] for name in given.columns}, True
     if isinstance(given, Mapping):
         return where, given, False
-    raise TypeError(
+    raise WrongType(
         f"data must be a mapping, an xarray.Dataset, a pandas.DataFrame or a path, got {type(given).__name__}"
     )
 
@@ -155,7 +155,7 @@ def tensor(value: Any, what: str) -> Tensor:
         return torch.from_numpy(_array(value, what))
     column = value.detach().cpu().to_dense()
     if column.is_complex():
-        raise TypeError(f"{what} holds complex numbers; give real and imaginary parts as columns of their own")
+        raise WrongType(f"{what} holds complex numbers; give real and imaginary parts as columns of their own")
     return column.to(torch.float64 if column.is_floating_point() else torch.int64, copy=True).contiguous()
 
 
@@ -173,7 +173,7 @@ def _array(value: Any, what: str) -> np.ndarray[Any, Any]:
         return array.astype(np.float64, order="C")
     if kind not in "biu":
         example = next((item for item in array.ravel().tolist() if not isinstance(item, int | float)), None)
-        raise TypeError(
+        raise WrongType(
             f"{what} holds values that are not real numbers, such as {example!r} ({array.dtype}); "
             f"encode them as numbers, categories by pandas.factorize"
         )

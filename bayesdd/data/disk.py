@@ -157,8 +157,8 @@ def on_disk(path: str | os.PathLike[str], *, columns: Iterable[str] | None = Non
 
     Raises:
         FileNotFoundError: No such file.
-        ImportError: A .zarr without the package zarr.
-        TypeError: A column is not numeric.
+        MissingPackage: A .zarr without the package zarr.
+        WrongType: A column is not numeric.
         Refusal: Another kind of file, a damaged one, no rows, columns that are not there or differ in length.
     """
     path = Path(path)

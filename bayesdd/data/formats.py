@@ -18,7 +18,7 @@ import pandas as pd
 import xarray as xr
 
 from bayesdd.data.files import load
-from bayesdd.numerics.refusal import Refusal
+from bayesdd.numerics.refusal import MissingPackage, Refusal
 
 # Before 3.1 pandas read numbers off by a last digit unless asked not to; since then the option is deprecated.
 _OLD_PANDAS = tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1)
@@ -49,12 +49,12 @@ def opened(path: Path) -> Iterator[xr.Dataset]:
     """The file, its values unread.
 
     Raises:
-        FileNotFoundError, ImportError, Refusal: No such file, no package zarr, or a file of another kind.
+        FileNotFoundError, MissingPackage, Refusal: No such file, no package zarr, or a file of another kind.
     """
     if path.suffix not in ENGINES:
         raise Refusal(f"{path}: rows stay on disk in {endings(ENGINES)} files, not in {path.suffix or 'no ending'!r}")
     if path.suffix == ".zarr" and importlib.util.find_spec("zarr") is None:
-        raise ImportError(f"{path}: reading Zarr needs the package zarr: pip install 'bayesdd[zarr]'")
+        raise MissingPackage(f"{path}: reading Zarr needs the package zarr: pip install 'bayesdd[zarr]'")
     settings: dict[str, Any] = {"engine": ENGINES[path.suffix], "decode_times": False, "cache": False}
     if path.suffix == ".zarr":
         settings["consolidated"] = False  # works for stores of either sort, without a warning

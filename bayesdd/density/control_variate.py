@@ -7,7 +7,7 @@ scaled up. Where the posterior is narrow the remainders are tiny, and so is the 
 between disjoint folds of the rows shows draw by draw. Differences against the mode row by row also keep float64's
 digits, which the raw sums of many rows lose.
 
-Source: Baker, Fearnhead, Fox & Nemeth, "ControlVariate variates for stochastic gradient MCMC", Statistics and Computing 2019;
+Source: Baker, Fearnhead, Fox & Nemeth, "Control variates for stochastic gradient MCMC", Statistics and Computing 2019;
 Quiroz, Kohn, Villani & Tran, "Speeding up MCMC by efficient data subsampling", JASA 2019.
 """
 

@@ -146,8 +146,8 @@ def sweep(passes: Passes, draws: Tensor, exact: Callable[[Tensor], Tensor]) -> T
 
 def _of(task: Task) -> Fused:
     if task not in _FUSED:
-        model, structure, plate = task.model, task.structure, task.plate  # not the task: it must be free to go
-        _FUSED[task] = Fused(lambda flat, rows: evaluate(model, structure, plate, flat, rows)[1])
+        program = task.program  # not the task: it must be free to go
+        _FUSED[task] = Fused(lambda flat, rows: evaluate(program, flat, rows)[1])
     return _FUSED[task]
 
 

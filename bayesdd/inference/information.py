@@ -65,7 +65,7 @@ def _jacobian(part: Part) -> Callable[[Tensor, Columns], Tensor]:
     task = part.task
 
     def one(flat: Tensor, row: Columns) -> Tensor:
-        with _Rooted(task.structure, flat, task.plate) as rooted:
+        with _Rooted(task.program, flat) as rooted:
             task.model(**{name: column[None] for name, column in row.items()})
         return torch.cat(rooted.roots)
 

@@ -11,7 +11,7 @@ of rows with noise that is inferred add what is missing. Exact: z has the poster
 
 Cost: a Jacobian of all rows and one factorisation, R^2 P for R rows and P latents: for few rows and many latents.
 
-Source: Au, Graham & Thiery, "Manifold lifting: scaling Markov chain Monte Carlo to the vanishing noise regime", Checkpoint
+Source: Au, Graham & Thiery, "Manifold lifting: scaling Markov chain Monte Carlo to the vanishing noise regime", Journal
 of the Royal Statistical Society B, 2023.
 """
 

@@ -52,7 +52,7 @@ def scattered(density: Density, count: int, seed: int) -> Tensor:
     """Starting points with a finite log-likelihood, shape ``(count, P)``."""
     points = torch.zeros(count, density.dim, dtype=torch.float64)
     for part in reversed(density.parts):
-        points[:, part.index.cpu()] = finite_starts(part.task, count, seed, part.rows.sample).cpu()
+        points[:, part.index.cpu()] = finite_starts(part.task.program, part.rows.sample, count, seed).cpu()
     return points.to(density.device)
 
 

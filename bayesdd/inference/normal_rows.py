@@ -102,7 +102,7 @@ class _BySite(Feeder):
     """Feeds every site from a tensor of its own: a slope in a slice of one vector is padded to all of it."""
 
     def __init__(self, part: Part, sites: Columns) -> None:
-        super().__init__(part.task.structure, next(iter(sites.values())), part.task.plate)
+        super().__init__(part.task.program, next(iter(sites.values())))
         self._sites = sites
 
     def _free(self, site: Site) -> Tensor:
@@ -111,7 +111,7 @@ class _BySite(Feeder):
 
 def _seen(part: Part) -> Callable[[Tensor, Columns], Tensor]:
     def single(flat: Tensor, rows: Columns) -> Tensor:
-        return torch.stack(_observed(part, Feeder(part.task.structure, flat, part.task.plate), rows))
+        return torch.stack(_observed(part, Feeder(part.task.program, flat), rows))
 
     return single
 

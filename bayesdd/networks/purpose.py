@@ -16,7 +16,7 @@ from bayesdd.inference.network_modes import around, climb
 from bayesdd.networks.regression import Regression
 from bayesdd.posterior import arviz
 from bayesdd.target.target import Target
-from bayesdd.task import program
+from bayesdd.task.program import running, unconstrained
 from bayesdd.task.task import Task
 
 LEAST_DRAWS, TARGET_DRAWS = 8, 1000
@@ -222,9 +222,9 @@ def latents(student: Task, draws: Any) -> Tensor:
     row = {name: column[:1] for name, column in student.data.items()}
 
     def single(one: Columns) -> Tensor:
-        return program.unconstrained(student.model, student.structure, one, row)[0]
+        return unconstrained(student.program, one, row)[0]
 
-    with torch.no_grad(), program.running():
+    with torch.no_grad(), running():
         flat: Tensor = vmap(single)(values)
     if not bool(torch.isfinite(flat).all()):
         raise ValueError("function_space(draws=...): some draws are not finite or lie outside their site's support.")

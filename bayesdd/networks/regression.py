@@ -95,7 +95,7 @@ class Regression:
 
     def _site(self, flat: Tensor, rows: Columns) -> Any:
         task = self.task
-        with Recorder() as recorder, Feeder(task.structure, flat, task.plate):
+        with Recorder() as recorder, Feeder(task.program, flat):
             task.model(**rows)
         found: Any = next(
             m["fn"] for m in recorder.messages if m["is_observed"] and row_frame(m, task.plate) is not None
@@ -112,7 +112,7 @@ class Regression:
 
     def _prior_of(self, flat: Tensor, row: Columns) -> Tensor:
         def log_prior(at: Tensor) -> Tensor:
-            return evaluate(self.task.model, self.task.structure, self.task.plate, at, row)[0].sum()
+            return evaluate(self.task.program, at, row)[0].sum()
 
         slope: Callable[[Tensor], Tensor] = grad(log_prior)
         # Not jvp, whose first use makes torch warn of its own code.

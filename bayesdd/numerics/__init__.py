@@ -1,8 +1,5 @@
 """Pure tensors, nothing Bayesian: optimisers, Levenberg-Marquardt, Newton-CG, Pareto k-hat, Gaussians, devices."""
 
-from bayesdd.numerics.devices import resolve as resolve
-from bayesdd.numerics.gaussian import Gaussian as Gaussian
-from bayesdd.numerics.levenberg_marquardt import least_squares as least_squares
-from bayesdd.numerics.optimise import lbfgs as lbfgs
-from bayesdd.numerics.pareto import khat as khat
-from bayesdd.numerics.refusal import Refusal as Refusal
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

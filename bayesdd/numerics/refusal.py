@@ -1,4 +1,4 @@
-"""The type of a user's mistake."""
+"""The types of a user's mistake."""
 
 
 class Refusal(ValueError):
@@ -6,3 +6,11 @@ class Refusal(ValueError):
 
     The command line prints it alone; every other exception keeps its traceback.
     """
+
+
+class WrongType(Refusal, TypeError):
+    """Something of another type than was wanted."""
+
+
+class MissingPackage(Refusal, ImportError):
+    """A package or module that is needed and cannot be imported."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 
 from bayesdd.numerics.refusal import Refusal
-from bayesdd.task import program
+from bayesdd.task.program import running, unconstrained
 from bayesdd.task.task import Task
 
 
@@ -73,7 +73,7 @@ class Guide:
             # Not trace.log_prob_sum(), which keeps every site's own sum on the trace and warns about each.
             drawn = [node for node in nodes.values() if node["type"] == "sample" and not node["is_observed"]]
             log_density = torch.stack([node["fn"].log_prob(node["value"]).sum() for node in drawn]).sum()
-            free, log_jacobian = program.unconstrained(self.task.model, self.task.structure, sites, self._row)
+            free, log_jacobian = unconstrained(self.task.program, sites, self._row)
             return free, log_density + log_jacobian
 
         with _quiet(self.seed):
@@ -86,7 +86,7 @@ def _quiet(seed: int) -> Iterator[None]:
     """Fixed noise, float64, no validation, no warnings of Pyro's, and nothing left in its parameter store."""
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[]))
-        stack.enter_context(program.running())
+        stack.enter_context(running())
         stack.enter_context(pyro.settings.context(module_local_params=True))
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from bayesdd.data.certificate import PredictiveCertificate
 from bayesdd.data.columns import Columns
+from bayesdd.numerics.refusal import WrongType
 from bayesdd.target.reference import Reference
 from bayesdd.target.target import Target
 from bayesdd.task.task import Task
@@ -84,21 +85,21 @@ def sort_of(objective: Callable[..., Any]) -> type:
     """The sort of an objective: ``Functional``, ``Matching`` or ``Standalone``.
 
     Raises:
-        TypeError: It is of none of them, or lacks a setting.
+        WrongType: It is of none of them, or lacks a setting.
         Refusal: Its settings are refused (by a functional itself, at two draws).
     """
     parameters = inspect.signature(objective).parameters.values() if callable(objective) else []
     required = [p for p in parameters if p.default is p.empty]
     name = _name(objective)
     if unset := [p.name for p in required if p.kind is p.KEYWORD_ONLY]:
-        raise TypeError(
+        raise WrongType(
             f"objective {name} lacks the setting {unset[0]!r}: pass functools.partial({name}, {unset[0]}=...)."
         )
     if isinstance(_bare(objective), Standalone):
         return Standalone
     needed = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in required)
     if needed not in (1, 2):
-        raise TypeError(
+        raise WrongType(
             "distill(objective=...) needs a function (log_ratio, log_weight) such as bayesdd.objectives.reverse_kl, or "
             f"one of bayesdd.objectives, got {name} of {needed} arguments."
         )

@@ -1,5 +1,7 @@
 """Draws to ArviZ: posteriors and predictions in named groups, and files that check their content."""
 
+from bayesdd.posterior.arviz import read as read
+from bayesdd.posterior.arviz import write as write
 from bayesdd.posterior.sampling import predict as predict
 from bayesdd.posterior.sampling import sample as sample
 from bayesdd.posterior.sampling import weighted as weighted

@@ -17,7 +17,7 @@ from bayesdd.density.density import MEMORY, Density
 from bayesdd.inference.mode import climb, climb_many, fit, newton, scattered
 from bayesdd.numerics.gaussian import Gaussian, marginal
 from bayesdd.target.nuisances import integrated
-from bayesdd.task.starts import BLOCK, _missing
+from bayesdd.task.starts import BLOCK, first_missing
 from bayesdd.task.task import Task
 
 PRIOR_POINTS = 5
@@ -232,7 +232,7 @@ def refuse_bad_rows(tasks: Sequence[Task], density: Density, point: Tensor) -> N
                 found = part.task.log_likelihood(rows, point[None, part.index].cpu())[0]
             if not bool(torch.isfinite(found).all()):
                 place = int((~torch.isfinite(found)).nonzero()[0])
-                missing = _missing(rows, place)
+                missing = first_missing(rows, place)
                 cause = f", with column {missing!r} missing: fill it with nan_to_num under a mask" if missing else ""
                 raise ValueError(
                     f"{part.task.name}: the log-likelihood of row {start + place} is not finite{cause}; or drop it."

@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from bayesdd.data.columns import Columns
-from bayesdd.task import program
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.engine import Engine, choose_backend, derivatives
-from bayesdd.task.program import Model, one_draw
+from bayesdd.task.kinds import Kind
+from bayesdd.task.program import Model, Program, joined, running, values
 from bayesdd.task.refusals import equal_sites, explained, run
-from bayesdd.task.starts import finite_starts as finite_starts
-
-if TYPE_CHECKING:
-    from bayesdd.task.task import Task
+from bayesdd.task.starts import finite_starts
 
 ROWS_COMPARED = 6
 
@@ -48,51 +46,57 @@ def arguments(model: Model, columns: Columns, name: str) -> None:
     unknown = [column for column in columns if column not in {p.name for p in open_ones}]
     if unknown and not (takes_any and bound.isdisjoint(unknown)):
         wanted = [p.name for p in open_ones]
-        raise ValueError(
+        raise Refusal(
             f"{name} takes the columns {wanted}, but the data also have {unknown}: drop them, or name them as "
             "arguments."
         )
     if positional := [p.name for p in open_ones if p.kind is p.POSITIONAL_ONLY and p.default is p.empty]:
-        raise ValueError(f"{name} is called by keyword, but {positional} are positional only: leave out the `/`.")
+        raise Refusal(f"{name} is called by keyword, but {positional} are positional only: leave out the `/`.")
     if missing := [p.name for p in open_ones if p.default is p.empty and p.name not in columns]:
-        raise ValueError(
+        raise Refusal(
             f"{name} needs the columns {missing}, but the data have {sorted(columns)}: add them, or bind constants "
             "with functools.partial."
         )
 
 
-def contract(task: Task) -> Verdict:
+def contract(program: Program, columns: Columns, kinds: Mapping[str, Kind], number: Callable[[int], int]) -> Verdict:
     """Row independence, a prior that ignores the rows, finite values and gradients.
 
+    Args:
+        program: The model.
+        columns: The rows to look at, column -> ``(n, ...)``.
+        kinds: Kind of each column.
+        number: Place of a row among them -> its number in messages.
+
     Raises:
-        ValueError: The model breaks the contract.
+        Refusal: The model breaks the contract.
     """
-    name, columns = task.name, task.data
     last = len(next(iter(columns.values()))) - 1
     spread = {round(i * last / (ROWS_COMPARED - 1)) for i in range(ROWS_COMPARED)}
     picks = sorted(spread | _telling(columns))
     few = {key: column[picks] for key, column in columns.items()}
     singles = [{key: column[i : i + 1] for key, column in few.items()} for i in range(len(picks))]
     for rows in [few, *singles]:
-        equal_sites(run(task.model, rows, task.plate, name)[0], task.structure, name)
-    single = one_draw(task)
+        equal_sites(run(program, rows)[0], program)
+    single = functools.partial(joined, program)
     with torch.random.fork_rng(devices=[]):  # for models that draw random numbers of their own, to be refused here
-        draws = _two_starts(task, few)
+        draws = _two_starts(program, columns, few, number)
         try:
-            _independent(task, single, draws, few, singles)
+            _independent(program, draws, few, singles)
             backend, _ = choose_backend(single, draws, few)
             found = derivatives(Engine(single, backend), draws, few)
         except Exception as error:
-            raise explained(error, task.model, name) from error
-    _finite_gradients(task, few, picks, found)
+            raise explained(error, program) from error
+    movable = [name for name in few if kinds[name].to_free is not None]
+    _finite_gradients(program, few, movable, [number(pick) for pick in picks], found)
     rigid = frozenset(key for key in few if key in found and found[key] is None)
-    return Verdict(backend, rigid, _free_of_rows(task, draws[0], singles))
+    return Verdict(backend, rigid, _free_of_rows(program, draws[0], singles))
 
 
-def _two_starts(task: Task, few: Columns) -> Tensor:
+def _two_starts(program: Program, columns: Columns, few: Columns, number: Callable[[int], int]) -> Tensor:
     """Two points, the first finite at all rows, the second at a few: each look at a million rows takes 0.3 s."""
-    first = finite_starts(task, 1)[0]
-    others = finite_starts(task, 2, rows=few)
+    first = finite_starts(program, columns, 1, number=number)[0]
+    others = finite_starts(program, few, 2)
     return torch.stack([first, others[0] if torch.equal(first, others[1]) else others[1]])
 
 
@@ -108,61 +112,62 @@ def _telling(columns: Columns) -> set[int]:
     return found
 
 
-def _independent(
-    task: Task, single: Callable[[Tensor, Columns], Tensor], draws: Tensor, few: Columns, singles: list[Columns]
-) -> None:
+def _independent(program: Program, draws: Tensor, few: Columns, singles: list[Columns]) -> None:
     """One run gives what the next gives, and rows together what they give apart."""
-    name, loop = task.name, Engine(single, "loop")
+    name, loop = program.name, Engine(functools.partial(joined, program), "loop")
     together, again = loop(draws, few), loop(draws, few)
     if not torch.equal(together.nan_to_num(), again.nan_to_num()):
-        raise ValueError(
+        raise Refusal(
             f"{name}: the log density changes from run to run: random numbers are drawn outside pyro.sample (dropout, "
             "torch.randn); leave them out, or draw them beforehand."
         )
     apart = torch.stack([loop(draws, row) for row in singles])
-    priors = len(task.structure.sites) + 1
+    sites = program.structure.sites
+    priors = len(sites) + 1
     same = functools.partial(torch.allclose, rtol=1e-7, atol=1e-7, equal_nan=True)
     prior, prior_apart = together[:, :priors], apart[:, :, :priors]
     if not same(prior_apart, prior.expand_as(prior_apart)):
         wrong = (prior_apart - prior).abs().amax((0, 1)).nan_to_num(0.0).argmax()
-        site = [*task.sites, "pyro.factor"][int(wrong)]
-        raise ValueError(
+        site = [*(s.name for s in sites), "pyro.factor"][int(wrong)]
+        raise Refusal(
             f"{name}: the prior of site {site!r} depends on which rows are there: compute such constants (y.std(), "
             "x.mean(0)) beforehand and bind them with functools.partial."
         )
     if not same(apart[:, :, priors:].squeeze(2).T, together[:, priors:]):
-        raise ValueError(
+        raise Refusal(
             f"{name}: the log-likelihood of a row changes with the rows beside it (a statistic across rows, such as "
             "x.mean(0), or an (N, 1) against an (N,)): make each row's density depend on that row alone."
         )
 
 
-def _finite_gradients(task: Task, few: Columns, picks: list[int], found: dict[str, Tensor | None]) -> None:
+def _finite_gradients(
+    program: Program, few: Columns, movable: list[str], numbers: list[int], found: dict[str, Tensor | None]
+) -> None:
     remedy = "NaN under a mask still has a NaN gradient; fill it with nan_to_num before it is used"
     slope = found["draws"]
     if slope is not None:
-        for site in task.structure.sites:
+        for site in program.structure.sites:
             if not bool(torch.isfinite(slope[:, site.start : site.stop]).all()):
-                raise ValueError(f"{task.name}: the gradient for site {site.name!r} is not finite: {remedy}.")
-    for name, column in few.items():
+                raise Refusal(f"{program.name}: the gradient for site {site.name!r} is not finite: {remedy}.")
+    for name in movable:
         slope = found.get(name)
-        if slope is None or task.column_kinds[name].to_free is None:
+        if slope is None:
             continue
-        bad = ~(torch.isfinite(slope) | column.isnan())
+        bad = ~(torch.isfinite(slope) | few[name].isnan())
         if bool(bad.any()):
-            row = task.rows.number(picks[int(bad.reshape(len(bad), -1).any(1).nonzero()[0])])
-            raise ValueError(
-                f"{task.name}: the gradient for column {name!r} is not finite in row {row}: {remedy}, or keep the "
+            row = numbers[int(bad.reshape(len(bad), -1).any(1).nonzero()[0])]
+            raise Refusal(
+                f"{program.name}: the gradient for column {name!r} is not finite in row {row}: {remedy}, or keep the "
                 f"column as it is by Task(..., kinds={{{name!r}: bayesdd.kinds.fixed}})."
             )
 
 
-def _free_of_rows(task: Task, draw: Tensor, singles: list[Columns]) -> tuple[str, ...]:
+def _free_of_rows(program: Program, draw: Tensor, singles: list[Columns]) -> tuple[str, ...]:
     """Deterministic sites that are the same whichever row is there: only they are functions of the latents."""
-    with torch.no_grad(), program.running():
-        found = [program.values(task.model, task.structure, task.plate, draw, rows) for rows in singles]
+    with torch.no_grad(), running():
+        found = [values(program, draw, rows) for rows in singles]
     return tuple(
         name
-        for name in task.structure.deterministic
+        for name in program.structure.deterministic
         if all(v[name].shape == found[0][name].shape and torch.equal(v[name], found[0][name]) for v in found)
     )

@@ -28,11 +28,11 @@ from bayesdd.task.simplify import simplify
 Expansion = tuple[Tensor, Tensor, Tensor]  # value, gradient (P,) and Hessian (P, P) at one point
 
 Single = Callable[[Tensor, Columns], Tensor]
-GRAPHS_KEPT = 64
-# Calls of one shape before it is recorded. A recording costs what twenty calls of vmap do, and half of the shapes of a
-# distillation come less than ten times (N = 1e6: 30 recordings, 1.8 of 14 s).
+GRAPHS_KEPT = 64  # a graph holds its constants: memory stays bounded
+# Calls of one shape before it is recorded: a recording costs what twenty calls of vmap do, and half of the shapes of a
+# distillation come less than ten times.
 UNRECORDED = 10
-UNKNOWN_BYTES = 512.0
+UNKNOWN_BYTES = 512.0  # a cell of an ordinary regression takes less
 
 
 class Engine:
@@ -246,6 +246,9 @@ def _agree(a: dict[str, Tensor | None], b: dict[str, Tensor | None]) -> bool:
 
 class HessianEngine:
     """Value, gradient and Hessian of one scalar function of one draw; None where they cannot be batched.
+
+    Reverse mode over reverse mode, batched over the directions and recorded: the model runs once. Double backward over
+    P copies of the point, which any backend can do, runs it P times.
 
     Args:
         single: The function ``(flat (P,), columns)``.

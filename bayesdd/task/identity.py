@@ -1,4 +1,4 @@
-"""TODO."""
+"""What a model is, the same in every process: a hash of its source and of what is bound to it."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from bayesdd.data.columns import Columns
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.program import (
     Message,
     Model,
@@ -36,19 +37,19 @@ class Inspector(Recorder):
 
     def _pyro_sample(self, msg: Message) -> None:
         if not isinstance(msg["fn"], _Subsample) and isinstance(base(msg["fn"]), ImproperUniform):
-            raise ValueError(
+            raise Refusal(
                 f"the prior of site {msg['name']!r} is improper: the posterior of a few rows may then not exist. "
                 "Give it a proper prior, for example Normal(0, 100) in the parameter's units."
             )
 
     def _pyro_param(self, msg: Message) -> None:
         name = msg["name"]
-        raise ValueError(f"pyro.param {name!r} has no prior: write pyro.sample({name!r}, <prior>) instead.")
+        raise Refusal(f"pyro.param {name!r} has no prior: write pyro.sample({name!r}, <prior>) instead.")
 
     def _pyro_post_sample(self, msg: Message) -> None:
         self.refuse(msg, self.plate, self.rows)
         if any(msg["name"] == other["name"] for other in self.messages):
-            raise ValueError(f"two sites are called {msg['name']!r}: give each a name of its own.")
+            raise Refusal(f"two sites are called {msg['name']!r}: give each a name of its own.")
         super()._pyro_post_sample(msg)
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.distributions import biject_to, constraints
 
 from bayesdd.data.columns import Columns
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.program import Observation
 
 
@@ -68,7 +69,7 @@ def interval(low: float, high: float) -> Kind:
 def soft(classes: int) -> Kind:
     """A categorical observation held as class probabilities: stored ``(rows, K)``, exported as K weighted rows each."""
     if classes < 2:
-        raise ValueError(f"kinds.soft needs at least two classes, got {classes}.")
+        raise Refusal(f"kinds.soft needs at least two classes, got {classes}.")
     smooth = 0.1 / classes
 
     def to_free(value: Tensor) -> Tensor:
@@ -91,26 +92,26 @@ def infer(columns: Columns, observed: tuple[Observation, ...], given: Mapping[st
     """The kind of every column: given, else by the observing site's support, else by dtype.
 
     Raises:
-        ValueError: A given kind names no column, or is no Kind, or does not fit the column.
+        Refusal: A given kind names no column, or is no Kind, or does not fit the column.
     """
     for name, kind in given.items():
         if name not in columns:
-            raise ValueError(f"kinds names column {name!r}, but the data have {sorted(columns)}.")
+            raise Refusal(f"kinds names column {name!r}, but the data have {sorted(columns)}.")
         if not isinstance(kind, Kind):
-            raise ValueError(f"kinds[{name!r}] must be one of bayesdd.kinds, got {kind!r}.")
+            raise Refusal(f"kinds[{name!r}] must be one of bayesdd.kinds, got {kind!r}.")
         column = columns[name]
         if kind.classes and (column.is_floating_point() or column.dim() != 1):
-            raise ValueError(
+            raise Refusal(
                 f"kinds.soft is for a column (rows,) of integer classes, but column {name!r} is {tuple(column.shape)} "
                 f"of {column.dtype}."
             )
         if kind.classes and int(column.max()) >= kind.classes:
-            raise ValueError(
+            raise Refusal(
                 f"kinds[{name!r}] is soft({kind.classes}), but the column has labels up to {int(column.max())}: give "
                 "as many classes as the observing site has."
             )
         if not kind.classes and kind.to_free is not None and not column.is_floating_point():
-            raise ValueError(
+            raise Refusal(
                 f"kinds[{name!r}] is {kind.name}, but the column holds integers, which cannot move: give it as floats."
             )
     sites: dict[str, list[Observation]] = {}

@@ -1,9 +1,8 @@
-"""Running a Pyro model: with ``inspection`` and ``weighting``, the only file that knows Pyro's handlers.
+"""A Pyro model as plain functions of tensors: the only file, with ``inspection``, that knows Pyro's handlers.
 
 A Messenger of our own is the outermost handler around the user's model. It feeds every latent site from one flat
 unconstrained vector (the transform is built inside the run, so that ``Uniform(0, b)`` with a latent ``b`` works),
 collects the log prior site by site with its Jacobian, and the log-likelihood row by row with the site's scale and mask.
-Everything else in the package sees only plain functions of tensors.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyro
 import torch
@@ -23,12 +22,8 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from bayesdd.data.columns import Columns
-from bayesdd.task import program
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.vmap_safe import vmap_safe
-
-if TYPE_CHECKING:
-    from bayesdd.task.task import Task
-
 
 Message = dict[str, Any]
 Model = Callable[..., Any]
@@ -72,6 +67,23 @@ class Structure:
     def dim(self) -> int:
         """Length P of the flat unconstrained vector."""
         return self.sites[-1].stop if self.sites else 0
+
+
+@dataclass(frozen=True)
+class Program:
+    """A model whose structure is known: what is needed to run it, without rows.
+
+    Attributes:
+        model: The Pyro model, called with one keyword a column.
+        structure: Its sites.
+        plate: Name of the row plate.
+        name: ``module:function`` of the model, for messages.
+    """
+
+    model: Model
+    structure: Structure
+    plate: str
+    name: str
 
 
 @contextmanager
@@ -130,10 +142,10 @@ class Recorder(Messenger):
 class Feeder(Messenger):
     """Feeds latent sites from a flat vector; collects log prior by site and log-likelihood by row."""
 
-    def __init__(self, structure: Structure, flat: Tensor, plate: str) -> None:
+    def __init__(self, program: Program, flat: Tensor) -> None:
         super().__init__()
-        self.sites = {site.name: site for site in structure.sites}
-        self.flat, self.plate = flat, plate
+        self.sites = {site.name: site for site in program.structure.sites}
+        self.flat, self.plate = flat, program.plate
         self.values: dict[str, Tensor] = {}
         self.log_prior: dict[str, Tensor] = {}
         self.extra_prior: list[Tensor] = []
@@ -171,8 +183,8 @@ class Feeder(Messenger):
                 self.log_likelihood.append(_by_row(log_prob, frame.dim))
 
 
-def _wandering(name: str) -> ValueError:
-    return ValueError(
+def _wandering(name: str) -> Refusal:
+    return Refusal(
         f"latent site {name!r} is there in some runs of the model and not in others: "
         "draw every site in every run and choose between them with torch.where"
     )
@@ -185,7 +197,7 @@ def site_log_prob(msg: Message) -> Tensor:
     log_prob = log_prob.expand(torch.broadcast_shapes(log_prob.shape, fn.batch_shape))
     scaled: Tensor = scale_and_mask(log_prob, msg["scale"], msg["mask"])
     if scaled.dtype != torch.float64:
-        raise ValueError(
+        raise Refusal(
             f"the log density of site {msg['name']!r} comes out as {scaled.dtype}: there is a float32 constant or a "
             ".float() inside the model; write it in float64 (.double())."
         )
@@ -199,66 +211,64 @@ def _by_row(log_prob: Tensor, row_dim: int) -> Tensor:
     return rows_first if rows_first.dim() == 1 else rows_first.reshape(len(rows_first), -1).sum(1)
 
 
-def evaluate(model: Model, structure: Structure, plate: str, flat: Tensor, columns: Columns) -> tuple[Tensor, Tensor]:
+def evaluate(program: Program, flat: Tensor, columns: Columns) -> tuple[Tensor, Tensor]:
     """Log prior by site ``(sites + 1,)`` (last: ``pyro.factor`` outside the plate), and log-likelihood by row."""
-    with Feeder(structure, flat, plate) as feeder:
-        model(**columns)
-    if absent := [site.name for site in structure.sites if site.name not in feeder.log_prior]:
+    sites = program.structure.sites
+    with Feeder(program, flat) as feeder:
+        program.model(**columns)
+    if absent := [site.name for site in sites if site.name not in feeder.log_prior]:
         raise _wandering(absent[0])
-    by_site = [feeder.log_prior[site.name] for site in structure.sites]
+    by_site = [feeder.log_prior[site.name] for site in sites]
     extra = torch.stack(feeder.extra_prior).sum() if feeder.extra_prior else flat.new_zeros(())
     first, *others = feeder.log_likelihood or [flat.new_zeros(0)]
     rows = torch.stack([first, *others]).sum(0) if others else first
     return torch.stack([*by_site, extra]), rows
 
 
-def values(model: Model, structure: Structure, plate: str, flat: Tensor, columns: Columns) -> Columns:
+def joined(program: Program, flat: Tensor, columns: Columns) -> Tensor:
+    """``evaluate`` as one vector: log prior by site, then log-likelihood by row, ``(sites + 1 + rows,)``."""
+    return torch.cat(evaluate(program, flat, columns))
+
+
+def values(program: Program, flat: Tensor, columns: Columns) -> Columns:
     """Constrained latents and global deterministic sites at one flat draw."""
-    with Feeder(structure, flat, plate) as feeder:
-        model(**columns)
-    names = [*(site.name for site in structure.sites), *structure.deterministic]
+    with Feeder(program, flat) as feeder:
+        program.model(**columns)
+    names = [*(site.name for site in program.structure.sites), *program.structure.deterministic]
     return {name: feeder.values[name] for name in names}
 
 
-def simulate(model: Model, structure: Structure, values: Columns, columns: Columns) -> Columns:
+def simulate(program: Program, values: Columns, columns: Columns) -> Columns:
     """Draws of the observed sites whose columns were left out, given constrained latents; inside ``running()``."""
     with Recorder() as recorder, pyro.poutine.condition(data=values):
-        model(**columns)
-    wanted = {observation.name for observation in structure.observed}
+        program.model(**columns)
+    wanted = {observation.name for observation in program.structure.observed}
     return {m["name"]: m["value"] for m in recorder.messages if m["name"] in wanted and not m["is_observed"]}
 
 
-def prior_draw(model: Model, columns: Columns, structure: Structure, seed: int) -> Tensor:
+def prior_draw(program: Program, columns: Columns, seed: int) -> Tensor:
     """One unconstrained draw from the prior, shape ``(P,)``."""
     with running(), torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         with Recorder() as recorder:
-            model(**columns)
+            program.model(**columns)
+        sites = program.structure.sites
         drawn = {msg["name"]: msg for msg in recorder.messages}
-        if absent := [site.name for site in structure.sites if site.name not in drawn]:
+        if absent := [site.name for site in sites if site.name not in drawn]:
             raise _wandering(absent[0])
-        free = [biject_to(drawn[s.name]["fn"].support).inv(drawn[s.name]["value"]).flatten() for s in structure.sites]
+        free = [biject_to(drawn[s.name]["fn"].support).inv(drawn[s.name]["value"]).flatten() for s in sites]
     return torch.cat(free)
 
 
-def unconstrained(model: Model, structure: Structure, values: Columns, columns: Columns) -> tuple[Tensor, Tensor]:
+def unconstrained(program: Program, values: Columns, columns: Columns) -> tuple[Tensor, Tensor]:
     """The flat vector ``(P,)`` of constrained latents, and the log Jacobian of the way back; inside ``running()``."""
     with Recorder() as recorder, pyro.poutine.condition(data=values):
-        model(**columns)
+        program.model(**columns)
     drawn = {msg["name"]: msg for msg in recorder.messages}
     flat, log_jacobian = [], torch.zeros(())
-    for site in structure.sites:
+    for site in program.structure.sites:
         transform = biject_to(drawn[site.name]["fn"].support)
         free = transform.inv(values[site.name])
         flat.append(free.reshape(-1))
         log_jacobian = log_jacobian + transform.log_abs_det_jacobian(free, values[site.name]).sum()
     return torch.cat(flat), log_jacobian
-
-
-def one_draw(task: Task) -> Callable[[Tensor, Columns], Tensor]:
-    """Log prior by site and log-likelihood by row at one draw, side by side."""
-
-    def single(flat: Tensor, rows: Columns) -> Tensor:
-        return torch.cat(program.evaluate(task.model, task.structure, task.plate, flat, rows))
-
-    return single

@@ -64,7 +64,7 @@ def check(distilled: Distilled, task: Task) -> None:
     """Refuses a task that distilled rows do not belong to; warns if its model's source has changed since.
 
     Raises:
-        ValueError: Latent sites, columns, their shapes or types differ (one line naming the first difference).
+        Refusal: Latent sites, columns, their shapes or types differ (one line naming the first difference).
     """
     wrong = f"the distilled set does not belong to {task.name}"
     if "sites" in distilled.provenance:

@@ -9,6 +9,7 @@ import functools
 import inspect as introspection
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,34 +18,45 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
 from bayesdd.data.columns import Columns
+from bayesdd.data.files import one_line
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.inspection import inspect
 from bayesdd.task.kinds import RELAXED
-from bayesdd.task.program import Message, Model, Structure, base, is_deterministic, row_frame
+from bayesdd.task.program import Message, Model, Program, Structure, base, is_deterministic, row_frame
 
 BLOCK = 65_536  # rows looked at together, so that memory stays bounded
 
 
-def structure(
-    model: Model, columns: Columns, plate: str, name: str, number: Callable[[int], int]
-) -> tuple[Structure, Columns]:
+def program_of(
+    model: Model, plate: str, name: str, columns: Columns, number: Callable[[int], int]
+) -> tuple[Program, Columns]:
     """Runs the model on all rows given and reads its sites; binary and count observations become float64.
 
-    ``number`` gives the number to name of a row by its place among those given.
+    Args:
+        model: The Pyro model.
+        plate: Name of the row plate.
+        name: ``module:function`` of the model, for messages.
+        columns: Column -> ``(N, ...)``.
+        number: Place of a row -> its number in messages.
 
     Raises:
-        ValueError: The model breaks the contract, or fails on its own columns.
+        Refusal: The model breaks the contract, or fails on its own columns.
     """
-    found: Structure | None = None
+    program = Program(model, Structure((), (), ()), plate, name)
     for start in range(0, len(next(iter(columns.values()))), BLOCK):
         rows = {key: column[start : start + BLOCK] for key, column in columns.items()}
-        found = supported(model, rows, plate, name, found, functools.partial(_numbered, number, start))
-    if found is None or not found.observed:
-        raise ValueError(
+        here, messages = run(program, rows)
+        if start == 0:
+            program = replace(program, structure=here)
+        _accepted(program, here, messages, functools.partial(_numbered, number, start))
+    found = program.structure
+    if not found.observed:
+        raise Refusal(
             f"{name} observes nothing in plate {plate!r}: give pyro.sample(..., obs=column) "
             f"inside `with pyro.plate({plate!r}, len(column)):`."
         )
     if not found.sites:
-        raise ValueError(f"{name} has no latent site: there is no posterior to distil.")
+        raise Refusal(f"{name} has no latent site: there is no posterior to distil.")
     if constants := float32_constants(model):
         warnings.warn(
             f"{name} uses the float32 constant {', '.join(constants)} among float64 rows, "
@@ -53,85 +65,77 @@ def structure(
             stacklevel=4,
         )
     relaxed = {o.column for o in found.observed if o.distribution in RELAXED and o.column}
-    return found, {key: column.double() if key in relaxed else column for key, column in columns.items()}
+    return program, {key: column.double() if key in relaxed else column for key, column in columns.items()}
 
 
 def _numbered(number: Callable[[int], int], first: int, row: int) -> int:
     return number(first + row)
 
 
-def supported(
-    model: Model, rows: Columns, plate: str, name: str, known: Structure | None, number: Callable[[int], int]
-) -> Structure:
+def supported(program: Program, rows: Columns, number: Callable[[int], int]) -> None:
     """One run of the model on a block: sites as known, observed values in their supports.
 
     Raises:
-        ValueError: They are not; names the row.
+        Refusal: They are not; names the row.
     """
-    here, messages = run(model, rows, plate, name)
-    known = known or here
-    equal_sites(here, known, name)
+    _accepted(program, *run(program, rows), number)
+
+
+def _accepted(program: Program, here: Structure, messages: list[Message], number: Callable[[int], int]) -> None:
+    equal_sites(here, program)
     for message in messages:
-        _support(message, plate, name, number)
-    return known
+        _support(message, program, number)
 
 
-def run(model: Model, columns: Columns, plate: str, name: str) -> tuple[Structure, list[Message]]:
+def run(program: Program, columns: Columns) -> tuple[Structure, list[Message]]:
     """``inspect`` with whatever the model raises put into one line that names it."""
     try:
-        return inspect(model, columns, plate, 0, functools.partial(_refuse, name))
+        return inspect(program.model, columns, program.plate, 0, functools.partial(_refuse, program.name))
     except Exception as error:
-        raise explained(error, model, name) from error
+        raise explained(error, program) from error
 
 
-def equal_sites(some: Structure, every: Structure, name: str) -> None:
+def equal_sites(some: Structure, program: Program) -> None:
     """Latent sites and their shapes are the same whichever rows are there."""
+    every, name = program.structure, program.name
     if some.sites == every.sites:
         return
     pairs = zip(some.sites, every.sites, strict=False)
     changed = next(((a, b) for a, b in pairs if a != b), None)
     if changed is None or changed[0].name != changed[1].name:
         odd = {s.name for s in some.sites} ^ {s.name for s in every.sites}
-        raise ValueError(
+        raise Refusal(
             f"{name}: the latent sites {sorted(odd)} are there for some rows and not for others: "
             "draw every site whatever the rows are."
         )
-    raise ValueError(
+    raise Refusal(
         f"{name}: latent site {changed[0].name!r} has shape {changed[1].shape} on all rows but {changed[0].shape} on "
         "some of them: its shape must not depend on the rows (no g.max() + 1); bind the size with functools.partial."
     )
 
 
-def explained(error: Exception, model: Model, name: str) -> ValueError:
+def explained(error: Exception, program: Program) -> Refusal:
     """One line that names the model and, for a mixture of types, the constants that may be the cause."""
-    text = " ".join(str(error).split())
+    name, text = program.name, one_line(error)
     if text.startswith(name):
-        return ValueError(text)
+        return Refusal(text)
     if "dtype" in text or ("Float" in text and "Double" in text):
-        if constants := float32_constants(model):
-            return ValueError(
+        if constants := float32_constants(program.model):
+            return Refusal(
                 f"{name} mixes float64 rows with the float32 constant {', '.join(constants)}: write it as .double()."
             )
-        return ValueError(
+        return Refusal(
             f"{name} mixes float64 with another type ({text}): models run in float64; write constants as .double() "
             "and leave out .float()."
         )
     if "inside plate(" in text:
-        return ValueError(
+        return Refusal(
             f"{name}: {text}: give one value per row; where rows are to be left out, mask them (poutine.mask) instead "
             "of selecting the others."
         )
-    if isinstance(error, ValueError) and error.__traceback__ is not None and _ours(error):
-        return ValueError(f"{name}: {text}")
-    return ValueError(f"{name} failed on its own columns: {type(error).__name__}: {text}")
-
-
-def _ours(error: Exception) -> bool:
-    """Whether bayesdd raised it, not the model or a library."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("bayesdd.")
+    if isinstance(error, Refusal):
+        return Refusal(f"{name}: {text}")
+    return Refusal(f"{name} failed on its own columns: {type(error).__name__}: {text}")
 
 
 def _refuse(name: str, msg: Message, plate: str, rows: int) -> None:
@@ -141,24 +145,24 @@ def _refuse(name: str, msg: Message, plate: str, rows: int) -> None:
         subsampled = (fn.subsample_size or fn.size) != fn.size
         if site == plate and (fn.size != rows or subsampled):
             what = f"subsample_size {fn.subsample_size}" if subsampled else f"size {fn.size}"
-            raise ValueError(
+            raise Refusal(
                 f"{name}: plate {plate!r} has {what}, but the columns have {rows} rows: write pyro.plate({plate!r}, "
                 "len(column)), without subsampling or selecting rows; bayesdd reads the rows in blocks itself."
             )
     elif is_deterministic(msg):
         if msg["is_observed"] and not msg["infer"].get("_deterministic"):
-            raise ValueError(
+            raise Refusal(
                 f"{name}: site {site!r} observes a Delta, which has no density: observe it with a noise distribution."
             )
     elif msg["is_observed"]:
         _refuse_observed(name, msg, plate, rows)
     elif row_frame(msg, plate) is not None:
-        raise ValueError(
+        raise Refusal(
             f"{name}: latent site {site!r} stands inside the row plate {plate!r}, one value a row: bayesdd distils "
             "global latents. Marginalise it, or give it a group plate of its own."
         )
     elif fn.support.is_discrete:
-        raise ValueError(
+        raise Refusal(
             f"{name}: latent site {site!r} is discrete ({type(base(fn)).__name__}): sum it out, for example with "
             "dist.MixtureSameFamily."
         )
@@ -172,12 +176,12 @@ def _refuse_observed(name: str, msg: Message, plate: str, rows: int) -> None:
             return  # a factor on the latents belongs to the prior; that it ignores the rows is checked later
         others = [f.name for f in msg["cond_indep_stack"] if f.size == rows]
         where = f"in plate {others[0]!r}, a second row plate beside {plate!r}" if others else f"outside plate {plate!r}"
-        raise ValueError(
+        raise Refusal(
             f"{name}: site {site!r} is observed {where}: put it inside `with pyro.plate({plate!r}, len(column)):`, "
             "or name your own plate with Task(..., plate=...)."
         )
     if not frame.vectorized:
-        raise ValueError(
+        raise Refusal(
             f"{name}: site {site!r} runs through plate {plate!r} row by row: write `with pyro.plate(...)`, "
             "not `for ... in`."
         )
@@ -187,17 +191,17 @@ def _refuse_observed(name: str, msg: Message, plate: str, rows: int) -> None:
     stray = [size for dim, size in zip(range(-len(batch), 0), batch, strict=True) if dim not in axes and size != 1]
     misplaced = bool(stray) or len(batch) < -frame.dim or batch[frame.dim] != rows
     if misplaced or (not isinstance(fn, Unit) and came != tuple(batch + fn.event_shape)):
-        raise ValueError(
+        raise Refusal(
             f"{name}: site {site!r} must give one value per row, but it observes shape {came} with a distribution of "
             f"batch shape {tuple(batch)} and event shape {tuple(fn.event_shape)} for {rows} rows: make the shapes "
             "equal (drop an axis with [:, 0]), and declare axes beyond the rows with .to_event(1)."
         )
 
 
-def _support(msg: Message, plate: str, name: str, number: Callable[[int], int]) -> None:
+def _support(msg: Message, program: Program, number: Callable[[int], int]) -> None:
     """Observed values lie in the support of their site, where they are not masked."""
     fn, value, mask = msg["fn"], msg["value"], msg["mask"]
-    frame = row_frame(msg, plate)
+    frame = row_frame(msg, program.plate)
     if frame is None or not msg["is_observed"] or is_deterministic(msg) or isinstance(fn, Unit) or mask is False:
         return
     bad = _outside(fn, value)
@@ -208,14 +212,14 @@ def _support(msg: Message, plate: str, name: str, number: Callable[[int], int]) 
     rows_first = bad.movedim(frame.dim, 0)
     row = int(rows_first.reshape(len(rows_first), -1).any(1).nonzero()[0])
     entry = value.movedim(frame.dim - len(fn.event_shape), 0)[row]
-    where = f"{name}: site {msg['name']!r} observes"
+    where = f"{program.name}: site {msg['name']!r} observes"
     if entry.is_floating_point() and bool(entry.isnan().any()):
-        raise ValueError(
+        raise Refusal(
             f"{where} NaN in row {number(row)}: mask missing values (obs=y.nan_to_num() under poutine.mask), "
             "or drop the row."
         )
     shown = entry.item() if entry.numel() == 1 else entry.tolist()
-    raise ValueError(
+    raise Refusal(
         f"{where} {shown} in row {number(row)}, outside the support {' '.join(str(fn.support).split())} of "
         f"{type(base(fn)).__name__}: recode the column."
     )

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from bayesdd.data.columns import Columns
-from bayesdd.task import program
+from bayesdd.task.program import running
 
 CELLS = 2**20  # draws x rows simulated at once
 
@@ -30,7 +30,7 @@ def simulated(
         Observed site -> ``(S, M, ...)``.
     """
     chunk = max(1, CELLS // len(next(iter(rows.values()), "1")))
-    with torch.random.fork_rng(devices=[]), program.running(), torch.no_grad():
+    with torch.random.fork_rng(devices=[]), running(), torch.no_grad():
         torch.manual_seed(seed)
         # 4,000 draws of 200 rows: 0.04 s at once, 0.5 s one by one. Samplers that vmap refuses take the loop.
         if backend != "loop":

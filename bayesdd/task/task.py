@@ -13,11 +13,12 @@ from torch.func import vmap
 
 from bayesdd.data.columns import Columns
 from bayesdd.data.rows import Rows, opened
-from bayesdd.task import contract, kinds, program, refusals
+from bayesdd.numerics.refusal import Refusal
+from bayesdd.task import contract, kinds, refusals
 from bayesdd.task.engine import UNRECORDED, Engine, Expansion, GradientEngine, HessianEngine
 from bayesdd.task.identity import model_hash, unwrapped
 from bayesdd.task.kinds import Kind
-from bayesdd.task.program import Structure
+from bayesdd.task.program import Program, Structure, evaluate, prior_draw, running, simulate, values
 from bayesdd.task.simulation import simulated, stacked
 
 _WEIGHT = "row weight"  # rides along with the columns; no keyword argument can be called so
@@ -48,7 +49,7 @@ class Task:
         column_kinds: Column -> kind.
 
     Raises:
-        ValueError: The rows or the model break the contract; the message names the site or column and the remedy.
+        Refusal: The rows or the model break the contract; the message names the site or column and the remedy.
         TypeError: ``model`` is not callable, or a column is not numeric.
     """
 
@@ -57,7 +58,7 @@ class Task:
     plate: str = "data"
     kinds: Mapping[str, Kind] = field(default_factory=dict)
     rows: Rows = field(init=False, repr=False)
-    structure: Structure = field(init=False, repr=False)
+    program: Program = field(init=False, repr=False)
     column_kinds: dict[str, Kind] = field(init=False, repr=False)
     backend: str = field(init=False, repr=False)
 
@@ -66,22 +67,27 @@ class Task:
             raise TypeError(f"Task needs a Pyro model (a function of the columns), got {type(self.model).__name__}.")
         rows = opened(self.data)
         contract.arguments(self.model, rows.sample, self.name)
-        structure, columns = refusals.structure(self.model, rows.sample, self.plate, self.name, rows.number)
+        program, columns = refusals.program_of(self.model, self.plate, self.name, rows.sample, rows.number)
+        inferred = kinds.infer(columns, program.structure.observed, self.kinds)
+        verdict = contract.contract(program, columns, inferred, rows.number)
+        structure = replace(program.structure, deterministic=verdict.deterministic)
         put = functools.partial(object.__setattr__, self)
         put("data", columns)
         put("rows", rows.like(columns))
-        put("structure", structure)
+        put("program", replace(program, structure=structure))
         put("kinds", dict(self.kinds))
-        put("column_kinds", kinds.infer(columns, structure.observed, self.kinds))
-        verdict = contract.contract(self)
+        put("column_kinds", kinds.settled(inferred, verdict.rigid, self.kinds))
         put("backend", verdict.backend)
-        put("structure", replace(structure, deterministic=verdict.deterministic))
-        put("column_kinds", kinds.settled(self.column_kinds, verdict.rigid, self.kinds))
 
     @property
     def size(self) -> int:
         """Number N of real rows."""
         return self.rows.size
+
+    @property
+    def structure(self) -> Structure:
+        """Latent, observed and deterministic sites of the model."""
+        return self.program.structure
 
     @property
     def dim(self) -> int:
@@ -117,7 +123,7 @@ class Task:
 
     def check(self, rows: Columns, first: int) -> None:
         """Refuses a block from disk, of first row number ``first``, that breaks the model's contract."""
-        refusals.supported(self.model, rows, self.plate, self.name, self.structure, range(first, self.size).__getitem__)
+        refusals.supported(self.program, rows, range(first, self.size).__getitem__)
 
     def with_data(self, data: Any) -> Task:
         """The same model, plate and kinds on other rows (checked anew)."""
@@ -165,9 +171,9 @@ class Task:
         row = self._first(draws.device)
 
         def single(flat: Tensor) -> Columns:
-            return program.values(self.model, self.structure, self.plate, flat, row)
+            return values(self.program, flat, row)
 
-        with program.running(draws.device):
+        with running(draws.device):
             if self.backend != "loop":
                 found: Columns = vmap(single)(draws)
                 return found
@@ -177,12 +183,12 @@ class Task:
         """Upper bound of every bounded column (Binomial's trials) at given rows: column -> shape of the column."""
         if not (names := [name for name, kind in self.column_kinds.items() if kind.bounded]):
             return {}
-        found, _ = refusals.run(self.model, {k: column.cpu() for k, column in rows.items()}, self.plate, self.name)
+        found, _ = refusals.run(self.program, {k: column.cpu() for k, column in rows.items()})
         at_rows = {observation.name: observation.support for observation in found.observed}
         supports = {o.column: at_rows[o.name] for o in self.structure.observed}
         bounds = {name: getattr(supports.get(name), "upper_bound", None) for name in names}
         if unbounded := [name for name, bound in bounds.items() if bound is None]:
-            raise ValueError(f"{self.name}: column {unbounded[0]!r} is of kind trials, but no Binomial observes it.")
+            raise Refusal(f"{self.name}: column {unbounded[0]!r} is of kind trials, but no Binomial observes it.")
         return {name: torch.as_tensor(bound).double().expand(rows[name].shape) for name, bound in bounds.items()}
 
     def simulate(self, rows: Columns, values: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
@@ -196,20 +202,18 @@ class Task:
         Returns:
             Observed site -> ``(S, M, ...)``.
         """
-        return simulated(
-            functools.partial(program.simulate, self.model, self.structure), rows, values, seed, self.backend
-        )
+        return simulated(functools.partial(simulate, self.program), rows, values, seed, self.backend)
 
     def prior_draws(self, count: int, seed: int) -> Tensor:
         """Unconstrained draws from the prior, shape ``(count, P)``."""
-        one = functools.partial(program.prior_draw, self.model, self._first("cpu"), self.structure)
-        return torch.stack([one(seed + i) for i in range(count)])
+        row = self._first("cpu")
+        return torch.stack([prior_draw(self.program, row, seed + i) for i in range(count)])
 
     def _first(self, device: torch.device | str) -> Columns:
         return {name: column[:1].to(device) for name, column in self.data.items()}
 
     def _evaluate(self, flat: Tensor, rows: Columns) -> tuple[Tensor, Tensor]:
-        return program.evaluate(self.model, self.structure, self.plate, flat, rows)
+        return evaluate(self.program, flat, rows)
 
     @functools.cached_property
     def _prior_engine(self) -> Engine:

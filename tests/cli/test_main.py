@@ -16,7 +16,7 @@ from bayesdd.data.columns import read
 from bayesdd.data.distilled import Distilled
 from bayesdd.posterior import arviz
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 TOY = '''
 """Mean of a Gaussian: theta ~ N(0, I), x_n ~ N(theta, I)."""
@@ -225,6 +225,25 @@ def test_an_interrupt_is_one_line(folder):
     assert started.returncode == 130 and err == "bayesdd: interrupted; nothing was written\n"
 
 
+def test_a_new_task_file_runs_every_example_of_the_help(tmp_path):
+    for command in main.COMMANDS:
+        _, out, _ = run(tmp_path, f"{command} --help")
+        example = out.strip().splitlines()[-1].split()
+        assert example[:2] == ["bayesdd", command]
+        code, out, err = run(tmp_path, " ".join(example[1:]))
+        assert code == 0 and out.startswith("wrote ") is (command != "certify"), (out, err)
+    assert len((tmp_path / "clinic.py").read_text().split("def model")[1].splitlines()) < 25
+
+
+def test_a_new_task_file_replaces_nothing(tmp_path):
+    (tmp_path / "clinic.py").write_text("mine")
+    refused(tmp_path, "new clinic.py", "clinic.py", "already")
+    assert (tmp_path / "clinic.py").read_text() == "mine"
+    refused(tmp_path, "new clinic.txt", "clinic.txt", ".py")
+    refused(tmp_path, "new my-clinic.py", "my-clinic.py")
+    refused(tmp_path, "new absent/clinic.py", "absent", "does not exist")
+
+
 @pytest.mark.parametrize("command", [None, *main.COMMANDS])
 def test_help_shows_an_example(command, folder):
     code, out, err = run(folder, f"{command or ''} --help")
@@ -232,7 +251,7 @@ def test_help_shows_an_example(command, folder):
     assert (
         all(name in out for name in main.COMMANDS)
         if command is None
-        else f"example:\n  bayesdd {command} models." in out
+        else f"example:\n  bayesdd {command} clinic" in out
     )
 
 

@@ -15,7 +15,8 @@ from bayesdd import Task
 from bayesdd.distillation import _distill
 from bayesdd.numerics.devices import resolve
 from bayesdd.target import target
-from bayesdd.task import contract, kinds
+from bayesdd.task import kinds
+from bayesdd.task.starts import finite_starts
 
 N = 8
 X = torch.randn(N, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -367,9 +368,9 @@ def test_networks_in_float32_are_named():
 
 def test_starting_points_are_finite_and_as_many_as_asked():
     task = Task(fine, ROWS)
-    draws = contract.finite_starts(task, 3)
+    draws = finite_starts(task.program, task.data, 3)
     assert draws.shape == (3, 2) and bool(task.log_likelihood(task.data, draws).isfinite().all())
-    assert torch.equal(draws, contract.finite_starts(task, 3))
+    assert torch.equal(draws, finite_starts(task.program, task.data, 3))
 
 
 def test_starting_points_are_finite_at_the_rows_that_are_asked_for():
@@ -380,7 +381,7 @@ def test_starting_points_are_finite_at_the_rows_that_are_asked_for():
 
     task = Task(bounded, {"y": torch.full((4,), 0.5)})
     few = {"y": torch.full((2,), 2.0, dtype=torch.float64)}
-    wide, narrow = contract.finite_starts(task, 5, rows=few), contract.finite_starts(task, 5)
+    wide, narrow = finite_starts(task.program, few, 5), finite_starts(task.program, task.data, 5)
     assert bool((wide.exp() > 2).all()) and bool((narrow.exp() > 0.5).all()) and bool((narrow.exp() < 2).any())
 
 
