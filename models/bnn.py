@@ -1,6 +1,10 @@
-"""Bayesian network regression of four inputs: a surface of unknown form through noisy outcomes.
+r"""Bayesian network regression of four inputs: a surface of unknown form through noisy outcomes.
 
-y_n | x_n ~ N(u(x_n), sigma^2), u a network of weights with normal priors (``bayesdd.networks.bnn``).
+.. math:: y_n \mid x_n \sim N(u(x_n), \sigma^2), \qquad \sigma \sim \mathrm{LogNormal}(\log 0.1, 1),
+
+u a network of two hidden layers with the prior of ``bayesdd.networks.mlp``: functions drawn from it have a spread of
+1.5 to 2 and turn over a few times in [-1, 1]. Outcomes are of order one, and the prior of the noise covers 0.014 to 0.7 with 95% probability. Weights are not identified, and there is no
+exact answer: what can be compared is what the network predicts.
 """
 
 from __future__ import annotations

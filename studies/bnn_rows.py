@@ -1,20 +1,20 @@
 """A hundred rows for the predictions of a Bayesian network on a thousand.
 
-Question: a network regression of four inputs on 1,000 simulated rows (``bayesdd.networks.bnn``, noise inferred) is distilled to
-100 rows by function-space matching. How far are the predictions of a network fitted to those rows from those of the
-posterior of all rows?
+Question: a network regression of four inputs on 1,000 simulated rows (``models.bnn``, noise inferred) is
+distilled to 100 rows by function-space matching. How far are the predictions of a network fitted to those rows from the
+predictions of the posterior given all rows?
 Claim: the predictive mean is off by at most 0.3 predictive standard deviations, root mean square over the inputs'
-distribution; 100 random rows weighted N / M are several times farther.
-How it could fail: students from scratch land in other modes than the target; the spread is right on average and wrong
-from place to place.
-Cost: five minutes a seed on one thread. The posterior of all rows is that of eight HMC chains, each from a mode of its
-own; their median R-hat over the inputs is shown, and says that chains keep some of their own view. The posterior
-mean at 100 inputs (labelled), with three weights, and a network on all the rows, linearised at one mode, stand beside.
+distribution.
+How it could fail: networks trained from scratch end in other modes than the target; the spread is right on average and
+wrong from place to place; rows that are not distilled do as well. Beside the distilled rows stand 100 random rows
+weighted N / M, 100 inputs labelled with the posterior mean (three weights), and a network on all rows, linearised at
+one mode.
+Cost: five minutes a seed on one thread. The posterior given all rows is that of eight HMC chains, each started at a
+mode of its own; their median R-hat over the inputs is shown, because they do not agree completely.
 """
 
 from __future__ import annotations
 
-import argparse
 import functools
 import time
 import warnings
@@ -37,15 +37,16 @@ from bayesdd.networks.mlp import Network
 from bayesdd.networks.purpose import latents
 from bayesdd.networks.regression import Regression
 from bayesdd.posterior.arviz import function_diagnostics
-from studies.shared import cells
+from models.bnn import INPUTS, NOISE
+from models.bnn import task as simulated
+from studies.shared import commands, stamps, tables
+from studies.shared.cells import RESULTS
 
 CLAIM = 0.3  # predictive standard deviations
 CHAINS = 8
 
 
-def main(
-    *, smoke: bool = False, results: str | Path = cells.ROOT / "studies" / "results", seeds: int = 1, size: int = 100
-) -> pd.DataFrame:
+def main(*, smoke: bool = False, results: str | Path = RESULTS, seeds: int = 1, size: int = 100) -> pd.DataFrame:
     """Measures, prints the table and writes it to ``results/bnn_rows.md``.
 
     Args:
@@ -61,29 +62,30 @@ def main(
     for seed in range(seeds):
         rows += _measure(seed, 8 if smoke else size, smoke=smoke)
     table = pd.DataFrame(rows)
-    text = table.to_string(index=False)
-    print(text)
-    if not smoke:
-        best = table[table["rows"].str.startswith("distilled")]
-        print(f"claim ({CLAIM} sds): {'met' if (best['error (sds)'] <= CLAIM).all() else 'NOT met'}")
-        lines = [" | ".join(map(str, record)) for record in table.itertuples(index=False)]
-        head = [" | ".join(table.columns), "|".join(["---"] * len(table.columns))]
-        notes = ["", f"Claim: at most {CLAIM} for the distilled rows.", "", cells.machine(1)]
-        text = "\n".join(f"| {line} |" for line in [*head, *lines]) + "\n".join(notes) + "\n"
-        cells.write(Path(results) / "bnn_rows.md", text)
+    best = table[table["rows"].str.startswith("distilled")]
+    met = "met" if (best["error (sds)"] <= CLAIM).all() else "not met"
+    source = stamps.source_hash("studies.bnn_rows")
+    tables.report(
+        None if smoke else Path(results) / "bnn_rows.md",
+        table,
+        notes=[
+            f"Claim: at most {CLAIM} for the distilled rows{'' if smoke else f': {met}'}.",
+            stamps.last_line(stamps.machine(1), [source]),
+        ],
+    )
     return table
 
 
 def _measure(seed: int, size: int, *, smoke: bool) -> list[dict[str, Any]]:
     hidden, count, steps, points = ((4,), 60, 10, 48) if smoke else ((16, 16), 1000, 40, 512)
-    task = bnn.task(count, hidden, seed)
-    network = Network((0.0,) * bnn.INPUTS, (1.0,) * bnn.INPUTS, hidden)
-    student = bnn.student(task.data, network=network, noise=bnn.NOISE, kinds={"x": kinds.interval(-1.0, 1.0)})
+    task = simulated(count, hidden, seed)
+    network = Network((0.0,) * INPUTS, (1.0,) * INPUTS, hidden)
+    student = bnn.student(task.data, network=network, noise=NOISE, kinds={"x": kinds.interval(-1.0, 1.0)})
     regression, density = Regression(student, "the study"), Density([(task, task.data, None)])
     generator = torch.Generator().manual_seed(1000 + seed)
     # Rows are distilled for some inputs and judged at others, from the same distribution.
     inputs, fresh = (
-        {"x": 2 * torch.rand(points, bnn.INPUTS, generator=generator, dtype=torch.float64) - 1} for _ in range(2)
+        {"x": 2 * torch.rand(points, INPUTS, generator=generator, dtype=torch.float64) - 1} for _ in range(2)
     )
     modes = climb(density, scattered(density, CHAINS, seed), steps=steps).points
     drawn = hmc(
@@ -101,7 +103,8 @@ def _measure(seed: int, size: int, *, smoke: bool) -> list[dict[str, Any]]:
         at_fresh = regression.mean(latents(student, draws), fresh).unflatten(0, drawn.values.shape[:2])
     rhat = float(np.median(function_diagnostics(at_fresh).rhat))
     begin = time.process_time()
-    objective = functools.partial(function_space, purpose=inputs, draws=draws, **({"steps": 10} if smoke else {}))
+    quick: dict[str, Any] = {"steps": 10} if smoke else {}
+    objective = functools.partial(function_space, purpose=inputs, draws=draws, **quick)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CertificateWarning)  # the verdict is in the table
         found = distill(student, size, objective=objective, seed=seed, progress=False)
@@ -136,8 +139,4 @@ def _judge(
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m studies.bnn_rows", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="tiny: seconds")
-    parser.add_argument("--seeds", type=int, default=1, help="sets of simulated rows; default: 1")
-    given = parser.parse_args()
-    main(smoke=given.smoke, seeds=given.seeds)
+    commands.run(main)

@@ -12,20 +12,19 @@ posterior_full.nc and figure.png to results/quickstart/.
 
 from __future__ import annotations
 
-import argparse
 import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 
 import bayesdd
-from bayesdd.posterior import arviz
+from bayesdd.posterior.arviz import dataset, write
 from models import poisson_regression
+from studies.shared import commands, figures
 
 NAMES = ["constant", "lncoins", "idp", "lpi", "fmde", "physlm", "disea", "hlthg", "hlthf", "hlthp"]
 BLUE, ORANGE, GREY = "#1f4e79", "#d95f02", "#666666"
@@ -82,8 +81,8 @@ def main(
     }
     _show(table, task.size, size)
     distilled.to_netcdf(out / "distilled.nc")
-    arviz.write(small, out / "posterior_distilled.nc")
-    arviz.write(full, out / "posterior_full.nc")
+    write(small, out / "posterior_distilled.nc")
+    write(full, out / "posterior_full.nc")
     _figure(full, small, task.size, size, out / "figure.png")
     print(f"\n  wrote {out}/: distilled.nc, posterior_distilled.nc, posterior_full.nc, figure.png\n")
     return table
@@ -101,7 +100,7 @@ def _side_by_side(full: Any, small: Any) -> pd.DataFrame:
         import arviz
     columns = {}
     for prefix, idata in (("full", full), ("distilled", small)):
-        draws = arviz.dataset({"w": idata.posterior["w"].values})  # a plain Dataset: the same for ArviZ 0.23 and 1.x
+        draws = dataset({"w": idata.posterior["w"].values})  # a plain Dataset: the same for ArviZ 0.23 and 1.x
         columns[f"{prefix}_mean"] = draws["w"].mean(("chain", "draw")).values
         columns[f"{prefix}_sd"] = draws["w"].std(("chain", "draw")).values
         columns[f"{prefix}_rhat"] = arviz.rhat(draws)["w"].values
@@ -131,14 +130,12 @@ def _show(table: pd.DataFrame, rows: int, size: int) -> None:
 
 def _figure(full: Any, small: Any, rows: int, size: int, path: Path) -> None:
     """Marginals of every coefficient, both posteriors overlaid."""
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     pair = [np.asarray(idata.posterior["w"].values).reshape(-1, len(NAMES)) for idata in (full, small)]
-    figure, axes = plt.subplots(2, 5, figsize=(13, 5), layout="constrained")
+    figure, axes = figures.subplots(2, 5, (13, 5))
     for i, axis in enumerate(axes.flat):
         both = np.concatenate([draws[:, i] for draws in pair])
-        bins = np.linspace(*np.quantile(both, [0.0005, 0.9995]), 45)
+        low, high = np.quantile(both, [0.0005, 0.9995])
+        bins = np.linspace(low, high, 45)
         axis.hist(
             pair[0][:, i], bins, density=True, color=BLUE, alpha=0.35, label=f"all {rows:,} rows", edgecolor="none"
         )
@@ -155,14 +152,8 @@ def _figure(full: Any, small: Any, rows: int, size: int, path: Path) -> None:
     figure.suptitle(
         "Doctor visits and insurance terms: posterior of the coefficients (log rate per standard deviation)"
     )
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    figures.write(figure, path)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m studies.quickstart", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="600 rows: seconds")
-    parser.add_argument("--results", default="results/quickstart", help="folder to write to; default: %(default)s")
-    parser.add_argument("--size", type=int, default=20, help="synthetic rows; default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    main(**vars(parser.parse_args()))
+    commands.run(main)

@@ -11,7 +11,6 @@ Cost: about two minutes on one thread.
 
 from __future__ import annotations
 
-import argparse
 import time
 import warnings
 from pathlib import Path
@@ -25,12 +24,11 @@ from pyro.infer import MCMC, NUTS
 
 import bayesdd
 from models import logistic_regression
-from studies.shared import cells
+from studies.shared import commands, stamps, tables
+from studies.shared.cells import RESULTS
 
 
-def main(
-    *, smoke: bool = False, results: str | Path = cells.ROOT / "studies" / "results", threads: int = 1
-) -> pd.DataFrame:
+def main(*, smoke: bool = False, results: str | Path = RESULTS, threads: int = 1) -> pd.DataFrame:
     """Runs both samplers on the same distilled rows, prints the table and writes it to ``results/samplers.md``.
 
     Args:
@@ -60,14 +58,15 @@ def main(
     ratio = ours["ESS / s"] / theirs["ESS / s"]
     met = bool(apart.max() < 4 and (smoke or (ratio >= 10 and ours["R-hat"] <= 1.01)))
     table["met"] = met
-    text = (
-        f"```\n{table.to_string(float_format=lambda value: f'{value:.4g}')}\n```\n\n"
-        f"Ratio of effective draws a second: {ratio:.0f}. {len(distilled)} rows, {task.dim} parameters; "
-        f"{cells.machine(threads)}.\n"
+    tables.report(
+        None if smoke else Path(results) / "samplers.md",
+        table.reset_index(names="sampler"),
+        floats=".4g",
+        notes=[
+            f"Ratio of effective draws a second: {ratio:.0f}. {len(distilled)} rows, {task.dim} parameters.",
+            stamps.last_line(stamps.machine(threads), [stamps.source_hash("studies.samplers")]),
+        ],
     )
-    print(text)
-    if not smoke:
-        cells.write(Path(results) / "samplers.md", text)
     return table
 
 
@@ -98,8 +97,4 @@ def _summary(values: np.ndarray[Any, Any], seconds: float) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="few draws: seconds")
-    parser.add_argument("--threads", type=int, default=1, help="default: 1")
-    arguments = parser.parse_args()
-    main(smoke=arguments.smoke, threads=arguments.threads)
+    commands.run(main)

@@ -28,17 +28,18 @@ import math
 import torch
 from torch import Tensor
 
-from bayesdd.baselines._parts import checked, subset
+from bayesdd.baselines._parts import checked, rows_at, subset
 from bayesdd.data.columns import Columns
 from bayesdd.data.distilled import Distilled
 from bayesdd.density.density import Density
 from bayesdd.distillation.stratified import choose
 from bayesdd.inference.mode import fit, newton, scattered
 from bayesdd.numerics.gaussian import Gaussian
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.task import Task
 
 TARGET_ACCEPT = 0.8
-GAIN = 0.05  # of the log step size, an iteration: it must follow a target that never rests
+GAIN = 0.05  # change of the log step size an iteration: the posterior that chains follow keeps moving
 MOST_STEPS = 8  # leapfrog steps of a transition
 REFIT = 50  # iterations between Laplace fits
 CHECK = 30  # iterations between tests of stationarity
@@ -78,11 +79,11 @@ def coreset_mcmc(
     """
     size = checked(task, size)
     if chains < 2:
-        raise ValueError(f"coreset_mcmc needs at least 2 chains, whose spread is its gradient, got {chains}.")
+        raise Refusal(f"coreset_mcmc needs at least 2 chains, whose spread is its gradient, got {chains}.")
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(task.size, generator=generator)
     picked = choose(task.data, task.column_kinds, size, generator)[0] if stratified else order[:size]
-    rows = {name: column[picked] for name, column in task.data.items()}
+    rows = rows_at(task, picked)
     weight = torch.full((size,), task.size / size, dtype=torch.float64)
     full = Density([(task, task.data, None)])
     states = Chains(task, rows, weight, chains, seed, generator)
@@ -93,7 +94,7 @@ def coreset_mcmc(
         if batch is None or batch >= task.size:
             return full.sweep(draws)
         few = scan[(iteration * batch + torch.arange(batch)) % task.size]
-        found = task.log_likelihood({name: column[few] for name, column in task.data.items()}, draws)
+        found = task.log_likelihood(rows_at(task, few), draws)
         return found.sum(1) * (task.size / batch)
 
     trace: list[Tensor] = []

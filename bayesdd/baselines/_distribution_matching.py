@@ -3,9 +3,10 @@ r"""Distribution matching: synthetic rows whose random features have the sums of
 .. math:: \min_U \mathrm{E}_\psi \sum_c \Big\| \sum_{n \in c} \psi(z_n) - \sum_{m \in c} w_m \psi(u_m) \Big\|^2,
 
 with psi a random ReLU network of the whitened row, drawn anew for every step. A label c here is a stratum: equal
-labels, groups and patterns of missing entries, none of which move; real and counted outcomes are part of the row. It
-never looks at the likelihood: exact where psi spans the sufficient statistics (``depth=0`` spans the mean), elsewhere
-blind to which features the posterior needs. Cost per step: one network over all real rows, forwards only.
+labels, groups and patterns of missing entries, none of which move; real and counted outcomes are part of the row. The
+likelihood is not used: the method is exact where psi spans the sufficient statistics (``depth=0`` spans the mean), and
+elsewhere does not know which features the posterior needs. Cost per step: one network over all real rows, forwards
+only.
 
 Ours and not the original's: sums instead of means, all rows instead of batches (``batch=256`` is the original's), fully
 connected networks, Adam.
@@ -24,14 +25,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bayesdd.baselines._moving import descend, movable
-from bayesdd.baselines._parts import synthetic
-from bayesdd.data.columns import Columns
+from bayesdd.baselines._moving import movable, moved, whitening
 from bayesdd.data.distilled import Distilled
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.task import Task
 
 BLOCK = 2048  # real rows that pass the network at once: their features stay in cache
-CONSTANT = 1e-8  # eigenvalue of the correlation below which a direction does not vary
 
 
 def distribution_matching(
@@ -68,9 +67,7 @@ def distribution_matching(
     problem, real, picked = movable(task, size, seed, hold=True)
     names = [name for name, kind in problem.coordinates.kinds.items() if kind.to_free is not None]
     if not names:
-        raise ValueError(
-            f"distribution_matching moves rows, but every column of {task.name} is held: choose real rows."
-        )
+        raise Refusal(f"distribution_matching moves rows, but every column of {task.name} is held: choose real rows.")
     labels, own = real[picked].unique(return_inverse=True)
     # The rows that a label stands for: those with the label, unless there are more labels than synthetic rows.
     shares = torch.zeros(len(labels), dtype=torch.float64).index_add(0, own, problem.stored(problem.start)[1])
@@ -86,10 +83,15 @@ def distribution_matching(
         ours = torch.zeros_like(theirs).index_add(0, own, network(white(rows)) * weight[:, None])
         return ((ours - theirs) ** 2).sum() / width
 
-    vector = descend(
-        "distribution_matching", problem, loss, iterations=iterations, rate=rate, learn_weights=learn_weights
+    return moved(
+        "distribution_matching",
+        problem,
+        loss,
+        seed=seed,
+        iterations=iterations,
+        rate=rate,
+        learn_weights=learn_weights,
     )
-    return synthetic(problem, vector, task, seed, "distribution_matching")
 
 
 def _network(inputs: int, width: int, depth: int, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
@@ -120,23 +122,3 @@ def _real_mean(
     if batch is not None:
         inputs = inputs[torch.randint(len(inputs), (batch,), generator=generator)]
     return torch.stack([network(piece).sum(0) for piece in inputs.split(BLOCK)]).sum(0) / len(inputs)
-
-
-def whitening(real: Columns, names: list[str]) -> Callable[[Columns], Tensor]:
-    """The map from columns to whitened rows ``(rows, D)``: mean 0 and covariance I over the real rows; differentiable.
-
-    Missing entries stand at their mean; directions in which the real rows do not vary are left out.
-    """
-
-    def flat(columns: Columns) -> Tensor:
-        return torch.cat([columns[name].reshape(len(columns[name]), -1).double() for name in names], 1)
-
-    values = flat(real)
-    mean = values.nanmean(0)
-    centred = (values - mean).nan_to_num(0.0)
-    spread = centred.square().mean(0).sqrt()
-    unit = torch.where(spread > 0, spread, torch.inf)
-    eigenvalues, vectors = torch.linalg.eigh((centred / unit).T @ (centred / unit) / len(centred))
-    kept = eigenvalues > CONSTANT
-    basis = vectors[:, kept] / eigenvalues[kept].sqrt() / unit[:, None]
-    return lambda columns: (flat(columns) - mean).nan_to_num(0.0) @ basis

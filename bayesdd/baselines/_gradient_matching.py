@@ -26,8 +26,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bayesdd.baselines._moving import descend, movable
-from bayesdd.baselines._parts import synthetic
+from bayesdd.baselines._moving import movable, moved
 from bayesdd.baselines._training import STARTS, scales
 from bayesdd.data.columns import Columns
 from bayesdd.data.distilled import Distilled
@@ -135,8 +134,9 @@ def gradient_matching(
             total = total + distance(ours * spread, theirs * spread, task)
         return total
 
-    vector = descend("gradient_matching", problem, loss, iterations=iterations, rate=rate, learn_weights=learn_weights)
-    return synthetic(problem, vector, task, seed, "gradient_matching")
+    return moved(
+        "gradient_matching", problem, loss, seed=seed, iterations=iterations, rate=rate, learn_weights=learn_weights
+    )
 
 
 def _ascended(task: Task, rows: Columns, weight: Tensor, draws: Tensor, ascents: int) -> Tensor:

@@ -51,8 +51,8 @@ def iht(
         debias: Whether kept rows get a step of their own: algorithm II of the paper; False is algorithm I.
         iterations: Most iterations.
         tolerance: Relative change of the weights at which it stops.
-        step: Multiple of the exact line search's step: 1 in the paper, 0.5 in the authors' code. The search knows
-            nothing of the projection, and whole steps may cycle: algorithm I does on ten orthogonal rows at M = 4.
+        step: Multiple of the exact line search's step: 1 in the paper, 0.5 in the authors' code. The search
+            ignores the projection, and whole steps may cycle: algorithm I does on ten orthogonal rows at M = 4.
 
     Returns:
         The weighted rows, without a certificate.

@@ -2,8 +2,8 @@ r"""Kernel inducing points: synthetic rows from which kernel ridge regression pr
 
 .. math:: \min_U \tfrac12 \| y_D - K_{DU} (K_{UU} + \lambda I)^{-1} y_U \|^2.
 
-The inner problem has a closed form, so nothing is unrolled. It asks for predictions of the mean under the kernel and
-knows neither the model nor its noise: outcomes and covariates of a regression are all that it can serve. Cost per
+The inner problem has a closed form, so nothing is unrolled. It predicts means under the kernel and uses neither the
+model nor its noise, and so it serves regressions of one outcome only. Cost per
 step: a kernel between a batch of real rows and the synthetic ones, and one Cholesky factor of size M.
 
 Ours and not the original's: whitened covariates, outcomes in units of their own spread, Adam in whitened coordinates of
@@ -24,10 +24,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bayesdd.baselines._distribution_matching import whitening
-from bayesdd.baselines._moving import descend, movable
-from bayesdd.baselines._parts import synthetic
+from bayesdd.baselines._moving import movable, moved, whitening
 from bayesdd.data.distilled import Distilled
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.task import Task
 
 Kernel = Callable[[Tensor, Tensor], Tensor]
@@ -97,8 +96,7 @@ def kernel_ridge(
         found = ridge_prediction(kernel, white(rows), standard(rows[outcome]), inputs[at], ridge)
         return 0.5 * ((targets[at] - found) ** 2).sum()
 
-    vector = descend("kernel_ridge", problem, loss, iterations=iterations, rate=rate, learn_weights=False)
-    return synthetic(problem, vector, task, seed, "kernel_ridge")
+    return moved("kernel_ridge", problem, loss, seed=seed, iterations=iterations, rate=rate, learn_weights=False)
 
 
 def ridge_prediction(kernel: Kernel, inputs: Tensor, targets: Tensor, new: Tensor, ridge: float) -> Tensor:
@@ -130,7 +128,7 @@ def _columns(task: Task) -> tuple[str, list[str]]:
     ]
     outcome = observed[0] if len(observed) == 1 else None
     if outcome is None or task.data[outcome].dim() != 1 or bool(task.data[outcome].isnan().any()) or not covariates:
-        raise ValueError(
+        raise Refusal(
             f"kernel_ridge needs one observed column (rows,) without gaps and a covariate that can move, but "
             f"{task.name} observes {observed} and has covariates {covariates}: take a method that uses the model."
         )

@@ -1,4 +1,4 @@
-"""k-means centres, each with the number of rows of its cluster as weight: the distillation everybody tries first.
+"""k-means centres, each weighted by the number of rows in its cluster.
 
 Rows are clustered stratum by stratum (labels, fixed columns, patterns of missing entries), so that labels stay labels;
 a stratum gets its share of the centres as ``stratified`` gives it. Distances are Euclidean in the coordinates in which
@@ -12,8 +12,9 @@ logits. What a centre holds, column by column:
 - binary, fixed and classes: those of the stratum; fixed columns held as floats, which are no strata: those of the row
   nearest the centre.
 
-It matches the distribution of the rows and knows nothing of the posterior: means shrink the covariates' spread, hence
-the curvature. Cost: no likelihood at all; N x M distances an iteration.
+It matches the distribution of the rows and does not use the posterior: means shrink the covariates' spread, and with it
+the curvature. Cost: no likelihood; N x M distances an iteration.
+
 Source: Lloyd, "Least squares quantization in PCM", IEEE Trans. Inf. Theory 1982; Arthur & Vassilvitskii, "k-means++:
 the advantages of careful seeding", SODA 2007.
 """
@@ -92,7 +93,7 @@ def _clusters(points: Tensor, count: int, iterations: int, generator: torch.Gene
 def _plus_plus(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Distinct points, each drawn by its squared distance to the nearest one before: fewer where points coincide.
 
-    SciPy's own start takes coinciding points with warnings, and the name of its seed differs between versions.
+    SciPy's own start warns where points coincide, and the name of its seed differs between versions.
     """
     drawn = [int(torch.randint(len(points), (1,), generator=generator))]
     distance = ((points - points[drawn[0]]) ** 2).sum(1)

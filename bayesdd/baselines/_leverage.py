@@ -9,6 +9,7 @@ Unbiased for the full log-likelihood at any fixed parameter. The norms minimise 
 vectors; the uniform part keeps every weight below N / (epsilon M). Of the exponential families' leverage scores, and of
 the logistic sensitivities of Huggins et al., it is the version that needs no formula for the model. Still importance
 sampling: the KL falls like N / M. Cost: one Laplace fit, N x S log-likelihoods, 8 N S bytes.
+
 Source: Huggins, Campbell & Broderick, "Coresets for scalable Bayesian logistic regression", NeurIPS 2016 (sampling by
 sensitivities); Campbell & Broderick, "Automated scalable Bayesian inference via Hilbert coresets", JMLR 2019 (norms).
 """
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from bayesdd.baselines._parts import checked, hilbert_vectors, subset
 from bayesdd.data.distilled import Distilled
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.task import Task
 
 
@@ -44,7 +46,7 @@ def leverage(
     """
     size = checked(task, size)
     if not 0 <= mix <= 1:
-        raise ValueError(f"leverage needs a share `mix` of uniform sampling between 0 and 1, got {mix}.")
+        raise Refusal(f"leverage needs a share `mix` of uniform sampling between 0 and 1, got {mix}.")
     generator = torch.Generator().manual_seed(seed)
     probability = sensitivities(hilbert_vectors(task, particles, draws, generator, seed, "leverage"), mix)
     counts = torch.bincount(torch.multinomial(probability, size, True, generator=generator), minlength=task.size)

@@ -1,4 +1,4 @@
-"""What the methods share that move real rows by Adam: where the rows start, what they weigh, the descent."""
+"""What the methods share that move rows by Adam: where the rows start and what they weigh, whitening, the descent."""
 
 from __future__ import annotations
 
@@ -9,18 +9,23 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from bayesdd.baselines._parts import checked
+from bayesdd.baselines._parts import checked, rows_at
+from bayesdd.data.columns import Columns
+from bayesdd.data.distilled import Distilled
 from bayesdd.distillation.coordinates import Coordinates
 from bayesdd.distillation.problem import Problem
 from bayesdd.distillation.stratified import choose, strata
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.task import kinds
+from bayesdd.task.provenance import provenance_of
 from bayesdd.task.task import Task
 
+CONSTANT = 1e-8  # eigenvalue of the correlation below which a direction does not vary
 LONGEST = 10.0  # length of a gradient, in units of its running mean, from which it is cut
 
 
 def movable(task: Task, size: int, seed: int, *, hold: bool = False) -> tuple[Problem, Tensor, Tensor]:
-    """Real rows that a classic method is about to move, with the weights that they keep.
+    """The real rows from which a method starts, with the weights that they keep.
 
     The weights are N / M each. Where rows cannot leave their stratum (hard classes, groups, patterns of missing
     entries) it is the stratum's N / M, so that every stratum counts for as much as in the data.
@@ -40,7 +45,7 @@ def movable(task: Task, size: int, seed: int, *, hold: bool = False) -> tuple[Pr
     """
     picked, _ = choose(task.data, task.column_kinds, checked(task, size), torch.Generator().manual_seed(seed))
     of_rows = dict(task.column_kinds)
-    rows = {name: column[picked] for name, column in task.data.items()}
+    rows = rows_at(task, picked)
     bounds = task.upper_bounds(rows)
     for name, kind in task.column_kinds.items():
         if hold and (kind.classes or kind.name == kinds.binary.name):
@@ -55,6 +60,45 @@ def movable(task: Task, size: int, seed: int, *, hold: bool = False) -> tuple[Pr
     coordinates = Coordinates(task.data, of_rows, rows, bounds)
     problem = Problem(task, coordinates, torch.cat([coordinates.free(), weight.log()]), equal_weights=False)
     return problem, real, picked
+
+
+def whitening(real: Columns, names: list[str]) -> Callable[[Columns], Tensor]:
+    """The map from columns to whitened rows ``(rows, D)``: mean 0 and covariance I over the real rows; differentiable.
+
+    Missing entries stand at their mean; directions in which the real rows do not vary are left out.
+    """
+
+    def flat(columns: Columns) -> Tensor:
+        return torch.cat([columns[name].reshape(len(columns[name]), -1).double() for name in names], 1)
+
+    values = flat(real)
+    mean = values.nanmean(0)
+    centred = (values - mean).nan_to_num(0.0)
+    spread = centred.square().mean(0).sqrt()
+    unit = torch.where(spread > 0, spread, torch.inf)
+    eigenvalues, vectors = torch.linalg.eigh((centred / unit).T @ (centred / unit) / len(centred))
+    kept = eigenvalues > CONSTANT
+    basis = vectors[:, kept] / eigenvalues[kept].sqrt() / unit[:, None]
+    return lambda columns: (flat(columns) - mean).nan_to_num(0.0) @ basis
+
+
+def moved(
+    method: str,
+    problem: Problem,
+    loss: Callable[[Tensor], Tensor],
+    *,
+    seed: int,
+    iterations: int,
+    rate: float,
+    learn_weights: bool,
+    others: Sequence[Tensor] = (),
+) -> Distilled:
+    """The rows where :func:`descend` ends, as a distilled set; the seed is for the provenance."""
+    vector = descend(
+        method, problem, loss, iterations=iterations, rate=rate, learn_weights=learn_weights, others=others
+    )
+    task = problem.student
+    return problem.distilled(vector, provenance_of(task, [task], seed, problem.coordinates.size, objective=method))
 
 
 def descend(
@@ -95,15 +139,15 @@ def descend(
         norm = math.sqrt(sum(float(slope.square().sum()) for slope in slopes))
         if not math.isfinite(norm):
             continue
-        # Adam remembers squares for a thousand steps: one training path on the edge of divergence, with gradients of
-        # 1e100, would hold the rows where they are for good.
+        # Adam remembers squares for a thousand steps: one gradient of 1e100, of a training path that almost diverges,
+        # would stop the rows for good.
         for slope in slopes if norm > LONGEST * usual > 0 else ():
             slope *= LONGEST * usual / norm
         usual = 0.9 * usual + 0.1 * min(norm, LONGEST * usual) if usual else norm
         adam.step()
         moved = True
     if not moved:
-        raise ValueError(
+        raise Refusal(
             f"{method}: no gradient with respect to the rows of {problem.student.name} was finite in {iterations} "
             "steps; start from other rows (another seed), or lower the rate."
         )

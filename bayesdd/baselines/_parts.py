@@ -7,19 +7,18 @@ import warnings
 import torch
 from torch import Tensor
 
-from bayesdd.data.certificate import CertificateWarning
+from bayesdd.data.certificate import TOLERANCE, CertificateWarning
+from bayesdd.data.columns import Columns
 from bayesdd.data.distilled import Distilled
 from bayesdd.density.density import Density
-from bayesdd.distillation.problem import Problem
 from bayesdd.inference.mode import fit
 from bayesdd.numerics.gaussian import Gaussian
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.target.bound import Bound
 from bayesdd.target.second_order import SecondOrder
 from bayesdd.target.target import Target
 from bayesdd.task.provenance import provenance_of
 from bayesdd.task.task import Task
-
-TOLERANCE = 0.05  # nats above which the bound is worth a warning
 
 
 def checked(task: Task, size: int) -> int:
@@ -32,12 +31,12 @@ def checked(task: Task, size: int) -> int:
         CertificateWarning: No M rows can come close: some directions that the data inform stay at the prior.
     """
     if len(next(iter(task.data.values()))) < task.size:
-        raise ValueError(
+        raise Refusal(
             f"baselines need all rows in memory, but {task.name} reads its {task.size:,} rows from disk: give the task "
             "fewer rows, or use distill()."
         )
     if not 1 <= size <= task.size:
-        raise ValueError(f"a baseline needs a size between 1 and the {task.size} rows of {task.name}, got {size}.")
+        raise Refusal(f"a baseline needs a size between 1 and the {task.size} rows of {task.name}, got {size}.")
     if size < task.dim and (line := _bound(task, size)):
         warnings.warn(line, CertificateWarning, stacklevel=3)
     return size
@@ -62,20 +61,28 @@ def subset(task: Task, picked: Tensor, weight: Tensor, seed: int, method: str) -
     Raises:
         ValueError: No weight is positive.
     """
+    return weighted_rows(task, rows_at(task, picked), weight, seed, method)
+
+
+def weighted_rows(task: Task, rows: Columns, weight: Tensor, seed: int, method: str) -> Distilled:
+    """Rows with weights as a distilled set, see :func:`subset`."""
     kept = weight > 0
     if not bool(kept.any()):
-        raise ValueError(f"{method}: no row got a positive weight on {task.name}; take more rows or other settings.")
-    picked, weight = picked[kept], weight[kept]
-    rows = {name: column[picked] for name, column in task.data.items()}
+        raise Refusal(f"{method}: no row got a positive weight on {task.name}; take more rows or other settings.")
+    rows = {name: column[kept] for name, column in rows.items()}
     for name, classes in task.soft.items():
         rows[name] = torch.nn.functional.one_hot(rows[name].long(), classes).double()
-    provenance = provenance_of(task, [task], seed, len(picked), objective=method)
-    return Distilled(rows, weight, soft=task.soft, provenance=provenance)
+    return Distilled(
+        rows,
+        weight[kept],
+        soft=task.soft,
+        provenance=provenance_of(task, [task], seed, int(kept.sum()), objective=method),
+    )
 
 
-def synthetic(problem: Problem, vector: Tensor, task: Task, seed: int, method: str) -> Distilled:
-    """Rows that a method moved, as a distilled set."""
-    return problem.distilled(vector, provenance_of(task, [task], seed, problem.coordinates.size, objective=method))
+def rows_at(task: Task, picked: Tensor) -> Columns:
+    """The real rows of these numbers."""
+    return {name: column[picked] for name, column in task.data.items()}
 
 
 def full_gaussian(task: Task, seed: int, method: str) -> Gaussian:
@@ -91,7 +98,7 @@ def full_gaussian(task: Task, seed: int, method: str) -> Gaussian:
     """
     gaussian = fit(Density([(task, task.data, None)]), seed=seed)
     if gaussian is None:
-        raise ValueError(
+        raise Refusal(
             f"{method} draws from the Laplace fit of the full posterior, and {task.name} has none (no mode with "
             "positive-definite curvature): give it draws=..., or use distill()."
         )
@@ -104,7 +111,7 @@ def vectors(task: Task, draws: Tensor, picked: Tensor | None = None) -> Tensor:
     Their inner products over S estimate the covariances of the rows' log-likelihoods under whatever posterior the draws
     come from. Source: Campbell & Broderick, "Automated scalable Bayesian inference via Hilbert coresets", JMLR 2019.
     """
-    rows = task.data if picked is None else {name: column[picked] for name, column in task.data.items()}
+    rows = task.data if picked is None else rows_at(task, picked)
     count = len(next(iter(rows.values())))
     found = torch.empty(count, len(draws), dtype=torch.float64)
     block = max(1, 2**20 // len(draws))
@@ -124,11 +131,9 @@ def hilbert_vectors(
         ValueError: Fewer than two draws, draws of another shape than ``(S, P)``, or no Laplace fit.
     """
     if draws is None and particles < 2:
-        raise ValueError(
-            f"{method} needs at least 2 particles (a log-likelihood is centred over them), got {particles}."
-        )
+        raise Refusal(f"{method} needs at least 2 particles (a log-likelihood is centred over them), got {particles}.")
     if draws is not None and (draws.dim() != 2 or draws.shape[1] != task.dim or len(draws) < 2):
-        raise ValueError(
+        raise Refusal(
             f"{method} needs draws of shape (S, {task.dim}), S at least 2, in the unconstrained space of {task.name}, "
             f"got {tuple(draws.shape)}."
         )

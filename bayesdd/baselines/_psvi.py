@@ -27,13 +27,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bayesdd.baselines._parts import checked, vectors
-from bayesdd.baselines._sparse_vi import CoresetPosterior, adam, drawn
+from bayesdd.baselines._parts import checked, rows_at, vectors, weighted_rows
+from bayesdd.baselines._variational import CoresetPosterior, adam, drawn
 from bayesdd.data.columns import Columns
 from bayesdd.data.distilled import Distilled
 from bayesdd.distillation.coordinates import Coordinates
 from bayesdd.task import kinds
-from bayesdd.task.provenance import provenance_of
 from bayesdd.task.task import Task
 
 
@@ -68,7 +67,7 @@ def psvi(
     size = checked(task, size)
     generator = torch.Generator().manual_seed(seed)
     picked = torch.randperm(task.size, generator=generator)[:size]
-    start = {name: column[picked] for name, column in task.data.items()}
+    start = rows_at(task, picked)
     masks = moving(task, start)
     posterior = CoresetPosterior(task, seed, "psvi")
 
@@ -95,22 +94,10 @@ def psvi(
     weight = torch.full((size,), task.size / size, dtype=torch.float64)
     values = torch.cat([torch.zeros(0, dtype=torch.float64), *(start[name][mask] for name, mask in masks.items())])
     point = adam(torch.cat([weight, values]), gradient, steps=iterations, step=step, weights=size)
-    return pseudocoreset(task, placed(point[size:]), point[:size], seed)
+    return weighted_rows(task, placed(point[size:]), point[:size], seed, "psvi")
 
 
 def moving(task: Task, start: Columns) -> Columns:
     """Real columns -> which of their elements move, shape of the column's starting rows."""
     movable = {name: kind if kind == kinds.real else kinds.fixed for name, kind in task.column_kinds.items()}
     return Coordinates(task.data, movable, start, {}).free_masks
-
-
-def pseudocoreset(task: Task, rows: Columns, weight: Tensor, seed: int) -> Distilled:
-    """Rows of positive weight as a distilled set."""
-    kept = weight > 0
-    if not bool(kept.any()):
-        raise ValueError(f"psvi: no row kept a positive weight on {task.name}; take more rows or a smaller step.")
-    rows = {name: column[kept] for name, column in rows.items()}
-    for name, classes in task.soft.items():
-        rows[name] = torch.nn.functional.one_hot(rows[name].long(), classes).double()
-    provenance = provenance_of(task, [task], seed, int(kept.sum()), objective="psvi")
-    return Distilled(rows, weight[kept], soft=task.soft, provenance=provenance)

@@ -31,8 +31,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from bayesdd.baselines._parts import checked, subset, vectors
-from bayesdd.baselines._sparse_vi import CoresetPosterior
+from bayesdd.baselines._parts import checked, rows_at, subset, vectors
+from bayesdd.baselines._variational import CoresetPosterior
 from bayesdd.data.distilled import Distilled
 from bayesdd.density.density import Density
 from bayesdd.task.task import Task
@@ -76,7 +76,7 @@ def quasi_newton(
     size = checked(task, size)
     generator = torch.Generator().manual_seed(seed)
     picked = torch.randperm(task.size, generator=generator)[:size]
-    rows = {name: column[picked] for name, column in task.data.items()}
+    rows = rows_at(task, picked)
     full, posterior = Density([(task, task.data, None)]), CoresetPosterior(task, seed, "quasi_newton")
 
     def downhill(weight: Tensor) -> Downhill:

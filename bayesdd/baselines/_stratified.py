@@ -1,10 +1,11 @@
 """Stratified rows: every label, fixed entry and pattern of missing entries has its share, with weights N_h / M_h.
 
-A stratum h of N_h rows gets about sqrt(N_h) of the M rows (``distillation.stratified``), drawn without replacement, each standing
-for N_h / M_h rows: unbiased like uniform rows, but rare labels are there from the start. With more strata than rows,
-strata are drawn by their sizes and the weights scaled to the sum N. It is also where ``distill`` starts from.
+A stratum h of N_h rows gets a share of the M rows in proportion to sqrt(N_h), drawn without replacement, each with
+weight N_h / M_h: unbiased like uniform rows, but rare labels are never missing. With more strata than rows, strata are
+drawn by their sizes and the weights scaled to the sum N. ``distill`` starts from such rows.
+
 Source: Neyman, "On the two different aspects of the representative method", J. Royal Stat. Soc. 1934 (stratification;
-the root in place of N_h times the spread of a stratum, which nobody knows for all parameters at once).
+here the root takes the place of N_h times the spread of a stratum, which differs between parameters).
 """
 
 from __future__ import annotations

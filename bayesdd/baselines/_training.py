@@ -1,4 +1,4 @@
-"""Training as the classic methods mean it: ascents of a log joint, step by step, on real rows or on synthetic ones."""
+"""Training as the classic methods define it: gradient ascent of a log joint, on real rows or on synthetic ones."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from torch import Tensor
 
 from bayesdd.data.columns import Columns
 from bayesdd.density.density import Density
-from bayesdd.inference.mode import climb
+from bayesdd.distillation.problem import Problem
+from bayesdd.inference.mode import climb, curvature
 from bayesdd.task.task import Task
 
 Slope = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 STARTS = 8  # starting points of training, within half a unit of zero where the log joint is finite there
 HALVINGS = 30
-ARMIJO = 0.1  # share of the ascent that the slope promises; without it a log scale may leap to where nothing is left
+ARMIJO = 0.1  # least share of the ascent that the slope promises; without it a log scale may overshoot for good
 
 
 def scales(density: Density, start: Tensor) -> tuple[Tensor, Tensor]:
@@ -26,8 +27,7 @@ def scales(density: Density, start: Tensor) -> tuple[Tensor, Tensor]:
     largest eigenvalue of the curvature in units of h.
     """
     point = climb(density, start)[None]
-    hessian = density.likelihood_derivatives(point)[2][0] + density.prior_derivatives(point)[2][0]
-    precision = -0.5 * (hessian + hessian.T).nan_to_num(0.0, 0.0, 0.0)
+    precision = curvature(density, point)[1].nan_to_num(0.0, 0.0, 0.0)
     diagonal = precision.diagonal().abs()
     spread = torch.where(diagonal > 1e-300, diagonal, 1.0).rsqrt()
     top = torch.linalg.eigvalsh(spread[:, None] * precision * spread).abs().max()
@@ -64,6 +64,13 @@ def trained(slope: Slope, start: Tensor, unit: Tensor, steps: int) -> tuple[Tens
         value, gradient = torch.where(ascended, reached, value), torch.where(ascended[:, None], turned, gradient)
         factor = (2 * factor).clamp_max(1.0)
     return torch.stack(path), torch.stack(factors)
+
+
+def own_factors(problem: Problem, start: Tensor, unit: Tensor, steps: int) -> Tensor:
+    """What the steps of training on a problem's starting rows are multiplied by, ``(T, S)``; see :func:`trained`."""
+    with torch.no_grad():
+        rows, weight = problem.hard(problem.start)
+    return trained(lambda draws: problem.student.joint_gradient(rows, weight, draws), start, unit, steps)[1]
 
 
 def unrolled(task: Task, rows: Columns, weight: Tensor, start: Tensor, steps: Tensor) -> Tensor:

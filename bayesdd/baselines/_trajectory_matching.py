@@ -5,8 +5,9 @@ r"""Trajectory matching: synthetic rows on which training follows the paths that
     \hat\theta_{j+1} = \hat\theta_j + a B \nabla [\log p(\hat\theta_j) + l_U(\hat\theta_j)],
 
 where experts :math:`\theta^*` climb the full log joint and a, the student's step in units of theirs, is learned. It
-matches where training goes, that is, means of posteriors; their widths only as far as paths show curvature. Cost per
-step: n double backward passes over the synthetic rows, all kept in memory; the real rows serve the experts only.
+matches where training ends, that is, posterior means; posterior widths only as far as the paths depend on curvature.
+Cost per step: n double backward passes over the synthetic rows, all kept in memory; the real rows serve the experts
+only.
 
 Ours and not the original's: sums instead of means; experts on all rows (``batch=256`` is the original's stochastic
 ascent); the diagonal B of ``unrolling``, in whose units distances are taken; Adam in whitened coordinates of the rows.
@@ -23,12 +24,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bayesdd.baselines._moving import descend, movable
-from bayesdd.baselines._parts import synthetic
-from bayesdd.baselines._training import scales, trained, unrolled
+from bayesdd.baselines._moving import movable, moved
+from bayesdd.baselines._parts import rows_at
+from bayesdd.baselines._training import own_factors, scales, trained, unrolled
 from bayesdd.data.columns import Columns
 from bayesdd.data.distilled import Distilled
 from bayesdd.density.density import Density
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.starts import finite_starts
 from bayesdd.task.task import Task
 
@@ -71,7 +73,7 @@ def trajectory_matching(
         ValueError: ``size`` is not between 1 and N, ``ahead`` exceeds ``length``, or no gradient was finite.
     """
     if not 1 <= ahead <= length:
-        raise ValueError(f"trajectory_matching looks {ahead} steps ahead on paths of {length}: take 1 to {length}.")
+        raise Refusal(f"trajectory_matching looks {ahead} steps ahead on paths of {length}: take 1 to {length}.")
     problem, _, _ = movable(task, size, seed, hold=hold_labels)
     generator = torch.Generator().manual_seed(seed)
     density = Density([(task, task.data, None)])
@@ -81,26 +83,25 @@ def trajectory_matching(
     if batch is not None:
         paths = _stochastic(task, paths[0], factors[:, :, None] * unit, batch, generator)
     at_step = torch.arange(steps) * ahead // steps
-    with torch.no_grad():
-        rows, weight = problem.hard(problem.start)
-    _, own = trained(lambda draws: task.joint_gradient(rows, weight, draws), paths[0], unit, steps)
-    log_rate = (own / factors[at_step]).min().clamp_max(1.0).log().requires_grad_(True)
+    log_rate = (
+        (own_factors(problem, paths[0], unit, steps) / factors[at_step]).min().clamp_max(1.0).log().requires_grad_(True)
+    )
 
     def loss(vector: Tensor) -> Tensor:
         at = int(torch.randint(length - ahead + 1, (), generator=generator))
         sizes = log_rate.exp() * factors[at + at_step][:, :, None] * unit
         return mismatch(task, *problem.hard(vector), paths[at], paths[at + ahead], sizes, spread)
 
-    vector = descend(
+    return moved(
         "trajectory_matching",
         problem,
         loss,
+        seed=seed,
         iterations=iterations,
         rate=rate,
         learn_weights=learn_weights,
         others=[log_rate],
     )
-    return synthetic(problem, vector, task, seed, "trajectory_matching")
 
 
 def mismatch(
@@ -132,6 +133,5 @@ def _stochastic(task: Task, start: Tensor, sizes: Tensor, batch: int, generator:
     path, scale = [start], torch.full((batch,), task.size / batch, dtype=torch.float64)
     for size in sizes:
         picked = torch.randint(task.size, (batch,), generator=generator)
-        rows = {name: column[picked] for name, column in task.data.items()}
-        path.append(path[-1] + size * task.joint_gradient(rows, scale, path[-1])[1])
+        path.append(path[-1] + size * task.joint_gradient(rows_at(task, picked), scale, path[-1])[1])
     return torch.stack(path)

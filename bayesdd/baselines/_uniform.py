@@ -1,6 +1,7 @@
 """Uniform rows: M of the N rows without replacement, each with weight N / M. The simplest baseline of all.
 
 Its log-likelihood is unbiased for the full one at any fixed parameter; the KL falls like N / M.
+
 Source: Campbell, "General bounds on the quality of Bayesian coresets", NeurIPS 2024 (why it cannot do better).
 """
 

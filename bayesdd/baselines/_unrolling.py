@@ -3,9 +3,9 @@ r"""Unrolling (dataset distillation by back-propagation through time): rows on w
 .. math:: \min_{U, a} -\log p(\theta_T) - l_D(\theta_T), \qquad
     \theta_{t+1} = \theta_t + a_t B \nabla [\log p(\theta_t) + l_U(\theta_t)], \quad t = 0, \dots, T - 1,
 
-from scattered :math:`\theta_0`, the step sizes a learned too. It asks where training ends and no more: the width of the
-posterior is left free. Cost per step: one gradient pass over the real rows, T double backward passes over the synthetic
-ones, all kept in memory.
+from scattered :math:`\theta_0`, the step sizes a learned too. It uses only where training ends, so that the width of
+the posterior is left free. Cost per step: one gradient pass over the real rows, T double backward passes over the
+synthetic ones, all kept in memory.
 
 Ours and not the original's: sums instead of means; a diagonal B, the inverse curvature of the full log joint at its
 mode, without which one step size does not fit parameters in different units; Adam in whitened coordinates of the rows.
@@ -22,9 +22,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bayesdd.baselines._moving import descend, movable
-from bayesdd.baselines._parts import synthetic
-from bayesdd.baselines._training import STARTS, attained, scales, trained, unrolled
+from bayesdd.baselines._moving import movable, moved
+from bayesdd.baselines._training import STARTS, attained, own_factors, scales, unrolled
 from bayesdd.data.distilled import Distilled
 from bayesdd.density.density import Density
 from bayesdd.task.starts import finite_starts
@@ -66,18 +65,21 @@ def unrolling(
     density = Density([(task, task.data, None)])
     pool = finite_starts(task.program, task.data, STARTS, seed)
     generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        rows, weight = problem.hard(problem.start)
     _, unit = scales(density, pool[0])
-    _, factors = trained(lambda draws: task.joint_gradient(rows, weight, draws), pool, unit, steps)
-    log_rates = factors.amin(1, keepdim=True).log().requires_grad_(True)
+    log_rates = own_factors(problem, pool, unit, steps).amin(1, keepdim=True).log().requires_grad_(True)
 
     def loss(vector: Tensor) -> Tensor:
         start = pool[torch.randint(STARTS, (starts,), generator=generator)]
         end = unrolled(task, *problem.hard(vector), start, log_rates.exp() * unit)
         return -attained(density, end).mean()
 
-    vector = descend(
-        "unrolling", problem, loss, iterations=iterations, rate=rate, learn_weights=learn_weights, others=[log_rates]
+    return moved(
+        "unrolling",
+        problem,
+        loss,
+        seed=seed,
+        iterations=iterations,
+        rate=rate,
+        learn_weights=learn_weights,
+        others=[log_rates],
     )
-    return synthetic(problem, vector, task, seed, "unrolling")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bayesdd.density.density import Density
 from bayesdd.inference.mode import climb, newton, scattered
-from bayesdd.numerics.gaussian import Gaussian, _kl, marginal
+from bayesdd.numerics.gaussian import Gaussian, kl, marginal
 from bayesdd.target.target import LARGE, Target
 
 SEARCHES = 6  # starting points, about half of them prior draws
@@ -20,7 +20,9 @@ SAME = 0.01  # squared Mahalanobis distance within which two searches ended in t
 MASS = 0.1  # nats: difference of relative heights within which two posteriors give a mode the same mass
 
 
-def uncovered_mode(target: Target, distilled: Density, draws: Tensor, seed: int, tolerance: float) -> bool:
+def uncovered_mode(
+    target: Target, distilled: Density, draws: Tensor, seed: int, tolerance: float, known: Gaussian | None
+) -> bool:
     """Whether a few optimisations of the full posterior find a mode that the distilled posterior does not have.
 
     The searches run on few rows with weights, only their ends on all rows. A mode counts if it holds a twentieth of the
@@ -33,38 +35,45 @@ def uncovered_mode(target: Target, distilled: Density, draws: Tensor, seed: int,
         draws: Draws of the distilled posterior, ``(S, P)``.
         seed: Seed of the starting points.
         tolerance: Nats.
+        known: The full posterior's Laplace fit, where it is known already.
     """
     thinned = target.thinned()
-    found = _uncovered(target, thinned, distilled, draws, seed, tolerance)
-    target.count(thinned)
+    found = _uncovered(target, thinned, distilled, draws, seed, tolerance, known)
+    target.joint.count(thinned)
     return found
 
 
 def _uncovered(
-    target: Target, thinned: Density, distilled: Density, draws: Tensor, seed: int, tolerance: float
+    target: Target,
+    thinned: Density,
+    distilled: Density,
+    draws: Tensor,
+    seed: int,
+    tolerance: float,
+    known: Gaussian | None,
 ) -> bool:
     joint, index = target.joint, target.index
     centre = draws[0]
     points = _wide(thinned, SEARCHES, seed)
     home_start = points[0].clone()
     home_start[index] = centre
-    home = _home(target, home_start)
+    home = _home(joint, known, home_start)
     near = joint.dim + 6 * math.sqrt(2 * joint.dim)
     # Ends of searches on few rows; first that from the draws' own mode, where other searches may end too.
     searched: list[Tensor] = [] if home is None or thinned.size == joint.size else [climb(thinned, home.mean)]
     for point in points:
         found = climb(thinned, point)
-        if home is not None and _distance(home, found) < near:
+        if home is not None and float(home.distance(found)) < near:
             continue
         # Searches on few rows that end together, in units of their wider posterior, continue as one.
         if home is not None and any(
-            _shifted(home, found - other) * thinned.size < SAME * joint.size for other in searched
+            float(home.distance(found, other)) * thinned.size < SAME * joint.size for other in searched
         ):
             continue
         searched.append(found)
         # With many rows the mode of all is near the mode of few.
         mode = target.mode_near(found) if joint.size >= LARGE else newton(joint, climb(joint, found, 100))
-        if mode is None or (home is not None and _distance(home, mode.mean) < near):
+        if mode is None or (home is not None and float(home.distance(mode.mean)) < near):
             continue
         if home is not None and mode.log_mass < home.log_mass - math.log(20):
             continue
@@ -74,10 +83,9 @@ def _uncovered(
     return False
 
 
-def _home(target: Target, start: Tensor) -> Gaussian | None:
+def _home(joint: Density, known: Gaussian | None, start: Tensor) -> Gaussian | None:
     """The full posterior's mode near the start; the known one if the start lies in its bulk."""
-    joint, known = target.joint, target.gaussian_joint
-    if known is not None and _distance(known, start) < joint.dim + 6 * math.sqrt(2 * joint.dim):
+    if known is not None and float(known.distance(start)) < joint.dim + 6 * math.sqrt(2 * joint.dim):
         return known
     return newton(joint, climb(joint, start, 100))
 
@@ -89,7 +97,7 @@ def _matches(distilled: Density, centre: Tensor, home: Gaussian | None, mode: Ga
         return False
     # ``mode`` is a marginal over the nuisances, whose share of the mass cancels against that in ``home``.
     excess = (there.height - here.height) - (mode.height - home.height)
-    return abs(excess) < MASS and _kl(mode, there) < min(tolerance, 1.0)
+    return abs(excess) < MASS and kl(mode, there) < min(tolerance, 1.0)
 
 
 def _wide(density: Density, count: int, seed: int) -> Tensor:
@@ -108,18 +116,7 @@ def _wide(density: Density, count: int, seed: int) -> Tensor:
     return torch.stack(found[-count:])
 
 
-def _distance(gaussian: Gaussian, point: Tensor) -> float:
-    return _shifted(gaussian, point - gaussian.mean)
-
-
-def _shifted(gaussian: Gaussian, shift: Tensor) -> float:
-    """Squared Mahalanobis length of a shift."""
-    white = torch.linalg.solve_triangular(gaussian.factor, shift[:, None], upper=False)
-    return float((white**2).sum())
-
-
 def _covers(mode: Gaussian, draws: Tensor) -> float:
     """Share of draws that lie in a mode's bulk."""
-    white = torch.linalg.solve_triangular(mode.factor, (draws - mode.mean).T, upper=False)
     dim = len(mode.mean)
-    return float(((white**2).sum(0) < dim + 6 * math.sqrt(2 * dim)).double().mean())
+    return float((mode.distance(draws) < dim + 6 * math.sqrt(2 * dim)).double().mean())

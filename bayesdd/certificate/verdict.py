@@ -14,7 +14,7 @@ from bayesdd.density.density import Density
 from bayesdd.inference import hmc
 from bayesdd.inference.draws import Draws
 from bayesdd.inference.mode import fit, fits
-from bayesdd.numerics.gaussian import moment_matched
+from bayesdd.numerics.gaussian import Gaussian, moment_matched
 from bayesdd.numerics.pareto import khat
 from bayesdd.target.target import Target
 
@@ -62,7 +62,12 @@ def _fresh(density: Density, seed: int, count: int, start: Draws | None) -> Draw
 
 
 def certificate_of(
-    target: Target, distilled: Density, tolerance: float, seed: int, start: Draws | None = None
+    target: Target,
+    distilled: Density,
+    tolerance: float,
+    seed: int,
+    start: Draws | None = None,
+    known: Gaussian | None = None,
 ) -> Certificate:
     """The certificate of a distilled posterior, from fresh draws and one sweep.
 
@@ -72,20 +77,23 @@ def certificate_of(
         tolerance: Nats.
         seed: Seed of the fresh draws.
         start: Earlier draws of the distilled posterior, to start the chains from.
+        known: The full posterior's Laplace fit, where it is known already.
     """
     draws = _fresh(distilled, seed, CHAINS * DRAWS // target.draw_divisor, start)
     flat = draws.flat
-    full = target.log_likelihood(flat)
+    if known is None and (len(target.nuisance) or not target.exact):
+        known = target.laplace  # which the sweep needs too
+    full, error = target.with_control_variate(flat).log_likelihood(flat)
     ratio = full - distilled.sweep(flat)
     found: dict[str, Any] = estimate(ratio, draws, float(full[torch.isfinite(full)].abs().max()))
     for name in ("kl_reverse", "kl_forward", "half_variance"):
         # Noise in the log-ratio adds at most half its variance to a KL.
-        found[f"{name}_se"] = math.hypot(found[f"{name}_se"], 0.5 * target.sweep_error**2)
+        found[f"{name}_se"] = math.hypot(found[f"{name}_se"], 0.5 * error**2)
     log_weight = torch.zeros_like(ratio) if draws.log_weight is None else draws.log_weight.flatten()
     table = corrected(target.student.constrain(flat), log_weight, torch.nan_to_num(ratio, nan=-torch.inf))
     generator = torch.Generator().manual_seed(seed)
     picked = torch.multinomial(torch.softmax(log_weight, 0).cpu(), min(1000, len(flat)), True, generator=generator)
-    missed = uncovered_mode(target, distilled, flat[picked.to(flat.device)], seed, tolerance)
+    missed = uncovered_mode(target, distilled, flat[picked.to(flat.device)], seed, tolerance, known)
     return Certificate(
         **found,
         sweeps=target.joint.evaluations,

@@ -13,14 +13,26 @@ Linear-Gaussian variables are standardised: a residual variance has prior mean b
 a coefficient's prior deviation is s = 3 residual deviations, what a parent that alone explains 90% of the variance has.
 A pseudo-count of 1 is a uniform prior on the tables. Missing entries (NaN) are integrated out exactly; sequences of
 unequal length are padded by NaN. Measurement noise of known or unknown deviation may lie on every entry that is seen.
+
+A :class:`Template` says what a network is; what one does with it are functions: ``task``, ``target`` of several sources
+and ``student`` for bayesdd; ``simulate`` and ``log_likelihood`` of rows; ``conjugate``, ``gibbs`` and ``pooled``
+posteriors; ``merge`` and ``federated`` for small tables; ``learn`` and ``edges`` for unknown edges. A sub-room imports
+earlier ones only: ``template``, ``likelihood``, ``inference``, then ``learning`` and ``merging`` side by side.
 """
 
-from bayesdd.dbn.inference.pooling import pooled as pooled
-from bayesdd.dbn.learning._edges import edges as edges
-from bayesdd.dbn.learning.search import learn as learn
-from bayesdd.dbn.likelihood.source import Source as Source
-from bayesdd.dbn.merging._federated import federated as federated
-from bayesdd.dbn.merging._merge import harden as harden
-from bayesdd.dbn.merging._merge import merge as merge
-from bayesdd.dbn.merging._merge import overstated as overstated
-from bayesdd.dbn.template.template import Template as Template
+from bayesdd.dbn.inference import conjugate as conjugate
+from bayesdd.dbn.inference import gibbs as gibbs
+from bayesdd.dbn.inference import pooled as pooled
+from bayesdd.dbn.learning import edges as edges
+from bayesdd.dbn.learning import learn as learn
+from bayesdd.dbn.likelihood import Source as Source
+from bayesdd.dbn.likelihood import log_likelihood as log_likelihood
+from bayesdd.dbn.likelihood import simulate as simulate
+from bayesdd.dbn.likelihood import student as student
+from bayesdd.dbn.likelihood import target as target
+from bayesdd.dbn.likelihood import task as task
+from bayesdd.dbn.merging import federated as federated
+from bayesdd.dbn.merging import harden as harden
+from bayesdd.dbn.merging import merge as merge
+from bayesdd.dbn.merging import overstated as overstated
+from bayesdd.dbn.template import Template as Template

@@ -1,6 +1,6 @@
-"""A checkpoint of passes: what the full data said, kept so that a run that was cut short goes on from there.
+"""A checkpoint: the sums of all passes over the real rows, from which an interrupted run can be resumed.
 
-Everything else in a run is a function of the seed and of these sums. The same command therefore repeats its own small
+Everything else in a run is a function of the seed and of these sums. The same command therefore repeats the small
 computations, takes the passes over the rows from the checkpoint, and comes to the same result, certificate included.
 """
 
@@ -12,7 +12,6 @@ import pickle
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -20,20 +19,18 @@ from torch import Tensor
 from bayesdd.data.files import one_line, replacing
 from bayesdd.density.ranks import current
 from bayesdd.task.provenance import identity
+from bayesdd.task.task import Task
 
-if TYPE_CHECKING:
-    from bayesdd.task.task import Task
-
-LEAST_CELLS = 2**20  # draws x rows below which a pass is made again as fast as it is kept
-MOST_BYTES = 2**28
+LEAST_CELLS = 2**20  # draws x rows below which a pass takes no longer than keeping its sums
+MOST_BYTES = 2**28  # of sums, so that writing them does not take longer than the passes
 
 
 class Checkpoint:
-    """Sums of passes by what was asked.
+    """The sums of passes, found again by what was summed and at which draws.
 
     Args:
-        path: The file; written by the first rank alone, whole or not at all.
-        tasks: The target; a checkpoint of other data, models or versions is not read.
+        path: The file; written by the first rank alone, and atomically.
+        tasks: The target; a checkpoint of other data, models or versions is not used.
     """
 
     def __init__(self, path: str | os.PathLike[str], tasks: Sequence[Task]) -> None:
@@ -41,7 +38,7 @@ class Checkpoint:
         self._records: dict[str, list[Tensor]] = self.ranks.from_first(self._load)
 
     def key(self, what: str, draws: Tensor) -> str:
-        """Names a question: what is summed, at which draws."""
+        """Hash of what is summed and at which draws."""
         values = draws.detach().cpu().contiguous().numpy().tobytes()
         return hashlib.sha256(f"{what} {tuple(draws.shape)} ".encode() + values).hexdigest()
 
@@ -50,7 +47,7 @@ class Checkpoint:
         return self._records.get(key)
 
     def put(self, key: str, sums: Sequence[Tensor], cells: int) -> None:
-        """Keeps the sums of a pass over so many draws x rows, in the file too.
+        """Keeps the sums of a pass, in the file too; ``cells`` is its draws x rows.
 
         Raises:
             OSError: The file cannot be written.
@@ -74,5 +71,5 @@ class Checkpoint:
             reason = "it belongs to other data, another model or another version"
         except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
             reason = f"it cannot be read ({one_line(error)})"
-        warnings.warn(f"{self.path} is not gone on from: {reason}", UserWarning, stacklevel=4)
+        warnings.warn(f"{self.path} cannot be resumed: {reason}", UserWarning, stacklevel=4)
         return {}

@@ -1,11 +1,11 @@
-r"""Sweeps at the price of few rows: a second-order Taylor expansion of the full log-likelihood as a control variate.
+r"""Sweeps that cost few rows: a second-order Taylor expansion of the full log-likelihood as a control variate.
 
 .. math:: l_D(\theta) = l_D(m) + g'd + \tfrac12 d'Hd + \sum_n r_n(\theta), \qquad d = \theta - m
 
 with value, gradient and Hessian of all rows at the mode m, computed once, and the remainders :math:`r_n` of few rows,
-scaled up. Where the posterior is narrow the remainders are tiny, and so is the error of their sum, which the spread
-between disjoint folds of the rows shows draw by draw. Differences against the mode row by row also keep float64's
-digits, which the raw sums of many rows lose.
+scaled up to all. Where the posterior is narrow the remainders are tiny, and so is the error of their sum, which is
+estimated at every draw from the spread between disjoint folds of the rows. Differences from the mode, row by row, also
+keep the digits that raw sums of many rows lose in float64.
 
 Source: Baker, Fearnhead, Fox & Nemeth, "Control variates for stochastic gradient MCMC", Statistics and Computing 2019;
 Quiroz, Kohn, Villani & Tran, "Speeding up MCMC by efficient data subsampling", JASA 2019.
@@ -19,20 +19,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bayesdd.data.columns import Columns
+from bayesdd.data.rows import Rows
 from bayesdd.density.density import Density
 from bayesdd.density.ranks import current
+from bayesdd.task.task import Task
 
 FOLDS = 16
 FIRST_ROWS = 4096
-ERROR = 3e-3  # nats at the worst of the pilot draws: half its square, 5e-6 nats, is the most that a KL is off by
+ERROR = 3e-3  # nats, the largest at the pilot draws: a KL is then off by at most half its square, 5e-6 nats
 MOST = 0.25  # share of the rows above which a full sweep is as good
-PILOT = 64  # draws
-CELLS = 2**16  # draws x rows of a fold at once: draws are filled up to it, so that one graph serves every sweep
+PILOT = 64  # draws at which the number of rows is chosen
+CELLS = 2**16  # draws x rows of a fold at once: draws are padded to it, so that one graph serves every sweep
 
 
 @dataclass(frozen=True, eq=False)
 class ControlVariate:
-    """The expansion of a log-likelihood, and folds of few of its rows.
+    """A log-likelihood's expansion, and folds of few of its rows to estimate the remainder from.
 
     Attributes:
         density: All rows.
@@ -40,7 +43,7 @@ class ControlVariate:
         value: Log-likelihood there, nats.
         gradient: ``(P,)``.
         hessian: ``(P, P)``.
-        folds: Disjoint random rows, each fold weighted to stand for all.
+        folds: Random rows in disjoint folds, each weighted to stand for all rows.
         at_centre: Value, gradient and Hessian of every fold at the centre, stacked.
     """
 
@@ -72,8 +75,8 @@ def control_variate_of(density: Density, centre: Tensor, draws: Tensor, seed: in
     Args:
         density: All rows; its weights, if any, count.
         centre: The mode, ``(P,)``.
-        draws: Draws of the posterior, from which the number of rows is chosen, ``(S, P)``.
-        seed: Seed of the choice of rows.
+        draws: Draws of the posterior, at which the number of rows is chosen, ``(S, P)``.
+        seed: Seed of the random rows.
     """
     value, gradient, hessian = (part[0] for part in density.likelihood_derivatives(centre[None]))
     rows = FIRST_ROWS
@@ -88,7 +91,7 @@ def control_variate_of(density: Density, centre: Tensor, draws: Tensor, seed: in
             return found
         if not math.isfinite(worst):
             return None
-        # Errors fall with the root of the rows; the worst of few draws is not the worst of all.
+        # Errors fall with the root of the rows; 1.5, since the largest error of all draws exceeds that of few.
         rows = max(2 * rows, math.ceil(1.5 * rows * (worst / ERROR) ** 2))
     return None
 
@@ -105,7 +108,7 @@ def _filled_sweep(fold: Density, draws: Tensor) -> Tensor:
 
 def _folds(density: Density, rows: int, seed: int) -> list[Density]:
     generator = torch.Generator().manual_seed(seed)
-    parts: list[list[tuple[object, dict[str, Tensor], Tensor]]] = [[] for _ in range(FOLDS)]
+    parts: list[list[tuple[Task, Columns | Rows, Tensor | None]]] = [[] for _ in range(FOLDS)]
     for part in density.parts:
         size = part.rows.size
         share = FOLDS * max(1, math.ceil(rows * size / density.size / FOLDS))
@@ -117,4 +120,4 @@ def _folds(density: Density, rows: int, seed: int) -> list[Density]:
                 weight = weight * part.weight[picked[places].to(density.device)]
             chosen = {name: column[places.to(column.device)] for name, column in taken.items()}
             parts[k].append((part.task, chosen, weight))
-    return [Density(fold, density.device, density.memory) for fold in parts]  # type: ignore[arg-type]
+    return [Density(fold, density.device, density.memory) for fold in parts]

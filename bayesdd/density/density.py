@@ -1,7 +1,7 @@
 """Posterior densities: a prior and weighted rows of one or several tasks, swept in blocks of bounded memory.
 
-A *sweep* is the sum over rows of the log-likelihood at S draws: S numbers, whatever the number of rows. The same
-class serves the real rows (weight 1) and the distilled rows (weight w), so that one line of code samples either.
+A *sweep* is the sum over rows of the log-likelihood at S draws: S numbers, whatever the number of rows. The same class
+serves the real rows (weight 1) and the distilled rows (weight w), so that the same code samples either.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from bayesdd.density.ranks import Ranks, current
 from bayesdd.task.engine import Expansion
 from bayesdd.task.task import Task
 
-ONE_GRAPH = 2**15  # draws x rows up to which prior and likelihood share a graph: distilled rows, one block
+ONE_GRAPH = 2**15  # draws x rows up to which prior and likelihood share a graph, as for distilled rows
 
 
 class Density:
     """Log posterior density, up to a constant, of one joint flat unconstrained vector.
 
     Args:
-        parts: ``(task, rows, weight)``; sites of equal name are one site and its prior counts once.
+        parts: ``(task, rows, weight)``; sites of equal name are one site, whose prior counts once.
         device: Where rows and draws live.
         memory: Bytes that intermediate tensors of one block may take.
-        spread: Whether these are real rows, of which each rank owns some; else every rank has them all.
+        spread: Whether each rank sums some of the rows (real rows); else every rank sums them all.
         checkpoint: Where passes over the rows are kept.
 
     Attributes:
@@ -109,7 +109,7 @@ class Density:
         def add(total: Sums, part: Part, rows: Columns, weight: Tensor | None) -> None:
             local = draws[:, part.place]
 
-            # Added in place: small results kept in a list split the freed blocks (7 GiB, Gaussian mean, d = 200).
+            # Added in place: a list of small results would fragment the memory.
             def chunk(at: slice) -> None:
                 total[0][at] += _weighted(part.task.log_likelihood(rows, local[at]), weight)
 
@@ -140,12 +140,12 @@ class Density:
                 total[0][at] += found
                 total[1][at, part.place] += slope
 
-            # A recorded graph lets go of what it has used: a jet network took 0.55 of one copy with its gradient.
+            # A recorded graph frees its intermediate tensors as it goes, so that one copy is enough.
             self._passes.in_chunks(part, rows, len(draws), chunk, copies=1 if part.task.backend == "graph" else 3)
 
         value, gradient = self._passes("gradient", draws, (draws.new_zeros(len(draws)), torch.zeros_like(draws)), add)
         for part, kept in zip(self.parts, self._kept, strict=True):
-            if not bool(kept.any()):  # every site of this task is another's too: its prior is counted there
+            if not bool(kept.any()):  # another task has every site of this one, and counts their priors
                 continue
             found, slope = part.task.prior_gradient(kept, draws[:, part.place])
             value, gradient = value + found, gradient.index_add(1, part.index, slope)
@@ -154,7 +154,7 @@ class Density:
     def likelihood_derivatives(self, draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Value ``(K,)``, gradient ``(K, P)`` and Hessian ``(K, P, P)`` of the log-likelihood at K points.
 
-        Asked again at the same points, it is not computed again.
+        The result at the latest points is kept.
         """
         if self._expanded is not None and torch.equal(self._expanded[0], draws):
             return self._expanded[1]
@@ -175,7 +175,7 @@ class Density:
         return self._expanded[1]
 
     def _derivatives(self, part: Part, rows: Columns, weight: Tensor | None, point: Tensor) -> Expansion:
-        """Value, gradient and Hessian of one block: batched over directions where the model can be, else by copies."""
+        """Value, gradient and Hessian of one block: batched over directions if the model allows it, else by copies."""
         count, width = len(next(iter(rows.values()))), len(point)
         ones = point.new_ones(count) if weight is None else weight
         piece = max(1, int(self._passes.memory / (part.task.bytes_per_cell * width)))
@@ -211,8 +211,13 @@ class Density:
             hessian = hessian if found is None else found
         return prior.detach()[::dim], slope.detach()[::dim], hessian.reshape(count, dim, dim)
 
+    def count(self, few: Density) -> None:
+        """Adds what was computed on few of the rows to what is counted here, in units of all rows."""
+        self.evaluations += few.evaluations * few.size / self.size
+        self.gradients += few.gradients * few.size / self.size
+
     def watch(self, report: Callable[[int, int], None] | None) -> None:
-        """Has somebody told, after every block of a pass, how many rows of how many are done."""
+        """Calls ``report(rows done, rows in all)`` after every block of a pass from now on."""
         self._passes.report = report
 
 
@@ -221,8 +226,8 @@ def derivatives(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Value, gradient ``(P,)`` and Hessian rows ``(len(directions), P)`` of the weighted log-likelihood at one point.
 
-    The point is copied once a direction, so that plain double backward gives all Hessian rows at once, whatever backend
-    evaluates the model. With ``create_graph`` the results stay differentiable in rows and weights.
+    The point is copied once for each direction, so that double backward gives all Hessian rows at once on any backend.
+    With ``create_graph`` the results stay differentiable in rows and weights.
     """
     copies = point.detach().expand(len(directions), -1).clone().requires_grad_(True)
     likelihood = _weighted(task.log_likelihood(rows, copies), weight)

@@ -2,13 +2,10 @@ r"""Sweeps on a GPU: a model's graph in float32, compiled in one piece with the 
 
 .. math:: l_D(\theta) = l_D(c) + \sum_n [l(\theta; z_n) - l(c; z_n)]
 
-with c one of the draws, its own log-likelihood in float64, and differences row by row, whose sums leave float32 after
-256 rows: raw sums in float32 lose the digits that a log-ratio of a million rows consists of. What is lost all the same
-is measured on some blocks against float64; where it may be more than ``ERROR`` (counts of a million), and where nothing
-can be compiled, sweeps stay in float64. On an H200, logistic regression, 1e7 rows, 50 columns, 2,000 draws
-(``studies/results/gpu.md``, and trials beside it): 0.48 s in float64 and uncompiled; 0.16 s compiled with ordinary
-float32 products and the centre's log-likelihood within; 0.127 s with products as in ``_product``, 0.106 s with the
-centre on its own as well.
+with c one of the draws, whose own log-likelihood is summed in float64. Differences are taken row by row and summed in
+float32 over 256 rows, then in float64: raw sums in float32 would lose the digits that a log-ratio of a million rows
+consists of. The error that remains is measured on some blocks against float64; where it may exceed ``ERROR`` (counts of
+a million), and where nothing can be compiled, sweeps stay in float64. ``studies/gpu.py`` measures the speed.
 """
 
 from __future__ import annotations
@@ -31,14 +28,14 @@ from bayesdd.task.engine import Single, moved, one_mode
 from bayesdd.task.program import evaluate, running
 from bayesdd.task.task import Task
 
-DEVICES = {"cuda"}  # on a processor a compiler is seldom there, and float32 gains little
+DEVICES = {"cuda"}  # a CPU seldom has a compiler, and gains little from float32
 LEAST_CELLS = 2**33  # draws x rows below which compiling, 1 to 7 s, costs more than it saves
 TOGETHER = 256  # rows whose differences are summed in float32, before float64
 DRAWS = 2048  # most draws of a call
-# Nats at the worst draw, half of whose square is what a KL is off by. Held to it is an upper end: the mean error of the
-# blocks that are looked at, as if it were all blocks', and twice its spread.
+# Nats, the largest error at any draw; a KL is off by half its square. It is compared with an upper limit for all blocks:
+# the mean error of the checked blocks plus twice its standard error.
 ERROR = 1e-2
-CHECKED, CHECKED_DRAWS = 16, 64  # blocks, at most, and draws at which float64 is asked too
+CHECKED, CHECKED_DRAWS = 16, 64  # blocks, at most, and draws that are also summed in float64
 
 Compiled = Callable[..., Tensor]
 _FUSED: WeakKeyDictionary[Task, Fused] = WeakKeyDictionary()
@@ -48,7 +45,7 @@ class Fused:
     """Sums over rows of differences of log-likelihoods, in float32.
 
     Args:
-        single: The rows' log-likelihood at one draw, ``(P,)`` -> ``(rows,)``; recordable.
+        single: The rows' log-likelihood at one draw, ``(P,)`` -> ``(rows,)``, of which a graph can be recorded.
     """
 
     def __init__(self, single: Single) -> None:
@@ -74,7 +71,7 @@ class Fused:
     def _compiled(self, count: int, draws: Tensor, rows: Columns) -> tuple[Compiled, Compiled]:
         """The centre's log-likelihood by row ``(1, rows)``, and sums of differences from it ``(count,)``, nats.
 
-        Two functions, since a compiler given both at once works the centre's out again for every draw.
+        Two functions, since a compiler given both at once computes the centre's again for every draw.
         """
         one, many = (self._recorded(some, draws, rows) for some in (1, count))
 
@@ -92,7 +89,7 @@ class Fused:
         def flat(points: Tensor, *columns: Tensor) -> Tensor:
             return batched(points, dict(zip(rows, columns, strict=True)))
 
-        # Shapes alone are followed: 67 million cells would take seconds on the processor that records.
+        # Only shapes are traced: real values would take seconds on the CPU.
         like = [torch.zeros((), dtype=_wide(c.dtype)).expand(c.shape) for c in rows.values()]
         points = torch.zeros((), dtype=torch.float64).expand(count, draws.shape[1])
         with running(), one_mode():
@@ -102,7 +99,7 @@ class Fused:
 
 
 def sweep(passes: Passes, draws: Tensor, exact: Callable[[Tensor], Tensor]) -> Tensor | None:
-    """Log-likelihood of all rows at draws ``(S, P)``, nats, ``(S,)``; None where it is better asked of float64.
+    """Log-likelihood of all rows at draws ``(S, P)``, nats, ``(S,)``; None where float64 must be used.
 
     Args:
         passes: The rows, unweighted.
@@ -146,13 +143,13 @@ def sweep(passes: Passes, draws: Tensor, exact: Callable[[Tensor], Tensor]) -> T
 
 def _of(task: Task) -> Fused:
     if task not in _FUSED:
-        program = task.program  # not the task: it must be free to go
+        program = task.program  # not the task, which must not be kept alive
         _FUSED[task] = Fused(lambda flat, rows: evaluate(program, flat, rows)[1])
     return _FUSED[task]
 
 
 def _differences(passes: Passes, part: Part, rows: Columns, local: Tensor) -> Tensor:
-    """The same sums in float64, by the model's own graph."""
+    """The same sums in float64, by the task's own log-likelihood."""
     total = local.new_zeros(len(local))
     with torch.no_grad():
         centre = part.task.log_likelihood(rows, local[:1])
@@ -186,7 +183,7 @@ def _narrow(graph: fx.GraphModule) -> fx.GraphModule:
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    """A float32 matrix product ``(N, K) (K, S)`` from three of eleven-bit numbers, which tensor cores are made for.
+    """A float32 matrix product ``(N, K) (K, S)`` from three products of eleven-bit numbers, which tensor cores compute.
 
     Each number is the sum of its eleven leading bits and a rest; the product of two rests is below float32's last bit,
     and small products are summed first. As in Ootomo and Yokota 2022 (arXiv 2203.03341), who also correct the sums.
@@ -196,14 +193,14 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _split(number: Tensor) -> tuple[Tensor, Tensor]:
-    """Every float32 number rounded to eleven bits, and what is left of it; their sum is the number, exactly."""
+    """Every float32 number rounded to eleven bits, and the rest; their sum is the number, exactly."""
     leading = ((number.view(torch.int32) + 2**12) & -(2**13)).view(torch.float32)
     return leading, number - leading
 
 
 @contextmanager
 def _tensor_cores() -> Iterator[None]:
-    """Matrix products of float32 numbers take eleven leading bits of each, within."""
+    """Within, matrix products of float32 numbers use the eleven leading bits of each."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
     try:

@@ -1,7 +1,8 @@
-"""One pass over rows: sums of what blocks of rows give at draws, in bounded memory, by one rank or several.
+"""One pass over rows: sums over blocks of rows at given draws, in bounded memory, by one rank or several.
 
-Blocks are summed within one of 64 groups, then the groups in their order. The grid depends on the number of rows alone,
-so that ranks which own some groups each come to the same sums, bit for bit: L-BFGS would make a last digit a first one.
+Blocks are summed within one of 64 groups, then the groups in order. The groups depend on the number of rows alone, so
+that any number of ranks, each owning some groups, comes to the same sums bit for bit: L-BFGS would amplify a difference
+in the last digit.
 """
 
 from __future__ import annotations
@@ -22,12 +23,11 @@ from bayesdd.density.ranks import Ranks
 from bayesdd.task.task import Task
 
 MEMORY = 32 * 2**20  # bytes of intermediate tensors a block may take; the process stays under 1 GiB
-BLOCK = 8192  # rows; 1,024 to 24,060 were up to 2.3 times slower (S = 2,000, d = 11)
-# Blocks at once where draws are few: a gradient at one draw of a million rows took 0.055 s so, 0.09 s one by one.
-TOGETHER, FEW = 4, 4
-CACHE_CELLS = 2**19  # draws x rows of one block: larger blocks fall out of the processor's cache (1.7 times slower)
+BLOCK = 8192  # rows; larger and smaller blocks were up to 2.3 times slower
+TOGETHER, FEW = 4, 4  # so many blocks at once where draws are so few: 1.6 times as fast as one by one
+CACHE_CELLS = 2**19  # draws x rows of one block: larger ones leave the CPU's cache and are 1.7 times slower
 GROUPS = 64
-# On a GPU, not measured: enough draws x rows in one kernel to fill it.
+# On a GPU: draws x rows that fill it with one kernel, and the share of its free memory that a block may take.
 CUDA_BLOCK, CUDA_CELLS, CUDA_SHARE = 2**17, 2**27, 0.25
 
 Sums = tuple[Tensor, ...]
@@ -44,7 +44,7 @@ class Part:
 
     @cached_property
     def place(self) -> slice | Tensor:
-        """``index``, as a slice where latents stand together: that copies nothing."""
+        """``index``, as a slice where latents stand together, since slices copy nothing."""
         start, stop = int(self.index[0]), int(self.index[-1]) + 1
         return slice(start, stop) if torch.equal(self.index.cpu(), torch.arange(start, stop)) else self.index
 
@@ -58,12 +58,12 @@ class Passes:
 
     Attributes:
         parts: The tasks and their rows.
-        device: Where blocks are computed on.
+        device: Where blocks are computed.
         memory: Bytes that intermediate tensors of one block may take; halved where the device runs out of it.
-        ranks: Who shares the rows.
-        checkpoint: Sums of earlier passes, to be taken from there instead.
-        report: Told after every block how many rows of how many are done.
-        refused: Whether sweeps in float32 (``bayesdd.density.fused``) were tried and found wanting.
+        ranks: The processes that share the rows.
+        checkpoint: Sums of earlier passes, which are not made again.
+        report: Called after every block with the rows done and the rows in all.
+        refused: Whether sweeps in float32 (``bayesdd.density.fused``) were tried and were not accurate enough.
     """
 
     parts: list[Part]
@@ -85,7 +85,7 @@ class Passes:
 
         Raises:
             OSError: Another rank died or does not answer; rows on disk were removed or changed.
-            ValueError: A block breaks the model's contract, or holds what float64 cannot.
+            ValueError: A block breaks the model's contract, or holds numbers that float64 cannot.
             RuntimeError: Ranks disagree about the draws.
         """
         if self.checkpoint is not None:
@@ -101,14 +101,14 @@ class Passes:
     def in_chunks(
         self, part: Part, rows: Columns, items: int, evaluate: Callable[[slice], None], *, copies: int = 1
     ) -> None:
-        """Evaluates so many draws at once as fit the cache and the memory; fewer where the device runs out.
+        """Evaluates as many draws at once as fit the cache and the memory; fewer where the device runs out.
 
         Args:
             part: Whose rows.
             rows: The block.
             items: How many draws.
-            evaluate: Called with slices of them; does nothing before it has succeeded.
-            copies: How often intermediate tensors are kept: 3 with a gradient by autograd.
+            evaluate: Called with slices of them, again where memory ran out: it changes nothing until it has succeeded.
+            copies: How many times intermediate tensors are kept: 3 with a gradient by autograd.
 
         Raises:
             MemoryError: Not even one draw fits.
@@ -158,7 +158,7 @@ class Passes:
         return total
 
     def _blocks(self, part: Part, groups: int, step: int) -> Iterator[tuple[int, Columns, Tensor | None]]:
-        """This rank's blocks with the number of their group; checked against the model where nobody looked before."""
+        """This rank's blocks with the number of their group; rows that were never seen are checked on the way."""
         rows, size = part.rows, part.rows.size
         step = min(size, step, rows.most)
         count = math.ceil(size / step)

@@ -1,9 +1,9 @@
 """Ranks: several processes, on one machine or many, that share the rows of one run.
 
 ``torchrun --nproc-per-node=2 -m bayesdd distill ...`` starts them. Each rank owns whole groups of row blocks. A pass
-ends in one ``all_reduce`` in which every group's sum comes from the rank that owns it and zeros from the others: exact
-in whatever order. Distilled rows and all decisions are replicated, from equal seeds and equal sums; that ranks agree
-is seen at every pass. Processes talk by gloo on the CPU, by nccl on GPUs.
+ends in one ``all_reduce``, in which every group's sum comes from the rank that owns it and zeros from the others, so
+that the order of summation does not matter. All ranks compute the distilled rows and all decisions from equal seeds and
+equal sums; every pass checks that they agree. Processes communicate by gloo on the CPU, by nccl on GPUs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PATIENCE = 60.0  # seconds that a rank waits for another
 
 @dataclass(frozen=True)
 class Ranks:
-    """Which of how many processes this is."""
+    """This process's number, and how many processes there are."""
 
     rank: int = 0
     count: int = 1
@@ -45,7 +45,7 @@ class Ranks:
 
         Raises:
             ConnectionError: A rank died or does not answer.
-            RuntimeError: The ranks ask different questions, or at different draws.
+            RuntimeError: The ranks sum different things, or at different draws.
         """
         values = draws.detach().cpu().contiguous().numpy().tobytes()
         mine = int.from_bytes(hashlib.sha256(what.encode() + values).digest()[:6], "big")  # exact in a float64
@@ -58,8 +58,8 @@ class Ranks:
         on = on.to(flat.device)
         if bool((on[-self.count :] != mine).any()):
             raise RuntimeError(
-                f"rank {self.rank} has come to other numbers than another rank: run all ranks on equal machines, with "
-                "equal versions, equal data and equal numbers of threads."
+                f"rank {self.rank} has other numbers than another rank: run all ranks on equal machines, with equal "
+                "versions, equal data and equal numbers of threads."
             )
         return on[: -self.count].reshape(slab.shape)
 
@@ -82,10 +82,10 @@ class Ranks:
         return found
 
     def agreed(self, make: Callable[[], T], mistakes: tuple[type[Exception], ...]) -> T:
-        """What ``make`` gives here; a mistake on any rank ends all, and of those that fail alike the first speaks.
+        """What ``make`` gives here; a mistake on any rank ends all, and the first rank that made it reports it.
 
         Raises:
-            SystemExit: Code 2, without a word, where another rank speaks.
+            SystemExit: Code 2, silently, where another rank reports the mistake.
         """
         failure: Exception | None = None
         try:
@@ -100,10 +100,10 @@ class Ranks:
         return made
 
     def same(self, parts: dict[str, Any]) -> None:
-        """Refuses ranks that differ in their data, models or versions, whose parts are given by name.
+        """Refuses ranks that differ in their data, models or versions, which are given by name.
 
         Raises:
-            ValueError: They do; names what.
+            ValueError: They differ; names in what.
         """
         every = self.gathered(parts)
         for rank, other in enumerate(every):
@@ -111,7 +111,7 @@ class Ranks:
                 raise ValueError(f"rank {rank} has other {' and '.join(differ)} than rank 0: give all ranks the same")
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """What the first rank makes, on all."""
+        """What the first rank makes, sent to all."""
         if not self.many:
             return make()
         box: list[Any] = [make() if self.rank == 0 else None]
@@ -122,7 +122,7 @@ class Ranks:
 
 
 def current() -> Ranks:
-    """The ranks of this process; alone unless it was started with others and has joined them."""
+    """This process's rank among those it has joined; the only one if it has joined none."""
     if not (dist.is_available() and dist.is_initialized()):
         return Ranks()
     return Ranks(dist.get_rank(), dist.get_world_size())
@@ -157,7 +157,7 @@ def joined(device: str | torch.device, patience: float = PATIENCE) -> Iterator[R
     if where.type == "cuda":
         torch.cuda.set_device(where)
     yield current()
-    # Not after a failure: nccl would wait for the rank that is gone, and the process ends anyway.
+    # Not after a failure: nccl would wait for the rank that has died, and the process ends anyway.
     dist.destroy_process_group()
 
 
@@ -167,11 +167,11 @@ def _answered() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise ConnectionError(
-            f"another rank has died or does not answer ({_reason(error)}); what was swept is kept, the same command "
-            "goes on from there"
+            f"another rank has died or does not answer ({_reason(error)}); the sums so far are kept, and the same "
+            "command resumes from them"
         ) from error
 
 
 def _reason(error: Exception) -> str:
-    """The first sentence of what torch says; the rest is its own stack."""
+    """The first sentence of torch's message; the rest is its stack."""
     return one_line(error).split(". ")[0][:160]

@@ -17,9 +17,10 @@ from bayesdd.data.distilled import Distilled
 from bayesdd.density.checkpoint import Checkpoint
 from bayesdd.density.density import MEMORY
 from bayesdd.density.ranks import current
+from bayesdd.distillation.first_stage import Run, resized
 from bayesdd.distillation.problem import Problem
 from bayesdd.distillation.progress import Pace
-from bayesdd.distillation.search import Search, resized
+from bayesdd.distillation.search import smallest, solved
 from bayesdd.numerics.devices import resolve
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.objectives import half_variance
@@ -95,17 +96,17 @@ def distill(
     limit = TOLERANCE if tolerance is None else tolerance
     silent = not progress or current().rank > 0
     with tqdm(disable=silent, desc="bayesdd", bar_format="{desc}: {elapsed}{postfix}") as bar:
-        goal.joint.watch(None if silent else Pace(bar, "bayesdd"))
+        goal.joint.watch(None if silent else Pace(bar.set_description_str, "bayesdd"))
         bar.set_postfix_str("Laplace fit and particles of the full posterior")
         reference = build(goal, seed)
-        search = Search(reference, objective, seed, limit, bar, equal_weights=equal_weights, move_rows=move_rows)
-        found = search.at(size, init) if size is not None else search.smallest(init)
+        run = Run(reference, objective, seed, limit, bar.set_postfix_str, equal_weights, move_rows)
+        found = smallest(run, init) if size is None else solved(run, size, init)
         bar.set_postfix_str("certificate")
         details = provenance_of(student, tasks, seed, found.problem.coordinates.size, objective=name_of(objective))
         result = found.problem.distilled(found.vector, details)
-        result = replace(
-            result, certificate=certificate_of(goal, found.problem.density(found.vector), limit, seed + 1, found.draws)
-        )
+        density = found.problem.density(found.vector)
+        certificate = certificate_of(reference.target, density, limit, seed + 1, found.draws, goal.laplace)
+        result = replace(result, certificate=certificate)
     _warn(reference, result, limit)
     return result
 

@@ -1,24 +1,24 @@
-"""A bar's description while a long pass over the rows is under way: how far, how many rows a second."""
+"""Progress of a long pass over the rows: how far it is, and how many rows a second."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Callable
 
 EVERY = 0.2  # seconds between two refreshes
-SHORT = 1.0  # seconds that a pass may take before it is worth a word
+SHORT = 1.0  # seconds below which a pass is not reported
 
 
 class Pace:
-    """Told after every block how many rows of how many are done; says so on a tqdm bar.
+    """Called after every block with the number of rows done; describes passes that take long.
 
     Args:
-        bar: The bar.
-        name: Its description.
+        say: Shows a description, such as a tqdm bar's ``set_description_str``.
+        name: The description when no such pass is under way.
     """
 
-    def __init__(self, bar: Any, name: str) -> None:
-        self.bar, self.name = bar, name
+    def __init__(self, say: Callable[[str], None], name: str) -> None:
+        self.say, self.name = say, name
         self._done = self._first = 0
         self._start = self._said = time.monotonic()
         self._shown = False
@@ -32,9 +32,9 @@ class Pace:
         took = now - self._start
         if done >= every:
             if self._shown:
-                self.bar.set_description_str(self.name)
+                self.say(self.name)
             self._shown = False
         elif took > SHORT and now - self._said > EVERY:
             self._said, self._shown = now, True
             rate = (done - self._first) / max(took, 1e-9)
-            self.bar.set_description_str(f"{self.name} ({done / every:.0%} of {every:,} rows, {rate:,.0f} a second)")
+            self.say(f"{self.name} ({done / every:.0%} of {every:,} rows, {rate:,.0f} a second)")

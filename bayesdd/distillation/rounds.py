@@ -1,4 +1,4 @@
-"""One on-policy round: fresh draws of a distilled posterior, one sweep of the full data, a verdict."""
+"""On-policy rounds: fresh draws of the distilled posterior, one sweep of the full data there, and a better fit."""
 
 from __future__ import annotations
 
@@ -6,37 +6,45 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from bayesdd.certificate.estimates import estimate
 from bayesdd.certificate.verdict import draw_distilled
+from bayesdd.data.distilled import Distilled
+from bayesdd.distillation.first_stage import STARTS, Run, closed_form, enough, starting_problem
 from bayesdd.distillation.problem import Problem
 from bayesdd.inference.draws import Draws
+from bayesdd.numerics.gaussian import moment_matched
 from bayesdd.numerics.optimise import lbfgs
 from bayesdd.numerics.pareto import KHAT_LIMIT
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.objectives import half_variance
 from bayesdd.objectives.sorts import name_of
-from bayesdd.target.particles import Particles, tilted
-from bayesdd.target.reference import Reference
+from bayesdd.target.particles import Particles, noise, tilted
+from bayesdd.target.second_order import SecondOrder
 from bayesdd.target.target import Target
-
-STARTS = 2
-FIRST, LATER = 200, 60  # L-BFGS iterations
 
 ROUNDS = 5
 ROUND_DRAWS = 2000
 IMPROVEMENT = 0.9  # a round that does not bring its value below this share of the best so far has failed
-ENOUGH = 1e-7  # nats: a half-variance below which nothing is left to gain, unless the sweeps' own noise is more
-# Sum of both KLs, nats, at which rounds end: a mixture took 15 s to 3e-7, and 32 s more to 1e-7.
-SETTLED = 1e-5
+SETTLED = 1e-5  # nats, sum of both KLs at which rounds end: a tenth of it took a mixture three times as long
+ITERATIONS = 120  # of L-BFGS in a round of a functional
+# Of L-BFGS on any other objective: from starting rows, and in a round.
+FIRST_ITERATIONS, LATER_ITERATIONS = 200, 60
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class Solution:
-    """The best parameter vector so far, judged on fresh draws of its own posterior."""
+    """A parameter vector, and how it was judged on fresh draws of its own posterior.
+
+    Attributes:
+        problem: The problem that the vector belongs to.
+        vector: Rows and weights, ``(n,)``.
+        score: Lower is better; infinite before it was judged.
+        draws: The draws that it was judged on.
+    """
 
     problem: Problem
     vector: Tensor
@@ -44,34 +52,141 @@ class Solution:
     draws: Draws | None = None
 
 
-def fresh(
-    problem: Problem, vector: Tensor, seed: int, turn: int, draw_divisor: int, start: Draws | None = None
-) -> Draws:
+def refined(run: Run, solution: Solution) -> Solution:
+    """On-policy rounds of a functional of the log-ratio; a round that is worse is not taken."""
+    target, problem, objective = run.reference.target, solution.problem, run.objective
+    vector, draws, failures = solution.vector, None, 0
+    recent: list[Particles] = []
+    second, settled = run.second_order, max(min(SETTLED, run.limit / 100), enough(run))
+    for turn in range(ROUNDS):
+        draws = _fresh(run, problem, vector, turn, draws)
+        particles, score, half = _judged(target, problem, vector, draws, objective)
+        run.say(f"M = {problem.coordinates.size}, round {turn + 1}: half-variance {half:.3g} nats")
+        failures = 0 if score < IMPROVEMENT * solution.score else failures + 1
+        if score < solution.score:
+            solution = Solution(problem, vector, score, draws)
+        if solution.score < settled or failures == 2 or turn == ROUNDS - 1:
+            break
+        recent = [*recent[-1:], particles]
+        if second is not None and half > 0.05 and score < 50:
+            # The Laplace point misses the bulk (skewed posteriors): match at the mean of the draws instead.
+            second = SecondOrder.of(moment_matched(draws.flat), target)
+        # A functional of the distilled posterior is not judged at draws of the full one.
+        particle_sets = [run.reference.particles, *recent] if objective is half_variance else recent
+        vector = optimised(objective, problem, solution.vector, particle_sets, second, ITERATIONS)
+    return solution
+
+
+def matched(run: Run, size: int, init: Distilled | None) -> Solution:
+    """Rounds of an objective ``(reference) -> loss(rows, weight)``: the best of several starts, then fresh draws.
+
+    They end when the objective on draws of the solution's own posterior agrees with what was minimised. The closed form
+    is not used first, since an objective that leaves directions of the posterior free would be credited with it; only
+    where the objective has no value at real rows, whose posterior is too far from the draws at hand.
+
+    Raises:
+        Refusal: The objective is not finite at any starting rows.
+    """
+    reference = run.reference.sampled(run.seed)
+    loss = run.objective(reference)
+
+    def on_policy(problem: Problem, vector: Tensor, turn: int) -> tuple[Callable[..., Tensor], Draws]:
+        """The loss with draws of the posterior at a vector."""
+        draws = _fresh(run, problem, vector, turn)
+        policy, _, _ = _judged(reference.target, problem, vector, draws, half_variance)
+        return run.objective(replace(reference, policy=policy)), draws
+
+    best: tuple[float, Problem, Tensor] | None = None
+    for attempt in range(STARTS):
+        problem = starting_problem(run, size, init, attempt)
+        vector, value = _minimised(loss, problem, problem.start, FIRST_ITERATIONS)
+        if not math.isfinite(value):
+            vector, _ = closed_form(run, problem)
+            here = loss
+            if not math.isfinite(float(loss(*problem.hard(vector)).detach())):
+                # Far from Gaussian: draws of the full posterior's fit say nothing here, but the solution's own do.
+                here, _ = on_policy(problem, vector, ROUNDS + attempt)
+            vector, value = _minimised(here, problem, vector, FIRST_ITERATIONS)
+        run.say(f"start {attempt + 1}: objective {value:.3g} nats")
+        if best is None or value < best[0]:
+            best = value, problem, vector
+    if best is None or not math.isfinite(best[0]):
+        raise Refusal(
+            f"the objective {name_of(run.objective)} is not finite at any starting rows of "
+            f"{reference.target.student.name}: check the kinds of its columns, or take half_variance."
+        )
+    value, problem, vector = best
+    solution = Solution(problem, vector)
+    for turn in range(ROUNDS):
+        loss, draws = on_policy(problem, vector, turn)
+        found = float(loss(*problem.hard(vector)).detach())
+        run.say(f"round {turn + 1}: objective {found:.3g} nats")
+        if found < solution.score:
+            solution = Solution(problem, vector, found, draws)
+        if abs(found - value) <= (1 - IMPROVEMENT) * abs(value) or turn == ROUNDS - 1:
+            break
+        vector, value = _minimised(loss, problem, solution.vector, LATER_ITERATIONS)
+    return solution
+
+
+def optimised(
+    objective: Callable[..., Tensor],
+    problem: Problem,
+    vector: Tensor,
+    particle_sets: list[Particles],
+    second: SecondOrder | None,
+    iterations: int,
+) -> Tensor:
+    """A functional minimised over particles, plus the closed form as far as these leave quadratics undetermined."""
+    dim = particle_sets[0].draws.shape[1]
+    ridge = min(1.0, dim * (dim + 3) / 2 / sum(len(particles.draws) for particles in particle_sets))
+
+    def total(v: Tensor) -> Tensor:
+        value = torch.stack([measured(objective, problem, v, particles) for particles in particle_sets]).mean()
+        if second is not None and ridge > 0.05:
+            value = value + ridge * second.half_variance(problem.student, *problem.hard(v))
+        return value
+
+    return lbfgs(total, vector, iterations, enough=0.1 * noise(particle_sets))[0]
+
+
+def measured(objective: Callable[..., Tensor], problem: Problem, vector: Tensor, particles: Particles) -> Tensor:
+    """A functional of the log-ratio on particles, nats; differentiable in the vector.
+
+    The half-variance is taken under the particles' own posterior, any other functional under the distilled posterior at
+    the vector, to which the particles are tilted.
+    """
+    distilled = problem.log_likelihood(vector, particles.draws)
+    log_weight = particles.log_weight if objective is half_variance else tilted(particles, distilled)
+    return objective(particles.log_likelihood - distilled, log_weight)
+
+
+def _fresh(run: Run, problem: Problem, vector: Tensor, turn: int, start: Draws | None = None) -> Draws:
     """Draws of the distilled posterior for round number ``turn``."""
-    seed = seed + 7919 * (turn + 1)
-    return draw_distilled(problem.density(vector), seed, count=ROUND_DRAWS // draw_divisor, start=start)
+    count = ROUND_DRAWS // run.reference.target.draw_divisor
+    return draw_distilled(problem.density(vector), run.seed + 7919 * (turn + 1), count=count, start=start)
 
 
-def judge(
-    target: Target, problem: Problem, vector: Tensor, draws: Draws, objective: Callable[..., Tensor] = half_variance
+def _judged(
+    target: Target, problem: Problem, vector: Tensor, draws: Draws, objective: Callable[..., Tensor]
 ) -> tuple[Particles, float, float]:
     """The draws as particles of the distilled posterior, the score there (lower is better), and the half-variance.
 
-    The score of the half-variance is the sum of both KLs, of which it is the second order; any other functional is
-    judged by itself.
+    The score of the half-variance is the sum of both KLs, of which it is the second order; any other functional is its
+    own score.
 
     Raises:
-        ValueError: The objective is infinite at this posterior.
+        Refusal: The objective is infinite at this posterior.
     """
     flat = draws.flat
-    full = target.log_likelihood(flat)
+    full, error = target.log_likelihood(flat)
     with torch.no_grad():
         own = problem.log_likelihood(vector, flat)
     found = estimate(full - own, draws, float(full.abs().max()))
     log_weight = torch.zeros_like(full) if draws.log_weight is None else draws.log_weight.flatten()
     finite = torch.isfinite(full)
     log_weight = log_weight[finite] - log_weight[finite].logsumexp(0)
-    particles = Particles(flat[finite], full[finite], log_weight, own[finite])
+    particles = Particles(flat[finite], full[finite], log_weight, own[finite], error)
     if objective is half_variance:
         score = found["kl_reverse"] + (found["kl_forward"] if found["khat"] < KHAT_LIMIT else found["half_variance"])
     else:
@@ -80,83 +195,6 @@ def judge(
             objective.func.refuse_infinite(ratio, log_weight, problem.coordinates.size, **objective.keywords)
         score = float(objective(ratio, log_weight))
     return particles, score, found["half_variance"]
-
-
-def measured(objective: Callable[..., Tensor], problem: Problem, vector: Tensor, particles: Particles) -> Tensor:
-    """A functional of the log-ratio on particles, nats; differentiable in the vector.
-
-    The half-variance is taken under the particles' own posterior, any other one under the distilled posterior at the
-    vector, to which the particles are tilted.
-    """
-    distilled = problem.log_likelihood(vector, particles.draws)
-    log_weight = particles.log_weight if objective is half_variance else tilted(particles, distilled)
-    return objective(particles.log_likelihood - distilled, log_weight)
-
-
-def matched(
-    reference: Reference,
-    objective: Callable[..., Any],
-    start: Callable[[int], Problem],
-    closed_form: Callable[[Problem], tuple[Tensor, float]],
-    seed: int,
-    bar: Any,
-) -> Solution:
-    """The best of several starts, refined on draws of its own posterior until the objective there agrees.
-
-    No closed form goes before it, since an objective that leaves directions of the posterior free would be credited
-    with it; unless the objective has no value at real rows, whose posterior is too far from any draws at hand.
-
-    Args:
-        reference: The full posterior.
-        objective: ``(reference) -> loss(rows, weight)``.
-        start: Number of an attempt -> problem at its starting rows.
-        closed_form: Problem -> vector that matches the full posterior to second order, and the nats that it leaves.
-        seed: Seed of the fresh draws.
-        bar: Progress bar.
-
-    Raises:
-        ValueError: The objective is not finite at any starting rows.
-    """
-    reference = reference.sampled(seed)
-    loss = objective(reference)
-
-    def on_policy(problem: Problem, vector: Tensor, turn: int) -> tuple[Callable[..., Tensor], Draws]:
-        """The loss with draws of the posterior at a vector."""
-        draws = fresh(problem, vector, seed, turn, reference.target.draw_divisor)
-        policy, _, _ = judge(reference.target, problem, vector, draws)
-        return objective(replace(reference, policy=policy)), draws
-
-    best: tuple[float, Problem, Tensor] | None = None
-    for attempt in range(STARTS):
-        problem = start(attempt)
-        vector, value = _minimised(loss, problem, problem.start, FIRST)
-        if not math.isfinite(value):
-            vector, _ = closed_form(problem)
-            here = loss
-            if not math.isfinite(float(loss(*problem.hard(vector)).detach())):
-                # Far from Gaussian: no draws of the full posterior's fit say anything here, draws of its own do.
-                here, _ = on_policy(problem, vector, ROUNDS + attempt)
-            vector, value = _minimised(here, problem, vector, FIRST)
-        bar.set_postfix_str(f"start {attempt + 1}: objective {value:.3g} nats")
-        if best is None or value < best[0]:
-            best = value, problem, vector
-    if best is None or not math.isfinite(best[0]):
-        raise ValueError(
-            f"the objective {name_of(objective)} is not finite at any starting rows of "
-            f"{reference.target.student.name}: check the kinds of its columns, or take half_variance."
-        )
-    value, problem, vector = best
-    solution = Solution(problem, vector)
-    for turn in range(ROUNDS):
-        loss, draws = on_policy(problem, vector, turn)
-        found = float(loss(*problem.hard(vector)).detach())
-        bar.set_postfix_str(f"round {turn + 1}: objective {found:.3g} nats")
-        if found < solution.score:
-            solution = Solution(problem, vector, found, draws)
-        if abs(found - value) <= (1 - IMPROVEMENT) * abs(value) or turn == ROUNDS - 1:
-            break
-        vector, value = _minimised(loss, problem, solution.vector, LATER)
-    return solution
 
 
 def _minimised(loss: Callable[..., Tensor], problem: Problem, vector: Tensor, most: int) -> tuple[Tensor, float]:

@@ -1,4 +1,8 @@
-"""Density to draws: inference methods, one a file, all ``(density, *, draws, chains, seed) -> Draws``."""
+"""From a density to draws: one file a method, all ``(density, *, draws, chains, seed) -> Draws``.
+
+``laplace``, ``hmc`` and ``nuts`` for any posterior; ``gauss_newton`` and ``constrained`` for networks. Beside them
+stand searches for modes: ``mode`` for densities with a Laplace fit, ``network_modes`` for networks.
+"""
 
 from bayesdd.inference._constrained import constrained as constrained
 from bayesdd.inference._gauss_newton import gauss_newton as gauss_newton

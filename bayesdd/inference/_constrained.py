@@ -1,18 +1,15 @@
 r"""Hamiltonian Monte Carlo on the manifold where latents and noise explain the rows exactly.
 
-:mod:`bayesdd.inference.manifold` says what is sampled. Between two kicks by the force of the potential's second part a step moves
-by the exact flow of :math:`|q|^2/2 + |p|^2/2`, a rotation, with multipliers that end it on the manifold:
+What is sampled: :mod:`bayesdd.inference.manifold`. A step is a kick by the force of the potential's second part, the
+exact flow of :math:`|q|^2/2 + |p|^2/2`, which is a rotation with multipliers that end it on the manifold,
 
 .. math:: q' = q \cos h + (p + J(q)' \lambda) \sin h, \qquad c(q') = 0,
 
-found by Broyden's method from the factor of J J' at q. A step whose way back does not lead to q is refused
-with its trajectory. What limits the step is how fast J turns, not how small the noise is.
+found by Broyden's method from the factor of J J' at q, and a second kick. If the reversed step does not lead back to q,
+the whole trajectory is refused. The step size is limited by how fast J turns, not by how small the noise is.
 
-Measured on a network of 2 x 50 units and a linear Poisson equation (2,701 weights, 18 rows, noise 0.01), chains begun
-in the midst of the posterior: steps of 0.011 prior standard deviations, where :func:`bayesdd.inference.hmc` without
-whitening takes 0.00012; of 4 x 80 draws of 50 steps 178 effective ones at the worst point of the solution, 286 at the
-median (R-hat 1.03), where 8 x 200 of hmc's have 11 (R-hat 2.2), and 8 x 60 of 400 steps 14 (R-hat 1.7). A step costs
-six times hmc's. Chains also left functions that fit but bend between the rows, to which hmc's held on.
+Cost: a step costs about six times one of :func:`bayesdd.inference.hmc`; for a network of 2,701 weights on 18 rows of
+noise 0.01 it may be a hundred times longer.
 
 Sources: Au, Graham & Thiery, "Manifold lifting", JRSS B 2023; Zappa, Holmes-Cerfon & Goodman, "Monte Carlo on
 manifolds: sampling densities and integrating functions", CPAM 2018; Lelievre, Rousset & Stoltz, "Hybrid Monte Carlo
@@ -37,9 +34,9 @@ from bayesdd.inference.network_modes import randomised
 TARGET_ACCEPT = 0.75
 MAX_STEPS = 50
 FIRST_STEP, LONGEST_STEP = 0.02, 1.0
-ITERATIONS = 20  # of Broyden's method; most that come back need ten
+ITERATIONS = 20  # of Broyden's method; most steps that converge need ten
 CLOSE = 1e-5  # constraints at the end of a step, in units of the rows' noise: errors of 1e-5 nats
-# The way back is followed until it is clear where it leads: other solutions are about a step's length away.
+# The reversed step is solved until it is clear where it leads: other solutions are about a step's length away.
 CLOSE_BACK, BACK = 1e-2, 1e-2
 DIVERGENCE = 1000.0  # energy error, nats
 
@@ -64,15 +61,15 @@ def constrained(
         chains: Number of chains, all advanced together.
         seed: Seed.
         warmup: Warm-up transitions, in which the step size is adapted.
-        start: Unconstrained starting points ``(chains, P)``; default: where :func:`randomised` searches end. Far from
-            the data it takes long: noise is then many standard deviations.
+        start: Unconstrained starting points ``(chains, P)``; default: the ends of ``network_modes.randomised``. Starts
+            far from the data, where the noise is many standard deviations, take long.
         thin: Transitions for every kept draw.
-        length: Mean length of a trajectory, in radians: pi/2 forgets everything that is normal.
+        length: Mean length of a trajectory, in radians: after pi/2 a normal coordinate is independent of its start.
         max_steps: Most steps of a trajectory, on average.
 
     Returns:
         Draws with ``diverging``, ``acceptance_rate``, ``energy``, ``n_steps``, ``step_size`` and
-        ``stuck``: trajectories refused because a step found no way, or none back.
+        ``stuck``: trajectories refused because a step did not converge, or could not be reversed.
 
     Raises:
         ValueError: Rows that are not normally observed.
@@ -130,7 +127,7 @@ class _State:
 
 
 def leap(lifted: Lifted, place: Place, momentum: Tensor, size: float, alive: Tensor) -> tuple[Place, Tensor, Tensor]:
-    """One step of all chains, of which those not alive stay.
+    """One step of all chains; those that are not alive stay where they are.
 
     Args:
         lifted: The manifold.
@@ -140,7 +137,7 @@ def leap(lifted: Lifted, place: Place, momentum: Tensor, size: float, alive: Ten
         alive: Which chains move, ``(S,)``.
 
     Returns:
-        Where they then are, their momenta, and which of them arrived and would come back.
+        Where they then are, their momenta, and which of them arrived by a step that can be reversed.
     """
     turned = lifted.rate * size
     cos, sin = turned.cos(), turned.sin() / lifted.rate
@@ -149,7 +146,7 @@ def leap(lifted: Lifted, place: Place, momentum: Tensor, size: float, alive: Ten
     target = torch.where(arrived[:, None], target, place.q)
     there = lifted.place(target)
     arrived = arrived & torch.isfinite(there.extra) & torch.isfinite(there.force).all(1)
-    # The multipliers are in the momentum: it is that at the end of the one rotation by h that leads from q to q'.
+    # The momentum at the end of the rotation by h that leads from q to q': the multipliers are part of it.
     moved = there.tangent((cos * target - place.q) / sin)
     back, returned = projected(lifted, there, cos * target - sin * moved, sin / size, arrived, CLOSE_BACK)
     keep = arrived & returned & ((back - place.q).norm(dim=1) < BACK)
@@ -162,7 +159,7 @@ def projected(
 ) -> tuple[Tensor, Tensor]:
     """Moves points along ``share * J'`` of a place until the constraints hold: where to, and who arrived.
 
-    Broyden's updates of the inverse of J(q) J' are kept as vectors: an iteration costs one evaluation of c.
+    Broyden's updates of the inverse of J(q) J' are kept as vectors, so that an iteration costs one evaluation of c.
     """
     value = lifted.constraints(q)
     left = place.solve(value)

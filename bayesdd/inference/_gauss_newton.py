@@ -1,18 +1,16 @@
-r"""Modes by Levenberg-Marquardt, and Laplace approximations there with the Gauss-Newton matrix: made for networks.
+r"""Laplace approximations with the Gauss-Newton matrix, around modes by Levenberg-Marquardt: made for networks.
 
-.. math:: A = J'J + \Pi, \qquad \theta \leftarrow \theta + (A + \lambda\,\mathrm{diag} A)^{-1} \nabla \log p(\theta, D)
+.. math:: q = N(\hat\theta, A^{-1}), \qquad A = J'J + \Pi
 
-J as in :mod:`bayesdd.inference.information`, :math:`\Pi` the prior's precision. A is positive definite where the Hessian of a
-network is not, and steps by it see the many directions that rows leave to the prior. Several starts advance together.
-With fewer roots R than parameters P everything is solved in R dimensions (Woodbury).
+at the modes of :mod:`bayesdd.inference.network_modes`. With fewer roots R than latents P everything is solved in R
+dimensions (Woodbury's identity).
 
-Exact for linear models with normal noise of known size. Of networks the draws belong to the *linearised* function
-(:func:`bayesdd.networks.functions.linearised`): pushed through the network itself they spread far too widely.
+Exact for linear models with normal noise of known size. For networks the draws belong to the *linearised* function
+(:func:`bayesdd.networks.functions.linearised`); put into the network itself they spread far too widely.
 
-Cost of a step: a Jacobian of all rows and one factorisation, R P min(R, P).
+Cost: that of the searches, and one factorisation a mode.
 
-Sources: Marquardt, "An algorithm for least-squares estimation of nonlinear parameters", SIAM 1963; Immer, Korzepa &
-Bauer, "Improving predictions of Bayesian neural nets via local linearization", AISTATS 2021.
+Source: Immer, Korzepa & Bauer, "Improving predictions of Bayesian neural nets via local linearization", AISTATS 2021.
 """
 
 from __future__ import annotations
@@ -34,7 +32,7 @@ def gauss_newton(density: Density, *, draws: int, chains: int, seed: int, steps:
         steps: Most steps of a search.
 
     Returns:
-        Draws without importance weights. Several modes are not weighed against each other: as an ensemble.
+        Draws without importance weights; all modes count alike, as an ensemble does.
 
     Raises:
         ValueError: Rows are observed by a distribution whose information is not known.

@@ -24,10 +24,7 @@ from bayesdd.numerics.gaussian import Gaussian
 
 TARGET_ACCEPT, LONGEST_STEP = 0.8, 1.5
 MAX_STEPS = 64
-# Every third warm-up transition takes steps eight times smaller: a chain that starts on a steep slope rejects every
-# full step, and the mean acceptance over many chains does not show it (Gamma(0.6, 2.6) on the log scale: mean 0.34
-# instead of 0.23).
-SHRINK = 1 / 8
+SHRINK = 1 / 8  # of the step, in every third warm-up transition: on a steep slope a chain may reject every full step
 DIVERGENCE = 1000.0  # energy error, nats
 
 
@@ -90,7 +87,7 @@ def hmc(
 
 
 def _spread(modes: list[Gaussian], chains: int, generator: torch.Generator) -> Tensor:
-    """Starting points by the modes' masses (largest remainders): chains seldom change modes, R-hat then tells."""
+    """Starting points in proportion to the modes' masses (largest remainders), since chains seldom change modes."""
     share = torch.softmax(torch.tensor([mode.log_mass for mode in modes], dtype=torch.float64), 0) * chains
     counts = share.floor().long()
     rest = torch.argsort(share.floor() - share, stable=True)[: chains - int(counts.sum())]

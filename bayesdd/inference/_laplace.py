@@ -15,6 +15,7 @@ import torch
 from bayesdd.density.density import Density
 from bayesdd.inference.draws import Draws
 from bayesdd.inference.mode import fit
+from bayesdd.numerics.refusal import Refusal
 
 
 def laplace(density: Density, *, draws: int, chains: int, seed: int) -> Draws:
@@ -34,7 +35,7 @@ def laplace(density: Density, *, draws: int, chains: int, seed: int) -> Draws:
     """
     gaussian = fit(density, seed=seed)
     if gaussian is None:
-        raise ValueError(
+        raise Refusal(
             "laplace: the posterior has no interior mode with positive-definite curvature; use bayesdd.inference.hmc."
         )
     generator = torch.Generator().manual_seed(seed)

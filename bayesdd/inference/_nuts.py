@@ -1,4 +1,4 @@
-"""Pyro's own No-U-Turn sampler on the task's density: the independent second opinion.
+"""Pyro's own No-U-Turn sampler on the density: an independent check of the other methods.
 
 Source: Hoffman & Gelman, "The No-U-Turn sampler", JMLR 2014, as implemented in Pyro.
 """

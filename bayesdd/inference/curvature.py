@@ -8,14 +8,20 @@ from torch import Tensor
 from bayesdd.density.density import Density
 from bayesdd.inference.information import Information
 
-LONGEST = 3.0  # prior standard deviations of a coordinate a step: far from the data the information of a noise scale,
-# 2 for every row, is thousands of times less than its curvature
+LONGEST = 3.0  # prior sds that a step may move a coordinate: far from the data a scale's information is too small
 
 
 class Curvature:
-    """A = J'J + Pi at S points: solves, squares and draws; in the R roots' dimensions where they are fewer than P.
+    """A = J'J + Pi at S points: solves, squares and draws; in R dimensions where the roots R are fewer than P.
 
-    Coordinates that do not move (``moving`` 0) are cut off from the others.
+    Args:
+        density: The posterior.
+        information: Its rows' Jacobians J.
+        points: Unconstrained points, ``(S, P)``.
+        moving: One where a coordinate moves, zero where it is held and so independent of the others, ``(P,)``.
+
+    Attributes:
+        longest: Most that a step may move each coordinate, ``(S, P)``.
     """
 
     def __init__(self, density: Density, information: Information, points: Tensor, moving: Tensor) -> None:
@@ -65,7 +71,7 @@ class Curvature:
         return ((self.root @ vector[..., None]) ** 2).sum((1, 2)) + (self.prior * vector**2).sum(1)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draws of N(0, A^-1), ``(S, count, P)``; with few roots by Matheron's rule: the prior's, corrected."""
+        """Draws of N(0, A^-1), ``(S, count, P)``; with few roots by Matheron's rule: draws of the prior, corrected."""
         points, dim = self.diagonal.shape
 
         def noise(width: int) -> Tensor:
@@ -90,9 +96,9 @@ def _one_more(matrix: Tensor) -> Tensor:
 
 
 def _prior_precision(density: Density, points: Tensor) -> Tensor:
-    """Minus the log prior's Hessian: its diagonal ``(S, P)`` where that is all, else ``(S, P, P)`` made definite.
+    """Minus the log prior's Hessian: ``(S, P)`` where it is diagonal, else ``(S, P, P)``, made positive definite.
 
-    Two Hessian products tell: with a vector of ones and with one of random signs.
+    Two Hessian products tell whether it is diagonal: with a vector of ones and with one of random signs.
     """
     at = points.detach().clone().requires_grad_(True)
     (slope,) = torch.autograd.grad(density.log_prior(at).sum(), at, create_graph=True)

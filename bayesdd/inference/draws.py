@@ -33,8 +33,8 @@ def collected(step: Callable[[], dict[str, Tensor]], where: Callable[[], Tensor]
     """Draws of chains that move together.
 
     Args:
-        step: One transition of all chains; gives statistics, name -> ``(chains,)``.
-        where: Unconstrained points at which they are, ``(chains, P)``.
+        step: Makes one transition of all chains and returns statistics, name -> ``(chains,)``.
+        where: Returns the unconstrained points at which they are, ``(chains, P)``.
         draws: Kept draws a chain.
         thin: Transitions for every kept draw.
     """

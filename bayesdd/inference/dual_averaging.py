@@ -1,4 +1,4 @@
-"""Step sizes by dual averaging: a mean acceptance probability is brought to where it should be.
+"""Step sizes by dual averaging: they are adapted until the mean acceptance probability is as wanted.
 
 Source: Hoffman & Gelman, "The No-U-Turn sampler", JMLR 2014, section 3.2.
 """
@@ -17,8 +17,8 @@ class DualAveraging:
         size: The first step size.
         target: Mean acceptance probability that is wanted.
         longest: Most that a step may be.
-        drawn_to: Size to which steps are drawn while nothing speaks against it.
-        shrinkage: Gamma of the paper: the smaller, the longer the first moves.
+        drawn_to: Size towards which the adaptation is shrunk (exp(mu) of the paper).
+        shrinkage: Gamma of the paper: the smaller, the larger the first changes.
 
     Attributes:
         size: The step size of the next transition.

@@ -2,8 +2,8 @@ r"""Fisher information of rows: how sharply each row's observations depend on th
 
 For an observation with distribution :math:`p(y \mid \eta(\theta))` the information is :math:`J' J`, with J the
 Jacobian of a vector of its parameters, each in units in which it has unit information (a *root*): for a normal
-observation the mean in standard deviations, and :math:`\sqrt 2 \log \sigma`. It is positive semidefinite whatever the
-network between, needs first derivatives only, and is the Gauss-Newton matrix of the log-likelihood; it equals minus its
+observation the mean in standard deviations, and :math:`\sqrt 2 \log \sigma`. It is positive semidefinite for every
+model, needs first derivatives only, and is the Gauss-Newton matrix of the log-likelihood; it equals minus its
 Hessian where the fit is exact, in expectation over the outcomes, and for linear models with a canonical link.
 
 Source: Amari, "Natural gradient works efficiently in learning", Neural Computation 1998; Martens, "New insights and
@@ -19,13 +19,15 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.func import jacrev, vmap
+from torch.func import jacrev
 
 from bayesdd.data.columns import Columns
 from bayesdd.density.density import Density
 from bayesdd.density.passes import Part
+from bayesdd.inference.observed_rows import row_jacobian
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.engine import Engine
-from bayesdd.task.program import Feeder, Message, base, is_deterministic, row_frame
+from bayesdd.task.program import Message, base
 
 CELLS = 2**22  # numbers of one block of Jacobians: 32 MiB
 
@@ -61,38 +63,23 @@ class Information:
 
 
 def _jacobian(part: Part) -> Callable[[Tensor, Columns], Tensor]:
-    """One draw's Jacobians row by row, ``(rows, roots, P of the task)``: each row costs its own backward pass only."""
-    task = part.task
+    """One draw's Jacobians row by row, ``(rows, roots, P of the task)``."""
 
-    def one(flat: Tensor, row: Columns) -> Tensor:
-        with _Rooted(task.program, flat) as rooted:
-            task.model(**{name: column[None] for name, column in row.items()})
-        return torch.cat(rooted.roots)
+    def read(seen: list[Message], row: Columns) -> tuple[Tensor, Tensor]:
+        roots = torch.cat([_scaled_root(msg).flatten() for msg in seen])
+        return roots, roots
 
-    def single(flat: Tensor, rows: Columns) -> Tensor:
-        found: Tensor = vmap(jacrev(one), in_dims=(None, 0))(flat, rows)
-        return found
-
-    return single
+    by_row = row_jacobian(part.task, read, jacrev)
+    return lambda flat, rows: by_row(flat, rows)[0]
 
 
-class _Rooted(Feeder):
-    """Collects the roots of every observed site in the row plate."""
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.roots: list[Tensor] = []
-
-    def _pyro_post_sample(self, msg: Message) -> None:
-        super()._pyro_post_sample(msg)
-        if msg["is_observed"] and not is_deterministic(msg) and row_frame(msg, self.plate) is not None:
-            root = _root(msg)
-            scale, mask = msg["scale"], msg["mask"]
-            outer = getattr(msg["fn"], "_mask", None)
-            for factor in (scale, mask, outer):
-                if factor is not None:
-                    root = root * torch.as_tensor(factor).to(root).sqrt()
-            self.roots.append(root.flatten())
+def _scaled_root(msg: Message) -> Tensor:
+    """The root of a site, times the square roots of its scale and masks."""
+    root = _root(msg)
+    for factor in (msg["scale"], msg["mask"], getattr(msg["fn"], "_mask", None)):
+        if factor is not None:
+            root = root * torch.as_tensor(factor).to(root).sqrt()
+    return root
 
 
 def _root(msg: Message) -> Tensor:
@@ -112,7 +99,7 @@ def _root(msg: Message) -> Tensor:
         root = (centred * share.sqrt()).movedim(-1, 0)
     if root is not None:
         return root
-    raise ValueError(
+    raise Refusal(
         f"gauss_newton knows Normal, Bernoulli, Poisson and Categorical observations, but site {msg['name']!r} has "
         f"{type(fn).__name__}: use bayesdd.inference.laplace, which takes exact Hessians."
     )

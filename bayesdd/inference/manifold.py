@@ -1,13 +1,13 @@
-r"""Normally observed rows as constraints: the posterior on a manifold whose curvature does not grow as noise shrinks.
+r"""Normally observed rows as constraints: a posterior on a manifold whose curvature does not grow as noise shrinks.
 
-Latents z, in which the prior is about N(0, I), and the noise of every row are one vector :math:`q = (z, \epsilon)`; the
-outcomes hold it to where
+Latents z, with a prior of about N(0, I), and the noise of every row form one vector :math:`q = (z, \epsilon)`; given
+the outcomes it lies where
 
 .. math:: c_n(q) = \frac{\sqrt{\omega_n}\,(m_n(z) - y_n) + \sigma_n(z)\,\epsilon_n}{s_n} = 0 .
 
 By the coarea formula its density there, with respect to area, is that of :math:`N(0, I)` times
-:math:`|J J'|^{-1/2}`, :math:`J = \partial c / \partial q`; s is any fixed scale. A prior that is not normal and weights
-of rows with noise that is inferred add what is missing. Exact: z has the posterior as its marginal.
+:math:`|J J'|^{-1/2}`, :math:`J = \partial c / \partial q`; s is any fixed scale. A prior that is not normal adds its
+ratio to N(0, I), weighted rows whose noise is inferred a power of it. Exact: the marginal of z is the posterior.
 
 Cost: a Jacobian of all rows and one factorisation, R^2 P for R rows and P latents: for few rows and many latents.
 
@@ -24,18 +24,18 @@ import torch
 from torch import Tensor
 
 from bayesdd.density.density import Density
+from bayesdd.inference.mode import prior_draws
 from bayesdd.inference.normal_rows import NormalRows
+from bayesdd.numerics.refusal import Refusal
 
-# Noise enters c without a bend: it may turn faster than latents do, and then forgets in a trajectory that is short for
-# them. At 1 the values at the ends of a Poisson problem, nearly all noise, had 29 effective draws of 960, others 200.
-NOISE_RATE = 4.0
+NOISE_RATE = 4.0  # c is linear in the noise, which may therefore turn faster than latents do, and mix in less time
 MOST_ROWS = 2_000
-PRIOR_DRAWS = 200  # for the location and scale of a prior that is not normal: any do, the remainder is in the potential
+PRIOR_DRAWS = 200  # for location and scale of a prior that is not normal: the potential corrects whatever they are
 
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """Points of the manifold and what a sampler needs to know of it there.
+    """Points of the manifold, and what a sampler needs to know there.
 
     Attributes:
         q: Latents and noise, ``(S, P + R)``.
@@ -62,7 +62,7 @@ class Place:
         return torch.cholesky_solve(right[..., None], self.lower)[..., 0]
 
     def tangent(self, p: Tensor) -> Tensor:
-        """Vectors ``(S, P + R)`` without what stands upright on the manifold."""
+        """Vectors ``(S, P + R)`` without their part that is normal to the manifold."""
         dim = self.slope.shape[2]
         along = (self.slope @ p[:, :dim, None])[..., 0] + self.units * p[:, dim:]
         return p - self.normal(self.solve(along))
@@ -73,12 +73,12 @@ class Lifted:
 
     Args:
         density: Every row of it is one number with a normal distribution, mean and scale functions of the latents.
-        points: Unconstrained points ``(S, P)`` of the kind that will be visited: there the scales s are looked at.
+        points: Unconstrained points ``(S, P)`` like those that will be visited: the scales s are the noise there.
 
     Attributes:
         rows: Number R of rows.
-        rate: Frequencies ``(P + R,)``: the potential is ``|rate q|^2 / 2`` and more. 1 for latents; noise is in such
-            units that its own is NOISE_RATE.
+        rate: Frequencies ``(P + R,)``: the potential is ``|rate q|^2 / 2`` plus a rest. One for latents, NOISE_RATE for
+            noise.
 
     Raises:
         ValueError: Other distributions, several outcomes a row, a masked or scaled observation, a negative weight, more
@@ -90,7 +90,7 @@ class Lifted:
         self.blocks = [NormalRows(part, density.device) for part in density.parts]
         self.rows = sum(block.rows for block in self.blocks)
         if self.rows > MOST_ROWS:
-            raise ValueError(
+            raise Refusal(
                 f"constrained() factorises a matrix of all rows at every step, and {self.rows:,} are too many (most: "
                 f"{MOST_ROWS:,}): use bayesdd.inference.hmc, or distil the rows first."
             )
@@ -106,7 +106,7 @@ class Lifted:
             block.measure(points)
 
     def lift(self, points: Tensor) -> Tensor:
-        """Unconstrained points ``(S, P)`` with the noise that their outcomes then had, ``(S, P + R)``."""
+        """Unconstrained points ``(S, P)`` with the noise that explains the outcomes there, ``(S, P + R)``."""
         noise = [block.noise(points) for block in self.blocks]
         return torch.cat([(points - self.centre) / self.sd, *noise], 1) / self.rate
 
@@ -155,7 +155,7 @@ class Lifted:
         return Place(q, slope, units, lower, extra, force)
 
     def _split(self, q: Tensor) -> list[tuple[NormalRows, Tensor]]:
-        """Each block with its own latents, unconstrained, and its own noise behind them."""
+        """Each block with its own latents, unconstrained, followed by its own noise."""
         theta, noise = self.points(q), NOISE_RATE * q[:, self.density.dim :]
         return [
             (block, torch.cat([theta[:, block.index], noise[:, here]], 1))
@@ -166,7 +166,7 @@ class Lifted:
         return slope if self._plain else slope * self.sd[block.index]
 
     def _rest(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """What the prior's potential has beside ``|z|^2 / 2``, and its gradient."""
+        """The prior's potential less ``|z|^2 / 2``, and its gradient."""
         with torch.enable_grad():
             leaf = z.detach().requires_grad_(True)
             value = -self.density.log_prior(self.points(leaf)) - 0.5 * (leaf**2).sum(1)
@@ -175,11 +175,8 @@ class Lifted:
 
 
 def _standardised(density: Density) -> tuple[Tensor, Tensor, bool]:
-    """Centre and scale of the prior, ``(P,)`` each, and whether it is normal and independent: no more to it."""
-    draws = torch.zeros(3, density.dim, dtype=torch.float64)
-    for part in reversed(density.parts):
-        draws[:, part.index.cpu()] = part.task.prior_draws(3, 0)
-    at = draws.to(density.device).requires_grad_(True)
+    """Centre and scale of the prior, ``(P,)`` each, and whether it is exactly normal and independent."""
+    at = prior_draws(density, 3, 0).requires_grad_(True)
     (slope,) = torch.autograd.grad(density.log_prior(at).sum(), at, create_graph=True)
     if slope.requires_grad:
         (precision,) = torch.autograd.grad(-slope.sum(), at)
@@ -190,7 +187,5 @@ def _standardised(density: Density) -> tuple[Tensor, Tensor, bool]:
         close = bool((precision > 0).all()) and torch.allclose(rest, rest[:1].expand(3), rtol=1e-9, atol=1e-9)
         if close:
             return centre[0], sd[0], True
-    many = torch.zeros(PRIOR_DRAWS, density.dim, dtype=torch.float64)
-    for part in reversed(density.parts):
-        many[:, part.index.cpu()] = part.task.prior_draws(PRIOR_DRAWS, 0)
-    return many.mean(0).to(density.device), many.std(0).clamp_min(1e-6).to(density.device), False
+    many = prior_draws(density, PRIOR_DRAWS, 0)
+    return many.mean(0), many.std(0).clamp_min(1e-6), False

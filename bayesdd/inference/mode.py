@@ -1,4 +1,17 @@
-"""TODO."""
+r"""Modes of posterior densities, and the Gaussian of the curvature there (Laplace's approximation).
+
+.. math:: N(\hat\theta, A^{-1}), \qquad A = -\nabla^2 \log p(\hat\theta, D)
+
+L-BFGS climbs near the mode, Newton's method, damped where the curvature is not definite, ends there. With many rows the
+mode of a few of them is a start from which quasi-Newton steps arrive: n of N rows know the curvature to about
+:math:`\sqrt{P/n}`, so that each step leaves that share of the distance, and BFGS updates reduce it further.
+
+Cost: a gradient pass a step of L-BFGS, P + 1 passes a step of Newton's method; of many rows a few gradient passes and
+one Hessian.
+
+Source: Tierney & Kadane, "Accurate approximations for posterior moments and marginal densities", JASA 1986; Nocedal &
+Wright, "Numerical optimization", 2006, chapters 3, 6 and 7.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +24,13 @@ from bayesdd.density.density import Density
 from bayesdd.numerics.gaussian import Gaussian
 from bayesdd.task.starts import finite_starts
 
-STEPS = 30
-CLOSE = 1e-10  # squared distance from the mode in posterior sds: it moves a KL by half of that
-HALVINGS = 10
-
-NEWTON_STEPS = 50
 SEARCHES = 3
 NEAR = 0.01  # squared Mahalanobis distance within which two searches ended in the same mode
+NEWTON_STEPS, DAMPINGS = 50, 12  # most steps, and most dampings tried for one
 FLAT = 1e-10  # smallest eigenvalue of the unit-diagonal precision, relative to the largest, of a Gaussian fit
+OFF = 1e-4  # squared distance from the mode, in posterior sds, beyond which a point is no mode
+MANY_STEPS, HALVINGS = 30, 10  # most quasi-Newton steps on many rows, and halvings of one
+CLOSE = 1e-10  # squared distance from the mode in posterior sds: it moves a KL by half of that
 
 
 def fit(density: Density, *, seed: int = 0, start: Tensor | None = None) -> Gaussian | None:
@@ -38,22 +50,9 @@ def fits(density: Density, *, seed: int, searches: int = SEARCHES) -> list[Gauss
     found: list[Gaussian] = []
     for start in scattered(density, searches, seed):
         mode = fit(density, start=start)
-        if mode is not None and all(_distance(known, mode.mean) > NEAR for known in found):
+        if mode is not None and all(float(known.distance(mode.mean)) > NEAR for known in found):
             found.append(mode)
     return sorted(found, key=lambda mode: -mode.log_mass)
-
-
-def _distance(gaussian: Gaussian, point: Tensor) -> float:
-    white = torch.linalg.solve_triangular(gaussian.factor, (point - gaussian.mean)[:, None], upper=False)
-    return float((white**2).sum())
-
-
-def scattered(density: Density, count: int, seed: int) -> Tensor:
-    """Starting points with a finite log-likelihood, shape ``(count, P)``."""
-    points = torch.zeros(count, density.dim, dtype=torch.float64)
-    for part in reversed(density.parts):
-        points[:, part.index.cpu()] = finite_starts(part.task.program, part.rows.sample, count, seed).cpu()
-    return points.to(density.device)
 
 
 def climb(density: Density, start: Tensor, iterations: int = 300) -> Tensor:
@@ -68,7 +67,7 @@ def climb(density: Density, start: Tensor, iterations: int = 300) -> Tensor:
         return -float(value), -(gradient[0] * unit).cpu().numpy()
 
     options = {"maxiter": iterations, "maxcor": 20, "gtol": 1e-6, "ftol": 1e-13}
-    with threadpool_limits(1, user_api="blas"):  # see optimise.py
+    with threadpool_limits(1, user_api="blas"):  # SciPy's BLAS threads spin against torch's own
         found = minimize(negative, (start / unit).cpu().numpy(), jac=True, method="L-BFGS-B", options=options)
     return torch.as_tensor(found.x, dtype=torch.float64).to(density.device) * unit
 
@@ -81,17 +80,16 @@ def newton(density: Density, start: Tensor) -> Gaussian | None:
         gradient, precision = curvature(density, point)
         if not bool(torch.isfinite(precision).all() & torch.isfinite(gradient).all()):
             return None
-        unit = _units(precision)
-        values, vectors = torch.linalg.eigh(unit[:, None] * precision * unit)
+        unit, values, vectors = _spectrum(precision)
         scale = values.abs().clamp_min(FLAT * float(values.abs().max()) + 1e-300)
         along = vectors.T @ (unit * gradient)
         decrement = float((along**2 / scale).sum())
         if decrement < 1e-16 * max(1.0, abs(float(value))) or decrement < 1e-12:
-            # Below what the value can show; the step itself still gains half the digits.
+            # Below what the value can show; the step itself still doubles the digits.
             point = point + unit * (vectors @ (along / scale))
             break
         accepted = False
-        for _ in range(12):
+        for _ in range(DAMPINGS):
             trial = point + unit * (vectors @ (along / (scale + damping * scale.max())))
             trial_value = density.log_joint(trial)
             if bool(trial_value >= value - 1e-12 * abs(float(value))):
@@ -103,38 +101,6 @@ def newton(density: Density, start: Tensor) -> Gaussian | None:
     return gaussian_at(density, point, float(value))
 
 
-def gaussian_at(density: Density, point: Tensor, height: float) -> Gaussian | None:
-    """The Gaussian of the curvature at a mode ``(1, P)``; None where it is not definite or the point is no mode."""
-    gradient, precision = curvature(density, point)
-    if not bool(torch.isfinite(precision).all() & torch.isfinite(gradient).all()):
-        return None
-    unit = _units(precision)
-    values, vectors = torch.linalg.eigh(unit[:, None] * precision * unit)
-    if float(values[0]) <= FLAT * float(values[-1]):
-        return None
-    if float(((vectors.T @ (unit * gradient)) ** 2 / values).sum()) > 1e-4:
-        return None
-    root = unit[:, None] * vectors / values.sqrt()
-    # QR of the root: its Cholesky factor without squaring the condition number.
-    upper = torch.linalg.qr(root.T)[1]
-    return Gaussian(point[0], (upper * upper.diagonal().sign()[:, None]).T.contiguous(), height)
-
-
-def _units(precision: Tensor) -> Tensor:
-    """Coordinate units in which the precision has a diagonal of 1: latents may be in any units."""
-    diagonal = precision.diagonal().abs()
-    usable = torch.isfinite(diagonal) & (diagonal > 1e-300)
-    return torch.where(usable, diagonal, 1.0).rsqrt()
-
-
-def curvature(density: Density, point: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient ``(P,)`` and negative Hessian ``(P, P)`` of the log joint at ``(1, P)``."""
-    _, slope, hessian = density.likelihood_derivatives(point)
-    _, prior_slope, prior_hessian = density.prior_derivatives(point)
-    total = hessian[0] + prior_hessian[0]
-    return slope[0] + prior_slope[0], -0.5 * (total + total.T)
-
-
 def climb_many(density: Density, few: Density, start: Tensor) -> Gaussian | None:
     """Mode and curvature of many rows; None where there is no Gaussian fit.
 
@@ -144,9 +110,12 @@ def climb_many(density: Density, few: Density, start: Tensor) -> Gaussian | None
         start: The mode of those, ``(P,)``.
     """
     point = start[None]
-    inverse = _inverse(curvature(few, point)[1])
+    unit, values, vectors = _spectrum(curvature(few, point)[1])
+    # Directions in which the few rows' log joint curves upward count as if it curved downward.
+    root = unit[:, None] * vectors / values.abs().clamp_min(1e-10 * float(values.abs().max())).sqrt()
+    inverse = root @ root.T
     value, slope = density.log_joint_gradient(point)
-    for _ in range(STEPS):
+    for _ in range(MANY_STEPS):
         step = slope @ inverse
         gain = float((step * slope).sum())
         if not gain > 0:
@@ -166,13 +135,58 @@ def climb_many(density: Density, few: Density, start: Tensor) -> Gaussian | None
     return newton(density, point[0])
 
 
-def _inverse(precision: Tensor) -> Tensor:
-    """Inverse in units of the precision's diagonal, indefinite directions turned round."""
-    unit = precision.diagonal().abs().clamp_min(1e-300).rsqrt()
+def gaussian_at(density: Density, point: Tensor, height: float) -> Gaussian | None:
+    """The Gaussian of the curvature at a mode ``(1, P)``; None where it is not definite or the point is no mode."""
+    gradient, precision = curvature(density, point)
+    if not bool(torch.isfinite(precision).all() & torch.isfinite(gradient).all()):
+        return None
+    unit, values, vectors = _spectrum(precision)
+    if float(values[0]) <= FLAT * float(values[-1]):
+        return None
+    if float(((vectors.T @ (unit * gradient)) ** 2 / values).sum()) > OFF:
+        return None
+    root = unit[:, None] * vectors / values.sqrt()
+    # QR of the root: its Cholesky factor without squaring the condition number.
+    upper = torch.linalg.qr(root.T)[1]
+    return Gaussian(point[0], (upper * upper.diagonal().sign()[:, None]).T.contiguous(), height)
+
+
+def curvature(density: Density, point: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradient ``(P,)`` and negative Hessian ``(P, P)`` of the log joint at ``(1, P)``."""
+    _, slope, hessian = density.likelihood_derivatives(point)
+    _, prior_slope, prior_hessian = density.prior_derivatives(point)
+    total = hessian[0] + prior_hessian[0]
+    return slope[0] + prior_slope[0], -0.5 * (total + total.T)
+
+
+def scattered(density: Density, count: int, seed: int) -> Tensor:
+    """Starting points with a finite log-likelihood, shape ``(count, P)``."""
+    points = torch.zeros(count, density.dim, dtype=torch.float64)
+    for part in reversed(density.parts):
+        points[:, part.index.cpu()] = finite_starts(part.task.program, part.rows.sample, count, seed).cpu()
+    return points.to(density.device)
+
+
+def prior_draws(density: Density, count: int, seed: int) -> Tensor:
+    """Draws of the prior, shape ``(count, P)``; of a site that several tasks share, the first one's."""
+    points = torch.zeros(count, density.dim, dtype=torch.float64)
+    for part in reversed(density.parts):
+        points[:, part.index.cpu()] = part.task.prior_draws(count, seed)
+    return points.to(density.device)
+
+
+def _spectrum(precision: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Units of the coordinates, eigenvalues and eigenvectors of the precision in those units."""
+    unit = _units(precision)
     values, vectors = torch.linalg.eigh(unit[:, None] * precision * unit)
-    root = unit[:, None] * vectors / values.abs().clamp_min(1e-10 * float(values.abs().max())).sqrt()
-    inverse: Tensor = root @ root.T
-    return inverse
+    return unit, values, vectors
+
+
+def _units(precision: Tensor) -> Tensor:
+    """Coordinate units in which the precision has a diagonal of 1: latents may be in any units."""
+    diagonal = precision.diagonal().abs()
+    usable = torch.isfinite(diagonal) & (diagonal > 1e-300)
+    return torch.where(usable, diagonal, 1.0).rsqrt()
 
 
 def _renewed(inverse: Tensor, step: Tensor, change: Tensor) -> Tensor:

@@ -1,7 +1,19 @@
-"""TODO."""
+r"""Modes of networks: several searches at once by Levenberg-Marquardt on the Gauss-Newton matrix.
+
+.. math:: A = J'J + \Pi, \qquad \theta \leftarrow \theta + (A + \lambda\,\mathrm{diag} A)^{-1} \nabla \log p(\theta, D)
+
+J as in :mod:`bayesdd.inference.information`, :math:`\Pi` the prior's precision. A is positive definite where the
+Hessian of a network is not, and it shows how flat the many directions are that the rows leave to the prior.
+
+Cost of a step: a gradient, a Jacobian of all rows and one factorisation, R P min(R, P) for R roots and P latents.
+
+Source: Marquardt, "An algorithm for least-squares estimation of nonlinear parameters", SIAM 1963; Martens, "New
+insights and perspectives on the natural gradient method", JMLR 2020.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,9 +24,12 @@ from bayesdd.density.density import Density
 from bayesdd.inference.curvature import Curvature
 from bayesdd.inference.draws import Draws
 from bayesdd.inference.information import Information
+from bayesdd.inference.mode import prior_draws
+from bayesdd.numerics.levenberg_marquardt import Quadratic, damped_steps
+from bayesdd.numerics.refusal import Refusal
 
 STEPS = 300
-CONVERGED = 1e-8  # nats that the quadratic model promises at the next step, relative to 1 + |value| / 1e6
+CONVERGED = 1e-8  # nats that the next step promises, for each unit of 1 + |value| / 1e6
 FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-2, 1e-10, 1e10
 
 
@@ -41,11 +56,11 @@ def around(density: Density, modes: Tensor, *, draws: int, seed: int) -> Draws:
 
 
 def randomised(density: Density, count: int, seed: int, *, steps: int = STEPS) -> Modes:
-    """Sample, then optimise: from each of several prior draws to where the rows pull it, and no further.
+    """Sample, then optimise: searches from prior draws, each with the prior centred at its own draw.
 
-    Each search sees the prior centred at its own draw, so that directions which the rows leave alone keep the spread of
-    the prior. Modes have none: a network's mode lies far inside of where its posterior is, and HMC is long on the way
-    out. With linear models the ends are posterior draws, but for the noise of the outcomes.
+    Directions about which the rows say nothing thereby keep the spread of the prior. Modes have no spread: a network's
+    mode lies far from where its posterior has its mass, and HMC needs long to get there. For linear models the ends are
+    posterior draws, except that they lack the noise of the outcomes.
 
     Args:
         density: The posterior.
@@ -59,10 +74,7 @@ def randomised(density: Density, count: int, seed: int, *, steps: int = STEPS) -
     Source: Oliver, He & Reynolds, "Conditioning permeability fields to pressure data", ECMOR 1996; Matthews, Hron,
     Turner & Ghahramani, "Sample-then-optimize posterior sampling for Bayesian linear models", 2017.
     """
-    points = torch.zeros(count, density.dim, dtype=torch.float64)
-    for part in reversed(density.parts):
-        points[:, part.index.cpu()] = part.task.prior_draws(count, seed)
-    points = points.to(density.device)
+    points = prior_draws(density, count, seed)
     at = points.clone().requires_grad_(True)
     (slope,) = torch.autograd.grad(density.log_prior(at).sum(), at)
     return climb(density, points, steps=steps, tilt=-slope)
@@ -82,46 +94,43 @@ def climb(
         density: The posterior.
         starts: Unconstrained starting points, ``(S, P)``.
         steps: Most steps.
-        hold: Sites that stay where they start: scales of several terms, which would otherwise give up the terms that a
-            random network happens to fit worst.
-        tilt: A linear term of each start's own, ``tilt @ point`` nats, ``(S, P)``: climbed too, but not reported.
+        hold: Sites that stay where they start: noise scales of several terms, since a free scale grows where a random
+            network fits its term badly, and that term is then lost.
+        tilt: Linear terms ``tilt @ point``, nats, one for each start, ``(S, P)``: they count in the search and are left
+            out of the log joint that is returned.
 
     Raises:
         ValueError: ``hold`` names a site that the density does not have.
     """
-    moving = _moving(density, hold)
-    information = Information(density)
+    moving, information = _moving(density, hold), Information(density)
 
-    def tilted(points: Tensor) -> tuple[Tensor, Tensor]:
+    def function(points: Tensor) -> tuple[Tensor, Tensor]:
+        """Minus the log joint and its gradient."""
         value, gradient = density.log_joint_gradient(points)
-        return (value, gradient) if tilt is None else (value + (tilt * points).sum(1), gradient + tilt)
+        if tilt is not None:
+            value, gradient = value + (tilt * points).sum(1), gradient + tilt
+        good = torch.isfinite(value) & torch.isfinite(gradient).all(1)
+        return torch.where(good, -value, torch.inf), -gradient
 
-    point, (value, gradient) = starts, tilted(starts)
-    damping = torch.full_like(value, FIRST_DAMPING)
-    left = torch.full_like(value, torch.inf)
-    curvature, moved = None, True
-    for _ in range(steps):
-        if curvature is None or moved:
-            curvature = Curvature(density, information, point, moving)
-        step = curvature.solve(gradient * moving, damping)
-        step = torch.minimum(torch.maximum(step, -curvature.longest), curvature.longest)
-        promised = (gradient * step).sum(1)  # at a mode twice what is left to gain
-        gain = promised - 0.5 * curvature.square(step)
-        trial = point + step
-        trial_value, trial_gradient = tilted(trial)
-        good = torch.isfinite(trial_value) & torch.isfinite(trial_gradient).all(1)
-        better = good & (trial_value > value)
-        share = torch.where(good, (trial_value - value) / gain.clamp_min(1e-300), -1.0)
-        point = torch.where(better[:, None], trial, point)
-        gradient = torch.where(better[:, None], trial_gradient, gradient)
-        value = torch.where(better, trial_value, value)
-        damping = torch.where(share > 0.7, damping / 4, torch.where(share > 0.2, damping, damping * 5))
-        left = torch.minimum(0.5 * promised, left) if not bool(better.any()) else 0.5 * promised
-        small = promised < CONVERGED * (1 + value.abs() / 1e6)
-        if bool((small | (damping > MOST_DAMPING)).all()):
+    def quadratic(points: Tensor, values: Sequence[Tensor]) -> Quadratic:
+        curvature, gradient = Curvature(density, information, points, moving), values[1]
+
+        def step(damping: Tensor) -> Tensor:
+            whole = curvature.solve(-gradient * moving, damping)
+            return torch.minimum(torch.maximum(whole, -curvature.longest), curvature.longest)
+
+        return Quadratic(gradient, step, curvature.square)
+
+    def renewed(damping: Tensor, better: Tensor, share: Tensor) -> Tensor:
+        changed = torch.where(share > 0.7, damping / 4, torch.where(share > 0.2, damping, damping * 5))
+        return changed.clamp(LEAST_DAMPING, 10 * MOST_DAMPING)
+
+    begun = damped_steps(function, quadratic, starts, starts.new_full((len(starts),), FIRST_DAMPING), renewed)
+    for state in itertools.islice(begun, steps + 1):
+        point, value, left = state.point, -state.values[0], state.left
+        small = 2 * left < CONVERGED * (1 + value.abs() / 1e6)
+        if bool((small | (state.damping > MOST_DAMPING)).all()):
             break
-        damping = damping.clamp(LEAST_DAMPING, MOST_DAMPING * 10)
-        moved = bool(better.any())
     value = value if tilt is None else value - (tilt * point).sum(1)
     order = value.argsort(descending=True)
     return Modes(point[order], value[order], left[order])
@@ -132,7 +141,7 @@ def _moving(density: Density, names: Sequence[str]) -> Tensor:
     free = torch.ones(density.dim, dtype=torch.float64, device=density.device)
     for name in names:
         if name not in density.starts:
-            raise ValueError(f"climb(hold=...) names site {name!r}, but the sites are {sorted(density.starts)}.")
+            raise Refusal(f"climb(hold=...) names site {name!r}, but the sites are {sorted(density.starts)}.")
         start, _, width = density.starts[name]
         free[start : start + width] = 0.0
     return free

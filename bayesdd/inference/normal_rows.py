@@ -2,8 +2,8 @@ r"""Rows that a normal distribution observes, as constraints on latents and the 
 
 .. math:: c_n(\theta, \epsilon_n) = \frac{\sqrt{\omega_n}\,(m_n(\theta) - y_n) + \sigma_n(\theta)\,\epsilon_n}{s_n}
 
-Mean m and scale sigma are read off the one observed site of a plain Pyro model; s is a fixed unit, the noise where it
-was measured. A row depends on itself alone: its derivatives cost one backward pass through one row.
+Mean m and scale sigma are those of the one observed site of a plain Pyro model; s is a fixed unit, the noise at the
+points of ``measure``.
 """
 
 from __future__ import annotations
@@ -14,14 +14,18 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.func import grad, vmap
+from torch.func import grad
 
 from bayesdd.data.columns import Columns
 from bayesdd.density.passes import Part
+from bayesdd.inference.observed_rows import observed, row_jacobian
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.engine import Engine
-from bayesdd.task.program import Feeder, Recorder, Site, base, is_deterministic, row_frame
+from bayesdd.task.program import Feeder, Message, base
+from bayesdd.task.task import Task
 
-ROOT, UNIT = "root of the row's weight", "unit of the row's constraint"  # beside the model's own columns
+# Beside the model's own columns: the row's noise, the root of its weight, the unit of its constraint.
+NOISE, ROOT, UNIT = "row's noise", "root of the row's weight", "unit of the row's constraint"
 
 
 class NormalRows:
@@ -47,7 +51,7 @@ class NormalRows:
         if weight is None:
             weight = torch.ones(part.rows.size, dtype=torch.float64)
         if not bool((weight >= 0).all()):
-            raise ValueError(f"constrained() needs weights that are not negative, got {float(weight.min()):.3g}.")
+            raise Refusal(f"constrained() needs weights that are not negative, got {float(weight.min()):.3g}.")
         self.columns = {name: column[weight.cpu() > 0].to(device) for name, column in columns.items()}
         self.root = weight[weight > 0].sqrt().to(device)
         self.rows, self.dim, self.index = len(self.root), task.dim, part.place
@@ -74,18 +78,38 @@ class NormalRows:
         return self._slopes(at, {**self.columns, ROOT: self.root, UNIT: self._scale})
 
 
-def _observed(part: Part, feeder: Feeder, rows: Columns) -> tuple[Tensor, Tensor]:
-    """Mean minus outcome and standard deviation of every row, ``(rows,)`` each."""
-    task = part.task
-    with Recorder() as recorder, feeder:
-        task.model(**rows)
-    seen = [m for m in recorder.messages if m["is_observed"] and not is_deterministic(m)]
-    seen = [m for m in seen if row_frame(m, task.plate) is not None]
-    count = len(next(iter(rows.values())))
+def _seen(part: Part) -> Callable[[Tensor, Columns], Tensor]:
+    """Mean minus outcome and standard deviation of every row, ``(2, rows)``."""
+
+    def single(flat: Tensor, rows: Columns) -> Tensor:
+        count = len(next(iter(rows.values())))
+        return torch.stack(_normal(part.task, observed(part.task, Feeder(part.task.program, flat), rows), count))
+
+    return single
+
+
+def _slopes(part: Part) -> Callable[[Tensor, Columns], Tensor]:
+    """Derivatives of the constraints, ``(rows, P of the task + 1)``: in the latents, and in the row's own noise."""
+
+    def read(seen: list[Message], row: Columns) -> tuple[Tensor, Tensor]:
+        miss, scale = _normal(part.task, seen, 1)
+        return (row[ROOT] * miss + scale * row[NOISE]).squeeze() / row[UNIT], scale.squeeze() / row[UNIT]
+
+    by_row = row_jacobian(part.task, read, grad)
+
+    def single(at: Tensor, rows: Columns) -> Tensor:
+        slopes, scale = by_row(at[: part.task.dim], {**rows, NOISE: at[part.task.dim :]})
+        return torch.cat([slopes, scale[:, None]], 1)
+
+    return single
+
+
+def _normal(task: Task, seen: list[Message], count: int) -> tuple[Tensor, Tensor]:
+    """Mean minus outcome and standard deviation of rows, ``(count,)`` each, off their one observed site."""
     plain = all(isinstance(m["fn"], dist.Normal) and m["mask"] is None and _is_one(m["scale"]) for m in seen)
     if len(seen) != 1 or not plain or seen[0]["fn"].loc.numel() not in (1, count):
         kinds = [(m["name"], type(base(m["fn"])).__name__) for m in seen]
-        raise ValueError(
+        raise Refusal(
             f"constrained() needs one observed site y ~ Normal(mean, noise) with one number a row, neither masked nor "
             f"scaled, but {task.name} observes {kinds}: use bayesdd.inference.hmc."
         )
@@ -96,39 +120,3 @@ def _observed(part: Part, feeder: Feeder, rows: Columns) -> tuple[Tensor, Tensor
 
 def _is_one(scale: Any) -> bool:
     return not isinstance(scale, Tensor) and scale == 1
-
-
-class _BySite(Feeder):
-    """Feeds every site from a tensor of its own: a slope in a slice of one vector is padded to all of it."""
-
-    def __init__(self, part: Part, sites: Columns) -> None:
-        super().__init__(part.task.program, next(iter(sites.values())))
-        self._sites = sites
-
-    def _free(self, site: Site) -> Tensor:
-        return self._sites[site.name]
-
-
-def _seen(part: Part) -> Callable[[Tensor, Columns], Tensor]:
-    def single(flat: Tensor, rows: Columns) -> Tensor:
-        return torch.stack(_observed(part, Feeder(part.task.program, flat), rows))
-
-    return single
-
-
-def _slopes(part: Part) -> Callable[[Tensor, Columns], Tensor]:
-    """Row by row: each costs its own backward pass only."""
-    sites = part.task.structure.sites
-
-    def one(free: Columns, noise: Tensor, root: Tensor, unit: Tensor, row: Columns) -> tuple[Tensor, Tensor]:
-        miss, scale = _observed(part, _BySite(part, free), {name: value[None] for name, value in row.items()})
-        return (root * miss + scale * noise).squeeze() / unit, scale.squeeze() / unit
-
-    def single(at: Tensor, rows: Columns) -> Tensor:
-        free = {site.name: at[site.start : site.stop] for site in sites}
-        columns = {name: column for name, column in rows.items() if name not in (ROOT, UNIT)}
-        by_row = vmap(grad(one, has_aux=True), in_dims=(None, 0, 0, 0, 0))
-        slopes, scale = by_row(free, at[part.task.dim :], rows[ROOT], rows[UNIT], columns)
-        return torch.cat([*(slopes[site.name] for site in sites), scale[:, None]], 1)
-
-    return single

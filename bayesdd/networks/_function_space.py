@@ -6,11 +6,11 @@ its prior, linearised Laplace around it), m_D and s_D those of the target's post
 .. math:: \text{first} \; \min_U \; \mathrm{E}_{\text{students}} \log \mathrm{E}_x (m(x) - m_D(x))^2, \qquad
           \text{then} \; \min_U \; \mathrm{E}_{\text{students}} \log \mathrm{E}_x S_{90}(m, s; m_D, s_D)(x)
 
-with S the score of 90% intervals (``calibration``): rows and weights for the mean, then both for intervals that are
-narrow and hold what they say. Where means agree the spread is the target's, where they do not it covers the difference.
-The second stage trades a little of the error for that: rows that were moved for their error alone are better than they
-can know. For networks: their weights are not identified and have no usable Gaussian, nor do a few rows fix them; what
-they predict, a few rows can. The result says nothing of the posterior of theta: its certificate is of predictions.
+with S the score of 90% intervals (``calibration``): rows and weights first for the mean, then for narrow intervals that
+cover what they should. Where the means agree the spread becomes the target's, elsewhere it covers their difference; the
+second stage gives up a little of the error for that. For networks, whose weights are not identified and have no usable
+Gaussian: a few rows cannot determine them, but they can determine what networks predict. The result says nothing about
+the posterior of theta: its certificate is of predictions.
 
 Cost of a step: a few Levenberg-Marquardt steps of four students on M rows; 10 ms for 337 weights and 50 rows, three
 times that in the second stage, which has half as many.
@@ -37,14 +37,15 @@ from bayesdd.networks import row_search, students
 from bayesdd.networks.calibration import interval_score, settled
 from bayesdd.networks.purpose import Label, Purpose, purpose_of
 from bayesdd.networks.regression import Regression
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.objectives.sorts import Solver, standalone
 from bayesdd.target.target import Target
 
 STUDENTS, STEPS, RESTART = 4, 1000, 10
 JUDGES, JUDGE_STEPS = 8, 400  # students of a certificate, all from scratch
-START_SHARE = 0.02  # of the outcome's spread: fits to sharper rows took hundreds of steps
-JUDGE_SEED = 5003  # of students that choose between results: not those of the certificate
-LAST, SCORED = 0.5, 64  # steps of the second stage, a share of the first's; purpose inputs of each
+START_SHARE = 0.02  # least sd of a starting row, of the outcome's spread: fits to sharper rows take hundreds of steps
+JUDGE_SEED = 5003  # students that choose between results must not be those of the certificate
+LAST, SCORED = 0.5, 64  # second stage: steps, as a share of the first's, and purpose inputs of each
 TOLERANCE = 0.3  # error in sds, and log ratio of spreads
 
 
@@ -74,19 +75,19 @@ def function_space(
             returned. Sites of the target alone may be among them.
         predictive: Instead of draws, mean and sd of the regression function at the purpose's rows, ``(K,)`` each.
         label: With ``predictive``, the mean at any inputs, in torch: the student's columns without its outcome,
-            ``(M, ...)``, -> ``(M,)``. Rows then move with the outcomes that they have there, which serves better.
+            ``(M, ...)``, -> ``(M,)``. Rows then keep the target's own outcomes as they move, which serves better.
         students: Students fitted at once.
         steps: Steps of the rows.
         restart: Steps after which the next student begins anew.
 
     Returns:
-        How to solve and to judge it.
+        How to search for the rows and to certify them.
 
     Raises:
         ValueError: The student is no such regression; purpose, draws or settings do not fit.
     """
     if min(students, steps, restart) < 1:
-        raise ValueError(
+        raise Refusal(
             f"function_space needs students, steps and restart of at least 1, got {students}, {steps} and {restart}."
         )
     regression = Regression(target.student, "function_space")
@@ -121,7 +122,7 @@ def starting_rows(
 
 
 def starting_weight(regression: Regression, purpose: Purpose) -> Tensor:
-    """One row's: its outcome as sharp as the target's predictive, or as students can follow at all."""
+    """Weight of one row: its outcome as sharp as the target's predictive, or as sharp as students can fit."""
     sharp = START_SHARE * purpose.mean.std()
     return regression.noise**2 / purpose.sd.square().mean().clamp_min(float(sharp**2))
 
@@ -129,13 +130,11 @@ def starting_weight(regression: Regression, purpose: Purpose) -> Tensor:
 def solved(
     regression: Regression, purpose: Purpose, problem: Problem, *, seed: int, steps: int, **settings: Any
 ) -> Tensor:
-    """Rows that moved in several ways for their students' error; the best of them moved on for the interval score.
+    """Rows moved for their students' error in several ways; the best of them then moved for the interval score.
 
-    Rows move with the target's own outcomes (``label``), from where they start and from the purpose's first rows;
-    without a label freely. No way is always the best: 20 rows for 340 weights, median errors 0.028 and 0.044 in this
-    order (0.031 freely), 50 rows 0.0074 and 0.0051 (0.0100), 100 rows of a filled space 0.0024 before they move
-    (0.0075 after moving freely). All are judged by the interval score of sixteen students from scratch: by the error
-    of eight, two results a third apart in error changed places with the students, and the one of wider intervals won.
+    Rows move with the target's own outcomes (``label``), from the starting rows and from the purpose's first rows;
+    without a label freely. None of these ways is always the best, so all are judged by the interval score of sixteen
+    new students; with eight, or by the error, the choice depends on the students.
     """
 
     def score(vector: Tensor) -> float:
@@ -156,7 +155,7 @@ def solved(
     def scaled(vector: Tensor, count: int) -> Tensor:
         rows, weight = problem.stored(vector)
         found = vector.clone()
-        # Not by the students that choose: rows were kept because these held much.
+        # By other students than those that choose: rows were chosen because those covered much.
         found[len(vector) - row_search.weights(problem) :] += settled(
             regression, rows, weight, purpose, count=count, seed=seed + 2 * JUDGE_SEED, steps=JUDGE_STEPS
         )
@@ -193,7 +192,7 @@ def _labelled(outcome: str, label: Label, rows: Columns) -> Columns:
 
 
 def _again(problem: Problem, rows: Columns, weight: Tensor) -> Problem:
-    """The same problem from other rows; their vector is one of the given problem's."""
+    """The same problem from other rows, with vectors of the same layout."""
     return Problem.from_rows(
         problem.student, rows, weight, weight.device, equal_weights=problem.equal_weights, move_rows=True
     )

@@ -3,9 +3,9 @@ r"""Bayesian network regression: a curve or surface of unknown form through nois
 .. math:: u \sim \text{network prior}, \quad \sigma \sim \mathrm{LogNormal}(\log 0.1, 1), \quad
           y_n \mid x_n \sim N(u(x_n), \sigma^2).
 
-The network and its prior: :mod:`bayesdd.networks.mlp`. Outcomes are of order one, measured to some per cent up to about their
-own size, which is what the prior of the noise says; a known noise is bound by ``functools.partial(model, noise=0.1)``.
-It is also the student of :mod:`bayesdd.pinn._target`: the same sites, no equation in sight.
+The network and its prior: :mod:`bayesdd.networks.mlp`. The prior of the noise is for outcomes of order one, measured
+with an error between a few per cent of that and all of it; bind a known noise by ``functools.partial(model,
+noise=0.1)``. It is also the student of targets of :mod:`bayesdd.pinn`: the same sites without the equation.
 """
 
 from __future__ import annotations

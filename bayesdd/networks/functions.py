@@ -1,8 +1,8 @@
-r"""Functions of the latents: a network's values at given inputs, where weights themselves mean nothing.
+r"""Functions of the latents: draws of networks are judged by what they predict, not by their weights.
 
 Weights of a network are not identified (units can be exchanged, signs flipped): two chains that agree on every
-prediction differ in every weight (R-hat of weights 4.19 where that of predictions is 1.01). Draws are therefore judged
-by what they predict: :func:`values`, then :func:`bayesdd.posterior.arviz.function_diagnostics` and :func:`coverage`.
+prediction differ in every weight. Hence :func:`values`, then :func:`bayesdd.posterior.arviz.function_diagnostics` and
+:func:`coverage`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.func import jacrev, vmap
 
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.program import running
 
 Function = Callable[[Tensor], Tensor]
@@ -61,9 +62,9 @@ def coverage(predicted: Tensor, truth: Tensor, level: float = 0.9) -> tuple[floa
         ValueError: A level that is no probability, or draws and truth at other numbers of points.
     """
     if not 0 < level < 1:
-        raise ValueError(f"coverage needs a level between 0 and 1, got {level!r}.")
+        raise Refusal(f"coverage needs a level between 0 and 1, got {level!r}.")
     if predicted.dim() != 2 or predicted.shape[1:] != truth.shape:
-        raise ValueError(
+        raise Refusal(
             f"coverage needs draws (S, points) and the truth (points,), got {tuple(predicted.shape)} and "
             f"{tuple(truth.shape)}: join chains by .flatten(0, 1)."
         )

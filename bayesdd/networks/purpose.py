@@ -14,18 +14,19 @@ from torch.func import vmap
 from bayesdd.data.columns import Columns, read
 from bayesdd.inference.network_modes import around, climb
 from bayesdd.networks.regression import Regression
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.posterior import arviz
 from bayesdd.target.target import Target
 from bayesdd.task.program import running, unconstrained
 from bayesdd.task.task import Task
 
 LEAST_DRAWS, TARGET_DRAWS = 8, 1000
-LABEL_DRAWS = 256  # draws whose mean labels moving rows
-SEARCHES, NEAR = 4, 10.0  # modes of the target that are sought, and nats below the best within which they count
+LABEL_DRAWS = 256  # draws whose mean gives moving rows their outcomes
+SEARCHES, NEAR = 4, 10.0  # searches for modes, and nats below the best mode within which others count
 STEPS = 200  # of a search
 MEDIANS = 101  # prior draws that a scale's median is taken from
 CELLS = 2**20  # draws x rows evaluated at once
-SMALLEST_SD = 1e-6  # of the outcome's spread: a target that is certain still leaves a finite error in sds
+SMALLEST_SD = 1e-6  # of the outcome's spread: keeps errors in sds finite where the target is certain
 
 Label = Callable[[Columns], Tensor]
 
@@ -38,7 +39,7 @@ class Purpose:
         inputs: Columns ``(K, ...)`` of the student without its outcome.
         mean: Predictive mean of the regression function, ``(K,)``, in the outcome's units.
         sd: Its predictive standard deviation (without the noise of an outcome), ``(K,)``.
-        draws: Independent draws behind them (infinite: they are exact).
+        draws: Number of independent draws behind them; infinite where they are exact.
         label: The predictive mean at any inputs, differentiable in them: columns ``(K, ...)`` -> ``(K,)``; if known.
     """
 
@@ -49,7 +50,7 @@ class Purpose:
     label: Label | None = None
 
     def labelled(self, regression: Regression) -> Task:
-        """The student's task on these inputs, the predictive mean as outcome: the pool that starting rows come from."""
+        """The student's task on these inputs with the predictive mean as outcome: starting rows are chosen from it."""
         return regression.task.with_data({**self.inputs, regression.outcome: self.mean})
 
     def some(self, index: Tensor) -> Purpose:
@@ -74,8 +75,8 @@ def purpose_of(
         target: The target.
         inputs: Columns of the student without its outcome, whatever form ``Task`` takes.
         draws: Draws of the target's posterior: site -> ``(S, *shape)`` in the model's units, or what
-            ``bayesdd.sample`` returned; sites that only the target has are left aside. None: Laplace approximations
-            with the Gauss-Newton matrix around the best of several modes, linearised.
+            ``bayesdd.sample`` returned; sites that only the target has are not used. None: linearised Laplace
+            approximations with the Gauss-Newton matrix around the best of several modes.
         predictive: Mean and sd at the inputs, instead of draws.
         label: With ``predictive``: the mean at any inputs.
         seed: Seed of the searches for modes.
@@ -85,7 +86,7 @@ def purpose_of(
     """
     columns = checked(regression, inputs)
     if label is not None and predictive is None:
-        raise ValueError("function_space(label=...) goes with predictive=: of draws or modes the mean is known.")
+        raise Refusal("function_space(label=...) goes with predictive=: of draws or modes the mean is known.")
     if predictive is not None:
         return _given(columns, predictive, draws, label)
     if draws is None:
@@ -98,7 +99,7 @@ def purpose_of(
         with torch.no_grad():
             values = torch.cat([regression.mean(some, columns) for some in drawn.split(step)])
     if not bool(torch.isfinite(values).all()):
-        raise ValueError(
+        raise Refusal(
             f"function_space: the mean of {regression.task.name} is not finite at some purpose inputs and draws: check "
             "the model there."
         )
@@ -112,23 +113,23 @@ def _given(columns: Columns, predictive: tuple[Tensor, Tensor], draws: Any, labe
     count = len(next(iter(columns.values())))
     mean, sd = (torch.as_tensor(value).detach().double().cpu() for value in predictive)
     if draws is not None:
-        raise ValueError("function_space got draws= and predictive=: give one of them.")
+        raise Refusal("function_space got draws= and predictive=: give one of them.")
     if mean.shape != (count,) or sd.shape != (count,) or not bool((mean.isfinite() & sd.isfinite() & (sd > 0)).all()):
-        raise ValueError(
+        raise Refusal(
             f"function_space(predictive=...) needs finite means and positive sds at the {count} purpose rows, got "
             f"shapes {tuple(mean.shape)} and {tuple(sd.shape)}, least sd {float(sd.min()):.3g}."
         )
     came = None if label is None else tuple(label(columns).shape)
     if came not in (None, (count,)):
-        raise ValueError(f"function_space(label=...) must map {count} inputs to shape {(count,)}, got {came}.")
+        raise Refusal(f"function_space(label=...) must map {count} inputs to shape {(count,)}, got {came}.")
     return Purpose(columns, mean, sd, math.inf, label)
 
 
 def modes(target: Target, seed: int, *, searches: int = SEARCHES, steps: int = STEPS) -> Tensor:
-    """The best of several modes of a target and those that are as good, ``(C, P of the target)``.
+    """The best of several modes of a target and those nearly as good, ``(C, P of the target)``.
 
-    From draws of the prior; scales of several terms stay at their prior medians first. Otherwise a search gives up
-    what a random network happens to fit worst as noise: of four starts on reaction-diffusion none found the solution.
+    Searches start at draws of the prior. Noise scales of several terms are first held at their prior medians: free, the
+    scale of a term that a random network fits badly grows, and the term is lost.
 
     Args:
         target: The target.
@@ -154,7 +155,7 @@ def modes(target: Target, seed: int, *, searches: int = SEARCHES, steps: int = S
 
 
 def _is_scale(values: Tensor) -> bool:
-    """Whether prior draws of a site are single positive numbers."""
+    """Whether a site is one positive number, by draws of its prior."""
     return values[0].numel() == 1 and bool((values > 0).all())
 
 
@@ -164,7 +165,7 @@ def linearised(regression: Regression, target: Target, modes: Tensor, inputs: Co
     Args:
         regression: The student.
         target: The target.
-        modes: Unconstrained, of all sites of the target, ``(C, P)``; as an ensemble, all alike.
+        modes: Unconstrained, of all sites of the target, ``(C, P)``; all count alike.
         inputs: Columns ``(K, ...)``.
         seed: Seed of the draws.
 
@@ -187,7 +188,7 @@ def checked(regression: Regression, inputs: Any) -> Columns:
     wanted = {name: tuple(student.data[name].shape[1:]) for name in regression.inputs}
     came = {name: tuple(column.shape[1:]) for name, column in given.items()}
     if came != wanted:
-        raise ValueError(
+        raise Refusal(
             f"function_space(purpose=...) needs the inputs of {student.name}, {wanted} (shape of one row), got {came}."
         )
     columns = {name: given[name].to(student.data[name].dtype) for name in regression.inputs}
@@ -196,10 +197,10 @@ def checked(regression: Regression, inputs: Any) -> Columns:
         if not column.is_floating_point() or kind.from_free is None:
             continue
         if bool(column.isnan().any()):
-            raise ValueError(f"function_space: purpose column {name!r} is NaN in some rows: leave such rows out.")
+            raise Refusal(f"function_space: purpose column {name!r} is NaN in some rows: leave such rows out.")
         low, high = (kind.from_free(torch.full_like(column[:1], end)) for end in (-torch.inf, torch.inf))
         if bool(((column < low) | (column > high)).any()):
-            raise ValueError(
+            raise Refusal(
                 f"function_space: purpose column {name!r} runs from {float(column.min()):g} to "
                 f"{float(column.max()):g}, outside its declared domain {kind!r} of {student.name}."
             )
@@ -215,7 +216,7 @@ def latents(student: Task, draws: Any) -> Tensor:
     values = _values(student, draws)
     counts = {len(value) for value in values.values()}
     if len(counts) > 1 or min(counts) < LEAST_DRAWS:
-        raise ValueError(
+        raise Refusal(
             f"function_space(draws=...) needs at least {LEAST_DRAWS} draws of every site, as many of each, got "
             f"{sorted(counts)}."
         )
@@ -227,7 +228,7 @@ def latents(student: Task, draws: Any) -> Tensor:
     with torch.no_grad(), running():
         flat: Tensor = vmap(single)(values)
     if not bool(torch.isfinite(flat).all()):
-        raise ValueError("function_space(draws=...): some draws are not finite or lie outside their site's support.")
+        raise Refusal("function_space(draws=...): some draws are not finite or lie outside their site's support.")
     return flat
 
 
@@ -237,12 +238,12 @@ def _values(student: Task, draws: Any) -> Columns:
     found = {}
     for name, shape in student.sites.items():
         if name not in draws:
-            raise ValueError(
+            raise Refusal(
                 f"function_space(draws=...) lacks site {name!r} of {student.name}; it has {sorted(map(str, draws))}."
             )
         value = torch.as_tensor(draws[name]).detach().double().cpu()
         if tuple(value.shape[1:]) != tuple(shape):
-            raise ValueError(
+            raise Refusal(
                 f"function_space(draws=...): site {name!r} has shape {tuple(value.shape[1:])} a draw, but "
                 f"{tuple(shape)} in {student.name}."
             )

@@ -1,22 +1,18 @@
 r"""Rows whose students predict what the target predicts: gradients through the students' own fits.
 
-At the mode :math:`\theta^*(U)` of a student on the rows U the gradient of its J (``networks``) vanishes, so that
+At the mode :math:`\theta^*(U)` of a student on the rows U the gradient of its J (``students``) vanishes, so that
 
 .. math:: \frac{dL}{dU} = -\frac{\partial}{\partial U} \left( v' \nabla_\theta J \right), \qquad
           A v = \nabla_\theta L
 
-with A the Gauss-Newton matrix: the gradient for a student that is linear near its mode, exact for linear models. For
-networks the exact Hessian in its place cost 25 times as much a step and served no better, because fits of a network to
-weighted rows lie in flat curved valleys in which Newton's method itself crawls; unconverged fits, a few steps behind
-their moving rows, are what both have to live with. For the same reason the rows move by small steps (Adam), no larger
-than a share of the present error: steps of a fixed size that led from 0.22 to 0.04 with 20 rows made 50 rows, which
-start at 0.014, a hundred times worse. Where the students lose their rows all the same, rows go back.
+with A the Gauss-Newton matrix; exact for models that are linear in their latents. For networks the exact Hessian would
+cost 25 times as much and bring no more, because a network's fit to weighted rows lies in a flat curved valley in which
+Newton's method is slow too: either way the fits stay a few steps behind the moving rows. The rows therefore move by
+small steps (Adam), at most a share of the present error, and go back where the students no longer fit them.
 
-Several students are fitted at once, and one after the other is begun anew from a draw of its prior, so that rows serve
-any student, not those that they grew up with. Every tenth step: at every thirtieth 2,000 steps of 20 rows ended at an
-error of 0.12 that 600 had brought to 0.04; at every tenth 1,500 ended at 0.03. Where rows are sharp that is too little:
-50 rows whose own students scored e^-6.1 served new ones at e^-5.1, and every look told them the former. There all
-students begin anew at each look, and rows move by a tenth of the steps.
+Several students are fitted at once. Every tenth step one of them begins anew from a draw of its prior, so that the rows
+serve any student and not only those that were trained along with them. With the interval score, whose rows are sharp,
+all students begin anew at each evaluation, and rows move by a tenth of the steps.
 """
 
 from __future__ import annotations
@@ -32,17 +28,17 @@ from bayesdd.distillation.problem import Problem
 from bayesdd.networks.calibration import rescaling
 from bayesdd.networks.purpose import Purpose
 from bayesdd.networks.regression import Regression
-from bayesdd.networks.students import Fits, GaussNewton
+from bayesdd.networks.students import Fits, GaussNewton, climb, from_scratch
 
 SCRATCH, WARM = 100, 3  # Levenberg-Marquardt steps of a new student, and of one that follows its rows
-JUDGED = 400  # of new students whose loss judges rows
-SHARE, LARGEST = 0.3, 0.01  # Adam's step: this share of the least relative error so far, at most that
-SCORED_SHARE = 0.03  # the same of another loss: sharp rows that move fast leave their students behind
-LOST = 1.5  # times the least loss at which rows go back to where it was, and their steps are halved
-LAST = 0.02  # of the cosine by which steps shrink
-LOOK = 192  # purpose inputs of a look at a loss other than the error
-CHECK, CALIBRATE = 10, 50  # steps between looks at the error, and between common scalings of the weights
-RENEW = 50  # steps of another loss between looks at it, each with new students
+JUDGED = 400  # steps of new students whose loss judges rows
+SHARE, LARGEST = 0.3, 0.01  # Adam's step: a share of the least relative error so far, and its upper limit
+SCORED_SHARE = 0.03  # the share with another loss: students cannot follow sharp rows that move fast
+LOST = 1.5  # times the least loss, at which rows go back to the best ones and steps are halved
+LAST = 0.02  # share of the first step at which the cosine schedule ends
+LOOK = 192  # purpose inputs at which a loss other than the error is evaluated
+CHECK, CALIBRATE = 10, 50  # steps between evaluations of the error, and between common scalings of the weights
+RENEW = 50  # steps between evaluations of another loss, each with new students
 
 Tie = Callable[[Columns], Columns]
 Loss = Callable[[Regression, Tensor, Columns, Tensor, Purpose], Tensor]
@@ -73,12 +69,12 @@ def search(
         students: Students fitted at once.
         steps: Steps of the rows.
         restart: Steps after which the next student begins anew.
-        tie: What becomes of the rows before students see them (labels that another function gives); weights then keep
-            their ratios.
+        tie: Applied to the rows before students are fitted to them, for outcomes that are a function of the inputs;
+            weights then keep their ratios.
         loss: Of students' modes on rows of these precisions, ``(S, P)`` -> ``(S,)``: the logarithm of something in the
-            outcome's units, differentiable in modes, rows and precisions. None: of the predictions' error; as this
-            minds no spread, weights are then scaled for it now and then. Another loss moves weights by steps of their
-            own; all students begin anew at each look at it, and only they judge the rows.
+            outcome's units, differentiable in modes, rows and precisions. None: the predictions' error; since it does
+            not depend on spreads, the weights are scaled for those now and then. Another loss moves the weights by
+            steps of their own, and rows are judged only by students that begin anew at each evaluation.
         points: Purpose inputs a step.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -95,11 +91,11 @@ def search(
 
     def fitted(fits: Fits, count: int) -> Fits:
         with torch.no_grad():
-            return students.climb(regression, *stored(vector), fits, count)
+            return climb(regression, *stored(vector), fits, count)
 
     def begun(count: int, step: int) -> Fits:
         with torch.no_grad():
-            return students.from_scratch(regression, *stored(vector), count, seed + 1009 * step, scratch)
+            return from_scratch(regression, *stored(vector), count, seed + 1009 * step, scratch)
 
     def middle(fits: Fits) -> float:
         with torch.no_grad():
@@ -129,7 +125,7 @@ def search(
         fits = fitted(fits, WARM)
         some = purpose.some(torch.randint(len(purpose.mean), (min(points, len(purpose.mean)),), generator=generator))
         theta = fits.latents.clone().requires_grad_(True)
-        # By logarithms: a student in a poor mode must not move all rows.
+        # Logarithms, so that one student in a poor mode does not decide how all rows move.
         value = minded(regression, theta, *stored(vector), some).mean()
         upward, direct = torch.autograd.grad(value, (theta, vector), allow_unused=True)
         cooling = LAST + (1 - LAST) * 0.5 * (1 + math.cos(math.pi * step / steps))
@@ -142,7 +138,7 @@ def search(
         before = vector.detach()[-weights(problem) :].clone()
         adam.step()
         if scored:
-            # 50 rows whose weights crawled as rows must ended at spreads of 0.0021 in place of 0.0017.
+            # Weights may move faster than rows.
             longer = pace * cooling * LARGEST / adam.param_groups[0]["lr"]
             vector.data[-weights(problem) :] = before + longer * (vector.detach()[-weights(problem) :] - before)
     fits = begun(students, steps) if scored else fitted(fits, SCRATCH)

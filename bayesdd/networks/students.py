@@ -1,12 +1,12 @@
-r"""Fitting regression networks to weighted rows: Levenberg-Marquardt for several at once, linearised Laplace.
+r"""Students: regression networks fitted to weighted rows, several at once, and their predictions.
 
 The mode minimises :math:`J(\theta) = -\log p(\theta) + \tfrac12 \sum_m p_m (m(x_m; \theta) - y_m)^2` with precisions
 :math:`p_m = w_m / \mathrm{noise}^2`. Near it, with J the Jacobian of the means and L the prior's curvature,
 
 .. math:: A = L + J' \mathrm{diag}(p) J, \qquad \mathrm{Var}[m(x)] = j(x)' A^{-1} j(x)
 
-(linearised Laplace). With fewer rows than latents everything goes through the M x M matrix
-:math:`J L^{-1} J' + \mathrm{diag}(1/p)`: 50 rows and 353 weights take a millisecond for four students.
+(linearised Laplace). With fewer rows than latents everything is solved through the M x M matrix
+:math:`J L^{-1} J' + \mathrm{diag}(1/p)`: for 50 rows and 353 weights a step of four students takes a millisecond.
 
 Sources: Marquardt, J. SIAM 1963; Immer, Korzepa & Bauer, "Improving predictions of Bayesian neural nets via local
 linearization", AISTATS 2021.
@@ -14,7 +14,9 @@ linearization", AISTATS 2021.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,12 +24,14 @@ from torch import Tensor
 
 from bayesdd.data.columns import Columns
 from bayesdd.networks.regression import Regression
+from bayesdd.numerics.levenberg_marquardt import Quadratic, damped_steps
 
 DAMPING, LEAST_DAMPING, MOST_DAMPING = 1.0, 1e-8, 1e8
 DOWN, UP, FAILED = 0.33, 2.0, 4.0
+ROUNDING = 1e-13  # of the value: it hides smaller gains, and a step is taken there
 JITTER = 1e-12  # of the largest diagonal element
-SOFT = 0.1  # of the outcomes' spread: sd of sharp rows when students meet them
-SHARPER = (0.125, 0.125, 0.25, 0.5)  # shares of a new student's steps, from there to the rows' own precisions
+SOFT = 0.1  # of the outcomes' spread: the sd that sharp rows have at the start of training
+SHARPER = (0.125, 0.125, 0.25, 0.5)  # shares of a new student's steps at each precision, from there to the rows' own
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +40,8 @@ class Fits:
 
     Attributes:
         latents: Unconstrained, ``(S, P)``.
-        damping: Levenberg-Marquardt damping of each, ``(S,)``, kept for a warm start.
-        left: Nats that the Gauss-Newton model says are left to gain, ``(S,)``.
+        damping: Levenberg-Marquardt damping of each, ``(S,)``, for a warm start.
+        left: What is left to gain by the Gauss-Newton model, nats, ``(S,)``.
     """
 
     latents: Tensor
@@ -90,18 +94,18 @@ def start(regression: Regression, count: int, seed: int) -> Fits:
 
 
 def from_scratch(regression: Regression, rows: Columns, precision: Tensor, count: int, seed: int, steps: int) -> Fits:
-    """Students from draws of their prior to modes on rows that sharpen by and by (a continuation in precision).
+    """Students from draws of their prior to modes, on rows that are softened at the start of training.
 
-    Started on sharp rows, students follow them in rough functions and crawl on from there: on 50 rows of precision
-    1e7, 400 steps so ended 10 nats above the 344 where these end. Softer than a tenth of the outcomes' spread rows must
-    not be: with rows of no say at first, students sank to the constant that their prior prefers, and stayed there.
+    A continuation in precision: on sharp rows a student first finds a rough function and improves slowly from there. No
+    row is softened beyond a tenth of the outcomes' spread: with softer rows students sink to the constant that their
+    prior prefers, and stay there.
 
     Args:
         regression: The student.
         rows: Columns, the outcome among them, ``(M,)`` each.
         precision: Precision of each row's outcome, ``(M,)``.
         count: Number of students.
-        seed: Of their first draws.
+        seed: Seed of the draws.
         steps: Levenberg-Marquardt steps of each.
 
     Returns:
@@ -121,52 +125,46 @@ def from_scratch(regression: Regression, rows: Columns, precision: Tensor, count
 
 
 def climb(regression: Regression, rows: Columns, precision: Tensor, fits: Fits, steps: int) -> Fits:
-    """Levenberg-Marquardt steps of all students; a step that does not descend is not taken and damped.
+    """Levenberg-Marquardt steps of all students; a step that does not descend is refused and damped more.
 
     Args:
         regression: The student.
         rows: Columns, the outcome among them, ``(M,)`` each.
         precision: Precision of each row's outcome, ``(M,)``.
         fits: Where to start.
-        steps: Number of steps; those of a student that has converged cost the same and change nothing.
+        steps: Number of steps; further steps of a student that has converged change nothing.
     """
-    theta, damping, left = fits.latents, fits.damping, fits.left
     outcome = rows[regression.outcome]
+
+    def function(theta: Tensor) -> tuple[Tensor, ...]:
+        """J, its gradient, the Jacobian of the means, the prior's curvature."""
+        mean, slopes = regression.jacobian(theta, rows)
+        log_prior, prior_slope, ridge = regression.prior(theta)
+        residual = mean - outcome
+        value = 0.5 * (precision * residual**2).sum(1) - log_prior
+        return value, ((precision * residual)[:, None] @ slopes)[:, 0] - prior_slope, slopes, ridge
+
+    def quadratic(_: Tensor, values: Sequence[Tensor]) -> Quadratic:
+        _, gradient, slopes, ridge = values
+
+        def step(damping: Tensor) -> Tensor:
+            return -GaussNewton(slopes, precision, ridge * (1 + damping)[:, None]).solve(gradient)
+
+        def square(steps: Tensor) -> Tensor:
+            along = (slopes @ steps[..., None])[..., 0]
+            return (precision * along**2).sum(1) + (ridge * steps**2).sum(1)
+
+        return Quadratic(gradient, step, square)
+
+    def renewed(damping: Tensor, better: Tensor, share: Tensor) -> Tensor:
+        taken = torch.where(share > 0.7, DOWN, torch.where(share > 0.3, 1.0, UP))
+        return (damping * torch.where(better, taken, FAILED)).clamp(LEAST_DAMPING, MOST_DAMPING)
+
     with torch.no_grad():
-        value, gradient, slopes, ridge = _expansion(regression, theta, rows, outcome, precision)
-        for _ in range(steps):
-            model = GaussNewton(slopes, precision, ridge * (1 + damping)[:, None])
-            step = -model.solve(gradient)
-            left = -0.5 * (step * gradient).sum(1)
-            along = (slopes @ step[..., None])[..., 0]
-            promised = 2 * left - 0.5 * ((precision * along**2).sum(1) + (ridge * step**2).sum(1))
-            trial = _expansion(regression, theta + step, rows, outcome, precision)
-            # Rounding hides gains below 1e-13 of the value: a full step is taken there.
-            better = trial[0] <= value + 1e-13 * value.abs()
-            before = value
-            theta = torch.where(better[:, None], theta + step, theta)
-            value = torch.where(better, trial[0], value)
-            gradient = torch.where(better[:, None], trial[1], gradient)
-            slopes = torch.where(better[:, None, None], trial[2], slopes)
-            ridge = torch.where(better[:, None], trial[3], ridge)
-            share = (before - value) / promised.clamp_min(1e-300)
-            damping = damping * torch.where(
-                better, torch.where(share > 0.7, DOWN, torch.where(share > 0.3, 1.0, UP)), FAILED
-            )
-            damping = damping.clamp(LEAST_DAMPING, MOST_DAMPING)
-    return Fits(theta, damping, left)
-
-
-def _expansion(
-    regression: Regression, theta: Tensor, rows: Columns, outcome: Tensor, precision: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """J, its gradient, the Jacobian of the means, the prior's curvature."""
-    mean, slopes = regression.jacobian(theta, rows)
-    log_prior, prior_slope, ridge = regression.prior(theta)
-    residual = mean - outcome
-    value = 0.5 * (precision * residual**2).sum(1) - log_prior
-    gradient = ((precision * residual)[:, None] @ slopes)[:, 0] - prior_slope
-    return value, gradient, slopes, ridge
+        begun = damped_steps(function, quadratic, fits.latents, fits.damping, renewed, rounding=ROUNDING)
+        for state in itertools.islice(begun, 1, steps + 1):
+            fits = Fits(state.point, state.damping, state.left)
+    return fits
 
 
 def spread(

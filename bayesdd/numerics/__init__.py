@@ -1,4 +1,4 @@
-"""Pure tensors, nothing Bayesian: optimisers, Levenberg-Marquardt, Newton-CG, Pareto k-hat, Gaussians, devices."""
+"""Numerics of plain tensors: optimisers, Levenberg-Marquardt, Newton-CG, Pareto k-hat, Gaussians, devices."""
 
 import lazy_loader as _lazy
 

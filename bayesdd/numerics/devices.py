@@ -1,4 +1,4 @@
-"""Where to compute."""
+"""Devices: which one to compute on, and whether its memory has room."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from bayesdd.numerics.refusal import Refusal
 
 
 def has_room(device: torch.device, wanted: int) -> bool:
-    """Whether so many bytes are free on a device; on the CPU, where the rows are already, always."""
+    """Whether so many bytes are free on a device; always true of the CPU, whose memory holds the rows already."""
     return device.type != "cuda" or torch.cuda.mem_get_info(device)[0] >= wanted
 
 
 def resolve(device: str | torch.device) -> torch.device:
-    """``auto`` is CUDA where there is one.
+    """The device of a name; ``auto`` is CUDA where there is a CUDA device.
 
     Raises:
         Refusal: CUDA was asked for and there is none, or the name is no device.
     """
-    # One GPU a rank, as torchrun numbers them on each machine.
+    # One GPU for each rank, as torchrun numbers them on each machine.
     own = f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
     if device == "auto":
         return torch.device(own if torch.cuda.is_available() else "cpu")

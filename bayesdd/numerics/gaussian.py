@@ -1,4 +1,4 @@
-"""TODO."""
+"""Gaussians by mean and triangular factor: densities, draws, distances, divergences, marginals, matched moments."""
 
 from __future__ import annotations
 
@@ -7,13 +7,20 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.distributions import MultivariateNormal, kl_divergence
 
-LEAST_DEGREES = 20
+LEAST_DEGREES = 20  # of the Student-t proposal: with fewer its own tails make the importance weights uneven
 
 
 @dataclass(frozen=True, eq=False)
 class Gaussian:
-    """N(mean, factor factor') in unconstrained space; ``height``: the log joint at the mean, nats."""
+    """N(mean, factor factor') in unconstrained space.
+
+    Attributes:
+        mean: Shape ``(P,)``.
+        factor: Lower triangular, ``(P, P)``.
+        height: The log joint at the mean, nats, of a Laplace fit; NaN of another.
+    """
 
     mean: Tensor
     factor: Tensor
@@ -33,9 +40,9 @@ class Gaussian:
     def draw_student(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draws from the Student-t of this mean and scale, ``(count, P)``, and their log densities, ``(count,)``.
 
-        As a proposal it meets the tails, where a log-ratio's large values are, more often than the normal: certificates
-        of logistic regression (P = 11, M = 50) had two thirds of the spread. Degrees of freedom grow with P: the radius
-        of a normal narrows with it, and with 20 in 100 dimensions most importance weights would be small.
+        As a proposal it reaches the tails, where a log-ratio has its large values, more often than the normal does.
+        Degrees of freedom grow with P: a normal's radius concentrates as P grows, and with 20 degrees in 100 dimensions
+        most importance weights would be small.
         """
         dim = len(self.mean)
         degrees = max(LEAST_DEGREES, 2 * dim)
@@ -48,17 +55,22 @@ class Gaussian:
 
     def log_prob(self, draws: Tensor) -> Tensor:
         """Log density, nats, shape ``(S,)``."""
-        white = torch.linalg.solve_triangular(self.factor, (draws - self.mean).T, upper=False)
         norm = 0.5 * len(self.mean) * math.log(2 * math.pi) + self.factor.diagonal().abs().log().sum()
-        log_density: Tensor = -0.5 * (white**2).sum(0) - norm
+        log_density: Tensor = -0.5 * self.distance(draws) - norm
         return log_density
 
+    def distance(self, points: Tensor, other: Tensor | None = None) -> Tensor:
+        """Squared Mahalanobis distance of points ``(..., P)`` from the mean, or from another point: shape ``(...)``."""
+        shift = points - (self.mean if other is None else other)
+        white = torch.linalg.solve_triangular(self.factor, shift.reshape(-1, shift.shape[-1]).T, upper=False)
+        square: Tensor = (white**2).sum(0)
+        return square.reshape(shift.shape[:-1])
 
-def _kl(p: Gaussian, q: Gaussian) -> float:
-    white = torch.linalg.solve_triangular(q.factor, p.factor, upper=False)
-    shift = torch.linalg.solve_triangular(q.factor, (p.mean - q.mean)[:, None], upper=False)
-    volume = 2 * float(q.factor.diagonal().log().sum() - p.factor.diagonal().log().sum())
-    return 0.5 * (float((white**2).sum() + (shift**2).sum()) - len(p.mean) + volume)
+
+def kl(p: Gaussian, q: Gaussian) -> float:
+    """KL(p, q), nats; both factors have a positive diagonal."""
+    first, second = (MultivariateNormal(g.mean, scale_tril=g.factor, validate_args=False) for g in (p, q))
+    return float(kl_divergence(first, second))
 
 
 def marginal(gaussian: Gaussian, index: Tensor) -> Gaussian:
@@ -69,7 +81,10 @@ def marginal(gaussian: Gaussian, index: Tensor) -> Gaussian:
 
 
 def moment_matched(draws: Tensor, weight: Tensor | None = None) -> Gaussian:
-    """The Gaussian with the mean and covariance of draws ``(S, P)``, weighted by ``(S,)`` that sum to one."""
+    """The Gaussian with the mean and covariance of draws ``(S, P)``, weighted by ``(S,)`` that sum to one.
+
+    The covariance is shrunk to its diagonal by P / (P + S).
+    """
     count, dim = draws.shape
     covariance = torch.cov(draws.T, aweights=weight).reshape(dim, dim)
     shrink = dim / (dim + count)

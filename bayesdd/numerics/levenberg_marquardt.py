@@ -1,18 +1,21 @@
-r"""Sums of squares that can reach zero: Gauss-Newton steps, damped after Levenberg and Marquardt.
+r"""Levenberg-Marquardt: damped steps on several problems at once, and sums of squares that can reach zero.
 
-.. math:: x \leftarrow x - J' (J J' + \lambda I)^{-1} r
+With a positive semidefinite A in place of the Hessian (Gauss-Newton), D a diagonal and damping :math:`\lambda`,
 
-Each residual is in units of its own slope at the start: gradients of a million rows stand beside curvatures of order 1.
-With fewer residuals than unknowns it takes the shortest of all steps that remove them, and converges quadratically:
-logistic regression, P = 10, M = 30, 65 residuals: 5 iterations where L-BFGS took 700.
+.. math:: x \leftarrow x - (A + \lambda D)^{-1} \nabla f(x),
 
-Source: Nocedal & Wright, "Numerical optimization", 2006, chapter 10.
+taken where f falls. Damping falls where a step brings what the quadratic model promised, and rises where it does not:
+by how much is each caller's own rule. Cost of a step: one evaluation and one solve; A is made anew after a step taken.
+
+Source: Marquardt, "An algorithm for least-squares estimation of nonlinear parameters", SIAM 1963; Nocedal & Wright,
+"Numerical optimization", 2006, chapter 10.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +23,79 @@ from torch import Tensor
 DAMPING, MOST_DAMPING = 1e-2, 1e6
 AT_ONCE = 128  # residuals whose slopes are computed together
 SLOW, PATIENCE = 0.9, 5  # steps in a row that leave more than this share of the sum end the search
+
+
+class Quadratic(NamedTuple):
+    """What a function of B points looks like near them.
+
+    Attributes:
+        gradient: Shape ``(B, n)``.
+        step: Damping ``(B,)`` -> the damped step, ``(B, n)``; zero where it cannot be solved for.
+        square: Steps ``(B, n)`` -> their quadratic forms s' A s, ``(B,)``.
+    """
+
+    gradient: Tensor
+    step: Callable[[Tensor], Tensor]
+    square: Callable[[Tensor], Tensor]
+
+
+class State(NamedTuple):
+    """Where B searches are, at the start or after a step of each.
+
+    Attributes:
+        point: Shape ``(B, n)``.
+        values: What the function gave there: its value ``(B,)`` first.
+        damping: Of the next step, ``(B,)``.
+        left: What the quadratic model said was left to gain before the step, half its slope along it, ``(B,)``;
+            infinite at the start.
+        new: Whether it is a new point, ``(B,)``: the start, or the end of a step that was taken.
+    """
+
+    point: Tensor
+    values: Sequence[Tensor]
+    damping: Tensor
+    left: Tensor
+    new: Tensor
+
+
+def damped_steps(
+    function: Callable[[Tensor], Sequence[Tensor]],
+    quadratic: Callable[[Tensor, Sequence[Tensor]], Quadratic | None],
+    start: Tensor,
+    damping: Tensor,
+    renewed: Callable[[Tensor, Tensor, Tensor], Tensor],
+    *,
+    rounding: float = 0.0,
+) -> Iterator[State]:
+    """Minimises a function from B points at once; yields the start and every step, and the caller says when to stop.
+
+    Args:
+        function: ``(B, n)`` -> the value ``(B,)``, infinite or NaN where a point cannot be, and whatever else
+            ``quadratic`` needs, ``(B, ...)`` each.
+        quadratic: Points and what ``function`` gave there -> the model near them; None ends the search.
+        start: Starting points, ``(B, n)``.
+        damping: Of the first step, ``(B,)``.
+        renewed: Damping, whether the step was taken and its share of the promised gain, ``(B,)`` each -> damping.
+        rounding: Rise of the value, relative to it, that counts as none.
+    """
+    point, values, model = start, function(start), None
+    yield State(point, values, damping, torch.full_like(damping, torch.inf), torch.ones_like(damping, dtype=torch.bool))
+    while True:
+        model = model or quadratic(point, values)
+        if model is None:
+            return
+        step = model.step(damping)
+        slope = -(model.gradient * step).sum(1)  # at a minimum twice what is left to gain
+        gain = slope - 0.5 * model.square(step)
+        trial = function(point + step)
+        better = trial[0] < values[0] + rounding * values[0].abs()
+        share = (values[0] - trial[0]) / gain.clamp_min(1e-300)
+        point = _chosen(better, point + step, point)
+        values = [_chosen(better, new, old) for new, old in zip(trial, values, strict=True)]
+        damping = renewed(damping, better, share)
+        yield State(point, values, damping, 0.5 * slope, better)
+        if bool(better.any()):
+            model = None
 
 
 def least_squares(
@@ -31,7 +107,13 @@ def least_squares(
     longest: float = torch.inf,
     slopes: bool = True,
 ) -> tuple[Tensor, float]:
-    """Minimises the sum of squares of a differentiable vector.
+    r"""Minimises the sum of squares of a differentiable vector r(x) of few numbers.
+
+    .. math:: x \leftarrow x - J' (J J' + \lambda I)^{-1} r
+
+    With fewer residuals than unknowns this is the shortest of all steps that remove them, and converges quadratically:
+    logistic regression, P = 10, M = 30, 65 residuals: 5 iterations where L-BFGS took 700. Each residual is in units of
+    its own slope at the start: gradients of a million rows stand beside curvatures of order 1.
 
     Args:
         residuals: ``(n,)`` -> ``(K,)``.
@@ -45,36 +127,51 @@ def least_squares(
     Returns:
         The best vector met and its sum of squares; infinite where the residuals or their Jacobian are not finite.
     """
-    vector, left, slow = start.detach().clone(), torch.inf, 0
-    damping, unit = DAMPING, None
-    for _ in range(iterations):
-        found = _linear(residuals, vector)
-        if found is None:
-            return vector, left
-        value, jacobian = found
-        left = float(value @ value)
-        if unit is None:
-            unit = jacobian.square().sum(1).sqrt().clamp_min(1e-300) if slopes else torch.ones_like(value)
-        value, jacobian = value / unit, jacobian / unit[:, None]
-        gram = jacobian @ jacobian.T
-        ridge = torch.ones_like(value) if slopes else gram.diagonal().mean().expand(len(gram))
-        merit = best = float(value @ value)
-        while left > enough and damping < MOST_DAMPING:
-            lower, failed = torch.linalg.cholesky_ex(gram + damping * ridge.diag())
-            damping *= 5
-            if int(failed):
-                continue
-            step = jacobian.T @ torch.cholesky_solve(value[:, None], lower)[:, 0]
-            trial = vector - step * min(1.0, longest / float(step.abs().max().clamp_min(1e-300)))
-            rest = residuals(trial).detach()
-            merit = float((rest / unit).square().sum())
-            if merit < best:
-                vector, left, damping = trial, float(rest @ rest), damping / 50
+    vector, jacobians = start.detach().clone(), 0
+    first = _linear(residuals, vector) if iterations else None
+    if first is None:
+        return vector, torch.inf
+    unit = first[1].square().sum(1).sqrt().clamp_min(1e-300) if slopes else torch.ones_like(first[0])
+    left, slow, best = torch.inf, 0, torch.inf
+
+    def function(points: Tensor) -> Sequence[Tensor]:
+        value = residuals(points[0]).detach()
+        return 0.5 * (value / unit).square().sum()[None], value[None]
+
+    def quadratic(points: Tensor, _: Sequence[Tensor]) -> Quadratic | None:
+        nonlocal jacobians
+        jacobians += 1
+        found = first if jacobians == 1 else None if jacobians > iterations else _linear(residuals, points[0])
+        return None if found is None else _shortest(found[0] / unit, found[1] / unit[:, None], longest, slopes=slopes)
+
+    def renewed(damping: Tensor, better: Tensor, share: Tensor) -> Tensor:
+        return torch.where(better, 5 * damping / 50, 5 * damping)
+
+    for state in damped_steps(function, quadratic, vector[None], vector.new_tensor([DAMPING]), renewed):
+        if bool(state.new):
+            merit, rest = float(state.values[0]), state.values[1][0]
+            vector, left = state.point[0], float(rest @ rest)
+            slow, best = slow + 1 if not merit < SLOW * best else 0, merit
+            if left <= enough or slow == PATIENCE:
                 break
-        slow = slow + 1 if not merit < SLOW * best else 0
-        if left <= enough or slow == PATIENCE or not merit < best:
+        elif float(state.damping) >= MOST_DAMPING:
             break
     return vector, left
+
+
+def _shortest(value: Tensor, jacobian: Tensor, longest: float, *, slopes: bool) -> Quadratic:
+    """Half the sum of squares of one vector, whose steps are solved for in the residuals' dimensions."""
+    gram = jacobian @ jacobian.T
+    ridge = torch.ones_like(value) if slopes else gram.diagonal().mean().expand(len(gram))
+
+    def step(damping: Tensor) -> Tensor:
+        lower, failed = torch.linalg.cholesky_ex(gram + damping * ridge.diag())
+        if int(failed):
+            return jacobian.new_zeros(1, jacobian.shape[1])
+        whole = jacobian.T @ torch.cholesky_solve(value[:, None], lower)[:, 0]
+        return -(whole * min(1.0, longest / float(whole.abs().max().clamp_min(1e-300))))[None]
+
+    return Quadratic((jacobian.T @ value)[None], step, lambda steps: (jacobian @ steps[0]).square().sum()[None])
 
 
 def _linear(residuals: Callable[[Tensor], Tensor], vector: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -94,3 +191,7 @@ def _linear(residuals: Callable[[Tensor], Tensor], vector: Tensor) -> tuple[Tens
     jacobian = torch.cat(slopes)
     finite = bool(torch.isfinite(jacobian).all() & torch.isfinite(value).all())
     return (value.detach(), jacobian) if finite else None
+
+
+def _chosen(better: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    return torch.where(better.reshape(-1, *[1] * (new.dim() - 1)), new, old)

@@ -5,8 +5,8 @@ At :math:`\phi^*(u) = \arg\min_\phi J(\phi, u)` the gradient of an outer loss :m
 .. math:: \frac{dL}{du} = -\frac{\partial}{\partial u} \left( v' \nabla_\phi J(\phi^*, u) \right), \qquad
           \nabla^2_{\phi\phi} J\, v = \nabla_\phi L,
 
-v by conjugate gradients on exact Hessian-vector products. Exact at a converged optimum, where unrolling 200 gradient
-steps was 0.2 to 1.1 off in relative terms.
+v by conjugate gradients on exact Hessian-vector products. Exact at a converged optimum; unrolling 200 gradient steps
+was wrong by 0.2 to 1.1 in relative terms.
 
 Source: Lorraine, Vicol & Duvenaud, "Optimizing millions of hyperparameters by implicit differentiation", AISTATS 2020;
 Martens, "Deep learning via Hessian-free optimization", ICML 2010 (Newton by conjugate gradients).
@@ -47,14 +47,14 @@ def minimum(function: Callable[[Tensor], Tensor], start: Tensor, precondition: L
             descent = float(step @ gradient)
         left = -0.5 * descent
         if left < CONVERGED * max(1.0, abs(value)):
-            # The outer loss is of first order in what is still missing, 1e-7 of a sd: the step is taken too.
+            # An outer loss changes in first order with what is still missing, 1e-7 of an sd: this step is taken too.
             return point + step, left
         scale = 1.0
         for _ in range(HALVINGS):
             trial = point + scale * step
             with torch.no_grad():
                 reached = float(function(trial))
-            # Rounding hides gains below 1e-12 of the value: a full step is taken there.
+            # Rounding hides gains below 1e-13 of the value: a full step is taken there.
             if reached <= value + 1e-4 * scale * descent + 1e-13 * abs(value):
                 break
             scale /= 2

@@ -1,6 +1,7 @@
 """Deterministic optimisation: L-BFGS in float64.
 
-Stochastic-gradient schedules, which the published pseudocoreset codes use, stay orders of magnitude behind.
+Stochastic-gradient schedules, which the published pseudocoreset codes use, end orders of magnitude higher.
+
 Source: Byrd, Lu, Nocedal & Zhu, "A limited memory algorithm for bound constrained optimization", SIAM J. Sci.
 Comput. 1995.
 """
@@ -16,8 +17,8 @@ from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-MEMORY_PAIRS = 100  # 50 rows, 300 iterations: 2e-7 with 50 pairs, 2e-12 with 100, at equal time
-PATIENCE = 100  # iterations over which the value must fall by STALLED, relatively
+MEMORY_PAIRS = 100  # in 300 iterations they reach 2e-12 where 50 pairs reach 2e-7, in equal time
+PATIENCE = 100  # iterations over which the value must fall by the share `stalled`
 RESTARTS = 3
 
 
@@ -51,7 +52,7 @@ def lbfgs(
         (gradient,) = torch.autograd.grad(value, vector)
         number = float(value.detach())
         if not math.isfinite(number) or not bool(torch.isfinite(gradient).all()):
-            # A bowl around the best point stands where there is no value: the line search then interpolates back.
+            # Where there is no finite value a bowl around the best point takes its place: line searches turn back.
             away = vector.detach() - best_vector
             rise = 10 * (1 + abs(best_value)) if math.isfinite(best_value) else 1.0
             return (best_value if math.isfinite(best_value) else 0.0) + rise, (
@@ -74,13 +75,13 @@ def lbfgs(
         "ftol": 0.0,
         "gtol": 0.0,
     }
-    # SciPy's BLAS threads spin against torch's own: 300 iterations took 4.0 s with them, 0.4 s without.
+    # SciPy's BLAS threads compete with torch's own: ten times slower.
     with threadpool_limits(1, user_api="blas"):
         for _ in range(RESTARTS):
             before = best_value
             first = best_vector.cpu().numpy()
             ended = minimize(evaluate, first, jac=True, method="L-BFGS-B", callback=after, options=options)
-            # Status 2 is a failed line search; from the best point with a fresh metric it often goes on.
+            # Status 2 is a failed line search; a fresh start from the best point often helps.
             if ended.status != 2 or not best_value < before:
                 break
     return best_vector, best_value

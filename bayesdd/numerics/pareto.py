@@ -7,14 +7,14 @@ import math
 import torch
 from torch import Tensor
 
-KHAT_LIMIT = 0.7  # above, importance averages would need far too many draws (Vehtari et al. 2024)
+KHAT_LIMIT = 0.7  # above it importance averages are not to be relied on (Vehtari et al.)
 
 
 def khat(log_weight: Tensor) -> tuple[float, float]:
     """Shape of a generalised Pareto distribution fitted to the largest importance weights.
 
-    Below 0.5 their variance is finite, below 0.7 importance averages are usable. It says that correction works, not
-    that the two distributions are close: draws three times too wide give -0.25 at a KL of 2.25 nats.
+    Below 0.5 their variance is finite, below 0.7 importance averages are usable. It says that the weights can correct
+    the draws, not that the two distributions are close: draws three times too wide give -0.25 at a KL of 2.25 nats.
 
     Args:
         log_weight: Unnormalised log weights, nats, shape ``(S,)``.

@@ -1,4 +1,8 @@
-"""Differential equations as inference tasks: an equation, its conditions, the target of three tasks."""
+"""Differential equations as inference tasks.
+
+``equation`` describes a family of equations with its domain, boundary values and exact solution. A target is a list of
+three tasks over the weights of one network: measurements, the equation at collocation points, and boundary values.
+"""
 
 from bayesdd.pinn._target import boundary as boundary
 from bayesdd.pinn._target import measurements as measurements

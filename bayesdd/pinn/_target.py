@@ -5,14 +5,16 @@ r"""A Bayesian physics-informed surrogate ``u(x, alpha; theta)`` of a family of 
     0 \sim N(R[u](x_c, \alpha_c) - f_c, \sigma_r^2), \qquad
     b_k \sim N(u(x_k, \alpha_k), \sigma_b^2).
 
-Three tasks over the same weights, a target as a list: noisy measurements, the equation at collocation points, known
-boundary values. They share the sites of the network (:mod:`bayesdd.networks.mlp`); each has a scale of its own, inferred by
-default, which is a nuisance of the target: how far a network of this size can satisfy the equation at all is not known
-beforehand. Their priors, within a factor of seven: measurements 0.1, residual 0.03, boundary values 0.01, where
-solutions are of order one. Of an inverse problem the unknown constants are sites of the equation's task.
+A target is a list of three tasks over the same weights: noisy measurements, the equation at collocation points, known
+boundary values. They share the sites of the network (:mod:`bayesdd.networks.mlp`). Each has a noise scale of its own,
+inferred by default and a nuisance of the target, since it is not known beforehand how well a network of this size can
+satisfy the equation. The priors of the scales have medians of 0.1 for measurements, 0.03 for the residual and 0.01 for
+boundary values, within a factor of seven, where solutions are of order one. The unknown constants of an inverse problem
+are sites of the equation's task.
 
-The residual alone does not fix the solution at an alpha that was never measured: boundary values over the whole range
-of alpha belong to what is known. The student, a plain network on rows (x, alpha, y): :func:`bayesdd.networks.bnn.student`.
+The residual alone does not determine the solution at an alpha that was never measured, so boundary values over the
+whole range of alpha are part of the target. The student is a plain network on rows (x, alpha, y):
+:func:`bayesdd.networks.bnn.student`.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from bayesdd.density.density import Density
 from bayesdd.networks import bnn
 from bayesdd.networks import mlp as nets
 from bayesdd.networks.mlp import Network
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.pinn import equation
 from bayesdd.pinn.equation import Family
 from bayesdd.task.task import Task
@@ -124,7 +127,7 @@ def residual(
     """
     equation.check_rows(family, rows, "residual")
     if strange := sorted((unknown or {}).keys() - family.parameters.keys()):
-        raise ValueError(
+        raise Refusal(
             f"residual of {family.name} has no constant {strange[0]!r}, only {sorted(family.parameters)}: "
             "unknown= names constants of the equation."
         )

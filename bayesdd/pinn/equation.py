@@ -7,7 +7,7 @@ measured comes from the upper tail, what is asked for from the lower one: bounda
 A family that is affine in alpha (heat, Laplace or Helmholtz with amplitude alpha) tests nothing there: a model that is
 affine in alpha has no error outside.
 
-The instances: :mod:`models.pde_families`, :mod:`models.pde_reaction`, :mod:`models.pde_bpinn`.
+The instances: ``models/pde_*.py``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.quasirandom import SobolEngine
 
 from bayesdd.networks.mlp import Jet
+from bayesdd.numerics.refusal import Refusal
 
 TAIL = 0.5  # standard deviations from the mean at which the two tails of alpha begin
 POINTS = 64  # at which an exact solution is checked
@@ -73,6 +74,32 @@ def ends(left: Callable[[Tensor], Tensor], right: Callable[[Tensor], Tensor], x:
     return boundary
 
 
+def initial_and_sides(
+    exact: Callable[[Tensor, Tensor], Tensor], x: tuple[float, float], time: float, *, initial: int, side: int
+) -> Boundary:
+    """Values of a solution in x and time at random points of the initial line and of both sides, anew for every alpha.
+
+    Args:
+        exact: The solution, ``(x and time (N, 2), alpha (N,)) -> (N,)``.
+        x: Ends of the interval.
+        time: The last time.
+        initial: Points at time zero.
+        side: Points at each end.
+    """
+    low, high = x
+
+    def boundary(alpha: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        unit = torch.rand(len(alpha), initial + 2 * side, generator=generator, dtype=torch.float64)
+        place = torch.cat([low + (high - low) * unit[:, :initial], torch.full_like(unit[:, :side], low)], 1)
+        place = torch.cat([place, torch.full_like(unit[:, :side], high)], 1)
+        when = torch.cat([torch.zeros_like(unit[:, :initial]), time * unit[:, initial:]], 1)
+        points = torch.stack([place, when], -1)
+        each = alpha.repeat_interleave(points.shape[1])
+        return points, exact(points.flatten(0, 1), each).reshape(len(alpha), -1)
+
+    return boundary
+
+
 def upper_tail(family: Family, count: int, seed: int) -> Tensor:
     """Alphas of what is measured: beyond half a standard deviation above the mean, shape ``(count,)``."""
     return _tail(family, count, seed, 1.0)
@@ -89,7 +116,8 @@ def _tail(family: Family, count: int, seed: int, sign: float) -> Tensor:
     share = torch.special.ndtr(torch.tensor([TAIL, 3.0], dtype=torch.float64))
     uniform = torch.from_numpy(np.random.default_rng([seed, 1]).uniform(size=count))
     normal = torch.special.ndtri(share[0] + (share[1] - share[0]) * uniform)
-    return (low + high) / 2 + sign * normal * (high - low) / 6
+    found: Tensor = (low + high) / 2 + sign * normal * (high - low) / 6
+    return found
 
 
 def measured(family: Family, rows: int = 200, noise: float = 0.1, seed: int = 0) -> Columns:
@@ -147,18 +175,18 @@ def check_rows(family: Family, rows: Mapping[str, Tensor], who: str) -> None:
     """
     x = torch.as_tensor(rows["x"], dtype=torch.float64)
     if x.dim() != 2 or x.shape[1] != len(family.x):
-        raise ValueError(f"{who} of {family.name} needs x of shape (N, {len(family.x)}), got {tuple(x.shape)}.")
+        raise Refusal(f"{who} of {family.name} needs x of shape (N, {len(family.x)}), got {tuple(x.shape)}.")
     named = [(f"x[{axis}]", x[:, axis], bounds) for axis, bounds in enumerate(family.x)]
     if family.alpha is not None:
         if "alpha" not in rows:
-            raise ValueError(f"{who} of {family.name} needs a column 'alpha', got {sorted(rows)}.")
+            raise Refusal(f"{who} of {family.name} needs a column 'alpha', got {sorted(rows)}.")
         named.append(("alpha", torch.as_tensor(rows["alpha"], dtype=torch.float64), family.alpha))
     for name, found, (low, high) in named:
         slack = 1e-9 * (high - low)
         outside = ~((found >= low - slack) & (found <= high + slack))
         if bool(outside.any()):
             row = int(outside.nonzero()[0, 0])
-            raise ValueError(
+            raise Refusal(
                 f"{who} of {family.name}: {name} = {float(found[row]):.6g} in row {row} lies outside its domain "
                 f"[{low:g}, {high:g}]; drop the row or widen the family."
             )
@@ -177,9 +205,9 @@ def check_exact(family: Family, seed: int = 0) -> None:
     worst = (left - rows["y"]).detach().abs().max()
     size = torch.stack([part.detach().abs().max() for part in (u.u, u.first, u.second, rows["y"])]).max()
     if not bool(torch.isfinite(left).all()):
-        raise ValueError(f"{family.name}: the residual of its exact solution is not finite; check its domain.")
+        raise Refusal(f"{family.name}: the residual of its exact solution is not finite; check its domain.")
     if not float(worst) <= family.tolerance * max(1.0, float(size)):
-        raise ValueError(
+        raise Refusal(
             f"{family.name}: its exact solution fails its own equation: residual {float(worst):.3g}, where derivatives "
             f"are up to {float(size):.3g}; correct the solution or the residual."
         )
@@ -188,7 +216,7 @@ def check_exact(family: Family, seed: int = 0) -> None:
     at = known.get("alpha", torch.zeros(len(known["x"]), dtype=torch.float64))
     gap = float((family.exact(known["x"], at) - known["y"]).abs().max())
     if not gap <= family.tolerance * max(1.0, float(size)):
-        raise ValueError(f"{family.name}: its exact solution misses its own boundary values by {gap:.3g}.")
+        raise Refusal(f"{family.name}: its exact solution misses its own boundary values by {gap:.3g}.")
 
 
 def jet_of(function: Callable[[Tensor, Tensor], Tensor], x: Tensor, alpha: Tensor) -> Jet:
@@ -201,12 +229,12 @@ def jet_of(function: Callable[[Tensor, Tensor], Tensor], x: Tensor, alpha: Tenso
 
 def _range(family: Family) -> tuple[float, float]:
     if family.alpha is None:
-        raise ValueError(f"{family.name} is a single problem: it has no boundary parameter and no tails.")
+        raise Refusal(f"{family.name} is a single problem: it has no boundary parameter and no tails.")
     return family.alpha
 
 
 def _box(family: Family, unit: Tensor) -> Tensor:
-    low, high = torch.tensor(family.x, dtype=torch.float64).T
+    low, high = torch.tensor(family.x, dtype=torch.float64).unbind(1)
     return low + (high - low) * unit
 
 

@@ -1,4 +1,4 @@
-"""The bound: how close any M rows can come. Directions that their Hessians cannot reach stay at the prior."""
+"""The bound: how close any M rows can come, since directions outside the range of their Hessians keep the prior."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from bayesdd.density.density import derivatives
 from bayesdd.target.second_order import SecondOrder
 from bayesdd.target.target import Target
 
-ROWS_FOR_RANK = 8
+ROWS_FOR_RANK = 8  # the largest rank among so many rows is taken for the rank of any row
 NEGLIGIBLE = 1e-3  # nats: a direction that data inform by less than this counts as not informed
 
 
 @dataclass(frozen=True, eq=False)
 class Bound:
-    """What M rows of one model can inform.
+    """How many directions of the posterior M rows of one model can inform, and what the others cost.
 
     Attributes:
         row_rank: Rank of one row's Hessian.
-        information: (lambda - 1 - log lambda) / 2 of the prior-whitened posterior precision, ascending, nats, ``(P,)``.
+        information: What each direction costs at the prior: (lambda - 1 - log lambda) / 2 for the eigenvalues lambda of
+            the prior-whitened posterior precision, ascending, nats, ``(P,)``.
     """
 
     row_rank: int
@@ -57,7 +58,7 @@ class Bound:
 
 
 def _row_rank(target: Target, mean: Tensor) -> int:
-    """Rank of one row's Hessian: the largest over a few rows of the student."""
+    """Rank of one row's Hessian: the largest among a few of the student's rows."""
     student = target.student
     directions = torch.arange(len(mean), device=mean.device)
     rank = 1
@@ -73,7 +74,7 @@ def _row_rank(target: Target, mean: Tensor) -> int:
 def _information(second: SecondOrder) -> Tensor:
     precision = torch.cholesky_inverse(second.gaussian.factor)
     values, vectors = torch.linalg.eigh(-second.prior_hessian)
-    # A prior may be flat or convex somewhere; a millionth of the posterior's precision stands in there.
+    # Where a prior is flat or convex, a millionth of the posterior's precision takes the place of its own.
     least = 1e-6 * float(precision.diagonal().max())
     root = vectors / values.clamp_min(least).sqrt()
     ratio = torch.linalg.eigvalsh(root.T @ precision @ root).clamp_min(1.0)

@@ -4,8 +4,8 @@ With :math:`\phi` the target's own sites (a source's noise scale) and :math:`\th
 
 .. math:: l_D(\theta) = \log \int p(\phi \mid \theta)\, e^{l(\theta, \phi)} d\phi,
 
-by importance sampling around the conditional mode of phi, which is nearly exact for the few nuisances that data inform
-well. Cost: 32 sweeps and a few gradients for each draw.
+by importance sampling around the conditional mode of phi, nearly exact for a few nuisances that the data inform well.
+Cost: 32 sweeps and four gradients for each draw.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bayesdd.density.density import Density
 from bayesdd.numerics.gaussian import Gaussian
 
 NUISANCE_DRAWS = 32
-NUISANCE_STEPS = 3
+NUISANCE_STEPS = 3  # of Newton's method towards the conditional mode
 NUISANCE_WIDTH = 1.1  # proposals a little wider than the conditional posterior keep the importance weights bounded
 
 
@@ -45,7 +45,7 @@ def integrated(
     centre[:, a] = draws
     centre[:, b] = gaussian.mean[b] + (draws - gaussian.mean[a]) @ gain.T
     best, slope = joint.log_joint_gradient(centre)
-    # Newton with the curvature of the joint mode; a step that does not climb is not taken.
+    # Newton with the curvature of the joint mode; only steps that climb are taken.
     for _ in range(NUISANCE_STEPS):
         trial = centre.clone()
         trial[:, b] += slope[:, b] @ rest

@@ -1,4 +1,4 @@
-"""What distillation needs of the full posterior, computed once per target: a Gaussian, fixed particles, the bound."""
+"""What distillation needs of the full posterior, computed once: its Gaussian, particles and the bound."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from torch import Tensor
 
 from bayesdd.inference import hmc
 from bayesdd.numerics.gaussian import moment_matched
-from bayesdd.numerics.pareto import khat
+from bayesdd.numerics.pareto import KHAT_LIMIT, khat
 from bayesdd.target.bound import Bound
 from bayesdd.target.particles import Particles
 from bayesdd.target.second_order import SecondOrder
 from bayesdd.target.target import Target
 
 PARTICLES, HELD_OUT = 4000, 1000
-KHAT_USABLE, SHARE_USABLE = 0.7, 0.1
+SHARE_USABLE = 0.1  # effective share of importance-weighted particles below which they are not weighted
+CHAINS, DRAWS = 32, 100  # of HMC where there is no Laplace fit to draw from
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +29,7 @@ class Reference:
     Attributes:
         target: The tasks and the student.
         second_order: Its Gaussian and derivatives there.
-        make: Makes the particles to optimise on, which take a sweep that a closed form may do without.
+        make_particles: Sweeps the particles to optimise on, when they are first asked for: the closed form may do.
         held_out: Particles to choose by.
         bound: How close M rows can come.
         policy: Particles of the distilled posterior of an earlier round; None in the first.
@@ -36,7 +37,7 @@ class Reference:
 
     target: Target
     second_order: SecondOrder
-    make: Callable[[], Particles]
+    make_particles: Callable[[], Particles]
     held_out: Particles
     bound: Bound
     policy: Particles | None = None
@@ -44,17 +45,17 @@ class Reference:
     @functools.cached_property
     def particles(self) -> Particles:
         """Particles to optimise on."""
-        return self.make()
+        return self.make_particles()
 
     def sampled(self, seed: int) -> Reference:
-        """The same with particles that stand for the full posterior: HMC draws where its Laplace fit was no proposal.
+        """The same with particles that stand for the full posterior: HMC draws if its Laplace fit was a poor proposal.
 
-        Functionals of the log-ratio do without: their rounds correct for whatever draws they are taken at.
+        Functionals of the log-ratio need no such draws, because their rounds correct for any proposal.
         """
         if self.particles.own is self.particles.log_likelihood:
             return self
-        draws = hmc(self.target.joint, draws=100, chains=32, seed=seed)
-        return replace(self, make=lambda: _uniform(self.target, draws.flat[:, self.target.index]))
+        draws = _hmc(self.target, seed)
+        return replace(self, make_particles=lambda: _equally_weighted(self.target, draws))
 
 
 def build(target: Target, seed: int) -> Reference:
@@ -66,43 +67,54 @@ def build(target: Target, seed: int) -> Reference:
     generator = torch.Generator().manual_seed(seed)
     gaussian = target.gaussian()
     if gaussian is None:
-        draws = hmc(target.joint, draws=100, chains=32, seed=seed)
-        flat = draws.flat[:, target.index]
-        if not bool(torch.isfinite(flat).all()) or float(flat.std(0).min()) == 0:
+        draws = _hmc(target, seed)
+        if not bool(torch.isfinite(draws).all()) or float(draws.std(0).min()) == 0:
             raise ValueError(
                 "the full posterior has no Laplace fit and HMC on the full data did not move: "
                 "check the priors and scales of the model."
             )
-        gaussian = moment_matched(flat)
-        order = torch.randperm(len(flat), generator=generator)
-        held_out, particles = flat[order[:HELD_OUT]], flat[order[HELD_OUT:]]
-        make = functools.partial(_uniform, target)
+        gaussian = moment_matched(draws)
+        order = torch.randperm(len(draws), generator=generator)
+        held_out, particles = draws[order[:HELD_OUT]], draws[order[HELD_OUT:]]
+        target = target.with_control_variate(held_out)
+        make = functools.partial(_equally_weighted, target)
     else:
         particles, held_out = (gaussian.draw(n // target.draw_divisor, generator) for n in (PARTICLES, HELD_OUT))
+        target = target.with_control_variate(held_out)
         make = functools.partial(weighted_particles, target, log_prob=gaussian.log_prob)
     second = SecondOrder.of(gaussian, target)
     return Reference(target, second, functools.partial(make, particles), make(held_out), Bound.of(second, target))
 
 
-def _uniform(target: Target, draws: Tensor) -> Particles:
-    even = torch.full(
-        (len(draws),), -float(torch.tensor(float(len(draws))).log()), dtype=draws.dtype, device=draws.device
-    )
-    full = target.log_likelihood(draws)
-    return Particles(draws, full, even, full)
+def weighted_particles(target: Target, draws: Tensor, log_prob: Callable[[Tensor], Tensor]) -> Particles:
+    """Draws of an approximation, importance-weighted to the full posterior if it is near enough.
 
-
-def weighted_particles(target: Target, draws: Tensor, log_prob: object) -> Particles:
-    """Particles of an approximation, importance-weighted to the full posterior where that is possible at all."""
-    particles = _uniform(target, draws)
-    log_weight = particles.log_likelihood + target.prior.log_prior(draws) - log_prob(draws)  # type: ignore[operator]
+    Args:
+        target: The full posterior.
+        draws: Draws of the approximation, ``(S, P)``.
+        log_prob: Its log density, nats, ``(S, P)`` -> ``(S,)``.
+    """
+    particles = _equally_weighted(target, draws)
+    prior, proposal = target.prior.log_prior(draws), log_prob(draws)
+    log_weight = particles.log_likelihood + prior - proposal
     log_weight = torch.where(torch.isfinite(log_weight), log_weight, -torch.inf)
     log_weight = log_weight - log_weight.logsumexp(0)
     share = float(1 / (log_weight.exp() ** 2).sum()) / len(draws)
-    if khat(log_weight)[0] < KHAT_USABLE and share > SHARE_USABLE:
+    if khat(log_weight)[0] < KHAT_LIMIT and share > SHARE_USABLE:
         return replace(particles, log_weight=log_weight)
-    # Too far from Gaussian to weight: particles still say where to look, and the on-policy rounds correct.
+    # Too far from Gaussian to weight: the draws still say where to look, and the on-policy rounds correct.
     finite = torch.isfinite(particles.log_likelihood)
     log_weight = particles.log_weight[finite] - particles.log_weight[finite].logsumexp(0)
-    own = log_prob(draws) - target.prior.log_prior(draws)  # type: ignore[operator]
-    return Particles(draws[finite], particles.log_likelihood[finite], log_weight, own[finite])
+    own = (proposal - prior)[finite]
+    return Particles(draws[finite], particles.log_likelihood[finite], log_weight, own, particles.error)
+
+
+def _equally_weighted(target: Target, draws: Tensor) -> Particles:
+    log_weight = draws.new_full((len(draws),), -float(torch.tensor(float(len(draws))).log()))
+    full, error = target.log_likelihood(draws)
+    return Particles(draws, full, log_weight, full, error)
+
+
+def _hmc(target: Target, seed: int) -> Tensor:
+    """Draws of the shared latents' full posterior, ``(S, P)``."""
+    return hmc(target.joint, draws=DRAWS, chains=CHAINS, seed=seed).flat[:, target.index]

@@ -8,13 +8,11 @@ log-ratio. Two closed forms, both zero if and only if g = 0 and H = 0:
     \mathrm{KL}(N(\mu, C), N(\mu + \delta, P_U^{-1})) &= \tfrac12 (\mathrm{tr} A - \log\det A - P + e'A^{-1}e)
 
 where P_U is the distilled posterior's precision at mu, A = F'P_UF and e = F' times the gradient of its log density. The
-KL needs P_U positive definite (any log-concave model). It is the better start: a direction that the rows miss costs it
-half the log of its information instead of 1/4 nat, and it took 2 to 4 times fewer iterations (Poisson, M = 12: 317 to
-493 against 910 to 1,529; linear regression, M = P = 101: solved in 2 of 4 starts within 263, half-variance in 1 of 4
-after 1,159).
+KL needs P_U positive definite (any log-concave model). It is the better start, and takes 2 to 4 times fewer
+iterations: a direction that the rows miss costs it half the log of its information, not 1/4 nat at most.
 
-Of the full data they take one gradient and one Hessian at mu. With nuisances, whose marginal log-likelihood has no
-simple derivatives, those of the Gaussian stand in: g_D = -grad log prior, H_D = -C^{-1} - Hess log prior.
+Both need one gradient and one Hessian of the full data at mu. With nuisances, whose marginal log-likelihood has no
+simple derivatives, those of the Gaussian take their place: g_D = -grad log prior, H_D = -C^{-1} - Hess log prior.
 """
 
 from __future__ import annotations
@@ -68,7 +66,7 @@ class SecondOrder:
         return (self.residuals(student, rows, weight) ** 2).sum()
 
     def residuals(self, student: Task, rows: Columns, weight: Tensor) -> Tensor:
-        """What the half-variance is the sum of squares of, ``(P + P (P + 1) / 2,)``; differentiable likewise."""
+        """Residuals whose sum of squares is the half-variance, ``(P + P (P + 1) / 2,)``; differentiable likewise."""
         slope, hessian = self._derivatives(student, rows, weight)
         factor = self.gaussian.factor
         along = factor.T @ (self.gradient - slope)
@@ -78,14 +76,14 @@ class SecondOrder:
         return torch.cat([along, off, across.diagonal() / math.sqrt(2)]) / math.sqrt(2)
 
     def forward_kl(self, student: Task, rows: Columns, weight: Tensor) -> Tensor:
-        """KL from the Gaussian to the distilled posterior's own, nats; NaN where its precision is not definite."""
+        """KL from the full posterior's Gaussian to the distilled one's, nats; NaN if its precision is not definite."""
         slope, hessian = self._derivatives(student, rows, weight)
         factor = self.gaussian.factor
         precision = -factor.T @ (hessian + self.prior_hessian) @ factor
         lower, failed = torch.linalg.cholesky_ex(0.5 * (precision + precision.T))
         if int(failed):
             return precision.sum() * torch.nan
-        # The full posterior's own gradient at mu is taken out: mu need not be its mode.
+        # Relative to the full posterior's gradient at mu, which need not be its mode.
         off = factor.T @ (slope - self.gradient)
         shift = torch.linalg.solve_triangular(lower, off[:, None], upper=False)
         diagonal = lower.diagonal()

@@ -1,12 +1,16 @@
-"""The target of a distillation: what the student's synthetic rows must stand for.
+"""The target of a distillation: the posterior that the student's synthetic rows must stand for.
 
-Its log-likelihood at draws of the shared sites is a sweep; sites of its own (nuisances: a source's noise scale) are
-integrated out (``bayesdd.target.nuisances``). Every functional of the log-ratio then serves both cases.
+Its log-likelihood at draws of the shared sites is a sweep over the rows. Sites that only the target has (nuisances,
+such as a source's noise scale) are integrated out (``bayesdd.target.nuisances``), so that every functional of the
+log-ratio works with and without them.
 """
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,13 +25,25 @@ from bayesdd.task.starts import BLOCK, first_missing
 from bayesdd.task.task import Task
 
 PRIOR_POINTS = 5
-TOO_LARGE = 0.01  # nats of error at one draw above which it is swept over all rows
-ROWS_FOR_SEARCH, ROWS_FOR_CURVATURE = 2048, 16_384  # whole blocks: fewer shapes to record
-LARGE = 100_000  # rows above which a mode is first sought on few rows, and sweeps go by a control variate
+TOO_LARGE = 0.01  # nats: a draw at which the control variate's standard error is larger is swept over all rows
+ROWS_FOR_SEARCH, ROWS_FOR_CURVATURE = 2048, 16_384  # powers of two: fewer shapes of graphs to record
+LARGE = 100_000  # rows from which modes are first sought on few rows, and sweeps may use a control variate
+
+
+class Sweep(NamedTuple):
+    """The full log-likelihood at draws.
+
+    Attributes:
+        value: Nats, ``(S,)``.
+        error: Largest standard error of these values, nats; 0 where all rows were swept.
+    """
+
+    value: Tensor
+    error: float
 
 
 class Target:
-    """A list of tasks whose log-likelihoods add, seen through the student's latent sites.
+    """A list of tasks whose log-likelihoods add, seen through the student's latent sites; no attribute changes.
 
     Args:
         tasks: The target tasks; sites of equal name are one site.
@@ -35,11 +51,16 @@ class Target:
         device: Where the rows live.
         seed: Seed of the nuisance draws.
         memory: Bytes that intermediate tensors of one block may take.
-        exact: Every sweep goes over all rows; else those of 100,000 rows or more go over few where that is good.
+        exact: Never sweep by a control variate.
         checkpoint: Where passes over the real rows are kept.
 
     Attributes:
-        sweep_error: Largest standard error of a log-likelihood that was swept over few rows, nats.
+        joint: The posterior of all the target's sites; it also counts the sweeps and gradients so far.
+        prior: The prior of the student's sites.
+        index: Where the student's sites stand in the joint flat vector.
+        nuisance: Where the target's own sites stand there.
+        exact: Whether sweeps go over all rows whatever the draws.
+        control: Control variate that sweeps use; see ``with_control_variate``.
 
     Raises:
         ValueError: The student has a latent site that no target task has, or shapes or prior densities differ.
@@ -67,20 +88,13 @@ class Target:
         )
         self.prior = Density([(student, _one_row(student), torch.zeros(1, dtype=torch.float64))], device)
         self._check_priors()
-        self.gaussian_joint: Gaussian | None = None
         self.exact = exact or self.joint.size < LARGE or bool(len(self.nuisance))
-        self.sweep_error = 0.0
-        self._control: ControlVariate | None = None
+        self.control: ControlVariate | None = None
 
     @property
     def draw_divisor(self) -> int:
-        """What draws are divided by: 10 where a model can only be run draw by draw, else 1."""
+        """Divisor of all numbers of draws: 10 where a model can only be run draw by draw, else 1."""
         return 10 if any(task.backend == "loop" for task in [*self.tasks, self.student]) else 1
-
-    @property
-    def noise(self) -> float:
-        """The most that errors of sweeps over few rows may add to the sum of both KL divergences, nats."""
-        return self.sweep_error**2
 
     @property
     def rows(self) -> int:
@@ -93,8 +107,8 @@ class Target:
             if site.name not in self.joint.starts:
                 raise ValueError(
                     f"the student {self.student.name} has latent site {site.name!r} of shape {site.shape}, but the "
-                    f"target has only {sorted(self.joint.starts)}: a student learns nothing about it. Drop it or fix "
-                    "its value."
+                    f"target has only {sorted(self.joint.starts)}, so that its rows say nothing about it. Drop it or "
+                    "fix its value."
                 )
             start, shape, width = self.joint.starts[site.name]
             if shape != site.shape:
@@ -106,7 +120,7 @@ class Target:
         return torch.tensor(index, dtype=torch.int64)
 
     def _check_priors(self) -> None:
-        """Shared sites have equal prior densities, checked at draws."""
+        """Refuses shared sites with unequal prior densities, compared at draws."""
         draws = self.student.prior_draws(PRIOR_POINTS, self.seed).to(self.joint.device)
         mine = self.student.log_prior_by_site(draws)
         own = dict(zip(self.student.sites, mine.T, strict=False))
@@ -123,13 +137,9 @@ class Target:
                         "shared sites need equal priors, since the prior cancels."
                     )
 
-    def gaussian(self) -> Gaussian | None:
-        """Laplace fit of the shared latents' full posterior (the marginal of the joint fit), or None."""
-        self.gaussian_joint = self._fit()
-        return None if self.gaussian_joint is None else marginal(self.gaussian_joint, self.index)
-
-    def _fit(self) -> Gaussian | None:
-        """Laplace fit of the joint posterior; of many rows by Newton's method from the mode of few."""
+    @functools.cached_property
+    def laplace(self) -> Gaussian | None:
+        """Laplace fit of the joint posterior, None where there is none; of many rows by Newton from the mode of few."""
         if self.joint.size < LARGE:
             start = scattered(self.joint, 1, self.seed)[0]
             found = fit(self.joint, start=start)
@@ -137,58 +147,66 @@ class Target:
             thinned = self.thinned()
             start = climb(thinned, scattered(thinned, 1, self.seed)[0])
             found = self.mode_near(start)
-            self.count(thinned)
+            self.joint.count(thinned)
         if found is None:
             refuse_bad_rows(self.tasks, self.joint, start)
         return found if found or self.joint.size < LARGE else fit(self.joint, seed=self.seed)
+
+    def gaussian(self) -> Gaussian | None:
+        """Laplace fit of the shared latents' full posterior (the marginal of the joint fit), or None."""
+        return None if self.laplace is None else marginal(self.laplace, self.index)
 
     def mode_near(self, start: Tensor) -> Gaussian | None:
         """Mode and curvature of many rows, near a mode ``(P,)`` of few; None where there is no Gaussian fit."""
         some = self.thinned(ROWS_FOR_CURVATURE)
         near = newton(some, start)
         found = climb_many(self.joint, some, start if near is None else near.mean)
-        self.count(some)
+        self.joint.count(some)
         return found
 
-    def count(self, few: Density) -> None:
-        """Adds what was computed on few of the rows to the count of the whole."""
-        self.joint.evaluations += few.evaluations * few.size / self.joint.size
-        self.joint.gradients += few.gradients * few.size / self.joint.size
+    def with_control_variate(self, draws: Tensor) -> Target:
+        """The same target with sweeps by a control variate; itself where it has one or may not.
 
-    def log_likelihood(self, draws: Tensor) -> Tensor:
-        """l_D at draws of the shared latents, nats: ``(S, P)`` -> ``(S,)``; one sweep (times 32 with nuisances)."""
-        if not len(self.nuisance):
-            full = torch.empty_like(draws)
-            full[:, self.index] = draws
-            return self.joint.sweep(full) if self.exact else self._controlled(full)
-        if self.gaussian_joint is None:
-            self.gaussian_joint = fit(self.joint, seed=self.seed)
-        if self.gaussian_joint is None:
-            raise ValueError(
-                "the target's own sites (beyond the student's) cannot be integrated out: the joint posterior has no "
-                f"Laplace fit. Give {self.student.name} these sites too."
-            )
-        return integrated(self.joint, self.prior, (self.index, self.nuisance), self.gaussian_joint, draws, self.seed)
+        Args:
+            draws: Draws of the shared latents like those to be swept, ``(S, P)``. Where a control variate would not be
+                cheap at them, the target that comes back sweeps all rows.
+        """
+        if self.exact or self.control is not None:
+            return self
+        control = None
+        if self.laplace is not None:
+            control = control_variate_of(self.joint, self.laplace.mean, self._joint_order(draws), self.seed)
+        found = copy.copy(self)
+        found.control, found.exact = control, control is None
+        return found
 
-    def _controlled(self, draws: Tensor) -> Tensor:
-        """A sweep by the control variate; of all rows at draws where its error is too large, or without one."""
-        if self._control is None:
-            self.gaussian_joint = self.gaussian_joint or self._fit()
-            if self.gaussian_joint is not None:
-                self._control = control_variate_of(self.joint, self.gaussian_joint.mean, draws, self.seed)
-            if self._control is None:
-                self.exact = True
-                return self.joint.sweep(draws)
-        value, error = self._control.log_likelihood(draws)
+    def log_likelihood(self, draws: Tensor) -> Sweep:
+        """l_D at draws of the shared latents ``(S, P)``; one sweep (times 32 with nuisances)."""
+        if len(self.nuisance):
+            if self.laplace is None:
+                raise ValueError(
+                    "the target's own sites (beyond the student's) cannot be integrated out: the joint posterior has "
+                    f"no Laplace fit. Give {self.student.name} these sites too."
+                )
+            index = self.index, self.nuisance
+            return Sweep(integrated(self.joint, self.prior, index, self.laplace, draws, self.seed), 0.0)
+        draws = self._joint_order(draws)
+        if self.control is None:
+            return Sweep(self.joint.sweep(draws), 0.0)
+        value, error = self.control.log_likelihood(draws)
         poor = ~(error <= TOO_LARGE)
         if bool(poor.any()):
             value = value.masked_scatter(poor, self.joint.sweep(draws[poor]))
-        if not bool(poor.all()):
-            self.sweep_error = max(self.sweep_error, float(error[~poor].max()))
-        return value
+        return Sweep(value, float(error.masked_fill(poor, 0.0).max()))
+
+    def _joint_order(self, draws: Tensor) -> Tensor:
+        """Draws of the shared latents in the order of the joint flat vector; there are no nuisances."""
+        full = torch.empty_like(draws)
+        full[:, self.index] = draws
+        return full
 
     def thinned(self, most: int = ROWS_FOR_SEARCH) -> Density:
-        """The joint posterior on at most that many rows a task, weighted N / n: for searches that end on all rows."""
+        """The joint posterior on at most ``most`` rows of each task, weighted N / n: searches begin on it."""
         parts = []
         for task in self.tasks:
             here = len(next(iter(task.data.values())))
@@ -215,9 +233,9 @@ def student_of(tasks: list[Task], student: Task | None) -> Task:
 
 
 def refuse_bad_rows(tasks: Sequence[Task], density: Density, point: Tensor) -> None:
-    """Names the first row on disk whose log-likelihood is not finite at a point ``(P,)``; one pass, for failures only.
+    """Names the first row on disk whose log-likelihood is not finite at a point ``(P,)``, after a fit has failed.
 
-    Rows in memory were all looked at when the task was made.
+    Rows in memory were all checked when the task was made.
 
     Raises:
         ValueError: There is such a row.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +19,7 @@ from bayesdd.pinn import _target
 from bayesdd.posterior.arviz import Diagnostics, function_diagnostics
 from models import pde_bpinn
 from studies.bpinn import pyro
+from studies.shared import cells
 
 POINTS = 101  # where u is looked at
 PLAIN_STEPS = 50  # leapfrog steps of a transition, as in the paper
@@ -55,6 +55,23 @@ class Size:
     many: int
 
 
+PROBLEMS = (
+    Problem("linear, noise 0.01", True, 16, 0.01, rerun=0.058),
+    Problem("nonlinear, noise 0.01", False, 32, 0.01, rerun=0.0346),
+    Problem("inverse k, noise 0.01", False, 32, 0.01, inside=8, rerun=0.0119, paper_sd=5.75e-3),
+    Problem("inverse k, noise 0.1", False, 32, 0.1, inside=8, rerun=0.126, paper_sd=5.63e-2, longer=4),
+)
+FULL = Size(width=50, searches=12, climb=50, chains=4, warmup=60, draws=500, steps=50, plain=300, many=32)
+SMOKE = Size(width=4, searches=3, climb=20, chains=3, warmup=4, draws=8, steps=4, plain=8, many=4)
+PLAIN = " by plain HMC"  # behind a problem's name: its other cell
+
+
+def measure(name: str, size: Size = FULL) -> dict[str, Any]:
+    """Measures one cell: a problem, or a problem by plain HMC."""
+    problem = next(problem for problem in PROBLEMS if problem.name == name.removesuffix(PLAIN))
+    return (plain if name.endswith(PLAIN) else sampled)(problem, size)
+
+
 @dataclass(frozen=True, eq=False)
 class Setting:
     """The posterior, where chains start, and the function."""
@@ -75,10 +92,10 @@ class Setting:
 
 def setting(problem: Problem, size: Size) -> Setting:
     """The problem with its searches made; the same in every process."""
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    cells.set_threads()
     tasks, net, family = _tasks(problem, size.width)
     density = Density([(task, task.data, None) for task in tasks])
-    x = torch.linspace(*family.x[0], POINTS, dtype=torch.float64)[:, None]
+    x = torch.linspace(family.x[0][0], family.x[0][1], POINTS, dtype=torch.float64)[:, None]
     truth = family.exact(x, torch.zeros(POINTS, dtype=torch.float64))
     made = Setting(tasks, net, density, torch.empty(0), 0, x, truth)
     found = randomised(density, size.searches, seed=0, steps=size.climb).points
@@ -182,7 +199,7 @@ def _tasks(problem: Problem, width: int) -> tuple[list[Any], Any, Any]:
     """The target; weights and biases N(0, 1) in the paper's coordinates (x itself, not x / 0.7)."""
     family = pde_bpinn.LINEAR if problem.linear else pde_bpinn.NONLINEAR
     net = _target.surrogate(family, (width, width), (pde_bpinn.END, width**0.5, width**0.5))
-    settings = {"network": net, "noise": problem.noise}
+    settings: dict[str, Any] = {"network": net, "noise": problem.noise}
     rows = pde_bpinn.sensors(family, problem.sensors, problem.noise, seed=0)
     # Inverse problems: u is measured inside too; values at the ends always have noise 0.01.
     ends = pde_bpinn.sensors(family, 2, 0.01, seed=1, source=False)

@@ -3,14 +3,15 @@
 Question: K hospitals hold short sequences of intersecting sets of variables, with measurement noise. One small table
 with all variables is distilled from them. Does a dynamic Bayesian network learned from it predict clean test sequences
 better than one learned from a clean, fully observed subsample of the same size (which no hospital has)?
-Claim: with the edges given, at every number of slices and every M from 5 to 20 in every seed, and at 50 on average; M =
-10 rows are within 0.03 nats of what all sources together know; the other bounds stand in the table of claims.
-How it could fail: complete rows cannot hold the dependence of families that no source observed together (posteriors
-too narrow: predictions may be too sure); few rows cannot hold all regressions; a network learned from weighted rows
-may find edges that the weights invented. Predictions are judged by the posterior predictive, the log of
-the average likelihood over draws, and beside it at the posterior mean.
+Claim: with the edges given, yes, at every number of slices and every M from 5 to 20 in every seed, and at 50 on
+average; M = 10 rows are within 0.03 nats of what all sources together know; the other bounds stand in the table of
+claims.
+How it could fail: complete rows cannot hold the dependence within families that no source observed together (their
+posteriors are then too narrow, and predictions too sure); few rows cannot hold all regressions; a network learned from
+weighted rows may have edges that only the weights suggest. Predictions are judged by the posterior predictive, the log
+of the average likelihood over draws, and beside it at the posterior mean.
 Cost: one to two hours on one thread, most of it in HMC for networks whose chains disagree. Each cell (kind, slices,
-seed) is a process and a JSON file: an interrupted run goes on where it stopped.
+seed) is a process and a JSON file: an interrupted run continues where it stopped.
 
 The setting follows Kungurtsev et al., "Dataset distillation from first principles", arXiv 2409.01410, case study 1: a
 random network generates clean sequences, each source hides whole variables, Gaussian noise is added to every entry.
@@ -18,22 +19,18 @@ random network generates clean sequences, each source hides whole variables, Gau
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import fields, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from studies.dbn_merge import claims
+from studies.dbn_merge import claims, figure
 from studies.dbn_merge.cell import KINDS, measure
-from studies.dbn_merge.figure import figure
 from studies.dbn_merge.records import Settings
-from studies.shared import cells
-from studies.shared.tables import markdown
+from studies.shared import cells, stamps, tables
 
 SLICES = (2, 3, 5, 7, 10)
 SMOKE = Settings(
@@ -66,16 +63,22 @@ class Cell(NamedTuple):
 def main(
     *,
     smoke: bool = False,
-    results: str | Path = cells.ROOT / "studies" / "results",
+    results: str | Path = cells.RESULTS,
     seeds: int = 5,
     only: str = "",
     coverage: bool = False,
     report: bool = False,
     threads: int = 1,
     jobs: int = 1,
-    **settings: Any,
+    noise: float = Settings.noise,
+    hidden: int = Settings.hidden,
+    sources: int = Settings.sources,
+    rows: int = Settings.rows,
 ) -> pd.DataFrame:
     """Measures what is not measured yet, prints claims and tables, writes ``results/dbn_merge.md`` and ``.png``.
+
+    Where noise, hidden, sources or rows are not the defaults, the tables are printed, not written, and the cells lie in
+    a folder of their own.
 
     Args:
         smoke: One small cell of the quick kinds, in this process; nothing is written.
@@ -87,25 +90,29 @@ def main(
             which did.
         threads: Threads a process.
         jobs: Processes at a time.
-        **settings: Fields of ``_dbn_cell.Settings``: noise, hidden, sources, rows. Other than the defaults, the tables
-            are printed, not written, and the cells lie in a folder of their own.
+        noise: Standard deviation of the linear-Gaussian sources' noise.
+        hidden: Variables that each of them hides.
+        sources: Their number.
+        rows: Sequences of each.
 
     Returns:
         One row a claim: ``claim``, ``bound``, ``measured``, ``where``, ``met``; ``attrs`` holds ``records`` (all
         measurements, one a row) and ``notes``.
     """
+    given: dict[str, Any] = {"noise": noise, "hidden": hidden, "sources": sources, "rows": rows}
+    settings = {name: value for name, value in given.items() if value != getattr(Settings, name)}
     chosen = replace(SMOKE if smoke else Settings(), **settings)
-    cells = [cell for cell in _cells_of(seeds, coverage) if only in cell.kind]
-    if not cells:
+    wanted = [cell for cell in _cells_of(seeds, coverage) if only in cell.kind]
+    if not wanted:
         raise ValueError(f"no kind of cell contains {only!r}; the kinds are {', '.join(KINDS)}")
     notes = _legend(chosen)
     if smoke:
         # The union's rounds of fresh draws take as long as all others together; large is the code of given.
-        quick = [cell for cell in reversed(cells) if cell.kind not in ("union", "large")]
+        quick = [cell for cell in reversed(wanted) if cell.kind not in ("union", "large")]
         first = {cell.kind: cell._replace(slices=2) for cell in quick}
         measured = {cell: measure(*cell, chosen) for cell in first.values()}
     else:
-        measured = _measured(cells, Path(results), settings, report=report, threads=threads, jobs=jobs)
+        measured = _measured(wanted, Path(results), settings, report=report, threads=threads, jobs=jobs)
         lost = [f"{cell.name}: {found['error']}" for cell, found in measured.items() if "error" in found]
         notes += [f"not measured: {'; '.join(lost)}"] if lost else []
     records = pd.DataFrame(
@@ -117,18 +124,18 @@ def main(
     )
     if not len(records):
         raise ValueError(f"no cell was measured: {'; '.join(notes[-1:])}")
-    table = claims.claims(records)
+    table = claims.checked(records)
     seeds_of = records.groupby("kind")["seed"].nunique()
     notes += ["Seeds: " + ", ".join(f"{kind} {count}" for kind, count in seeds_of.items()) + "."]
-    sources = sorted({found["stamp"]["source"] for found in measured.values() if "stamp" in found})
     seconds = sum(found.get("seconds", 0.0) for found in measured.values())
-    where = cells.machines(measured.values()) or cells.machine(threads)
-    notes += [f"{seconds / 60:.0f} minutes of processor time. {where}; source {', '.join(sources)}"]
+    where = stamps.machines(measured.values()) or stamps.machine(threads)
+    by = sorted({found["stamp"]["source"] for found in measured.values() if "stamp" in found})
+    notes += [f"{seconds / 60:.0f} minutes of processor time.", stamps.last_line(where, by)]
     table.attrs = {"records": records, "notes": notes}
-    text = _text(table, records, notes)
-    print(text)
-    if not smoke and not only and not settings:
-        _write(Path(results), text, records)
+    target = None if smoke or only or settings else Path(results) / "dbn_merge.md"
+    tables.report(target, *_parts(table, records), notes=notes)
+    if target is not None:
+        figure.draw(records, target.with_suffix(".png"))
     return table
 
 
@@ -147,17 +154,17 @@ def _cells_of(seeds: int, coverage: bool) -> list[Cell]:
 
 
 def _measured(
-    cells: Sequence[Cell], results: Path, settings: dict[str, Any], *, report: bool, threads: int, jobs: int
+    wanted: Sequence[Cell], results: Path, settings: dict[str, Any], *, report: bool, threads: int, jobs: int
 ) -> dict[Cell, dict[str, Any]]:
     tag = "".join(f"-{name}{value:g}" for name, value in sorted(settings.items()))
     folder = results / f"dbn_merge{tag}"
-    more = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
     if report:
-        paths = {cell: folder / f"{cell.name}.json" for cell in cells}
+        paths = {cell: folder / f"{cell.name}.json" for cell in wanted}
         return {cell: json.loads(path.read_text()) for cell, path in paths.items() if path.exists()}
-    commands = {cell.name: ["-m", "studies.dbn_merge", "--cell", cell.name, *more] for cell in cells}
-    found = cells.run(commands, folder, "dbn_merge", threads=threads, jobs=jobs)
-    return {cell: found[cell.name] for cell in cells}
+    more = [f"{name}={value}" for name, value in settings.items()]
+    commands = {cell.name: ["-m", "studies.dbn_merge", "--cell", *map(str, cell), *more] for cell in wanted}
+    found = cells.run(commands, folder, "studies.dbn_merge.cell", threads=threads, jobs=jobs)
+    return {cell: found[cell.name] for cell in wanted}
 
 
 def _legend(settings: Settings) -> list[str]:
@@ -180,8 +187,10 @@ def _legend(settings: Settings) -> list[str]:
     ]
 
 
-def _text(table: pd.DataFrame, records: pd.DataFrame, notes: Iterable[str]) -> str:
-    parts = ["# Merging sources that see different variables", "## Claims", markdown(table)]
+def _parts(table: pd.DataFrame, records: pd.DataFrame) -> Iterator[str | pd.DataFrame]:
+    yield "# Merging sources that see different variables"
+    yield "## Claims"
+    yield table
     titles = {
         ("given", "given"): "Linear-Gaussian, edges given, by number of slices",
         ("first", "given"): "Linear-Gaussian, edges given, in the first slice too",
@@ -193,43 +202,15 @@ def _text(table: pd.DataFrame, records: pd.DataFrame, notes: Iterable[str]) -> s
     }
     for (kind, structure), title in titles.items():
         if bool(((records["kind"] == kind) & (records["structure"] == structure)).any()):
-            parts += [f"## {title}", markdown(claims.means(records, kind, structure).reset_index())]
+            yield f"## {title}"
+            yield claims.means(records, kind, structure).reset_index()
     if (records["kind"] == "union").any():
         union = records[records["kind"] == "union"].groupby(["method", "M", "rounds"])[
             ["kl_reverse", "kl_reverse_se", "predictive"]
         ]
-        parts += ["## Union of the sources' own sets", markdown(union.mean().round(3).reset_index())]
+        yield "## Union of the sources' own sets"
+        yield union.mean().round(3).reset_index()
     if "precision" in records and records["precision"].notna().any():
         edges = records[records["precision"].notna()].groupby(["kind", "method", "M"])[["precision", "recall"]].mean()
-        parts += ["## Edges recovered, all slices and seeds", markdown(edges.round(2).reset_index())]
-    return "\n".join([*parts, *(f"- {note}" for note in notes)]) + "\n"
-
-
-def _write(results: Path, text: str, records: pd.DataFrame) -> None:
-    target = results / "dbn_merge.md"
-    cells.write(target, text)
-    figure(records, results / "dbn_merge.png")
-    print(f"wrote {target} and {results / 'dbn_merge.png'}")
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m studies.dbn_merge", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="one small cell of each kind: seconds")
-    parser.add_argument("--results", default=cells.ROOT / "studies" / "results", help="default: studies/results")
-    parser.add_argument("--seeds", type=int, default=5, help="default: %(default)s")
-    parser.add_argument("--only", default="", help=f"only kinds whose name contains this: {', '.join(KINDS)}")
-    parser.add_argument("--coverage", action="store_true", help="coverage of 90%% intervals too, 40 replications")
-    parser.add_argument("--report", action="store_true", help="measure nothing: tables of the cells on disk")
-    parser.add_argument("--threads", type=int, default=1, help="threads a process; default: %(default)s")
-    parser.add_argument("--jobs", type=int, default=1, help="processes at a time; default: %(default)s")
-    parser.add_argument("--cell", help="measure one cell, print its JSON")
-    for name in ("noise", "hidden", "sources", "rows"):
-        kind = {f.name: f.default for f in fields(Settings)}[name]
-        parser.add_argument(f"--{name}", type=type(kind), help=f"another setting than {kind:g}")
-    arguments = {key: value for key, value in vars(parser.parse_args()).items() if value is not None}
-    if "cell" in arguments:
-        kind, slices, seed = arguments["cell"].split("-")
-        asked = {name: arguments[name] for name in ("noise", "hidden", "sources", "rows") if name in arguments}
-        print(json.dumps(measure(kind, int(slices), int(seed), Settings(**asked))))
-    else:
-        sys.exit(0 if bool(main(**arguments)["met"].all()) else 1)
+        yield "## Edges recovered, all slices and seeds"
+        yield edges.round(2).reset_index()

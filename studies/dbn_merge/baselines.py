@@ -5,7 +5,7 @@
 * ``available``: moments, or counts, of the rows that have what is needed.
 * ``perturbed``: the algorithm of the paper as far as it is published.
 
-Data augmentation, the strongest, is the reference itself with the noise left out of the model (``_dbn_cell``).
+Data augmentation, the strongest, is the reference itself with the noise left out of the model (``cell.py``).
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from bayesdd import dbn
 from bayesdd.dbn import Template
-from bayesdd.dbn.inference.conjugate import Dirichlet, NormalInverseGamma, Posterior
+from bayesdd.dbn.inference import Dirichlet, NormalInverseGamma, Posterior
 from bayesdd.dbn.template.columns import groups
-from bayesdd.dbn.template.structure import Family, Node, shape
+from bayesdd.dbn.template.structure import Family, Node
 from studies.dbn_merge.cases import Problem
 
 ITERATIONS, STEP, SIZE = 300, 0.02, 0.1  # of ``perturbed``, none of which the paper gives
@@ -75,7 +76,7 @@ def available(problem: Problem) -> Posterior:
 
 def _counted(problem: Problem, family: Family, nodes: list[Node], columns: Tensor) -> Dirichlet:
     whole = columns[~columns.isnan().any(1)].long()
-    sizes, index = shape(problem.template, family), torch.zeros(len(whole), dtype=torch.int64)
+    sizes, index = problem.template.sites[family.site], torch.zeros(len(whole), dtype=torch.int64)
     for place, (name, _) in enumerate(nodes):
         index = index * problem.template.states[name] + whole[:, place]
     counts = torch.bincount(index, minlength=math.prod(sizes)).double().reshape(sizes)
@@ -141,7 +142,7 @@ def perturbed(
     def score(part: Tensor, k: int) -> float:
         template = problem.template if learn is None else learn(part)
         others = torch.cat([rows for j, rows in enumerate(parts_seen) if j != k])
-        return float(template.log_likelihood(means(template.posterior({"x": part})), {"x": others}).mean())
+        return float(dbn.log_likelihood(template, means(dbn.conjugate(template, {"x": part})), {"x": others}).mean())
 
     for step in range(iterations):
         k = used[step % len(used)]

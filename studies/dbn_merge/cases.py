@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bayesdd import dbn
 from bayesdd.dbn import Template
 from bayesdd.dbn.likelihood.gaussian import equations
 from bayesdd.dbn.likelihood.source import Source
@@ -94,7 +95,7 @@ def gaussian(
         truth[site] = torch.as_tensor(size)
     truth = _bounded(template, truth)
     rows_all = rows * sources
-    drawn = template.sample(truth, rows_all + TEST_ROWS, slices, seed=seed)["x"]
+    drawn = dbn.simulate(template, truth, rows_all + TEST_ROWS, slices, seed=seed)["x"]
     clean, test = drawn[:rows_all], drawn[rows_all:]
     generator = torch.Generator().manual_seed(seed + 1)
     seen = clean + noise * torch.randn(clean.shape, generator=generator, dtype=clean.dtype)
@@ -136,7 +137,7 @@ def categorical(
             inter.append((str(rng.choice([name for name in names if name != child])), child))
     template = Template(names, intra=tuple(intra), inter=tuple(inter), states=dict.fromkeys(names, states))
     truth = {site: torch.as_tensor(rng.dirichlet(np.full(s[-1], 0.5), s[:-1])) for site, s in template.sites.items()}
-    drawn = template.sample(truth, rows * sources + TEST_ROWS, slices, seed=seed)["x"]
+    drawn = dbn.simulate(template, truth, rows * sources + TEST_ROWS, slices, seed=seed)["x"]
     clean, test = drawn[: rows * sources], drawn[rows * sources :]
     seen = clean.double().clone()
     for part, lost in zip(seen.split(rows), _whole_families(template, rng, sources, hidden), strict=True):

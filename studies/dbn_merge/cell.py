@@ -11,14 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayesdd import Distilled
+from bayesdd import Distilled, dbn
 from bayesdd.dbn import harden, merge
-from bayesdd.dbn.inference.pooling import Pooled, pooled
-from bayesdd.dbn.learning._edges import edges
-from bayesdd.dbn.learning.search import recovered
+from bayesdd.dbn.inference import Pooled, pooled
+from bayesdd.dbn.learning import edges, recovered
 from bayesdd.dbn.merging.complete import complete_rows
-from studies.dbn_merge import baselines as baselines
-from studies.dbn_merge import union
+from studies.dbn_merge import baselines, union
 from studies.dbn_merge.cases import categorical, gaussian
 from studies.dbn_merge.records import JUDGED, Records, Settings, simulated
 
@@ -138,7 +136,7 @@ def _coverage(slices: int, seed: int, s: Settings) -> Records:
     records = Records(problem, problem.test[: s.test])
     full = pooled(problem.template, problem.sources, draws=s.draws, seed=seed, fallback=s.fallback)
     x, weight = _distilled(full, 20, seed)
-    of_rows = problem.template.posterior({"x": x}, weight).draw(2000, seed=seed)
+    of_rows = dbn.conjugate(problem.template, {"x": x}, weight).draw(2000, seed=seed)
     for method, draws in (("all sources", full.draws), ("distilled", of_rows)):
         inside = total = 0
         for site, truth in problem.truth.items():

@@ -12,11 +12,11 @@ Claim = dict[str, Any]
 METRIC = "predictive"
 
 
-def claims(records: pd.DataFrame) -> pd.DataFrame:
+def checked(records: pd.DataFrame) -> pd.DataFrame:
     """Checks all claims for which there are records.
 
     Args:
-        records: One row a cell, method, M and structure, with the columns of ``_dbn_cell.Records`` and ``kind``, ``T``,
+        records: One row a cell, method, M and structure, with the columns of ``records.Records`` and ``kind``, ``T``,
             ``seed``.
 
     Returns:

@@ -5,27 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import pandas as pd
+from matplotlib.lines import Line2D
+
+from studies.shared import figures
 
 OURS, SUBSAMPLE, PAPER, INK = "#0072B2", "#D55E00", "#009E73", "#444444"
 LOST = 2.0  # nats below the complete clean set where the axis ends
 
 
-def figure(records: pd.DataFrame, path: Path) -> None:
+def draw(records: pd.DataFrame, path: Path) -> None:
     """Draws nats below the complete clean set against M, along the optimisation, and against the number of slices.
 
     Bands are the range over seeds. The differences are within seeds, so that networks need not be alike.
 
     Args:
-        records: As ``_dbn_claims.claims`` takes them.
+        records: As ``claims.checked`` takes them.
         path: File to write.
     """
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     slices = sorted(records[records["kind"].isin(["given", "learned"])]["T"].unique())
-    fig, axes = plt.subplots(3, max(2, len(slices)), figsize=(3.4 * max(2, len(slices)), 9), layout="constrained")
+    fig, axes = figures.subplots(3, max(2, len(slices)), (3.4 * max(2, len(slices)), 9))
     below = _below(records)
     for row, structure in zip(axes, ("given", "learned"), strict=False):
         for axis, t in zip(row, slices, strict=False):
@@ -41,17 +40,14 @@ def figure(records: pd.DataFrame, path: Path) -> None:
     for axis in rest:
         axis.set_visible(False)
     handles = [
-        plt.Line2D([], [], color=OURS, label="distilled"),
-        plt.Line2D([], [], color=SUBSAMPLE, label="clean subsample"),
-        plt.Line2D([], [], color=INK, ls="--", label="all sources"),
-        plt.Line2D([], [], color=PAPER, label="the paper's algorithm"),
+        Line2D([], [], color=OURS, label="distilled"),
+        Line2D([], [], color=SUBSAMPLE, label="clean subsample"),
+        Line2D([], [], color=INK, ls="--", label="all sources"),
+        Line2D([], [], color=PAPER, label="the paper's algorithm"),
     ]
     fig.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
     fig.suptitle("Nats a test sequence, relative to the complete clean set; mean and range over seeds")
-    part = path.with_suffix(".part.png")
-    fig.savefig(part, dpi=130)
-    plt.close(fig)
-    part.replace(path)
+    figures.write(fig, path)
 
 
 def _below(records: pd.DataFrame) -> pd.DataFrame:

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
+from bayesdd import dbn
 from bayesdd.dbn import Template
-from bayesdd.dbn.inference.pooling import predictive
-from bayesdd.dbn.learning.scores import bdeu, bge
-from bayesdd.dbn.learning.search import learn, recovered
+from bayesdd.dbn.inference import predictive
+from bayesdd.dbn.learning import bdeu, bge, learn, recovered
 from studies.dbn_merge.cases import Problem, gaussian
 
 JUDGED = 250  # draws of a posterior that predict the test sequences
@@ -76,7 +76,7 @@ class Records:
         self.found.append(
             {"method": method, "M": size, "structure": structure}
             | {"predictive": float(predictive(template, few, {"x": self.test}).mean())}
-            | {"plugin": float(template.log_likelihood(mean, {"x": self.test}).mean())}
+            | {"plugin": float(dbn.log_likelihood(template, mean, {"x": self.test}).mean())}
             | more
         )
 
@@ -88,12 +88,12 @@ class Records:
         if learned:
             template = learn(template, {"x": x}, weight, score=score)
             more = more | recovered(template, self.problem.template)._asdict()
-        draws = template.posterior({"x": x}, weight).draw(JUDGED, seed=0)
+        draws = dbn.conjugate(template, {"x": x}, weight).draw(JUDGED, seed=0)
         self.add(method, size, "learned" if learned else "given", template, draws, **more)
 
 
 def simulated(slices: int, seed: int, s: Settings, rows: int, *, first: bool = False) -> Records:
-    """A linear-Gaussian merge of the settings, not yet judged; ``first`` as for ``_dbn_cases.gaussian``."""
+    """A linear-Gaussian merge of the settings, not yet judged; ``first`` as for ``cases.gaussian``."""
     problem = gaussian(
         seed=seed, slices=slices, rows=rows, sources=s.sources, hidden=s.hidden, noise=s.noise, first=first
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 from bayesdd.dbn import federated
 from bayesdd.dbn.likelihood.gaussian import entries
 from bayesdd.dbn.likelihood.source import gathered
-from bayesdd.dbn.merging._federated import united_draws
+from bayesdd.dbn.merging import united_draws
 from bayesdd.dbn.merging.moments import Joint, moments
 from studies.dbn_merge.records import Records, Settings, simulated
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -22,12 +21,9 @@ from torch import Tensor
 
 import bayesdd
 from studies.lens import cases, truth
-from studies.lens.methods import methods
-from studies.shared import cells
+from studies.lens.methods import by_name
+from studies.shared import cells, stamps
 
-# What a cell's numbers depend on; the table and the figure can change without a new measurement.
-PARTS = ("_lens_cases", "_lens_cell", "_lens_methods", "_lens_truth", "_densities", "_true_kl", "_glm_cases")
-SOURCES = ("bayesdd/**/*.py", "models/*.py", *(f"studies/{part}.py" for part in PARTS))
 # Nats, of the larger KL, beyond which no certificate is asked: 2 to 8 s each, and it cannot be ok there.
 FAR = 1.0
 
@@ -81,7 +77,7 @@ def measure(cell: Cell, *, data: str | None = None, smoke: bool = False) -> dict
         are the process's own: other processes on the machine do not count.
     """
     stage = cases.staged(cell.task, cell.seed, data, smoke)
-    task, method = stage.task, methods()[cell.method]
+    task, method = stage.task, by_name()[cell.method]
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore", bayesdd.CertificateWarning)  # the verdict is in the table
         begin = time.process_time()
@@ -126,6 +122,7 @@ def _judged(
     far = found is not None and max(found.kl["reverse"], found.kl["forward"]) > FAR
     if certificate is None and not far:
         certificate = bayesdd.certify(stage.task, distilled, seed=cell.seed + 1, device="cpu")
+    assert not isinstance(certificate, bayesdd.PredictiveCertificate)  # no method here matches predictions
     if found is None:
         assert certificate is not None  # asked for just above
         found = truth.by_certificate(stage.task, distilled, certificate, stage.truth, cell.seed)
@@ -188,16 +185,13 @@ def keep(cell: Cell, folder: Path, threads: int, measured: dict[str, Any]) -> No
 
 def stamp(threads: int) -> dict[str, Any]:
     """What must be the same for a cell to be kept."""
-    return {"source": source_hash(), "threads": threads}
+    return {"source": source(), "threads": threads}
 
 
 @cache
-def source_hash() -> str:
-    """Of all that a cell's numbers depend on."""
-    digest = hashlib.sha256()
-    for path in sorted({path for pattern in SOURCES for path in cells.ROOT.glob(pattern)}):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
+def source() -> str:
+    """Hash of all that a cell's numbers depend on; the table and the figure may change without a new measurement."""
+    return stamps.source_hash("studies.lens.cell")
 
 
 def _plain(value: Any) -> Any:

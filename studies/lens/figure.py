@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from studies.lens.cases import Case
 from studies.lens.methods import OURS, UNIFORM
+from studies.shared import figures
 
 # Okabe & Ito's colours, which those who cannot tell red from green can tell apart.
 COLOURS = {
@@ -28,20 +31,17 @@ GREY, INK = "#c4c4c4", "#444444"
 LEAST = 1e-10  # nats: where the axis ends; smaller values are drawn there
 
 
-def figure(table: pd.DataFrame, cases: Sequence[Case], path: Path) -> None:
+def draw(table: pd.DataFrame, cases: Sequence[Case], path: Path) -> None:
     """Draws it; in each panel the best published method of every family has its colour, the others are grey.
 
     Args:
-        table: As ``_lens_table.summary`` returns it.
+        table: As ``table.summary`` returns it.
         cases: The tasks, one panel each.
         path: File to write.
     """
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     columns = min(3, len(cases))
     rows = -(-len(cases) // columns)
-    fig, axes = plt.subplots(rows, columns, figsize=(5 * columns, 4.2 * rows), layout="constrained", squeeze=False)
+    fig, axes = figures.subplots(rows, columns, (5 * columns, 4.2 * rows), squeeze=False)
     for axis, case in zip(axes.flat, cases, strict=False):
         _panel(axis, table[(table.task == case.title) & table.reverse.notna()], case.title)
     for axis in axes.flat[len(cases) :]:
@@ -49,20 +49,17 @@ def figure(table: pd.DataFrame, cases: Sequence[Case], path: Path) -> None:
     families = [
         family for family in COLOURS if family in set(table.family) and COLOURS[family] != COLOURS["divergence"]
     ]
-    handles = [plt.Line2D([], [], color=COLOURS[family], lw=1.8, label=family) for family in families]
+    handles = [Line2D([], [], color=COLOURS[family], lw=1.8, label=family) for family in families]
     handles += [
-        plt.Line2D([], [], color=COLOURS["divergence"], lw=3, label="distill (this project; thin: other objectives)"),
-        plt.Line2D([], [], color=GREY, lw=1, label="other published methods"),
+        Line2D([], [], color=COLOURS["divergence"], lw=3, label="distill (this project; thin: other objectives)"),
+        Line2D([], [], color=GREY, lw=1, label="other published methods"),
     ]
     fig.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
     fig.suptitle("KL(distilled, full) in nats, median over seeds; triangles: lower bounds; named: best of its family")
-    part = path.with_suffix(".part.png")
-    fig.savefig(part, dpi=150)
-    plt.close(fig)
-    part.replace(path)
+    figures.write(fig, path)
 
 
-def _panel(axis: matplotlib.axes.Axes, table: pd.DataFrame, title: str) -> None:
+def _panel(axis: Axes, table: pd.DataFrame, title: str) -> None:
     lines = {str(name): group.sort_values("M") for name, group in table.groupby("method")}
     score = {name: float(np.log(np.maximum(group.reverse, LEAST)).mean()) for name, group in lines.items()}
     family = {name: str(group.family.iloc[0]) for name, group in lines.items()}
@@ -77,7 +74,7 @@ def _panel(axis: matplotlib.axes.Axes, table: pd.DataFrame, title: str) -> None:
         colour = COLOURS.get(family[name], INK) if named or ours else GREY
         width = 3.0 if name == OURS else 1.8 if named else 0.8
         values = np.maximum(group.reverse, LEAST)
-        style = {"color": colour, "lw": width, "alpha": 0.45 if ours and not named else 1.0}
+        style: dict[str, Any] = {"color": colour, "lw": width, "alpha": 0.45 if ours and not named else 1.0}
         style |= {"zorder": 4 if name == OURS else 3 if named else 2, "ls": "--" if name == UNIFORM else "-"}
         axis.plot(group.M, values, marker="o", ms=3.5 if named else 2, **style)
         bounds = group[group.bound == True]  # noqa: E712  objects
@@ -95,7 +92,7 @@ def _panel(axis: matplotlib.axes.Axes, table: pd.DataFrame, title: str) -> None:
     _label(axis, labels, sizes[-1])
 
 
-def _label(axis: matplotlib.axes.Axes, labels: list[tuple[float, str, str]], right: int) -> None:
+def _label(axis: Axes, labels: list[tuple[float, str, str]], right: int) -> None:
     """Names at the ends of their lines, pushed apart."""
     low, high = np.log10(axis.get_ylim())
     gap, above = (high - low) / 22, -np.inf

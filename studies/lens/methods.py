@@ -12,7 +12,7 @@ from pyro.infer.autoguide import AutoDelta, AutoNormal
 from torch import Tensor
 
 import bayesdd
-from bayesdd import baselines, matching, objectives
+from bayesdd import baselines, objectives
 
 OURS = "distill"
 UNIFORM = "uniform"
@@ -54,18 +54,18 @@ class Method:
     published: bool
 
 
-def methods() -> dict[str, Method]:
-    """Name -> method; what ``bayesdd.baselines`` exports is found by inspection."""
+def by_name() -> dict[str, Method]:
+    """Every method; what ``bayesdd.baselines`` exports is found by inspection."""
     found = [Method(name, FAMILIES.get(name, "other"), partial(_baseline, f), True) for name, f in exported().items()]
     own: dict[str, tuple[str, dict[str, Any]]] = {
         OURS: ("divergence", {}),
         f"{OURS}_reverse_kl": ("divergence", {"objective": objectives.reverse_kl}),
         f"{OURS}_renyi": ("divergence", {"objective": partial(objectives.renyi, alpha=0.5)}),
-        f"{OURS}_draws_forward_kl": ("divergence", {"objective": matching.draws_forward_kl}),
-        f"{OURS}_fisher": ("score matching", {"objective": matching.fisher}),
-        f"{OURS}_predictive_risk": ("prediction", {"objective": matching.predictive_risk}),
-        f"{OURS}_bilevel_delta": ("bilevel", {"objective": partial(matching.bilevel, guide=AutoDelta)}),
-        f"{OURS}_bilevel_normal": ("bilevel", {"objective": partial(matching.bilevel, guide=AutoNormal)}),
+        f"{OURS}_draws_forward_kl": ("divergence", {"objective": objectives.draws_forward_kl}),
+        f"{OURS}_fisher": ("score matching", {"objective": objectives.fisher}),
+        f"{OURS}_predictive_risk": ("prediction", {"objective": objectives.predictive_risk}),
+        f"{OURS}_bilevel_delta": ("bilevel", {"objective": partial(objectives.bilevel, guide=AutoDelta)}),
+        f"{OURS}_bilevel_normal": ("bilevel", {"objective": partial(objectives.bilevel, guide=AutoNormal)}),
         f"{OURS}_weights_only": ("divergence", {"move_rows": False}),
     }
     found += [Method(name, family, partial(_own, settings), False) for name, (family, settings) in own.items()]
@@ -74,7 +74,8 @@ def methods() -> dict[str, Method]:
 
 def exported() -> dict[str, Callable[..., bayesdd.Distilled]]:
     """The functions of ``bayesdd.baselines``."""
-    return {name: f for name, f in vars(baselines).items() if inspect.isfunction(f) and not name.startswith("_")}
+    named = {name: getattr(baselines, name) for name in dir(baselines) if not name.startswith("_")}
+    return {name: method for name, method in named.items() if inspect.isfunction(method)}
 
 
 def _baseline(
@@ -92,6 +93,6 @@ def _baseline(
 def _own(
     settings: dict[str, Any], task: bayesdd.Task, size: int, seed: int, purpose: dict[str, Tensor], quick: bool
 ) -> bayesdd.Distilled:
-    if settings.get("objective") is matching.predictive_risk:
-        settings = settings | {"objective": partial(matching.predictive_risk, purpose=purpose)}
+    if settings.get("objective") is objectives.predictive_risk:
+        settings = settings | {"objective": partial(objectives.predictive_risk, purpose=purpose)}
     return bayesdd.distill(task, size, seed=seed, progress=False, device="cpu", **settings)

@@ -14,13 +14,14 @@ from queue import Empty, SimpleQueue
 from threading import Event
 
 from studies.lens.cell import Cell, keep, measure
+from studies.shared import cells
 
 
-def run(cells: Sequence[Cell], arguments: Sequence[str], *, jobs: int, threads: int) -> dict[Cell, str]:
+def run(wanted: Sequence[Cell], arguments: Sequence[str], *, jobs: int, threads: int) -> dict[Cell, str]:
     """Measures cells, in their order, in several processes.
 
     Args:
-        cells: What to measure.
+        wanted: What to measure.
         arguments: Arguments of a Python process that calls :func:`work`.
         jobs: Processes at a time.
         threads: Threads of each.
@@ -29,7 +30,7 @@ def run(cells: Sequence[Cell], arguments: Sequence[str], *, jobs: int, threads: 
         Cell -> last line of the error, for those that failed.
     """
     waiting: SimpleQueue[Cell] = SimpleQueue()
-    for cell in cells:
+    for cell in wanted:
         waiting.put(cell)
     stop, failed, begin = Event(), {}, time.perf_counter()
     environment = os.environ | dict.fromkeys(cells.THREADS, str(threads))
@@ -84,18 +85,16 @@ def _asked(process: subprocess.Popen[str], cell: Cell) -> str:
     return process.stdout.readline()
 
 
-def work(folder: Path, *, data: str | None, threads: int) -> None:
+def work(folder: str | Path, threads: str | int, data: str | None = None) -> None:
     """Reads names of cells from standard input until it ends; writes each cell's file and one line of JSON for it."""
-    import torch
-
-    torch.set_num_threads(threads)
+    cells.set_threads()
     answers, sys.stdout = sys.stdout, sys.stderr  # what a method prints is no answer
     for line in sys.stdin:
         cell = Cell.parse(line.strip())
         begin = time.perf_counter()
         try:
             measured = measure(cell, data=data)
-            keep(cell, folder, threads, measured)
+            keep(cell, Path(folder), int(threads), measured)
             said = {"line": measured.get("refused") or f"{time.perf_counter() - begin:.1f} s"}
         except Exception as error:  # whatever went wrong in this cell, the others go on; it is tried again next time
             said = {"error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}

@@ -12,10 +12,10 @@ import matplotlib
 import torch
 from torch import Tensor
 
+from bayesdd import dbn
 from bayesdd.dbn import Template, merge
-from bayesdd.dbn.inference.arviz import inference_data
-from bayesdd.dbn.inference.pooling import Pooled, pooled, predictive
-from bayesdd.dbn.learning._edges import edges
+from bayesdd.dbn.inference import Pooled, inference_data, pooled, predictive
+from bayesdd.dbn.learning import edges
 from bayesdd.dbn.likelihood.source import Source
 from studies.pbc_merge.pbc import LABS, LACKING
 
@@ -81,7 +81,7 @@ class Split:
     def of_rows(self, size: int) -> dict[str, Tensor]:
         """Draws of the posterior given complete distilled rows."""
         found = merge(TEMPLATE, self.hospitals, size=size, seed=self.seed, complete=True, full=self.full)
-        return TEMPLATE.posterior(found.data, found.weight).draw(self.draws, seed=self.seed)
+        return dbn.conjugate(TEMPLATE, found.data, found.weight).draw(self.draws, seed=self.seed)
 
     def records(self, sizes: tuple[int, ...]) -> Iterator[dict[str, Any]]:
         """Nats a held-out patient, by method and M."""
@@ -141,10 +141,8 @@ class Split:
             )
             figure = axes[0].figure
         else:  # ArviZ 1.x
-            figure = (
-                arviz.plot_forest(models, var_names=list(SHOWN), combined=True, ci_probs=(0.5, 0.9))
-                .viz["figure"]
-                .item()
-            )
+            draw: Any = arviz.plot_forest
+            plots = draw(models, var_names=list(SHOWN), combined=True, ci_probs=(0.5, 0.9))
+            figure = plots.viz["figure"].item()
         figure.savefig(path, dpi=130, bbox_inches="tight")
         plt.close("all")

@@ -20,7 +20,7 @@ from bayesdd.networks.purpose import Purpose
 from bayesdd.networks.regression import Regression
 from bayesdd.pinn.equation import Family
 from bayesdd.task.task import Task
-from studies.pinn_ood import parts as parts
+from studies.pinn_ood import parts
 
 Weighted = tuple[Columns, Tensor]
 

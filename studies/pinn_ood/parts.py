@@ -18,15 +18,19 @@ from bayesdd.networks.regression import Regression
 from bayesdd.pinn import _target, equation
 from bayesdd.pinn.equation import Family
 from bayesdd.target.target import Target
-from models import pde_families, pde_reaction
+from models.pde_burgers import BURGERS, STEADY_BURGERS
+from models.pde_cubic import CUBIC
+from models.pde_fisher import FISHER_KPP
+from models.pde_helmholtz import HELMHOLTZ
+from models.pde_reaction import REACTION_DIFFUSION
 
 FAMILIES: dict[str, Family] = {
-    "reaction-diffusion": pde_reaction.REACTION_DIFFUSION,
-    "cubic": pde_families.CUBIC,
-    "steady-burgers": pde_families.STEADY_BURGERS,
-    "fisher-kpp": pde_families.FISHER_KPP,
-    "burgers": pde_families.BURGERS,
-    "helmholtz": pde_families.HELMHOLTZ,
+    "reaction-diffusion": REACTION_DIFFUSION,
+    "cubic": CUBIC,
+    "steady-burgers": STEADY_BURGERS,
+    "fisher-kpp": FISHER_KPP,
+    "burgers": BURGERS,
+    "helmholtz": HELMHOLTZ,
 }
 NOISE = 0.1
 TEST_ALPHAS, TEST_POINTS = 12, 33
@@ -51,7 +55,7 @@ def student(family: Family, seed: int, smoke: bool) -> Task:
     """The plain network on the measurements, its noise known; rows may move over the whole domain."""
     low, high = family.x[0] if len(family.x) == 1 else torch.tensor(family.x, dtype=torch.float64).T
     alpha_low, alpha_high = family.alpha or (0.0, 1.0)
-    domain = {"x": kinds.interval(low, high), "alpha": kinds.interval(alpha_low, alpha_high)}  # type: ignore[arg-type]
+    domain = {"x": kinds.interval(low, high), "alpha": kinds.interval(alpha_low, alpha_high)}
     network = _target.surrogate(family, settings(smoke)["hidden"])
     return bnn.student(measured(family, seed, smoke), network=network, noise=NOISE, kinds=domain)
 
@@ -94,7 +98,7 @@ def teach(family: Family, seed: int, *, smoke: bool = False) -> dict[str, Any]:
     for name, parts in (("target", tasks), ("free", tasks[:2])):
         target = Target(parts, learner, "cpu", seed)
         mode = modes(target, seed, searches=chosen["modes"], steps=chosen["climb"])[:1]
-        measures = {}
+        measures: dict[str, dict[str, Any]] = {}
         for place, columns in places.items():
             values = linearised(regression, target, mode, columns, seed)
             measures[place] = {"mean": values.mean(0).tolist(), "sd": values.std(0).tolist()}

@@ -5,24 +5,23 @@ that stay on disk, M = 30, one thread: seconds and peak memory of ``Task`` and `
 and by two ranks, one thread each: seconds of an exact sweep of 1,000 draws and of ``distill``, and their results.
 Claim: log seconds against log N rise at most by 1.05; ten million rows take at most 1.5 GiB, imports included, and at
 most 15% more than a million; two ranks come to the result of one to 1e-8, and sweep at least 1.6 times as fast.
-How it could fail: a reader whose buffers grow with the file; results that depend on who summed what; a distillation
-that is mostly not sums over rows, which ranks cannot speed up (its own ratio is shown beside that of the sweep).
-Cost: about five minutes. Each cell is a process and a JSON file: an interrupted run goes on where it stopped. Needs
+How it could fail: a reader whose buffers grow with the file; results that depend on which rank summed which rows; a
+distillation that spends most of its time on other work than sums over rows, which ranks cannot speed up (its own ratio
+is shown beside that of the sweep).
+Cost: about five minutes. Each cell is a process and a JSON file: an interrupted run continues where it stopped. Needs
 2 GB on the disk of temporary files.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from studies.shared import cells
+from studies.scale.cell import on_disk
+from studies.shared import cells, stamps, tables
 
 TIMED = ((100_000, 10), (1_000_000, 10), (10_000_000, 10))
 WEIGHED = ((1_000_000, 20), (10_000_000, 20))
@@ -30,9 +29,7 @@ SHARED = (1_000_000, 10)
 SLOPE, GIB, GROWTH, SAME, FASTER = 1.05, 1.5, 1.15, 1e-8, 1.6
 
 
-def main(
-    *, smoke: bool = False, results: str | Path = cells.ROOT / "studies" / "results", only: str = ""
-) -> pd.DataFrame:
+def main(*, smoke: bool = False, results: str | Path = cells.RESULTS, only: str = "") -> pd.DataFrame:
     """Measures what is not measured yet, prints the table and writes it to ``results/scale.md``.
 
     Args:
@@ -44,24 +41,29 @@ def main(
         One row a cell; ``attrs["claims"]`` has one row a claim.
     """
     if smoke:
-        from studies.scale.cell import on_disk
-
         return pd.DataFrame([{"N": 3000, "d": 3, "ranks": 1} | on_disk(3000, 3, size=6)])
-    cells = {f"disk-{n}-{d}": ["disk", n, d] for n, d in (*TIMED, *WEIGHED)}
-    cells |= {f"ranks-{SHARED[0]}-{SHARED[1]}-{k}": ["ranks", *SHARED, k] for k in (1, 2)}
+    wanted = {f"disk-{n}-{d}": ("disk", n, d, 1) for n, d in (*TIMED, *WEIGHED)}
+    wanted |= {f"ranks-{SHARED[0]}-{SHARED[1]}-{k}": ("ranks", *SHARED, k) for k in (1, 2)}
     commands = {
-        name: ["-m", "studies.scale", "--cell", *map(str, cell)] for name, cell in cells.items() if only in name
+        name: ["-m", "studies.scale", "--cell", *map(str, words)] for name, words in wanted.items() if only in name
     }
-    found = cells.run(commands, Path(results) / "scale", "scale", threads=1, jobs=1)
+    module = "studies.scale.cell"
+    found = cells.run(commands, Path(results) / "scale", module, threads=1, jobs=1)
     table = pd.DataFrame(
-        [{"N": cells[n][1], "d": cells[n][2], "ranks": (cells[n][3:] or [1])[0]} | cell for n, cell in found.items()]
+        [dict(zip(("N", "d", "ranks"), wanted[name][1:], strict=True)) | cell for name, cell in found.items()]
     )
     columns = ["claim", "bound", "measured", "met"]  # of some of the cells nothing is claimed
     table.attrs["claims"] = pd.DataFrame(columns=columns) if only else _claims(table)
-    text = f"{_text(table)}\n{cells.machine(1)}; source {cells.source_hash('scale')}\n"
-    print(text)
-    if not only:
-        cells.write(Path(results) / "scale.md", text)
+    tables.report(
+        None if only else Path(results) / "scale.md",
+        table.attrs["claims"],
+        _shown(table),
+        notes=[
+            "seconds: from the path to the certified rows (with ranks, the start of the processes and writing the file "
+            "too); sweep: 1,000 draws over all rows in float64; peak: of the whole process, imports included.",
+            stamps.last_line(stamps.machine(1), [stamps.source_hash(module)]),
+        ],
+    )
     return table
 
 
@@ -101,44 +103,19 @@ def _apart(one: Any, two: Any) -> float:
     return float(np.abs(a - b).max() / np.abs(a).max())
 
 
-def _text(table: pd.DataFrame) -> str:
-    lines = ["| claim | bound | measured | met |", "|---|---|---|---|"]
-    for row in table.attrs["claims"].to_dict("records"):
-        lines.append(f"| {row['claim']} | {row['bound']} | {row['measured']} | {'yes' if row['met'] else '**no**'} |")
-    lines += ["", "| N | d | ranks | seconds | distill s | sweep s | peak GiB | sweeps | gradients | KL |"]
-    lines += ["|" + "---|" * 10]
-    for row in table.to_dict("records"):
-        shown = [f"{row['N']:,}", row["d"], row["ranks"]]
-        for key, form in (("seconds", ".1f"), ("distill", ".1f"), ("sweep", ".2f"), ("memory", ".2f")):
-            shown.append("" if pd.isna(row.get(key)) else format(row[key], form))
-        for key, form in (("sweeps", ",.0f"), ("gradients", ",.0f"), ("kl", ".1e")):
-            shown.append("" if pd.isna(row.get(key)) else format(row[key], form))
-        lines.append("| " + " | ".join(map(str, shown)) + " |")
-    lines += [
-        "",
-        "- seconds: from the path to the certified rows (with ranks, the start of the processes and writing the file "
-        "too); sweep: 1,000 draws over all rows in float64; peak: of the whole process, imports included.",
-    ]
-    return "\n".join(lines)
-
-
-def _cell(kind: str, numbers: list[int]) -> dict[str, Any]:
-    import torch
-
-    from studies.scale import cell
-
-    torch.set_num_threads(1)
-    return cell.on_disk(*numbers) if kind == "disk" else cell.shared(*numbers)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m studies.scale", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="3,000 rows: seconds")
-    parser.add_argument("--results", default=cells.ROOT / "studies" / "results", help="default: studies/results")
-    parser.add_argument("--only", default="", help="only cells whose name contains this")
-    parser.add_argument("--cell", nargs="+", help="measure one cell, print its JSON")
-    settings = vars(parser.parse_args())
-    if (cell := settings.pop("cell")) is not None:
-        print(json.dumps(_cell(cell[0], [int(number) for number in cell[1:]])))
-    else:
-        sys.exit(0 if bool(main(**settings).attrs["claims"]["met"].all()) else 1)
+def _shown(table: pd.DataFrame) -> pd.DataFrame:
+    """The measurements as they are printed."""
+    forms = {
+        "seconds": ("seconds", ".1f"),
+        "distill": ("distill s", ".1f"),
+        "sweep": ("sweep s", ".2f"),
+        "memory": ("peak GiB", ".2f"),
+        "sweeps": ("sweeps", ",.0f"),
+        "gradients": ("gradients", ",.0f"),
+        "kl": ("KL", ".1e"),
+    }
+    shown = table[["N", "d", "ranks"]].copy()
+    for key, (title, form) in forms.items():
+        values = table[key] if key in table else [float("nan")] * len(table)
+        shown[title] = ["" if pd.isna(value) else format(value, form) for value in values]
+    return shown

@@ -24,6 +24,14 @@ PIECE = 100_000  # rows generated at a time
 SEED = 0
 
 
+def cell(kind: str, rows: str, covariates: str, ranks: str) -> dict[str, Any]:
+    """What ``--cell`` measures: ``disk`` or ``ranks``, their numbers."""
+    cells.set_threads()
+    if kind == "disk":
+        return on_disk(int(rows), int(covariates))
+    return shared(int(rows), int(covariates), int(ranks))
+
+
 def on_disk(count: int, dim: int, *, size: int = SIZE) -> dict[str, Any]:
     """Distils rows of a netCDF file that stays on disk.
 
@@ -74,7 +82,7 @@ def shared(count: int, dim: int, ranks: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         written(Path(folder) / "rows.nc", count, dim)
         line = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--standalone"]
-        line += ["-m", "studies.scale.cell", folder]
+        line += ["-m", "studies.scale", "--rank", folder]
         subprocess.run(line, cwd=cells.ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, capture_output=True)
         found: dict[str, Any] = json.loads((Path(folder) / "measured.json").read_text())
     return found | {"seconds": time.perf_counter() - begin}
@@ -105,7 +113,7 @@ def _distilled(task: Any, size: int) -> Any:
         return bayesdd.distill(task, size, seed=SEED, progress=False, device="cpu")
 
 
-def _one_rank(folder: Path) -> None:
+def one_rank(folder: str) -> None:
     """What each rank runs; the first one writes what it measured."""
     import bayesdd
     from bayesdd.density.density import Density
@@ -113,7 +121,7 @@ def _one_rank(folder: Path) -> None:
     from models import logistic_regression
 
     torch.set_num_threads(1)
-    task = bayesdd.Task(logistic_regression.model, folder / "rows.nc")
+    task = bayesdd.Task(logistic_regression.model, Path(folder) / "rows.nc")
     draws = torch.randn(PARTICLES, task.dim, generator=torch.Generator().manual_seed(SEED), dtype=torch.float64)
     with joined("cpu") as ranks:
         density = Density([(task, task.rows, None)], spread=True)
@@ -126,8 +134,4 @@ def _one_rank(folder: Path) -> None:
         if ranks.rank == 0:
             rows = {name: column.tolist() for name, column in found.data.items()}
             made = {"sweep": middle - begin, "distill": end - middle, "swept": swept.tolist(), "rows": rows}
-            (folder / "measured.json").write_text(json.dumps(made | {"weight": found.weight.tolist()}))
-
-
-if __name__ == "__main__":
-    _one_rank(Path(sys.argv[1]))
+            (Path(folder) / "measured.json").write_text(json.dumps(made | {"weight": found.weight.tolist()}))

@@ -1,13 +1,13 @@
-"""The tasks of ``glm_accuracy``: how each is built, what is claimed of it, and its true KL."""
+"""Regression tasks of ``glm_accuracy`` and ``lens``: how each is built, what is claimed of it, and its true KL."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -49,14 +49,22 @@ class Case:
     file: str = ""
     forward_only: bool = False
 
-    @property
-    def needs_data(self) -> bool:
-        """Whether it needs the data folder."""
-        return bool(self.file)
 
-    def available(self, data: Path) -> bool:
-        """Whether its data are there."""
-        return (data / self.file).exists()
+C = TypeVar("C", bound=Any)  # a case: it has a name and, if it needs one, a file of the data folder
+
+
+def chosen(cases: Sequence[C], only: str, data: str | Path | None) -> tuple[list[C], list[str]]:
+    """The cases whose name contains ``only`` and whose data are there, and a line for each that is left out.
+
+    Raises:
+        ValueError: No case has such a name.
+    """
+    named = [case for case in cases if only in case.name]
+    if not named:
+        raise ValueError(f"no task's name contains {only!r}; the names are {', '.join(case.name for case in cases)}")
+    lacking = [case for case in named if case.file and (data is None or not (Path(data) / case.file).exists())]
+    notes = [f"skipped {case.name}: its data are not there (--data DIR or BAYESDD_DATA)" for case in lacking]
+    return [case for case in named if case not in lacking], notes
 
 
 def _columns(task: bayesdd.Task) -> dict[str, Array]:
@@ -125,7 +133,7 @@ def _stan(
     return _recorded(found) | {"stan": float(np.log(np.exp(-excess).mean()))}
 
 
-def _ds1(seed: int, data: Path | None, smoke: bool) -> bayesdd.Task:
+def ds1(seed: int, data: Path | None, smoke: bool) -> bayesdd.Task:
     """24,060 rows, 3% positive: covariates whitened, last column 1, unit prior."""
     if data is None:
         raise ValueError("ds1 needs the data folder")
@@ -136,19 +144,21 @@ def _ds1(seed: int, data: Path | None, smoke: bool) -> bayesdd.Task:
     return bayesdd.Task(logistic_regression.model, {"x": np.column_stack([white, np.ones(len(y))]), "y": y})
 
 
-def _randhie(seed: int, data: Path | None, smoke: bool) -> bayesdd.Task:
+def randhie(seed: int, data: Path | None, smoke: bool) -> bayesdd.Task:
+    """Visits of the RAND health insurance experiment; every fiftieth row at smoke size."""
     task = poisson_regression.task()
     return task.with_data({name: column[::50] for name, column in task.data.items()}) if smoke else task
 
 
-def _simulated(
+def simulated(
     build: Callable[..., bayesdd.Task], settings: dict[str, int], tiny: dict[str, int]
 ) -> Callable[[int, Path | None, bool], bayesdd.Task]:
+    """A task whose data are drawn with the seed, in its full or its tiny size."""
     return lambda seed, data, smoke: build(seed=seed, **(tiny if smoke else settings))
 
 
-def _few_groups(rows: int, seed: int, groups: int = varying_intercepts.GROUPS) -> bayesdd.Task:
-    """The models' own task, or its rows in the first few groups."""
+def few_groups(rows: int, seed: int, groups: int = varying_intercepts.GROUPS) -> bayesdd.Task:
+    """Varying intercepts of the model's own groups, or of the first few of them."""
     task = varying_intercepts.task(rows=rows, seed=seed)
     if groups == varying_intercepts.GROUPS:
         return task
@@ -174,7 +184,7 @@ def _posteriordb_case(name: str, parameters: int) -> Case:
 def _ds1_case(size: int, median: float, worst: float, published: str = "") -> Case:
     logistic = partial(_glm, densities.logistic)
     file = "ds1_large.npz"
-    return Case(f"ds1_{size}", "logistic, ds1", size, size, _ds1, logistic, median, worst, published, file)
+    return Case(f"ds1_{size}", "logistic, ds1", size, size, ds1, logistic, median, worst, published, file)
 
 
 _WIDE = {"rows": 1000, "dim": 200}
@@ -186,7 +196,7 @@ CASES = [
         "Gaussian mean",
         1,
         1,
-        _simulated(gaussian_mean.task, _WIDE, {"rows": 60, "dim": 6}),
+        simulated(gaussian_mean.task, _WIDE, {"rows": 60, "dim": 6}),
         partial(_exact, gaussian_mean.exact),
         median=1e-6,
         published="4e-9 to 7e-4 (closed-form projector, M = 10); 36-134 (sampled)",
@@ -196,7 +206,7 @@ CASES = [
         "linear, known noise",
         101,
         6,
-        _simulated(linear_regression.task, _LINE, {"rows": 80, "dim": 5}),
+        simulated(linear_regression.task, _LINE, {"rows": 80, "dim": 5}),
         partial(_exact, linear_regression.exact),
         median=1e-3,
         published="1437 at M = 100",
@@ -209,7 +219,7 @@ CASES = [
         "logistic, simulated",
         20,
         12,
-        _simulated(logistic_regression.task, {"rows": 10_000, "dim": 10}, {"rows": 300, "dim": 3}),
+        simulated(logistic_regression.task, {"rows": 10_000, "dim": 10}, {"rows": 300, "dim": 3}),
         partial(_glm, densities.logistic),
         median=0.005,
         worst=0.02,
@@ -219,7 +229,7 @@ CASES = [
         "Poisson, randhie",
         20,
         20,
-        _randhie,
+        randhie,
         partial(_glm, densities.poisson),
         median=0.05,
         worst=0.2,
@@ -229,7 +239,7 @@ CASES = [
         "varying intercepts, 100 groups",
         200,
         8,
-        _simulated(_few_groups, {"rows": 10_000}, {"rows": 4000, "groups": 4}),
+        simulated(few_groups, {"rows": 10_000}, {"rows": 4000, "groups": 4}),
         _intercepts,
         median=0.1,
         worst=0.5,

@@ -1,6 +1,6 @@
 r"""True KL divergences between a full and a distilled posterior, sharing no code with bayesdd's certificate.
 
-Models are written out in NumPy, from their formulas (``_densities.py``); their modes and curvatures are found by
+Models are written out in NumPy, from their formulas (``densities.py``); their modes and curvatures are found by
 Newton's method on finite differences. One set of draws from an even mixture of two Student-t distributions, one at the
 mode of each posterior, serves both directions and both normalisers:
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -163,7 +164,7 @@ def laplace(log_joint: Callable[[Array], Array], start: Array) -> tuple[Array, A
     centre, root = np.array(start, dtype=float), np.eye(len(start)) * 0.05
     trial_steps = np.array([1.0, 2.0, *0.5 ** np.arange(1, 20)])
     for _ in range(100):
-        gradient, curvature = _differences(lambda u, c=centre, r=root: log_joint(c + u @ r.T), len(start))
+        gradient, curvature = _differences(partial(_moved, log_joint, centre, root), len(start))
         values, vectors = np.linalg.eigh(curvature)
         along = vectors.T @ gradient
         direction = root @ (vectors @ (along / np.maximum(np.abs(values), 1e-6)))
@@ -177,6 +178,10 @@ def laplace(log_joint: Callable[[Array], Array], start: Array) -> tuple[Array, A
         else:
             root = root @ (vectors / np.sqrt(np.maximum(np.abs(values), 0.01)))
     raise ArithmeticError("no mode with definite curvature was found; the Laplace proposal cannot be built")
+
+
+def _moved(log_joint: Callable[[Array], Array], centre: Array, root: Array, white: Array) -> Array:
+    return log_joint(centre + white @ root.T)
 
 
 def _differences(function: Callable[[Array], Array], dim: int, step: float = 0.1) -> tuple[Array, Array]:

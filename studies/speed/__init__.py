@@ -10,40 +10,31 @@ How it could fail: a rival that is given more threads or less compilation (affin
 cores, compilation is taken out); means that look right because the reference shares the method's error (the reference
 is written from the formulas, with its own standard error); effective draws that a chain in the wrong place has too.
 Cost: ten minutes on two cores at d = 10 (``--covariates 10``), the better part of an hour with d = 50. Each cell
-(rows, covariates, method) is a process and a JSON file: an interrupted run goes on where it stopped. (b) and (d) need
-the extra ``bench``; without it they are left out.
+(rows, covariates, method) is a process and a JSON file: an interrupted run continues where it stopped. (b) and (d)
+need the extra ``bench``; without it they are left out.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
-import json
-import os
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from studies.shared import cells
-from studies.speed import table, truth
+from studies.shared import cells, stamps, tables
+from studies.speed import figure, truth
+from studies.speed.cell import PYRO_MOST, SIZES, TRUTH, TRUTH_DRAWS, measure
 from studies.speed.methods import METHODS
+from studies.speed.table import shown, summary, versions
 
-SIZES = {10: 30, 50: 100}  # covariates -> synthetic rows
 ROWS = (10_000, 100_000, 1_000_000)
-DRAWS, CHAINS = 1000, 4
-PYRO_MOST = 100_000  # rows
-TRUTH = "truth"
-TRUTH_DRAWS = 4000  # at 100,000 rows or fewer, else a quarter: the corrections that they average shrink with the rows
 
 
 def main(
     *,
     smoke: bool = False,
-    results: str | Path = cells.ROOT / "studies" / "results",
+    results: str | Path = cells.RESULTS,
     threads: int = 2,
     rows: int = ROWS[-1],
     covariates: Sequence[int] = tuple(SIZES),
@@ -64,10 +55,11 @@ def main(
     """
     if smoke:
         methods = [name for name in METHODS if not name.startswith("numpyro")]
-        truth = truth.moments(*truth.rows(2000, 3), TRUTH_DRAWS)
-        cells = {f"2000-3-{name}": measure(name, 2000, 3, size=6, draws=100) for name in methods}
-        cells["2000-3-truth"] = truth
-        return table.table(cells, claim=None)
+        measured = {f"2000-3-{name}": measure(name, 2000, 3, size=6, draws=100) for name in methods}
+        measured[f"2000-3-{TRUTH}"] = truth.moments(*truth.rows(2000, 3), TRUTH_DRAWS)
+        return summary(measured, claim=None)
+    if unknown := sorted(set(covariates) - set(SIZES)):
+        raise ValueError(f"speed has no cells of {unknown[0]} covariates; there are {' and '.join(map(str, SIZES))}.")
     every = [
         (count, dim, name)
         for dim in covariates
@@ -80,89 +72,17 @@ def main(
     notes = ["left out: NumPyro is not installed (pip install 'bayesdd[bench]')"] if lacking else []
     every = [cell for cell in every if not (lacking and cell[2].startswith("numpyro"))]
     commands = {
-        f"{count}-{dim}-{name}": ["-m", "studies.speed", "--cell", f"{count}-{dim}-{name}", "--threads", str(threads)]
-        for count, dim, name in every
-        if only in f"{count}-{dim}-{name}"
+        name: ["-m", "studies.speed", "--cell", name, str(threads)]
+        for name in (f"{count}-{dim}-{method}" for count, dim, method in every)
+        if only in name
     }
-    measured = cells.run(commands, Path(results) / "speed", "speed", threads=threads, jobs=1)
-    table = table.table(measured, claim=(1_000_000, 10))
-    bench = "" if lacking else ", " + table.versions("jax", "numpyro")
-    table.attrs["notes"] += [*notes, cells.machine(threads) + bench + f"; source {cells.source_hash('speed')}"]
-    text = table.markdown(table)
-    print(text)
-    if not only:
-        target = Path(results) / "speed.md"
-        cells.write(target, text)
-        table.figure(table, Path(results) / "speed.png")
-        print(f"wrote {target}")
+    module = "studies.speed.cell"
+    measured = cells.run(commands, Path(results) / "speed", module, threads=threads, jobs=1)
+    table = summary(measured, claim=(1_000_000, 10))
+    where = stamps.machine(threads) + ("" if lacking else ", " + versions("jax", "numpyro"))
+    table.attrs["notes"] += [*notes, stamps.last_line(where, [stamps.source_hash(module)])]
+    target = None if only else Path(results) / "speed.md"
+    tables.report(target, shown(table), notes=table.attrs["notes"])
+    if target is not None:
+        figure.draw(table, target.with_suffix(".png"))
     return table
-
-
-def measure(name: str, count: int, dim: int, *, size: int = 0, draws: int = DRAWS) -> dict[str, Any]:
-    """One cell.
-
-    Args:
-        name: A method, or ``truth``.
-        count: Number of rows.
-        dim: Number of covariates.
-        size: Number of synthetic rows; default by the covariates.
-        draws: Draws a chain of (a) and (e); (b), (c), (d) take half as warm-up and keep half.
-
-    Returns:
-        What goes into the cell's file.
-    """
-    x, y = truth.rows(count, dim)
-    begin = time.perf_counter()
-    if name == TRUTH:
-        found = truth.moments(x, y, TRUTH_DRAWS if count <= PYRO_MOST else TRUTH_DRAWS // 4)
-        return found | {"seconds": time.perf_counter() - begin}
-    before = time.process_time()
-    run = METHODS[name](x, y, size or SIZES[dim], draws, CHAINS)
-    wall, processor, memory = time.perf_counter() - begin, time.process_time() - before, cells.peak_memory()
-    found = {
-        "seconds": run.seconds,
-        "compiled": run.compiled,
-        "wall": wall,
-        "processor": processor,
-        "memory": memory,
-        "sweeps": run.passes[0],
-        "gradients": run.passes[1],
-        "scaled": run.scaled,
-    }
-    if run.draws is not None:
-        flat = run.draws.reshape(-1, dim)
-        found |= {"mean": flat.mean(0).tolist(), "sd": flat.std(0).tolist(), "ess": table.least_ess(run.draws)}
-        found["ess"] *= run.scaled
-    return found | (run.extra or {})
-
-
-def _cell(name: str, threads: int) -> dict[str, Any]:
-    """Measures a cell on as many cores as it has threads: XLA takes all that it finds."""
-    import torch
-
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-    torch.set_num_threads(threads)
-    count, dim, method = name.split("-")
-    return measure(method, int(count), int(dim))
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m studies.speed", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="2,000 rows, few draws: seconds")
-    parser.add_argument("--results", default=cells.ROOT / "studies" / "results", help="default: studies/results")
-    parser.add_argument(
-        "--threads", type=int, default=2, help="threads and cores of each process; default: %(default)s"
-    )
-    parser.add_argument("--rows", type=int, default=ROWS[-1], help="most rows; default: %(default)s")
-    parser.add_argument(
-        "--covariates", nargs="+", type=int, choices=SIZES, default=list(SIZES), help="default: %(default)s"
-    )
-    parser.add_argument("--only", default="", help="only cells (ROWS-COVARIATES-METHOD) whose name contains this")
-    parser.add_argument("--cell", help="measure one cell, print its JSON")
-    settings = vars(parser.parse_args())
-    if (cell := settings.pop("cell")) is not None:
-        print(json.dumps(_cell(cell, settings["threads"])))
-    else:
-        made = main(**settings)
-        sys.exit(0 if "met" not in made or bool(made["met"].all()) else 1)

@@ -1,18 +1,12 @@
-"""The speed study's table and figure."""
+"""The speed study's table."""
 
 from __future__ import annotations
 
-import warnings
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
-import xarray as xr
-
-from studies.speed.truth import Array
 
 FASTER, MEANS, SDS, NATS = 10.0, 0.05, 0.05, 0.01  # what is claimed
 TITLES = {
@@ -23,16 +17,6 @@ TITLES = {
     "laplace": "(e) Laplace, uncorrected",
     "bare_sweep": "(f) one sweep, 1,000 particles",
 }
-# Okabe & Ito's colours, which those who cannot tell red from green can tell apart.
-COLOURS = dict(zip(TITLES, ("#0072B2", "#D55E00", "#E69F00", "#009E73", "#CC79A7", "#000000"), strict=True))
-
-
-def least_ess(draws: Array) -> float:
-    """Least bulk effective sample size over parameters of draws ``(chains, draws, d)``."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # ArviZ 0.23 announces 1.x on import
-        import arviz
-    return float(np.asarray(arviz.ess(xr.Dataset({"w": (("chain", "draw", "i"), draws)}))["w"]).min())
 
 
 def versions(*names: str) -> str:
@@ -40,15 +24,15 @@ def versions(*names: str) -> str:
     return ", ".join(f"{name} {version(name)}" for name in names)
 
 
-def table(cells: dict[str, dict[str, Any]], claim: tuple[int, int] | None) -> pd.DataFrame:
+def summary(measured: dict[str, dict[str, Any]], claim: tuple[int, int] | None) -> pd.DataFrame:
     """One row a cell.
 
     Args:
-        cells: ``ROWS-COVARIATES-METHOD`` -> what was measured, the exact moments under the method ``truth``.
+        measured: ``ROWS-COVARIATES-METHOD`` -> what was measured, the exact moments under the method ``truth``.
         claim: Rows and covariates at which the claim is made; None leaves ``met`` out.
     """
     found = []
-    for name, cell in cells.items():
+    for name, cell in measured.items():
         rows, dim, method = name.split("-")
         if method == "truth":
             continue
@@ -57,7 +41,7 @@ def table(cells: dict[str, dict[str, Any]], claim: tuple[int, int] | None) -> pd
         row |= {key: cell.get(key, np.nan) for key in (*numbers, "kl_reverse", "kl_forward", "scaled")}
         if "ess" in cell:
             row["ESS / s"] = cell["ess"] / cell["seconds"]
-        truth = cells.get(f"{rows}-{dim}-truth", {})
+        truth = measured.get(f"{rows}-{dim}-truth", {})
         for prefix, moments in (("", cell), ("own ", cell.get("own", {}))):
             if "mean" in moments and "mean" in truth:
                 sd = np.array(truth["sd"])
@@ -66,7 +50,7 @@ def table(cells: dict[str, dict[str, Any]], claim: tuple[int, int] | None) -> pd
         row["ok"] = cell.get("ok", np.nan)
         found.append(row)
     made = pd.DataFrame(found)
-    made.attrs["notes"] = _legend(cells, made)
+    made.attrs["notes"] = _legend(measured, made)
     if claim is not None:
         made["met"], said = _met(made, *claim)
         made.attrs["notes"] += said
@@ -104,8 +88,8 @@ def slopes(made: pd.DataFrame) -> dict[tuple[str, int], float]:
     return found
 
 
-def _legend(cells: dict[str, dict[str, Any]], made: pd.DataFrame) -> list[str]:
-    truths = [cell for name, cell in cells.items() if name.endswith("-truth") and "mean_se" in cell]
+def _legend(measured: dict[str, dict[str, Any]], made: pd.DataFrame) -> list[str]:
+    truths = [cell for name, cell in measured.items() if name.endswith("-truth") and "mean_se" in cell]
     worst = [max((cell[key] for cell in truths), default=np.nan) for key in ("mean_se", "sd_se")]
     steep = ", ".join(f"{TITLES[m]} d = {d}: {slope:.2f}" for (m, d), slope in slopes(made).items())
     return [
@@ -123,56 +107,35 @@ def _legend(cells: dict[str, dict[str, Any]], made: pd.DataFrame) -> list[str]:
     ]
 
 
-def markdown(made: pd.DataFrame) -> str:
-    """The table and its notes."""
-    names = "N, d, method, seconds, compiled, CPU s, sweeps, gradients, peak GiB, ESS / s, mean error, sd error"
-    heads = [*names.split(", "), "distill s", "sample s", "KL, reverse (forward)"]
-    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+def shown(made: pd.DataFrame) -> pd.DataFrame:
+    """The table as it is printed."""
+    rows = []
     for row in made.sort_values(["d", "N"], kind="stable").to_dict("records"):
+        head = {"N": row["N"], "d": row["d"], "method": TITLES[row["method"]]}
         if row["error"]:
-            shown = [f"failed: {row['error']}", *[""] * 11]
-        else:
-            star = "*" if row["scaled"] > 1 else ""
-            kl = "" if np.isnan(row["kl_reverse"]) else f"{row['kl_reverse']:.1e} ({row['kl_forward']:.1e})"
-            shown = [f"{row['seconds']:.2f}{star}", _number(row["compiled"], ".1f"), f"{row['processor']:.1f}"]
-            shown += [_number(row["sweeps"], ",.0f"), _number(row["gradients"], ",.0f"), f"{row['memory']:.2f}"]
-            shown += [_number(row.get("ESS / s"), ",.0f"), _number(row.get("mean error"), ".3f")]
-            shown += [
-                _number(row.get("sd error"), ".1%"),
-                _number(row["distill"], ".2f"),
-                _number(row["sample"], ".2f"),
-            ]
-            shown.append(kl)
-        lines.append("| " + " | ".join([f"{row['N']:,}", str(row["d"]), TITLES[row["method"]], *shown]) + " |")
-    return "\n".join([*lines, "", *(f"- {note}" for note in made.attrs["notes"])]) + "\n"
-
-
-def _error(row: dict[str, Any], name: str, form: str, own_form: str) -> str:
-    own = _number(row.get(f"own {name}"), own_form)
-    return _number(row.get(name), form) + (f" ({own})" if own else "")
+            rows.append(head | {"seconds": f"failed: {row['error']}"})
+            continue
+        star = "*" if row["scaled"] > 1 else ""
+        kl = "" if np.isnan(row["kl_reverse"]) else f"{row['kl_reverse']:.1e} ({row['kl_forward']:.1e})"
+        rows.append(
+            head
+            | {
+                "seconds": f"{row['seconds']:.2f}{star}",
+                "compiled": _number(row["compiled"], ".1f"),
+                "CPU s": f"{row['processor']:.1f}",
+                "sweeps": _number(row["sweeps"], ",.0f"),
+                "gradients": _number(row["gradients"], ",.0f"),
+                "peak GiB": f"{row['memory']:.2f}",
+                "ESS / s": _number(row.get("ESS / s"), ",.0f"),
+                "mean error": _number(row.get("mean error"), ".3f"),
+                "sd error": _number(row.get("sd error"), ".1%"),
+                "distill s": _number(row["distill"], ".2f"),
+                "sample s": _number(row["sample"], ".2f"),
+                "KL, reverse (forward)": kl,
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def _number(value: float | None, form: str) -> str:
     return "" if value is None or np.isnan(value) or value == 0 else format(value, form)
-
-
-def figure(made: pd.DataFrame, path: Path) -> None:
-    """Seconds against rows, a panel a number of covariates, with the fitted slopes."""
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    dims, steep = sorted(set(made.d)), slopes(made)
-    fig, axes = plt.subplots(1, len(dims), figsize=(6 * len(dims), 4.4), layout="constrained", squeeze=False)
-    for axis, dim in zip(axes.flat, dims, strict=True):
-        for method, title in TITLES.items():
-            group = made[(made.method == method) & (made.d == dim) & (made.error == "")].sort_values("N")
-            slope = f", slope {steep[method, dim]:.2f}" if (method, dim) in steep else ""
-            style = {"lw": 2.5 if method == "distilled" else 1.3, "ls": "--" if method == "bare_sweep" else "-"}
-            axis.plot(group.N, group.seconds, marker="o", ms=4, color=COLOURS[method], label=title + slope, **style)
-        axis.set(xscale="log", yscale="log", title=f"logistic regression, d = {dim}", xlabel="rows N", ylabel="seconds")
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(frameon=False, fontsize=8)
-    part = path.with_suffix(".part.png")
-    fig.savefig(part, dpi=150)
-    plt.close(fig)
-    part.replace(path)

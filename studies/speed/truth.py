@@ -64,13 +64,13 @@ def moments(x: Array, y: Array, draws: int, weight: Array | None = None, seed: i
     points = mode + white @ factor.T
     # The mode goes first: differences against it keep the digits.
     log_weight = log_joint(xs, ys, ws, torch.cat([mode[None], points]))[1:] + 0.5 * (white**2).sum(1)
-    weight = torch.softmax(log_weight, 0) * draws - 1  # its departure from one
-    pairs = weight.reshape(2, -1)
+    excess = torch.softmax(log_weight, 0) * draws - 1  # its departure from one
+    pairs = excess.reshape(2, -1)
     shift = (pairs[0, :, None] * half - pairs[1, :, None] * half) / 2
     mean = mode + factor @ shift.mean(0)
     sds = covariance.diagonal().sqrt()
     centred = points - mode
-    squares = (weight[:, None] * centred**2).reshape(2, -1, len(mode)).mean(0)
+    squares = (excess[:, None] * centred**2).reshape(2, -1, len(mode)).mean(0)
     variance = covariance.diagonal() + squares.mean(0) - (mean - mode) ** 2
     root = (draws // 2) ** 0.5
     return {

@@ -19,10 +19,9 @@ from bayesdd.baselines import (
     uniform,
     unrolling,
 )
-from bayesdd.baselines._distribution_matching import whitening
 from bayesdd.baselines._gradient_matching import cosine, relative_norm, squared_norm
 from bayesdd.baselines._kernel_ridge import arc_cosine, rbf_linear, ridge_prediction
-from bayesdd.baselines._moving import descend, movable
+from bayesdd.baselines._moving import descend, movable, whitening
 from bayesdd.baselines._training import attained, scales, trained, unrolled
 from bayesdd.baselines._trajectory_matching import mismatch
 from bayesdd.density.density import Density

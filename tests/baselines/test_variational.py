@@ -12,7 +12,7 @@ import bayesdd
 from bayesdd.baselines import coreset_mcmc, psvi, quasi_newton, sparse_vi, uniform
 from bayesdd.baselines._coreset_mcmc import Chains, Dog, stationary
 from bayesdd.baselines._quasi_newton import newton_step, searched
-from bayesdd.baselines._sparse_vi import CoresetPosterior, adam, near
+from bayesdd.baselines._variational import CoresetPosterior, adam, near
 from bayesdd.density.density import Density
 from bayesdd.inference.mode import newton
 from models import gaussian_mean, linear_regression, logistic_regression

@@ -9,9 +9,10 @@ import torch
 from scipy import stats
 from torch.func import vmap
 
-from bayesdd import Task
-from bayesdd.dbn.likelihood import likelihood
+from bayesdd import Task, dbn
+from bayesdd.dbn.likelihood import model_of, unconstrain
 from bayesdd.dbn.likelihood.ancestral import gaussian_sequences
+from bayesdd.dbn.likelihood.densities import densities_of
 from bayesdd.dbn.likelihood.gaussian import complete
 from bayesdd.dbn.likelihood.missing import by_pattern, filtered, static_density
 from bayesdd.dbn.template.columns import columns
@@ -41,7 +42,7 @@ def parameters(template, count=3, seed=0):
 
 
 def rows(template, count, slices, missing=0.0, seed=0):
-    data = template.sample({k: v[0] for k, v in parameters(template).items()}, count, slices, seed)
+    data = dbn.simulate(template, {k: v[0] for k, v in parameters(template).items()}, count, slices, seed)
     generator = torch.Generator().manual_seed(seed + 1)
     for column in data.values():
         column[torch.rand(column.shape, generator=generator) < missing] = torch.nan
@@ -52,12 +53,12 @@ def rows(template, count, slices, missing=0.0, seed=0):
 def small_task(name):
     """Tasks take a second each to build: one each of complete rows, two noisy sources, and any missing entries."""
     if name == "complete":
-        return SMALL.task(rows(SMALL, 40, 3))
+        return dbn.task(SMALL, rows(SMALL, 40, 3))
     if name == "any":
-        return Task(SMALL.model, rows(SMALL, 40, 3, missing=0.3))
+        return Task(model_of(SMALL), rows(SMALL, 40, 3, missing=0.3))
     data = rows(SMALL_UNKNOWN, 40, 3)
     data["x"][::2, :, 1], data["static"][1::2, 0] = torch.nan, torch.nan
-    return SMALL_UNKNOWN.task(data)
+    return dbn.task(SMALL_UNKNOWN, data)
 
 
 def unrolled(template, values, slices):
@@ -109,7 +110,7 @@ def by_filter(template, draws, data):
 @pytest.mark.parametrize("template", [PLAIN, NOISY, UNKNOWN, FIRST], ids=["plain", "noisy", "unknown", "first"])
 @pytest.mark.parametrize("slices", [1, 4])
 @pytest.mark.parametrize("missing", [0.0, 0.4])
-@pytest.mark.parametrize("method", [Template.log_likelihood, by_filter])
+@pytest.mark.parametrize("method", [dbn.log_likelihood, by_filter])
 def test_log_likelihood_is_that_of_the_unrolled_joint_gaussian(template, slices, missing, method):
     draws, data = parameters(template), rows(template, 12, slices, missing)
     if missing:
@@ -122,10 +123,10 @@ def test_log_likelihood_is_that_of_the_unrolled_joint_gaussian(template, slices,
 def test_task_scores_rows_as_the_template_does_and_its_prior_is_normal_inverse_gamma(name):
     task, template = small_task(name), SMALL_UNKNOWN if name == "sources" else SMALL
     draws = parameters(template)
-    free = template.unconstrain(draws)
+    free = unconstrain(template, draws)
     assert task.backend == "graph"
     torch.testing.assert_close(task.constrain(free), draws)
-    torch.testing.assert_close(task.log_likelihood(task.data, free), template.log_likelihood(draws, task.data))
+    torch.testing.assert_close(task.log_likelihood(task.data, free), dbn.log_likelihood(template, draws, task.data))
     theirs = np.zeros(3)
     for site, shape in template.sites.items():
         value = draws[site].numpy()
@@ -140,20 +141,23 @@ def test_task_scores_rows_as_the_template_does_and_its_prior_is_normal_inverse_g
 
 
 def test_a_task_takes_complete_rows_and_rows_of_its_own_patterns_and_the_model_takes_any():
-    draws, free = parameters(SMALL_UNKNOWN), SMALL_UNKNOWN.unconstrain(parameters(SMALL_UNKNOWN))
+    draws, free = parameters(SMALL_UNKNOWN), unconstrain(SMALL_UNKNOWN, parameters(SMALL_UNKNOWN))
     task, whole, strange = small_task("sources"), rows(SMALL, 40, 3), rows(SMALL, 40, 3, missing=0.5, seed=7)
     assert task.model.keywords["likelihood"].sequences.func is by_pattern
-    torch.testing.assert_close(task.log_likelihood(whole, free), SMALL_UNKNOWN.log_likelihood(draws, whole))
+    torch.testing.assert_close(task.log_likelihood(whole, free), dbn.log_likelihood(SMALL_UNKNOWN, draws, whole))
     known = (~torch.cat([strange["static"], strange["x"].flatten(1)], 1).isnan()).all(1)
     assert torch.equal(task.log_likelihood(strange, free).isnan().all(0), ~known)
-    task, free = small_task("any"), SMALL.unconstrain(parameters(SMALL))
+    task, draws = small_task("any"), parameters(SMALL)
+    free = unconstrain(SMALL, draws)
     for given in (whole, strange):
-        torch.testing.assert_close(task.log_likelihood(given, free), SMALL.log_likelihood(parameters(SMALL), given))
+        torch.testing.assert_close(
+            task.log_likelihood(given, free), dbn.log_likelihood(SMALL, parameters(SMALL), given)
+        )
 
 
 def test_the_density_is_chosen_by_what_the_rows_need():
     def density(template, data):
-        found = likelihood.chosen(template, *columns(template, data)).sequences
+        found = densities_of(template).chosen(template, *columns(template, data)).sequences
         return getattr(found, "func", found)
 
     assert density(PLAIN, rows(PLAIN, 20, 3)) is complete
@@ -166,12 +170,12 @@ def test_sequences_padded_by_missing_slices_score_as_the_shorter_ones():
     draws, short = parameters(PLAIN), rows(PLAIN, 10, 2)
     padding = torch.full((10, 3, 3), torch.nan, dtype=torch.float64)
     padded = short | {"x": torch.cat([short["x"], padding], 1)}
-    torch.testing.assert_close(PLAIN.log_likelihood(draws, padded), PLAIN.log_likelihood(draws, short))
+    torch.testing.assert_close(dbn.log_likelihood(PLAIN, draws, padded), dbn.log_likelihood(PLAIN, draws, short))
 
 
 def test_gradients_in_rows_are_zero_where_they_are_missing_and_those_of_the_density_elsewhere():
     task, data = small_task("any"), rows(SMALL, 40, 3, missing=0.4)
-    free = SMALL.unconstrain(parameters(SMALL))[:1]
+    free = unconstrain(SMALL, parameters(SMALL))[:1]
 
     def score(x, static):
         return task.log_likelihood({"x": x, "static": static}, free).sum()
@@ -190,7 +194,7 @@ def test_gradients_in_rows_are_zero_where_they_are_missing_and_those_of_the_dens
 @pytest.mark.parametrize("template", [PLAIN, NOISY], ids=["plain", "noisy"])
 def test_simulated_rows_have_the_moments_of_the_unrolled_joint_gaussian(template):
     values, count = {k: v[0] for k, v in parameters(template).items()}, 20_000
-    data = template.sample(values, count, 3, seed=1)
+    data = dbn.simulate(template, values, count, 3, seed=1)
     nodes, mean, cov = unrolled(template, values, 3)
     static = [data["static"][:, template.static.index(node)] for node in nodes[:2]]
     found = np.stack([*static, *(data["x"][:, t, template.variables.index(name)] for name, t in nodes[2:])], 1)
@@ -226,9 +230,9 @@ def test_posterior_is_prior_times_likelihood_of_weighted_rows():
     """log prior + weighted log-likelihood - log posterior is one number, the log evidence, at every draw."""
     task = small_task("complete")
     weight = torch.rand(40, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3
-    posterior = SMALL.posterior(task.data, weight)
+    posterior = dbn.conjugate(SMALL, task.data, weight)
     draws = posterior.draw(5, seed=0)
-    free, log_posterior = SMALL.unconstrain(draws), np.zeros(5)
+    free, log_posterior = unconstrain(SMALL, draws), np.zeros(5)
     for site, family in posterior.families.items():
         variance = draws[f"{site}_variance"].numpy()
         gamma = stats.invgamma(float(family.shape), scale=float(family.scale))
@@ -242,7 +246,7 @@ def test_posterior_is_prior_times_likelihood_of_weighted_rows():
 
 
 def test_posterior_draws_have_its_moments():
-    posterior, count = PLAIN.posterior(rows(PLAIN, 50, 4)), 20_000
+    posterior, count = dbn.conjugate(PLAIN, rows(PLAIN, 50, 4)), 20_000
     draws = posterior.draw(count, seed=0)
     for site, family in posterior.families.items():
         theirs = stats.invgamma(float(family.shape), scale=float(family.scale))
@@ -300,19 +304,19 @@ def test_what_makes_no_template_is_refused_in_one_line(case):
 def test_rows_and_parameters_that_do_not_fit_are_refused_in_one_line():
     template, x = Template(("a", "b"), inter=(("a", "a"),)), torch.zeros(5, 3, 2)
     with pytest.raises(ValueError, match=r"needs the columns \['x'\], got \['static', 'x'\]"):
-        template.task({"x": x, "static": torch.zeros(5, 1)})
+        dbn.task(template, {"x": x, "static": torch.zeros(5, 1)})
     with pytest.raises(ValueError, match=r"of shape \(rows, slices, 2\), last axis \['a', 'b'\], got \(5, 3\)"):
-        template.task({"x": x[..., 0]})
+        dbn.task(template, {"x": x[..., 0]})
     with pytest.raises(ValueError, match="column 'static' of shape"):
-        PLAIN.posterior({"x": torch.zeros(5, 3, 3), "static": torch.zeros(5, 3)})
+        dbn.conjugate(PLAIN, {"x": torch.zeros(5, 3, 3), "static": torch.zeros(5, 3)})
     with pytest.raises(ValueError, match="needs a value of site 'a_initial_variance'"):
-        template.sample({}, 3, 2, seed=0)
+        dbn.simulate(template, {}, 3, 2, seed=0)
     wrong = parameters(template) | {"a": torch.zeros(3, 7)}
     with pytest.raises(ValueError, match=r"site 'a' of shape \('S', 2\), got \(3, 7\)"):
-        template.log_likelihood(wrong, {"x": x})
+        dbn.log_likelihood(template, wrong, {"x": x})
     with pytest.raises(ValueError, match="closed form for complete rows"):
-        PLAIN.posterior(rows(PLAIN, 5, 3, missing=0.5))
+        dbn.conjugate(PLAIN, rows(PLAIN, 5, 3, missing=0.5))
     with pytest.raises(ValueError, match="closed form for complete rows"):
-        NOISY.posterior(rows(NOISY, 5, 3))
+        dbn.conjugate(NOISY, rows(NOISY, 5, 3))
     with pytest.raises(ValueError, match="gibbs draws tables of categorical"):
-        template.gibbs({"x": x})
+        dbn.gibbs(template, {"x": x})

@@ -68,14 +68,20 @@ def test_a_target_of_many_rows_sweeps_few(large):
     target = Target([large], large, "cpu", 0)
     draws = target.gaussian().draw(200, torch.Generator().manual_seed(0))
     before = target.joint.evaluations
-    value = target.log_likelihood(draws)
+    cheap = target.with_control_variate(draws)
+    value, error = cheap.log_likelihood(draws)
     assert target.joint.evaluations - before < 100  # full sweeps would be 200
-    exact = Target([large], large, "cpu", 0, exact=True).log_likelihood(draws)
-    assert float((value - exact).abs().max()) < 0.02
-    assert 0 < target.sweep_error <= 0.01
+    exact = target.log_likelihood(draws)
+    assert exact.error == 0 and float((value - exact.value).abs().max()) < 0.02
+    assert 0 < error <= 0.01
+    assert cheap.with_control_variate(draws) is cheap
+    always = Target([large], large, "cpu", 0, exact=True)
+    assert always.with_control_variate(draws) is always
     # Draws far out, where the expansion is poor, go over all rows.
     far = draws + 0.5
-    torch.testing.assert_close(target.log_likelihood(far), target.joint.sweep(far))
+    swept = cheap.log_likelihood(far)
+    torch.testing.assert_close(swept.value, target.joint.sweep(far))
+    assert swept.error == 0
 
 
 def test_certificates_agree(large):

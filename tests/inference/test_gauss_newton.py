@@ -15,7 +15,7 @@ from bayesdd.inference.network_modes import around, climb, randomised
 from bayesdd.networks import mlp
 from bayesdd.pinn import _target, equation
 from bayesdd.task.task import Task
-from models import categorical_regression, linear_regression, logistic_regression, pde_families
+from models import categorical_regression, linear_regression, logistic_regression, pde_cubic
 
 
 def density_of(task, rows=40, weight=None):
@@ -141,7 +141,7 @@ def test_searches_from_prior_draws_keep_the_spread_that_rows_leave_alone():
 
 @pytest.fixture(scope="module")
 def surrogate():
-    family, net = pde_families.CUBIC, _target.surrogate(pde_families.CUBIC, (4,))
+    family, net = pde_cubic.CUBIC, _target.surrogate(pde_cubic.CUBIC, (4,))
     rows = equation.collocation(family, 30)
     ends = _target.boundary(family, equation.edges(family, 15), network=net)
     return Density([(task, task.data, None) for task in (_target.residual(family, rows, network=net), ends)])
@@ -183,7 +183,7 @@ def test_hmc_without_whitening(linear):
 
 def test_weights_of_a_network_do_not_matter_their_function_does():
     """Units exchanged and signs flipped: other weights, the same function."""
-    net = _target.surrogate(pde_families.CUBIC, (4,))
+    net = _target.surrogate(pde_cubic.CUBIC, (4,))
     flat = torch.randn(net.dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     (first, bias), (second, last) = mlp.split(net, flat)
     order = torch.tensor([2, 0, 3, 1])

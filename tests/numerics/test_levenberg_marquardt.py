@@ -1,8 +1,10 @@
 """Gauss-Newton on sums of squares with a closed form."""
 
+import itertools
+
 import torch
 
-from bayesdd.numerics.levenberg_marquardt import least_squares
+from bayesdd.numerics.levenberg_marquardt import Quadratic, damped_steps, least_squares
 
 GENERATOR = torch.Generator().manual_seed(0)
 MATRIX = torch.randn(3, 8, generator=GENERATOR, dtype=torch.float64)
@@ -54,3 +56,47 @@ def test_values_that_are_not_finite_give_the_start_back():
     start = torch.zeros(2, dtype=torch.float64)
     found, left = least_squares(lambda v: (v - 1).log(), start, 5, enough=0.0)
     assert torch.equal(found, start) and left == torch.inf
+
+
+def banana(points):
+    """Rosenbrock's valley and its gradient, for every point on its own."""
+    x, y = points.T
+    value = 50 * (y - x**2) ** 2 + 0.5 * (1 - x) ** 2
+    return value, torch.stack([-200 * x * (y - x**2) - (1 - x), 100 * (y - x**2)], 1)
+
+
+def banana_curvature(points, values):
+    """Gauss-Newton: the residuals are 10 (y - x^2) and 1 - x."""
+    x = points[:, 0]
+    jacobian = torch.stack(
+        [torch.stack([-20 * x, torch.full_like(x, 10)], 1), torch.tensor([-1.0, 0]).expand(len(x), 2)], 1
+    )
+    matrix = jacobian.mT @ jacobian
+
+    def step(damping):
+        damped = matrix + damping[:, None, None] * torch.eye(2, dtype=torch.float64)
+        return -torch.linalg.solve(damped, values[1])
+
+    return Quadratic(values[1], step, lambda s: torch.einsum("bi,bij,bj->b", s, matrix, s))
+
+
+def eased(damping, better, share):
+    return torch.where(share > 0.5, damping / 4, damping * 4)
+
+
+def test_searches_together_are_searches_alone():
+    starts = torch.tensor([[-1.2, 1.0], [3.0, -2.0], [0.0, 0.0]], dtype=torch.float64)
+
+    def search(some):
+        begun = damped_steps(banana, banana_curvature, some, torch.full((len(some),), 1e-2, dtype=torch.float64), eased)
+        return list(itertools.islice(begun, 60))
+
+    together = search(starts)
+    values = torch.stack([state.values[0] for state in together])
+    assert bool((values.diff(dim=0) <= 0).all()) and bool(together[0].new.all())
+    for state, before in zip(together[1:], together, strict=False):
+        assert torch.equal(state.new, (state.point != before.point).any(1))
+    torch.testing.assert_close(together[-1].point, torch.ones_like(starts))
+    for at in range(3):
+        alone = search(starts[at : at + 1])
+        torch.testing.assert_close(alone[20].point[0], together[20].point[at])

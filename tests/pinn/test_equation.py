@@ -18,9 +18,10 @@ from bayesdd.pinn.equation import (
     measured,
     upper_tail,
 )
-from models import pde_bpinn, pde_families, pde_reaction
+from models import pde_bpinn, pde_burgers, pde_cubic, pde_fisher, pde_helmholtz, pde_reaction
 
-FAMILIES = [value for m in (pde_families, pde_reaction, pde_bpinn) for value in vars(m).values()]
+MODULES = (pde_cubic, pde_burgers, pde_fisher, pde_helmholtz, pde_reaction, pde_bpinn)
+FAMILIES = [value for m in MODULES for value in vars(m).values()]
 FAMILIES = [value for value in FAMILIES if isinstance(value, Family)]
 WITH_ALPHA = [family for family in FAMILIES if family.alpha is not None]
 
@@ -43,20 +44,20 @@ def test_a_wrong_solution_is_refused(family):
 
 
 def test_a_right_solution_of_other_boundary_values_is_refused():
-    wrong = replace(pde_families.CUBIC, boundary=equation.ends(torch.ones_like, torch.ones_like, (0.0, 1.0)))
+    wrong = replace(pde_cubic.CUBIC, boundary=equation.ends(torch.ones_like, torch.ones_like, (0.0, 1.0)))
     with pytest.raises(ValueError, match="misses its own boundary values by"):
         check_exact(wrong)
 
 
 def test_a_boundary_condition_outside_is_refused():
-    cubic = pde_families.CUBIC
+    cubic = pde_cubic.CUBIC
     wrong = replace(cubic, boundary=equation.ends(lambda a: a, lambda a: a / (1 + 1.5 * a), (0.0, 1.5)))
     with pytest.raises(ValueError, match=r"a boundary condition of u'' = 2 u\^3: x\[0\] = 1.5 in row 1 lies outside"):
         check_exact(wrong)
 
 
 def test_a_residual_that_is_not_finite_is_refused():
-    wrong = replace(pde_families.CUBIC, residual=lambda x, alpha, u, p: u.second[0] - (u.u - 5).sqrt())
+    wrong = replace(pde_cubic.CUBIC, residual=lambda x, alpha, u, p: u.second[0] - (u.u - 5).sqrt())
     with pytest.raises(ValueError, match="is not finite"):
         check_exact(wrong)
 
@@ -73,12 +74,12 @@ def test_a_residual_that_is_not_finite_is_refused():
 def test_rows_outside_the_domain_are_refused(change, words):
     rows = {"x": torch.tensor([[0.5], [0.6]]), "alpha": torch.tensor([0.5, 0.6]), "y": torch.zeros(2)} | change
     with pytest.raises(ValueError, match=words):
-        check_rows(pde_families.CUBIC, rows, "measurements")
+        check_rows(pde_cubic.CUBIC, rows, "measurements")
 
 
 def test_rows_without_alpha_are_refused():
     with pytest.raises(ValueError, match="needs a column 'alpha', got"):
-        check_rows(pde_families.CUBIC, {"x": torch.zeros(2, 1)}, "measurements")
+        check_rows(pde_cubic.CUBIC, {"x": torch.zeros(2, 1)}, "measurements")
 
 
 @pytest.mark.parametrize("family", WITH_ALPHA, ids=named)
@@ -118,7 +119,7 @@ def test_rows_lie_in_the_domain_and_repeat(family):
 
 
 def test_a_grid_holds_one_alpha_after_another():
-    rows = grid(pde_families.FISHER_KPP, torch.tensor([0.5, 1.5], dtype=torch.float64), points=16)
+    rows = grid(pde_fisher.FISHER_KPP, torch.tensor([0.5, 1.5], dtype=torch.float64), points=16)
     assert rows["x"].shape == (32, 2) and rows["alpha"].tolist() == [0.5] * 16 + [1.5] * 16
 
 

@@ -10,9 +10,9 @@ from bayesdd.networks.mlp import Network
 from bayesdd.pinn import _target, equation
 from bayesdd.target.target import Target
 from bayesdd.task.program import running
-from models import pde_bpinn, pde_families
+from models import pde_bpinn, pde_cubic, pde_fisher
 
-CUBIC = pde_families.CUBIC
+CUBIC = pde_cubic.CUBIC
 SMALL = _target.surrogate(CUBIC, (5, 4))
 TWO = Network((0.5, 1.0, 0.0), (2.0, 1.0, 0.5), (6, 5), (1.5, 2.0, 1.0))
 
@@ -65,7 +65,7 @@ def test_prior_functions_keep_their_size_whatever_the_width(width):
 
 
 def test_the_residual_of_the_task_is_the_equation_by_automatic_differentiation():
-    for family in (pde_families.FISHER_KPP, pde_bpinn.NONLINEAR):
+    for family in (pde_fisher.FISHER_KPP, pde_bpinn.NONLINEAR):
         net = _target.surrogate(family, (4,))
         rows = equation.collocation(family, 9)
         task = _target.residual(family, rows, network=net, noise=0.3)

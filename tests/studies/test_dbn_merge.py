@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from bayesdd import dbn
 from studies.dbn_merge import baselines, claims
 from studies.dbn_merge.cases import categorical, gaussian, hides
 from studies.pbc_merge import pbc
@@ -20,7 +21,7 @@ def complete(problem):
 def test_available_moments_of_complete_rows_are_the_exact_posterior():
     problem = complete(gaussian(seed=0, slices=3, rows=20, sources=2, variables=4, hidden=1))
     found = baselines.available(problem).families
-    exact = problem.template.posterior({"x": problem.clean}).families
+    exact = dbn.conjugate(problem.template, {"x": problem.clean}).families
     for site, family in exact.items():
         for name in ("mean", "precision", "shape", "scale"):
             torch.testing.assert_close(getattr(found[site], name), getattr(family, name))
@@ -29,13 +30,13 @@ def test_available_moments_of_complete_rows_are_the_exact_posterior():
 def test_available_counts_of_complete_rows_are_the_exact_posterior():
     problem = complete(categorical(seed=0, slices=3, rows=20, variables=4, hidden=1))
     found = baselines.available(problem).families
-    for site, family in problem.template.posterior({"x": problem.clean}).families.items():
+    for site, family in dbn.conjugate(problem.template, {"x": problem.clean}).families.items():
         torch.testing.assert_close(found[site].concentration, family.concentration)
 
 
 def test_means_are_those_of_many_draws():
     problem = gaussian(seed=0, slices=3, rows=20, sources=2, variables=4, hidden=1)
-    exact = problem.template.posterior({"x": problem.clean})
+    exact = dbn.conjugate(problem.template, {"x": problem.clean})
     draws = exact.draw(4000, seed=0)
     for site, mean in baselines.means(exact).items():
         error = draws[site].std(0) / np.sqrt(4000)
@@ -94,7 +95,7 @@ def records(distilled):
 
 @pytest.mark.parametrize(("distilled", "met"), [((-9.0, -10.9), [True, True]), ((-9.5, -10.7), [False, True])])
 def test_claims_are_about_means_within_seeds(distilled, met):
-    assert claims.claims(records(distilled))["met"].tolist() == met
+    assert claims.checked(records(distilled))["met"].tolist() == met
 
 
 def test_visits_become_yearly_slices():

@@ -12,11 +12,12 @@ import bayesdd
 from bayesdd.baselines import uniform
 from models import logistic_regression
 from studies import lens
-from studies.lens import cell, table, workers
+from studies.lens import cell as measuring
+from studies.lens import figure, workers
 from studies.lens.cases import Case
 from studies.lens.cell import Cell, counting, keep, kept, stored
-from studies.lens.figure import figure
-from studies.lens.methods import exported, methods
+from studies.lens.methods import by_name, exported
+from studies.lens.table import shown, summary, winners
 from studies.shared import tables
 
 
@@ -46,7 +47,7 @@ def test_stored_numbers():
 
 
 def test_every_exported_baseline_is_a_method():
-    found = methods()
+    found = by_name()
     assert exported().keys() == {name for name, method in found.items() if method.published}
     assert {"uniform", "distill", "distill_bilevel_delta", "distill_weights_only"} <= found.keys()
 
@@ -72,17 +73,17 @@ def test_tables_say_who_wins_and_who_was_refused(tmp_path):
         Cell("tiny", 0, 4, "iht"): refused,
         Cell("tiny", 0, 50, "uniform"): result(8.0),
     }
-    table = table.summary([CASE], methods(), cells)
+    table = summary([CASE], by_name(), cells)
     assert table[table.M == 4].method.tolist() == ["distill", "giga", "kmeans", "uniform", "iht"]
     row = table[table.method == "kmeans"].iloc[0]
     assert (row.reverse, row.reverse_worst, row.seeds, row.sweeps, row.uniform) == (4.0, 5.0, "2/2", 7.0, 9.0)
-    winner = table.winners(table).iloc[0]
+    winner = winners(table).iloc[0]
     assert (winner["best published"], winner["ratio"], winner["best of all"]) == ("kmeans", "4e+03", "distill")
-    text = tables.markdown(table.shown(table))
+    text = tables.markdown(shown(table))
     assert "| kernel_ridge needs a covariate |" in text
     assert ">= 1 (1)" in text
     assert table.met.all()
-    figure(table, [CASE], tmp_path / "lens.png")
+    figure.draw(table, [CASE], tmp_path / "lens.png")
     assert (tmp_path / "lens.png").stat().st_size > 0
 
 
@@ -98,7 +99,7 @@ def test_tables_say_who_wins_and_who_was_refused(tmp_path):
 )
 def test_a_certificate_that_is_wrong_is_shown(false, met):
     cells = {Cell("tiny", 0, 4, "uniform"): result(9.0), Cell("tiny", 0, 4, "kmeans"): false}
-    table = table.summary([CASE], methods(), cells)
+    table = summary([CASE], by_name(), cells)
     assert table[table.method == "kmeans"].met.item() is met
 
 
@@ -115,7 +116,7 @@ def test_a_killed_run_continues(tmp_path, monkeypatch):
 
     monkeypatch.setattr(lens, "run", run)
     monkeypatch.setattr(lens, "CASES", [CASE])
-    every = lens.cells([CASE], 2)
+    every = lens.grid([CASE], 2)
     table = lens.main(results=tmp_path, seeds=2)
     assert [*asked[0], *asked[1]] == every
     assert [cell.seed for cell in every] == sorted(cell.seed for cell in every)
@@ -130,7 +131,7 @@ def test_a_killed_run_continues(tmp_path, monkeypatch):
     lens.main(results=tmp_path, seeds=2, only="tiny")
     assert asked == [[every[0], replace(failed, seed=0)], [failed]]
     assert (tmp_path / "lens.md").read_text() == whole  # part of the tasks is no table
-    monkeypatch.setattr(cell, "source_hash", lambda: "other")
+    monkeypatch.setattr(measuring, "source", lambda: "other")
     assert kept(every[1], tmp_path / "lens", 1) is None
 
 

@@ -1,53 +1,57 @@
 """Every study runs at smoke size and its table says what it claims; the independent KLs are right."""
 
-import importlib
+import importlib.util
 import inspect
 import json
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import studies
 from models import gaussian_mean, linear_regression
 from studies import glm_accuracy
-from studies.shared import cells, densities, posteriordb, true_kl
+from studies.shared import cells, commands, densities, posteriordb, tables, true_kl
 
-MODULES = sorted(p.stem for p in Path(studies.__file__).parent.glob("*.py") if not p.stem.startswith("_"))
+FOLDER = Path(studies.__file__).parent
+PACKAGES = sorted(path.parent.name for path in FOLDER.glob("*/__main__.py"))
+MODULES = sorted([*PACKAGES, *(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")])
 DATA = Path(os.environ.get("BAYESDD_DATA") or "no such folder")
 needs_posteriordb = pytest.mark.skipif(not (DATA / "posteriordb").is_dir(), reason="BAYESDD_DATA names no posteriordb")
 
 
 @pytest.fixture(scope="module")
-def tables(tmp_path_factory):
+def made(tmp_path_factory):
     """Smoke table of every study, each run once, with the folder it wrote to."""
-    made = {}
+    kept = {}
 
     def table(name):
-        if name not in made:
+        if name not in kept:
             folder = tmp_path_factory.mktemp(name)
-            made[name] = importlib.import_module(f"studies.{name}").main(smoke=True, results=folder), folder
-        return made[name]
+            kept[name] = importlib.import_module(f"studies.{name}").main(smoke=True, results=folder), folder
+        return kept[name]
 
     return table
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_smoke(name, tables):
+def test_smoke(name, made):
     module = importlib.import_module(f"studies.{name}")
     assert "Claim:" in module.__doc__
     assert {"smoke", "results"} <= set(inspect.signature(module.main).parameters)
-    table, _ = tables(name)
+    table, _ = made(name)
     assert len(table) > 0
     if "met" in table:
         assert table["met"].all(), table
 
 
-def test_quickstart_puts_both_posteriors_side_by_side(tables):
-    table, folder = tables("quickstart")
+def test_quickstart_puts_both_posteriors_side_by_side(made):
+    table, folder = made("quickstart")
     assert table.attrs["ok"]
     error = np.sqrt(1 / table.full_ess + 1 / table.distilled_ess)  # of a mean, in sds
     assert (table["shift"].abs() < 0.2 + 4 * error).all()
@@ -57,11 +61,11 @@ def test_quickstart_puts_both_posteriors_side_by_side(tables):
     assert {path.name for path in folder.iterdir()} == written
 
 
-def test_glm_accuracy_at_smoke_size(tables):
-    table, _ = tables("glm_accuracy")
+def test_glm_accuracy_at_smoke_size(made):
+    table, _ = made("glm_accuracy")
     for name in ("certificate contains it", "certified", "constants kept"):
         assert all(part == whole for part, whole in table[name].str.split("/")), table[name]
-    assert len(table) == sum(not case.needs_data for case in glm_accuracy.CASES)
+    assert len(table) == sum(not case.file for case in glm_accuracy.CASES)
 
 
 def test_data_that_are_missing_are_one_line(capsys, tmp_path, monkeypatch):
@@ -79,23 +83,83 @@ def test_cells_are_kept_failures_are_tried_again(tmp_path, capsys):
     )
     commands = {"good": ["-c", script], "bad": ["-c", "raise ValueError('no such thing')"]}
     for _ in range(2):
-        cells = cells.run(commands, tmp_path / "cells", "quickstart", threads=1, jobs=2)
+        measured = cells.run(commands, tmp_path / "cells", "studies.quickstart", threads=1, jobs=2)
     assert count.read_text() == "."
-    assert cells["good"]["seconds"] == 0.5
-    assert cells["bad"] == {"error": "ValueError: no such thing"}
+    assert measured["good"]["seconds"] == 0.5
+    assert measured["bad"] == {"error": "ValueError: no such thing"}
     assert capsys.readouterr().out.count("bad: FAILED") == 2
     (tmp_path / "cells" / "good.json").write_text("{")  # a damaged cell is measured again
-    cells.run(commands, tmp_path / "cells", "quickstart", threads=1, jobs=1)
+    cells.run(commands, tmp_path / "cells", "studies.quickstart", threads=1, jobs=1)
     assert count.read_text() == ".."
     assert json.loads((tmp_path / "cells" / "good.json").read_text())["seconds"] == 0.5
 
 
-def test_a_study_says_what_it_is_from_the_command_line():
+@pytest.mark.parametrize("name", ["quickstart", "scale"])  # a file and a folder
+def test_a_study_says_what_it_is_from_the_command_line(name):
     done = subprocess.run(
-        [sys.executable, "-m", "studies.quickstart", "--help"], cwd=cells.ROOT, capture_output=True, text=True
+        [sys.executable, "-m", f"studies.{name}", "--help"], cwd=cells.ROOT, capture_output=True, text=True
     )
-    assert done.returncode == 0
+    assert done.returncode == 0, done.stderr
+    assert f"python -m studies.{name}" in done.stdout
     assert "--smoke" in done.stdout
+
+
+def test_every_folder_of_parts_is_a_study():
+    parts = {path.parent.name for path in FOLDER.glob("*/*.py")} - {"shared"}
+    assert parts == set(PACKAGES)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_option_has_its_line_of_help(name):
+    main = importlib.import_module(f"studies.{name}").main
+    assert commands._helps(main).keys() == inspect.signature(main).parameters.keys()
+
+
+def test_options_are_the_keywords_of_main(monkeypatch, capsys):
+    """Defaults give the types; claims that are not met give the exit status; words of a process reach it."""
+    asked = {}
+
+    def main(*, smoke: bool = False, rows: int = 3, sizes: tuple[int, ...] = (1,), data: str | None = None):
+        """A study.
+
+        Args:
+            smoke: 50% of it.
+            rows: Rows, of which
+                there are some.
+            sizes: Sizes.
+            data: Folder.
+
+        Returns:
+            Claims.
+        """
+        asked.update(smoke=smoke, rows=rows, sizes=sizes, data=data)
+        return pd.DataFrame({"met": [True, not smoke]})
+
+    def cell(first, second):
+        return {"sum": int(first) + int(second)}
+
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", importlib.util.find_spec("studies.scale.__main__"))
+    monkeypatch.setattr("sys.argv", ["study", "--rows", "5", "--sizes", "2", "3", "--smoke"])
+    with pytest.raises(SystemExit) as ended:
+        commands.run(main, cell=cell)
+    assert (ended.value.code, asked) == (1, {"smoke": True, "rows": 5, "sizes": (2, 3), "data": None})
+    monkeypatch.setattr("sys.argv", ["study", "--data", "here"])
+    with pytest.raises(SystemExit) as ended:
+        commands.run(main)
+    assert (ended.value.code, asked) == (0, {"smoke": False, "rows": 3, "sizes": (1,), "data": "here"})
+    capsys.readouterr()
+    monkeypatch.setattr("sys.argv", ["study", "--cell", "2", "3"])
+    commands.run(main, cell=cell)
+    assert json.loads(capsys.readouterr().out) == {"sum": 5}
+
+
+def test_a_table_is_written_as_it_is_printed(tmp_path, capsys):
+    table = pd.DataFrame({"N": [10_000, 3], "KL": [0.12345, math.nan], "met": [True, np.False_]})
+    tables.report(tmp_path / "page.md", "# Claims", table, notes=["in nats", "a machine"], floats=".2g")
+    text = (tmp_path / "page.md").read_text()
+    rows = "| N | KL | met |\n|---|---|---|\n| 10,000 | 0.12 | yes |\n| 3 |  | **no** |"
+    assert text == f"# Claims\n\n{rows}\n\n- in nats\n- a machine\n"
+    assert capsys.readouterr().out.startswith(text)
 
 
 def within(found, standard_error, exact):

@@ -41,7 +41,6 @@ def test_nuisance_is_integrated_out():
     """Against a fine grid over the noise scale."""
     target = Target([Task(noisy, data())], Task(clean, data()), "cpu", 0)
     assert target.rows == 40 and len(target.nuisance) == 1
-    target.gaussian()
     mu = torch.linspace(0.4, 1.0, 7, dtype=torch.float64)
     free = torch.linspace(-4.0, 2.0, 6001, dtype=torch.float64)
     d = data()
@@ -49,7 +48,7 @@ def test_nuisance_is_integrated_out():
     by_row = dist.Normal(mu[:, None, None] * d["x"][:, None], sigma).log_prob(d["y"][:, None]).sum(1)
     prior = dist.Normal(torch.zeros(()).double(), 0.5).log_prob(free)
     exact = (by_row + prior).logsumexp(1) + math.log(6.0 / 6000)
-    got = target.log_likelihood(mu[:, None])
+    got = target.log_likelihood(mu[:, None]).value
     torch.testing.assert_close(got - got[3], exact - exact[3], rtol=0, atol=2.0 / NUISANCE_DRAWS)
     torch.testing.assert_close(got, exact, rtol=0, atol=2.0 / NUISANCE_DRAWS)
 
@@ -58,7 +57,9 @@ def test_without_nuisance_it_is_the_sweep():
     task = Task(clean, data())
     target = Target([task], task, "cpu", 0)
     draws = torch.randn(5, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(target.log_likelihood(draws), task.log_likelihood(task.data, draws).sum(1))
+    value, error = target.log_likelihood(draws)
+    torch.testing.assert_close(value, task.log_likelihood(task.data, draws).sum(1))
+    assert error == 0 and target.with_control_variate(draws) is target
 
 
 def test_student_site_that_the_target_lacks_is_refused():

@@ -41,7 +41,7 @@ def labelled(template: Template, idata: Any) -> Any:
 
 
 def inference_data(template: Template, draws: Mapping[str, Tensor], *, chains: int = 1) -> Any:
-    """Draws at hand (``Pooled.draws``, or those of ``Template.posterior``) as labelled ArviZ inference data.
+    """Draws at hand (``Pooled.draws``, or those of :func:`bayesdd.dbn.conjugate`) as labelled ArviZ inference data.
 
     Args:
         template: The template.

@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import biject_to, constraints
+from torch.distributions import biject_to
 
+from bayesdd.dbn.inference._gibbs import gibbs
 from bayesdd.dbn.inference.augmentation import augmented
 from bayesdd.dbn.inference.regressions import Layout
 from bayesdd.dbn.inference.statistics import Statistics, of_draws
-from bayesdd.dbn.likelihood.source import Rows, Source, gathered, target
+from bayesdd.dbn.likelihood.parameters import log_likelihood
+from bayesdd.dbn.likelihood.source import Source, gathered, target, with_noise
+from bayesdd.dbn.template.columns import Rows, as_columns
 from bayesdd.dbn.template.template import Template
 from bayesdd.density.density import Density
 from bayesdd.inference import hmc
@@ -26,9 +29,7 @@ CHAINS = 8
 BURN = 300
 KEPT = 2  # every second sweep's draws
 RHAT = 1.1  # ratio of spreads, between chains and within, above which HMC is asked, and then a warning says so
-# Chains that disagree get so many times as many sweeps before HMC is asked: R-hat fell from 1.104 to 1.025 in 10 s, and
-# HMC took 170.
-LONGER = 4
+LONGER = 4  # times as many sweeps for chains that disagree, before HMC, which costs ten times as much, is asked
 HMC_CHAINS, HMC_WARMUP = 32, 300
 
 
@@ -65,7 +66,7 @@ class Pooled:
     @property
     def noisy(self) -> list[Template]:
         """The template with every source's noise."""
-        return [replace(self.template, noise=s.noise, noise_site=s.noise_site) for s in self.sources]
+        return with_noise(self.template, self.sources)
 
 
 def pooled(
@@ -81,21 +82,17 @@ def pooled(
         fallback: Whether chains that disagree are drawn again, longer, and then by HMC, minutes for their seconds.
 
     Raises:
-        ValueError: As for ``Template.target``.
+        ValueError: As for :func:`bayesdd.dbn.target`.
 
     Warns:
         UserWarning: The chains disagree.
     """
-    rows = gathered(template, sources)
+    rows, noisy = gathered(template, sources), with_noise(template, sources)
     if template.states:
         x, static = (torch.cat(part) for part in zip(*rows, strict=True))
-        for source in sources:
-            replace(template, noise=source.noise, noise_site=source.noise_site)  # refuses noise on states
-        data = {"x": x, "static": static} if template.static else {"x": x}
-        found = template.gibbs(data, draws=draws, burn=BURN, seed=seed)
+        found = gibbs(template, as_columns(template, (x, static)), draws=draws, burn=BURN, seed=seed)
         logs = torch.cat([found[site].log().mean(0).flatten() for site in template.sites])
         return Pooled(template, tuple(sources), rows, found, logs, math.nan)
-    noisy = [replace(template, noise=source.noise, noise_site=source.noise_site) for source in sources]
     generator = torch.Generator().manual_seed(seed)
     sweeps = math.ceil(draws / CHAINS) * KEPT
     for times in (1, LONGER) if fallback else (1,):
@@ -105,8 +102,7 @@ def pooled(
             break
     flat = {site: value.flatten(0, 1)[:draws] for site, value in chains.items()}
     if rhat > RHAT and fallback:
-        # What no source identifies, augmentation explores too slowly (two noiseless sources, one pair never seen
-        # together: R-hat 2.2 after 1,000 sweeps). HMC costs ten times as much a transition, but crosses such ridges.
+        # Augmentation hardly moves along what no source identifies; HMC costs ten times as much, but crosses ridges.
         flat, rhat = _by_hmc(target(template, sources), noisy, flat, draws, seed)
         statistics = of_draws(*Layout.of(template).stacked(flat))
     if rhat > RHAT:
@@ -127,7 +123,7 @@ def _by_hmc(
     sites = {site: template for template in noisy for site in template.sites}
     free = []
     for site in density.names:
-        support = biject_to(constraints.real if found[site].dim() > 1 else constraints.positive)
+        support = biject_to(noisy[0].kind.space(found[site].shape[1:]))
         free.append(support.inv(found[site]).reshape(len(found[site]), -1))
     points = torch.cat(free, 1)
     start = points[torch.linspace(0, len(points) - 1, HMC_CHAINS).long()]
@@ -154,9 +150,9 @@ def predictive(template: Template, draws: Mapping[str, Any], data: Any) -> Tenso
     Args:
         template: The template.
         draws: Latent site -> ``(S, *shape)``.
-        data: As for ``Template.task``.
+        data: Columns as for :func:`bayesdd.dbn.task`.
     """
-    by_draw = template.log_likelihood(draws, data)
+    by_draw = log_likelihood(template, draws, data)
     return by_draw.logsumexp(0) - math.log(len(by_draw))
 
 

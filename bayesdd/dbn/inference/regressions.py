@@ -10,14 +10,13 @@ Everything is differentiable and batched over leading axes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from bayesdd.dbn.template.structure import Node
-    from bayesdd.dbn.template.template import Template
+from bayesdd.dbn.template.structure import Node
+from bayesdd.dbn.template.template import Template
 
 STATIC, INITIAL, LATER = range(3)
 
@@ -98,7 +97,7 @@ class Layout:
         root, _ = torch.linalg.cholesky_ex(precision)
         mean = torch.cholesky_solve(blocks.cross[..., None], root)[..., 0]
         scale = template.variance_scale + (blocks.square - (mean * blocks.cross).sum(-1)) / 2
-        return Regressions(mean, root, template.variance_shape + blocks.count / 2, scale)
+        return Regressions(mean, root, template.variance_shape + blocks.total / 2, scale)
 
     def values(self, slopes: Tensor, variance: Tensor) -> dict[str, Tensor]:
         """Coefficients ``(..., F, k)`` and variances ``(..., F)`` as latent sites, in the template's order."""
@@ -132,7 +131,7 @@ class Blocks(NamedTuple):
     inner: Tensor
     cross: Tensor
     square: Tensor
-    count: Tensor
+    total: Tensor
 
 
 class Regressions(NamedTuple):

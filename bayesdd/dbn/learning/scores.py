@@ -126,4 +126,5 @@ def _log_dets(matrix: Tensor, sets: Tensor) -> Tensor:
     if not sets.shape[1]:
         return torch.zeros(len(sets), dtype=matrix.dtype)
     blocks = matrix[sets[:, :, None], sets[:, None, :]]
-    return 2 * torch.linalg.cholesky(blocks).diagonal(dim1=1, dim2=2).log().sum(1)
+    root: Tensor = torch.linalg.cholesky(blocks)
+    return 2 * root.diagonal(dim1=1, dim2=2).log().sum(1)

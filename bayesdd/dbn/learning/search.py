@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,10 +23,8 @@ from torch import Tensor
 from bayesdd.dbn.learning.orders import Candidates, Pairs, best, masks
 from bayesdd.dbn.learning.scores import Sample, Score, bge
 from bayesdd.dbn.template.columns import columns
-
-if TYPE_CHECKING:
-    from bayesdd.dbn.template.structure import Node
-    from bayesdd.dbn.template.template import Template
+from bayesdd.dbn.template.structure import Node
+from bayesdd.dbn.template.template import Template
 
 NODES = 24  # 2^24 sets are a table of 128 MB
 

@@ -5,18 +5,14 @@ Without a generator the numbers come from torch's own, which is what ``torch.fun
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from bayesdd.dbn.likelihood.categorical import cell, offsets, tables
 from bayesdd.dbn.likelihood.gaussian import equations, noise_variance, ordered, positions
 from bayesdd.dbn.likelihood.missing import condition
-
-if TYPE_CHECKING:
-    from bayesdd.dbn.template.structure import Family, Node
-    from bayesdd.dbn.template.template import Template
+from bayesdd.dbn.template.structure import Family, Node
+from bayesdd.dbn.template.template import Template
 
 Values = dict[str, Tensor]
 
@@ -73,7 +69,7 @@ def categorical_sequences(
     Raises:
         ValueError: Static states are given as floating numbers, of which some may be missing.
     """
-    if static.is_floating_point():
+    if template.static and static.is_floating_point():
         raise ValueError("dbn: sequences are simulated for complete static states only: give static= as integers.")
     log, start, found = tables(template, values), offsets(template), []
     fixed: dict[Node, Tensor] = {(name, 0): static[:, i] for i, name in enumerate(template.static)}
@@ -106,7 +102,3 @@ def _draw(
 def _static_draws(template: Template, values: Values, rows: int, generator: torch.Generator | None) -> Tensor:
     _, shift, root = equations(template, values)[0].reduced()
     return shift + torch.randn(rows, len(shift), generator=generator, dtype=shift.dtype) @ root.mT
-
-
-gaussian = gaussian_static, gaussian_sequences
-categorical = categorical_static, categorical_sequences

@@ -13,17 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from bayesdd.dbn.template.columns import groups
-from bayesdd.dbn.template.structure import shape
-
-if TYPE_CHECKING:
-    from bayesdd.dbn.template.structure import Family, Node, Of
-    from bayesdd.dbn.template.template import Template
+from bayesdd.dbn.template.structure import Family, Node, Of
+from bayesdd.dbn.template.template import Template
 
 Values = dict[str, Tensor]
 
@@ -140,7 +136,7 @@ def offsets(template: Template) -> dict[str, int]:
     found, used = {}, 0
     for family in template.structure.families:
         found[family.site] = used
-        used += math.prod(shape(template, family))
+        used += math.prod(template.sites[family.site])
     return found
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,10 +24,8 @@ from torch.func import vmap
 
 from bayesdd.dbn.likelihood.categorical import cell, complete, offsets, tables
 from bayesdd.dbn.likelihood.gaussian import entries
-
-if TYPE_CHECKING:
-    from bayesdd.dbn.template.structure import Family, Node
-    from bayesdd.dbn.template.template import Template
+from bayesdd.dbn.template.structure import Family, Node
+from bayesdd.dbn.template.template import Template
 
 Values = dict[str, Tensor]
 Entry = tuple[str, int]  # a variable and its slice; static ones stand at -1

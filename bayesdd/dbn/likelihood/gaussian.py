@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from bayesdd.dbn.template.structure import Family, Node
-    from bayesdd.dbn.template.template import Template
+from bayesdd.dbn.template.structure import Family, Node
+from bayesdd.dbn.template.template import Template
 
 Values = dict[str, Tensor]
 LOG_2PI = math.log(2 * math.pi)

@@ -12,16 +12,14 @@ equal J go together. Exact; memory is bounded by ``CELLS``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
 
 import torch
 from torch import Tensor
 
 from bayesdd.dbn.likelihood.categorical import JOINT_STATES, cell, offsets
-
-if TYPE_CHECKING:
-    from bayesdd.dbn.template.structure import Node
-    from bayesdd.dbn.template.template import Template
+from bayesdd.dbn.template.structure import Node
+from bayesdd.dbn.template.template import Template
 
 CELLS = 2**21  # draws x sequences x transitions held at once: 16 MB
 
@@ -109,7 +107,7 @@ class _Block:
         for t in range(self.valid.shape[1]):
             step = torch.where(self.valid[:, t], 0.0, -torch.inf).to(log.dtype)[:, None, None, :]
             for family in structure.transition if t else structure.initial:
-                part = log[:, cell(self.template, self.start, family, lambda node, t=t: self._of(node, t))]
+                part = log[:, cell(self.template, self.start, family, functools.partial(self._of, t=t))]
                 step = step + torch.where(self.live[family.variable][:, t, None, None, None], part, 0.0)
             alpha = (alpha[..., None] + step).logsumexp(-2)
         return alpha.logsumexp((-2, -1))

@@ -12,7 +12,6 @@ Both give log p(x | static) of one draw, nats, and are batched by ``torch.func.v
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -28,9 +27,7 @@ from bayesdd.dbn.likelihood.gaussian import (
     ordered,
     positions,
 )
-
-if TYPE_CHECKING:
-    from bayesdd.dbn.template.template import Template
+from bayesdd.dbn.template.template import Template
 
 Values = dict[str, Tensor]
 

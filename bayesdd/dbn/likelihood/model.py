@@ -1,10 +1,11 @@
-"""The Pyro model of a template: priors of its families, and one site a row for the sequence and its static values."""
+"""The Pyro model of a template and its task: priors of the families, then static values and sequence of each row."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -12,12 +13,36 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from bayesdd.dbn.likelihood import ancestral, categorical
-from bayesdd.dbn.likelihood.likelihood import Likelihood
-from bayesdd.dbn.template import structure
+from bayesdd.dbn.likelihood.categorical import expected
+from bayesdd.dbn.likelihood.densities import Likelihood, densities_of
+from bayesdd.dbn.template.columns import as_columns, columns
+from bayesdd.dbn.template.template import Template
+from bayesdd.task import Task
 
-if TYPE_CHECKING:
-    from bayesdd.dbn.template.template import Template
+
+def task(template: Template, data: Any) -> Task:
+    """The task of given rows, with the cheapest exact likelihood for their patterns of missing entries.
+
+    Rows of other patterns, complete ones excepted, may come out as NaN: make a task of them too, or take
+    ``Task(bayesdd.dbn.likelihood.model_of(template), data)``, whose likelihood takes any.
+
+    Args:
+        template: The template.
+        data: Columns ``x`` (rows, T, V) and, with static variables, ``static`` (rows, V_s); NaN where missing.
+
+    Raises:
+        ValueError: The columns do not fit, or categorical entries are missing and a slice has more than 256 joint
+            states.
+    """
+    x, static = columns(template, data)
+    likelihood = densities_of(template).chosen(template, x, static)
+    bound = functools.partial(model, template=template, likelihood=likelihood, slices=x.shape[1])
+    return Task(bound, as_columns(template, (x, static)))
+
+
+def model_of(template: Template) -> Callable[..., Tensor]:
+    """The Pyro model of columns ``x`` (and ``static``) with any missing entries."""
+    return functools.partial(model, template=template, likelihood=densities_of(template).anything(template))
 
 
 def model(
@@ -45,27 +70,27 @@ def model(
     values = prior(template)
     sizes = [len(column) for column in (x, static) if column is not None]
     count = sizes[0] if sizes else rows
-    draw_static, draw_sequences = ancestral.categorical if template.states else ancestral.gaussian
+    kind = densities_of(template)
     with pyro.plate("data", count):
         if template.static:
             drawn = _site(
                 "static",
                 static,
                 lambda value: likelihood.static(template, values, value),
-                lambda: draw_static(template, values, count),
-                _support(template, template.static, 1),
+                lambda: kind.draw_static(template, values, count),
+                constraints.independent(template.kind.entries(template.static), 1),
                 (count, len(template.static)),
             )
             # A given column knows what is missing, its site does not.
             known = drawn if static is None else static
         else:
-            known = torch.zeros(count, 0, dtype=torch.int64 if template.states else None)
+            known = torch.zeros(count, 0)
         return _site(
             "x",
             x,
             lambda value: likelihood.sequences(template, values, value, known),
-            lambda: draw_sequences(template, values, known, slices),
-            _support(template, template.variables, 2),
+            lambda: kind.draw_sequences(template, values, known, slices),
+            constraints.independent(template.kind.entries(template.variables), 2),
             (count, slices if x is None else x.shape[1], len(template.variables)),
         )
 
@@ -82,33 +107,24 @@ def soft_model(x: Tensor, static: Tensor | None = None, *, template: Template) -
     fixed = x.new_zeros(len(x), 0, x.shape[3]) if static is None else static
 
     def draw() -> Tensor:
-        raise ValueError("dbn: soft rows are not simulated; simulate hard ones with Template.sample.")
+        raise ValueError("dbn: soft rows are not simulated; simulate hard ones with simulate().")
 
     with pyro.plate("data", len(x)):
-        rows = Rows(lambda value: categorical.expected(template, values, value, fixed), draw, constraints.real, x.shape)
+        rows = RowDistribution(lambda value: expected(template, values, value, fixed), draw, constraints.real, x.shape)
         return pyro.sample("x", rows, obs=x)
 
 
 def prior(template: Template) -> dict[str, Tensor]:
     """Draws every latent site."""
-    values = {}
+    values: dict[str, Tensor] = {}
     for family in template.structure.families:
-        if template.states:
-            *parents, own = structure.shape(template, family)
-            table = dist.Dirichlet(torch.full((own,), template.pseudo_count))
-            values[family.site] = pyro.sample(family.site, table.expand(parents).to_event(len(parents)))
-        else:
-            spread = dist.InverseGamma(template.variance_shape, template.variance_scale)
-            variance = pyro.sample(f"{family.site}_variance", spread)
-            slopes = dist.Normal(0.0, template.coefficient_scale * variance.sqrt())
-            values[f"{family.site}_variance"] = variance
-            values[family.site] = pyro.sample(family.site, slopes.expand([1 + len(family.parents)]).to_event(1))
+        values |= densities_of(template).prior(template, family)
     if template.noise_site:
         values[template.noise_site] = pyro.sample(template.noise_site, dist.HalfNormal(template.noise_scale))
     return values
 
 
-class Rows(dist.TorchDistribution):
+class RowDistribution(dist.TorchDistribution):
     """One row each, scored and drawn by given functions.
 
     Args:
@@ -151,17 +167,10 @@ def _site(
     shape: tuple[int, ...],
 ) -> Tensor:
     if column is None:
-        return pyro.sample(name, Rows(score, draw, support, shape))
+        return pyro.sample(name, RowDistribution(score, draw, support, shape))
     if not column.is_floating_point():
-        return pyro.sample(name, Rows(score, draw, support, shape), obs=column)
+        return pyro.sample(name, RowDistribution(score, draw, support, shape), obs=column)
     # Pyro and bayesdd see numbers; the densities see which of them are missing.
     missing = column.isnan()
-    masked = Rows(lambda value: score(torch.where(missing, math.nan, value)), draw, support, shape)
+    masked = RowDistribution(lambda value: score(torch.where(missing, math.nan, value)), draw, support, shape)
     return pyro.sample(name, masked, obs=torch.where(missing, 0.0, column))
-
-
-def _support(template: Template, names: tuple[str, ...], dims: int) -> Any:
-    if not template.states:
-        return constraints.independent(constraints.real, dims)
-    last = torch.tensor([template.states[name] - 1 for name in names])
-    return constraints.independent(constraints.integer_interval(0, last), dims)

@@ -12,23 +12,20 @@ import itertools
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from bayesdd.data.columns import read
-from bayesdd.dbn.likelihood.likelihood import Likelihood, chosen
-from bayesdd.dbn.likelihood.model import model, soft_model
-from bayesdd.dbn.template.columns import shaped
-from bayesdd.task import kinds
-from bayesdd.task.task import Task
+from bayesdd.dbn.likelihood.densities import Likelihood, densities_of
+from bayesdd.dbn.likelihood.model import model, soft_model, task
+from bayesdd.dbn.likelihood.parameters import simulate
+from bayesdd.dbn.template.columns import Rows, as_columns, shaped
+from bayesdd.dbn.template.template import Template
+from bayesdd.task import Task, kinds
 
-if TYPE_CHECKING:
-    from bayesdd.dbn.template.template import Template
-
-Rows = tuple[Tensor, Tensor]  # x (rows, T, V) and static (rows, V_s), floating, NaN where missing
 NAMED = 8  # pairs that a message names
 
 
@@ -37,9 +34,9 @@ class Source:
     """One holder of rows.
 
     Args:
-        data: Columns as for ``Template.task``: ``x`` (rows, T, V), NaN where missing, or a list of sequences of unequal
-            lengths ``(T_i, V)``; ``static`` (rows, V_s), left out where the source sees none of it. The last axis of
-            ``x`` holds the template's variables, or those of ``variables`` only, in that order.
+        data: Columns as for :func:`bayesdd.dbn.task`: ``x`` (rows, T, V), NaN where missing, or a list of sequences of
+            unequal lengths ``(T_i, V)``; ``static`` (rows, V_s), left out where the source sees none of it. The last
+            axis of ``x`` holds the template's variables, or those of ``variables`` only, in that order.
         variables: Names of the variables it sees, static ones among them; all others count as missing. Default: those
             of which an entry is seen.
         noise: Known standard deviation of its measurement noise, or variable -> standard deviation.
@@ -90,32 +87,56 @@ def gathered(template: Template, sources: Sequence[Source]) -> list[Rows]:
 
 
 def target(template: Template, sources: Sequence[Source]) -> list[Task]:
-    """One task a source: together their joint posterior."""
-    return [
-        _task(replace(template, noise=source.noise, noise_site=source.noise_site), rows)
-        for source, rows in zip(sources, gathered(template, sources), strict=True)
-    ]
+    """The joint posterior of sources, one task each: their log-likelihoods add, the prior counts once.
+
+    What a source does not see is integrated out; unknown noise scales are latent sites that only the target has.
+
+    Args:
+        template: The template, without noise of its own.
+        sources: The sources.
+
+    Raises:
+        ValueError: A source does not fit or sees nothing, or no source sees one of the variables.
+
+    Warns:
+        UserWarning: Two sources have no variable in common.
+    """
+    rows = gathered(template, sources)
+    return [_task(noisy, some) for noisy, some in zip(with_noise(template, sources), rows, strict=True)]
 
 
-def student(template: Template, slices: int, sources: Sequence[Source], *, soft: bool) -> Task:
-    """The plain network without noise; with sources, it takes rows of their patterns of missing entries too."""
+def with_noise(template: Template, sources: Sequence[Source]) -> list[Template]:
+    """The template with the noise of every source."""
+    return [replace(template, noise=source.noise, noise_site=source.noise_site) for source in sources]
+
+
+def student(template: Template, slices: int, sources: Sequence[Source] = (), soft: bool = False) -> Task:
+    """The task that people fit to distilled rows: the network without noise, missing entries integrated out.
+
+    Args:
+        template: The template.
+        slices: Number T of slices of the rows.
+        sources: Sources whose patterns of missing entries it takes; without them, complete rows only.
+        soft: Rows are of soft categories, as complete categorical ones are merged.
+
+    Raises:
+        ValueError: Soft rows of linear-Gaussian variables, or sources of another number of slices.
+    """
     if soft and not template.states:
-        raise ValueError("Template.student: soft=True is for categorical templates; this one is linear-Gaussian.")
+        raise ValueError("student(soft=True) is for categorical templates; this one is linear-Gaussian.")
     if sources:
         found = gathered(template, sources)
         x, static = (torch.cat(part) for part in zip(*found, strict=True))
-        if any(replace(template, noise=s.noise, noise_site=s.noise_site).noisy for s in sources):
+        if any(noisy.noisy for noisy in with_noise(template, sources)):
             x, static = _with_thinned(template, x, static)
         if slices != x.shape[1]:
-            raise ValueError(f"Template.student: the sources have {x.shape[1]} slices, not {slices}.")
-        return template.task(as_columns(template, (x, static)))
-    # Rows that stand for the format only: coefficients 0 and variances 1, or even tables.
-    plain = {site: torch.full(shape, 0.0 if shape else 1.0) for site, shape in template.sites.items()}
-    if template.states:
-        plain = {site: torch.full(shape, 1 / shape[-1]) for site, shape in template.sites.items()}
-    rows = template.sample(plain, 8, slices, seed=0)
+            raise ValueError(f"student: the sources have {x.shape[1]} slices, not {slices}.")
+        return task(template, as_columns(template, (x, static)))
+    # These rows stand for the format only.
+    plain = {site: template.kind.plain(shape) for site, shape in template.sites.items()}
+    rows = simulate(template, plain, 8, slices, seed=0)
     if not soft:
-        return template.task(rows)
+        return task(template, rows)
     most = max(template.states.values())
     even = {name: torch.nn.functional.one_hot(column, most).double() for name, column in rows.items()}
     return Task(functools.partial(soft_model, template=template), even, kinds=dict.fromkeys(even, kinds.fixed))
@@ -155,18 +176,12 @@ def listed(pairs: Sequence[tuple[str, str]]) -> str:
     return shown + (f" and {len(pairs) - NAMED} more" if len(pairs) > NAMED else "")
 
 
-def as_columns(template: Template, rows: Rows) -> dict[str, Tensor]:
-    """Rows as the columns of a task."""
-    x, static = rows
-    return {"x": x, "static": static} if template.static else {"x": x}
-
-
 def _task(template: Template, rows: Rows) -> Task:
     x, static = rows
     if not template.static or not bool(static.isnan().all()):
-        return template.task(as_columns(template, rows))
+        return task(template, as_columns(template, rows))
     # A column without a single number is none to a Task: a source that sees nothing static has no such column.
-    likelihood = chosen(template, *shaped(template, {"x": x, "static": static}))
+    likelihood = densities_of(template).chosen(template, *shaped(template, {"x": x, "static": static}))
     return Task(
         functools.partial(_without_static, template=template, likelihood=likelihood, slices=x.shape[1]), {"x": x}
     )

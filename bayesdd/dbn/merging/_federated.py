@@ -1,17 +1,17 @@
 r"""Sources that may not share rows: each distils its own, only distilled sets travel, and their union is the result.
 
-A set that stands for its source under the source's own posterior need not do so where all sources together put the
-posterior. Therefore, in a few rounds: the server unites the sets, draws from the posterior of the union and sends the
-draws; every source fits its set anew, so that its log-likelihood follows that of its rows at these draws (half the
-variance of the difference, by least squares, ``masked``).
+A set that matches its source under the source's own posterior need not match it where the joint posterior lies.
+Therefore, in a few rounds: the server unites the sets, draws from the posterior of the union and sends the draws; every
+source fits its set anew, so that its log-likelihood follows that of its rows at these draws (half the variance of the
+difference, by least squares, ``masked``).
 
-The first message of a source needs no posterior: for every pattern of missing entries the rows' mean and scatter, freed
-of the noise's share, as one weighted row more than there are entries, which is exact for sources without noise.
-Nothing is standardised source by source.
+The first message of a source needs no posterior: for every pattern of missing entries it holds the rows' mean and
+scatter, less the share of the noise, as one weighted row more than there are entries. This is exact for sources without
+noise. Nothing is standardised source by source.
 
-Rows of a network without noise stand for noisy ones to about 0.03 nats a source (noise of 0.3, six variables, five
-slices), whatever their number. Where the sources' noise is known and one, ``keep_noise`` leaves it to the rows: a
-pattern's mean and scatter then say all, and the union is as good as the pooled rows.
+Rows without noise stand for noisy ones only approximately, whatever their number (``studies.dbn_merge``). Where all
+sources have the same known noise, ``keep_noise`` leaves it in the rows: the mean and scatter of a pattern are then
+sufficient, and the union is as good as the pooled rows.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from bayesdd.data import Distilled, union
 from bayesdd.dbn.inference.augmentation import augmented
 from bayesdd.dbn.inference.pooling import BURN, CHAINS, KEPT
 from bayesdd.dbn.likelihood.gaussian import entries
-from bayesdd.dbn.likelihood.source import Source, gathered
+from bayesdd.dbn.likelihood.source import Source, gathered, with_noise
 from bayesdd.dbn.merging.holder import Holder, Set, simplex
 from bayesdd.dbn.merging.masked import as_rows
 from bayesdd.dbn.merging.moments import Joint, moments
@@ -52,16 +52,16 @@ def federated(
         template: A linear-Gaussian template, without noise.
         sources: The sources. An unknown noise belongs to one source alone.
         sizes: Rows of every source's set.
-        rounds: Times that the server sends draws.
-        draws: Draws that it sends.
+        rounds: Number of times that the server sends draws.
+        draws: Number of draws that it sends each time.
         seed: Seed.
-        keep_noise: Whether rows stay as noisy as their sources', known and one noise of all.
+        keep_noise: Whether rows keep their sources' noise, which must be known and the same for all.
 
     Returns:
         Masked rows and weights; the sources' own sets stand one after the other, their numbers of rows in the
-        provenance. No certificate: ask ``bayesdd.certify(template.target(sources), rows, student=student)``, for which
-        a source sends one number a draw. The student is ``template.student(T, sources)``, or for rows that keep their
-        noise ``dataclasses.replace(template, noise=noise).task(rows.data)``.
+        provenance. No certificate: ask ``bayesdd.certify(dbn.target(template, sources), rows, student=student)``, for
+        which a source sends one number a draw. The student is ``dbn.student(template, T, sources)``, or for rows that
+        keep their noise ``dbn.task(dataclasses.replace(template, noise=noise), rows.data)``.
 
     Raises:
         ValueError: Sources, sizes or rounds do not fit.
@@ -88,8 +88,8 @@ def federated(
     slices = rows[0][0].shape[1]
     student = replace(template, noise=sources[0].noise) if keep_noise else template
     holders = [
-        Holder(replace(template, noise=s.noise, noise_site=s.noise_site), student, entries(template, *some), slices)
-        for s, some in zip(sources, rows, strict=True)
+        Holder(noisy, student, entries(template, *some), slices)
+        for noisy, some in zip(with_noise(template, sources), rows, strict=True)
     ]
     sets = [holder.first() for holder in holders]
     for turn in range(rounds):
@@ -107,9 +107,8 @@ def united_draws(
 ) -> tuple[dict[str, Tensor], Tensor]:
     """The server's part: draws of the posterior of united sets, from the sets alone.
 
-    Weighted rows of one pattern are, as far as their likelihood goes, as many rows of weight 1 as their weights sum to,
-    with the same mean and scatter. Data augmentation runs on those; what rounding their number changes, the draws'
-    importance weights take back.
+    Weighted rows of one pattern have the likelihood of as many rows of weight 1 as their weights sum to, with the same
+    mean and scatter. Data augmentation runs on those; importance weights of the draws correct for the rounding.
 
     Returns:
         Latent site -> ``(S, *shape)``, and normalised log weights ``(S,)``.
@@ -143,11 +142,11 @@ def united_draws(
 
 
 def _evened(rows: Tensor, weight: Tensor) -> Tensor:
-    """Rows of weight 1 with the mean and scatter, a row, of weighted rows ``(m, r)``, about as many as these count."""
+    """Rows of weight 1 with the mean and covariance of weighted rows ``(m, r)``, about as many as these weigh."""
     mean = weight @ rows / weight.sum()
     scatter = (weight.sqrt()[:, None] * (rows - mean)).mT @ (weight.sqrt()[:, None] * (rows - mean)) / weight.sum()
     values, vectors = torch.linalg.eigh(scatter)
     kept = values > 1e-12 * values[-1].clamp_min(1e-300)
-    half = vectors[:, kept] * values[kept].sqrt()
+    half: Tensor = vectors[:, kept] * values[kept].sqrt()
     count = max(round(float(weight.sum())), half.shape[1] + 1)
     return mean + simplex(count)[:, : half.shape[1]] * math.sqrt(count) @ half.mT

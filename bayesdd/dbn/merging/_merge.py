@@ -1,10 +1,10 @@
 """Merging sources that see different variables into one small dataset.
 
-By default the rows are **masked**: each keeps a source's pattern of missing entries, and together they can represent
-the joint posterior as closely as one likes. ``complete=True`` gives a rectangular table with all variables for tools
-that take no missing entries. A complete row states something about every pair of variables, also of those that no
-source has seen together, so that its posterior is too sure of what nobody has measured: a warning names the parameters
-that it over-states and the pairs, :func:`overstated` gives the table. Its predictions need not suffer.
+By default the rows are **masked**: each keeps a source's pattern of missing entries, and with enough rows they come as
+close to the joint posterior as one likes. ``complete=True`` gives a rectangular table with all variables for tools that
+take no missing entries. A complete row states something about every pair of variables, even pairs that no source has
+seen together, so that its posterior is too sure of what nobody has measured: a warning names the parameters that it
+over-states and the pairs, :func:`overstated` gives the table. Its predictions need not suffer.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -19,20 +20,20 @@ import torch
 from torch import Tensor
 
 from bayesdd.data import CertificateWarning, Distilled
+from bayesdd.data.certificate import TOLERANCE
 from bayesdd.data.columns import fingerprint
-from bayesdd.dbn.inference.pooling import Pooled, pooled
-from bayesdd.dbn.likelihood.source import Source, apart, as_columns, listed
+from bayesdd.dbn.inference import Pooled, conjugate, pooled
+from bayesdd.dbn.likelihood.source import Source, apart, listed
 from bayesdd.dbn.merging.complete import complete_rows
 from bayesdd.dbn.merging.coreset import chosen_rows
-from bayesdd.dbn.merging.hardening import hardened
 from bayesdd.dbn.merging.masked import masked_rows
-from bayesdd.dbn.merging.soft import Soft, soft_rows
-from bayesdd.dbn.template.columns import soft_columns
+from bayesdd.dbn.merging.soft import soft_rows
+from bayesdd.dbn.template.columns import as_columns
 from bayesdd.dbn.template.template import Template
+from bayesdd.numerics.pareto import KHAT_LIMIT
 
 TOO_SURE = 0.8  # ratio of posterior deviations, distilled over full, below which a parameter is over-stated
-SHOWN = 4
-TOLERANCE, KHAT = 0.05, 0.7  # nats, and the Pareto shape, that masked rows should stay within
+SHOWN = 4  # parameters that a warning names
 
 
 def merge(
@@ -56,17 +57,17 @@ def merge(
         seed: Seed.
         complete: Rows without missing entries.
         equal_weights: One common weight, for tools that take none.
-        learn_edges: Whether those who use complete linear-Gaussian rows will learn the edges from them: the rows then
-            have the template's edges and no others. Few rows weigh one each. Learn the template's edges from the
-            sources first (:func:`edges`).
+        learn_edges: Whether the edges will be learned again from complete linear-Gaussian rows: the rows then imply the
+            template's edges and no others. If they are few, each has weight one. Learn the template's own edges from
+            the sources first (:func:`bayesdd.dbn.edges`).
         slices: Number T of slices of complete rows; default the longest sequence's.
-        full: The joint posterior, if it is at hand (:func:`pooled`); it serves every size.
+        full: The joint posterior from :func:`bayesdd.dbn.pooled`, if it is at hand; it serves every size.
 
     Returns:
-        Rows and weights without a certificate: ask ``bayesdd.certify(template.target(sources), rows,
-        student=template.student(T, sources))``. The provenance holds ``excess`` (nats above the closest posterior of
-        its kind), ``apart`` (pairs of variables that no row has seen together), ``overstated`` (parameter -> ratio of
-        its posterior deviations, distilled over full, where below 0.8) and the posterior's R-hat.
+        Rows and weights without a certificate: ask ``bayesdd.certify(dbn.target(template, sources), rows,
+        student=dbn.student(template, T, sources))``. The provenance holds ``excess`` (nats above the closest posterior
+        of its kind), ``apart`` (pairs of variables that no row has seen together), ``overstated`` (parameter -> ratio
+        of its posterior deviations, distilled over full, where below 0.8) and the posterior's R-hat.
 
     Raises:
         ValueError: Sources, template or size do not fit.
@@ -79,15 +80,12 @@ def merge(
     if size < 1:
         raise ValueError(f"merge needs size= of at least one row, got {size}.")
     full = pooled(template, sources, seed=seed) if full is None else full
-    slices = full.slices if slices is None else slices
     pairs = apart(template, full.rows)
     if not complete:
-        if template.states:
-            x, static, weight, gap = chosen_rows(full, size, equal_weights=equal_weights)
-        else:
-            x, static, weight, gap = masked_rows(full, size, seed=seed, equal_weights=equal_weights)
+        masked = chosen_rows if template.states else masked_rows
+        x, static, weight, gap = masked(full, size, seed=seed, equal_weights=equal_weights)
         details = provenance(full, seed, size, "half-variance by least squares") | {"apart": pairs, "gap": asdict(gap)}
-        if not (gap.kl_forward <= TOLERANCE and gap.kl_reverse <= TOLERANCE and gap.khat < KHAT):
+        if not (gap.kl_forward <= TOLERANCE and gap.kl_reverse <= TOLERANCE and gap.khat < KHAT_LIMIT):
             warnings.warn(
                 f"merge: at size={size} the distilled posterior is {gap.kl_forward:.2g} nats from the full one "
                 f"(reverse {gap.kl_reverse:.2g}, k-hat {gap.khat:.2f}): more rows come closer.",
@@ -95,15 +93,11 @@ def merge(
                 stacklevel=2,
             )
         return Distilled(as_columns(template, (x, static)), weight, provenance=details)
-    details = provenance(full, seed, size, "closed-form forward KL") | {"apart": pairs}
-    if template.states:
-        soft = soft_rows(full, size, slices, seed=seed, equal_weights=equal_weights)
-        x, static, weight, excess = soft.x, soft.static, soft.weight, soft.excess
-    else:
-        x, static, weight, excess = complete_rows(
-            full, size, slices, seed=seed, equal_weights=equal_weights, learn_edges=learn_edges
-        )
-    details["excess"] = excess
+    whole = soft_rows if template.states else partial(complete_rows, learn_edges=learn_edges)
+    x, static, weight, excess = whole(
+        full, size, full.slices if slices is None else slices, seed=seed, equal_weights=equal_weights
+    )
+    details = provenance(full, seed, size, "closed-form forward KL") | {"apart": pairs, "excess": excess}
     found = Distilled(as_columns(template, (x, static)), weight, provenance=details)
     table = overstated(full, found)
     sure = table[table["ratio"] < TOO_SURE]["ratio"]
@@ -119,28 +113,6 @@ def merge(
     return replace(found, provenance=details | {"overstated": {str(k): float(v) for k, v in sure.items()}})
 
 
-def harden(full: Pooled, distilled: Distilled, *, size: int, seed: int = 0) -> Distilled:
-    """Hard states for tools that take no probabilities.
-
-    Args:
-        full: The joint posterior.
-        distilled: Complete rows of soft categories, from :func:`merge`.
-        size: Number of hard rows, at least that of the soft ones.
-        seed: Seed.
-
-    Returns:
-        Integer rows and weights; the provenance holds ``excess``, and ``rounding``, the nats of it that hardness costs.
-    """
-    columns = soft_columns(full.template, distilled.data)
-    if columns is None:
-        raise ValueError("harden needs rows of soft categories, x of shape (rows, slices, variables, states).")
-    before = float(distilled.provenance["excess"])
-    hard = hardened(full, Soft(*columns, distilled.weight, before), size, seed=seed)
-    static = hard.static.argmax(-1) if full.template.static else torch.zeros(size, 0, dtype=torch.int64)
-    details = distilled.provenance | {"size": size, "excess": hard.excess, "rounding": hard.excess - before}
-    return Distilled(as_columns(full.template, (hard.x.argmax(-1), static)), hard.weight, provenance=details)
-
-
 def overstated(full: Pooled, distilled: Distilled, *, draws: int = 4000, seed: int = 0) -> pd.DataFrame:
     """Posterior means and deviations of every parameter, full and as complete distilled rows have them.
 
@@ -149,7 +121,7 @@ def overstated(full: Pooled, distilled: Distilled, *, draws: int = 4000, seed: i
         the deviations; below 1 the rows claim to know more than all sources do.
     """
     template = full.template
-    found = template.posterior(distilled.data, distilled.weight).draw(draws, seed)
+    found = conjugate(template, distilled.data, distilled.weight).draw(draws, seed)
     names, columns = [], []
     for site in template.sites:
         both = [full.draws[site], found[site]]
@@ -162,7 +134,7 @@ def overstated(full: Pooled, distilled: Distilled, *, draws: int = 4000, seed: i
 def provenance(full: Pooled, seed: int, size: int, objective: str) -> dict[str, Any]:
     """Where merged rows came from; JSON-able."""
     return {
-        "task": "models.dbn:model",
+        "task": "bayesdd.dbn:student",
         "sites": {site: list(shape) for site, shape in full.template.sites.items()},
         "fingerprint": [fingerprint(as_columns(full.template, rows)) for rows in full.rows],
         "seed": seed,

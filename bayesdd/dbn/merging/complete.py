@@ -12,19 +12,19 @@ from bayesdd.dbn.inference.pooling import Pooled
 from bayesdd.dbn.inference.regressions import Layout
 from bayesdd.dbn.inference.statistics import Statistics
 from bayesdd.dbn.likelihood.gaussian import in_order, positions
+from bayesdd.dbn.likelihood.parameters import simulated
 from bayesdd.dbn.merging.excess import excess_of, implied
 from bayesdd.dbn.merging.predictive import prediction_loss
 from bayesdd.distillation.problem import SMALLEST_WEIGHT
 from bayesdd.numerics.optimise import lbfgs
 
 STARTS = 3
-TOO_FEW = 5.0  # nats of excess above which rows are too few for the posterior: then predictions count
+TOO_FEW = 5.0  # nats of excess above which rows are too few for the posterior: then its predictions are matched
 PILOT = 400  # simulated rows behind the units of the variables
 ITERATIONS = 500
 ENOUGH = 1e-4  # nats of excess below which nothing is left to gain
-# Of four sources' posterior (three slices, ten rows) 0.001 to 0.01 cost 0.005 to 0.02 nats and left no false edge.
-IMPLIED = 0.01  # share of the moments that a search for edges looks at
-SPARE = 2  # slices beyond the number that regressions on everything take
+IMPLIED = 0.01  # weight of the edges' objective beside the posterior's: enough to leave no false edge, 0.02 nats
+SPARE = 2  # slices beyond the number that regressions on all variables need
 
 
 def complete_rows(
@@ -59,7 +59,7 @@ def complete_rows(
     of_edges, share = (implied(full, slices), IMPLIED) if learn_edges else (excess, 0.0)
     first = layout.width - len(template.variables) if template.initial is None else 0
     if learn_edges and (size < first + SPARE or size * (slices - 1) < layout.width + SPARE):
-        # Too few for regressions on everything: what chance leaves in the rows must not look certain.
+        # Too few for regressions on all variables: chance associations in the rows must not look certain.
         share, coordinates = 1.0, replace(coordinates, total=float(size))
 
     def aim(vector: Tensor) -> Tensor:
@@ -135,5 +135,4 @@ class Coordinates:
 def _simulated(full: Pooled, size: int, slices: int, seed: int) -> tuple[Tensor, Tensor]:
     """Rows at the posterior mean, parents first."""
     centre = {site: full.draws[site].mean(0) for site in full.template.sites}
-    data = full.template.sample(centre, size, slices, seed)
-    return in_order(full.template, data["x"], data.get("static", torch.zeros(size, 0, dtype=torch.float64)))
+    return in_order(full.template, *simulated(full.template, centre, size, slices, seed))

@@ -1,9 +1,9 @@
 r"""Categorical rows with missing entries that stand for sources: real rows, chosen and weighted.
 
-A state cannot move by a gradient, and with entries missing no closed form is left. Rows are therefore picked one by
-one, each time the one whose log-likelihood, as a function of the tables, goes best with what is still missing of
-:math:`l_D`, and all weights are fitted anew by non-negative least squares at draws of the posterior. The rows are the
-sources' own: where these must not be shown, merge to complete rows, which are simulated.
+A state cannot move by a gradient, and with missing entries there is no closed form. Rows are therefore picked one by
+one, each time the one whose log-likelihood, as a function of the tables, correlates best with what the rows so far
+leave of :math:`l_D`, and all weights are fitted anew by non-negative least squares at draws of the posterior. The rows
+are the sources' own: where these must not be shown, merge to complete rows, which are simulated.
 
 Source: Campbell & Broderick, "Automated scalable Bayesian inference via Hilbert coresets", JMLR 2019 (the norm); Pati,
 Rezaiifar & Krishnaprasad, "Orthogonal matching pursuit", Asilomar 1993 (the choice).
@@ -18,18 +18,20 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from bayesdd.dbn.inference.pooling import Pooled
-from bayesdd.dbn.likelihood.source import as_columns
+from bayesdd.dbn.likelihood import log_likelihood
 from bayesdd.dbn.merging.masked import HELD_OUT, Gap
+from bayesdd.dbn.template.columns import as_columns
 
 DRAWS = 800
 
 
-def chosen_rows(full: Pooled, size: int, *, equal_weights: bool) -> tuple[Tensor, Tensor, Tensor, Gap]:
+def chosen_rows(full: Pooled, size: int, *, seed: int, equal_weights: bool) -> tuple[Tensor, Tensor, Tensor, Gap]:
     """Rows of the sources and their weights.
 
     Args:
         full: The joint posterior of a categorical template.
         size: Number M of rows, at most; fewer where no further one helps.
+        seed: Not used, since nothing is drawn; ``masked_rows`` has the same signature.
         equal_weights: One common weight.
 
     Returns:
@@ -43,7 +45,7 @@ def chosen_rows(full: Pooled, size: int, *, equal_weights: bool) -> tuple[Tensor
     x, static = (torch.cat(part) for part in zip(*full.rows, strict=True))
     step = max(1, len(next(iter(full.draws.values()))) // DRAWS)
     draws = {site: value[::step] for site, value in full.draws.items()}
-    by_row = full.template.log_likelihood(draws, as_columns(full.template, (x, static)))
+    by_row = log_likelihood(full.template, draws, as_columns(full.template, (x, static)))
     last = int(len(by_row) * (1 - HELD_OUT))
     centred = by_row[:last] - by_row[:last].mean(0)
     picked, weight = _pursued(centred, size)

@@ -6,13 +6,13 @@ The posterior given complete rows is a product of normal-inverse-gammas, so that
           = \text{const} + \langle C_U, D \rangle + \sum_f \log Z_f(C_U)
 
 with the second moments C_U of the rows, a constant matrix D from the means of p's sufficient statistics, and the
-normalisers :math:`\log Z = \log\Gamma(a) - a \log b - \tfrac12 \log|\Lambda|`: no particles, no sampling. What is
-left above the best product of normal-inverse-gammas, whatever their rows, is the excess; the correlations between
-families that p has and complete rows cannot have come on top.
+normalisers :math:`\log Z = \log\Gamma(a) - a \log b - \tfrac12 \log|\Lambda|`: no particles, no sampling. The excess is
+the KL above that of the best product of normal-inverse-gammas; correlations between families, which p may have and
+complete rows cannot, are not part of it.
 
-Families leave the other moments of the rows open, and a search for edges would find them. ``implied`` is the excess of
-a network with all edges over the posterior of as many sequences of the full posterior's own network: with a little of
-it rows have no edges but those of the template.
+The families say nothing of the rows' other moments, in which a search for edges would find false ones. ``implied`` is
+the excess of a network with all edges, relative to the posterior of as many sequences of the full posterior's own
+network: added with a small weight it leaves the rows no edges but those of the template.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _slope(layout: Layout, statistics: Statistics) -> Tensor:
         0.5 * (blocks.inner * statistics.products).sum()
         - (blocks.cross * statistics.scaled).sum()
         + 0.5 * (blocks.square * statistics.precision).sum()
-        + 0.5 * (blocks.count * statistics.log_variance).sum()
+        + 0.5 * (blocks.total * statistics.log_variance).sum()
     )
     (slope,) = torch.autograd.grad(linear, gram)
     return slope

@@ -1,7 +1,7 @@
 """Hard categorical rows from soft ones, for tools that take hard states only, and what that costs in nats.
 
-Copies of the soft rows get states, stratified by their probabilities; then entries are changed by the slope of the
-forward KL (``soft.Dirichlets``) and weights refitted, in turns, while that helps.
+Copies of the soft rows get states, stratified by their probabilities. Then, in turns while that helps, the entries with
+the steepest slope of the forward KL (``soft.Dirichlets``) are changed and the weights refitted.
 """
 
 from __future__ import annotations
@@ -12,14 +12,41 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from bayesdd.data import Distilled
 from bayesdd.dbn.inference.pooling import Pooled
 from bayesdd.dbn.likelihood.categorical import expected_counts
 from bayesdd.dbn.merging.soft import Dirichlets, Soft
+from bayesdd.dbn.template.columns import as_columns, soft_columns
 from bayesdd.distillation.problem import SMALLEST_WEIGHT
 from bayesdd.numerics.optimise import lbfgs
 
-POLISH = 12  # turns of changing entries and refitting weights
-TRIED = 0.1  # share of the entries that are changed at once, to begin with
+POLISH = 12  # most turns
+TRIED = 0.1  # share of the entries that the first turn changes at once
+
+
+def harden(full: Pooled, distilled: Distilled, *, size: int, seed: int = 0) -> Distilled:
+    """Hard states for tools that take no probabilities.
+
+    Args:
+        full: The joint posterior.
+        distilled: Complete rows of soft categories, from :func:`bayesdd.dbn.merge`.
+        size: Number of hard rows, at least that of the soft ones.
+        seed: Seed.
+
+    Returns:
+        Integer rows and weights; the provenance holds ``excess``, and ``rounding``, the nats of it that hardness costs.
+
+    Raises:
+        ValueError: The rows are not of soft categories, or fewer hard ones are asked for.
+    """
+    columns = soft_columns(full.template, distilled.data)
+    if columns is None:
+        raise ValueError("harden needs rows of soft categories, x of shape (rows, slices, variables, states).")
+    before = float(distilled.provenance["excess"])
+    hard = hardened(full, Soft(*columns, distilled.weight, before), size, seed=seed)
+    details = distilled.provenance | {"size": size, "excess": hard.excess, "rounding": hard.excess - before}
+    states = hard.x.argmax(-1), hard.static.argmax(-1)
+    return Distilled(as_columns(full.template, states), hard.weight, provenance=details)
 
 
 def hardened(full: Pooled, soft: Soft, size: int, *, seed: int) -> Soft:
@@ -64,7 +91,7 @@ def hardened(full: Pooled, soft: Soft, size: int, *, seed: int) -> Soft:
 def _changed(
     hard: Tensor, least: float, tried: int, possible: Tensor, value: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, float]:
-    """Changes the entries that promise most by their slope, as many at once as keep the promise."""
+    """Changes the entries of the steepest slopes, as many at once as lower the value."""
     while tried:
         entries = hard.clone().requires_grad_()
         (slope,) = torch.autograd.grad(value(entries), entries)

@@ -1,4 +1,4 @@
-"""A source that keeps its rows: what it sends of them, at first and at common draws."""
+"""A source that keeps its rows, and what it sends instead: their moments at first, then sets fitted at common draws."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor
 from bayesdd.data import Distilled
 from bayesdd.data.columns import fingerprint
 from bayesdd.dbn.likelihood.missing import noise_of_entries
-from bayesdd.dbn.likelihood.source import as_columns
 from bayesdd.dbn.merging.masked import Match, as_rows, patterns, simulated
 from bayesdd.dbn.merging.moments import Joint, by_pattern
+from bayesdd.dbn.template.columns import as_columns
 from bayesdd.dbn.template.template import Template
 
 LEAST_SPREAD = 0.05  # share of its variance that a denoised direction keeps
@@ -84,16 +84,17 @@ class Holder:
                 where.log_likelihood(replace(self.template, noise=float(v.exp()), noise_site=None), self.flat)
                 for v in logs
             ]
-            return torch.stack(scores) + (prior.log_prob(logs.exp()) + logs)[:, None]
+            found: Tensor = torch.stack(scores) + (prior.log_prob(logs.exp()) + logs)[:, None]
+            return found
 
         low, high = math.log(1e-3 * self.template.noise_scale), math.log(5 * self.template.noise_scale)
         centre, spread = 0.5 * (low + high), 0.0
         for _ in range(ZOOMS):
             logs = torch.linspace(low, high, 2 * GRID, dtype=torch.float64)
             step = (high - low) / (2 * GRID - 1)
-            mass = torch.softmax(at(small, logs).mean(1), 0)
-            centre = float(mass @ logs)
-            spread = float((mass @ (logs - centre).square()).sqrt())
+            share = torch.softmax(at(small, logs).mean(1), 0)
+            centre = float(share @ logs)
+            spread = float((share @ (logs - centre).square()).sqrt())
             if spread > step:
                 break
             spread, low, high = step, centre - 4 * step, centre + 4 * step
@@ -121,4 +122,5 @@ class Holder:
 def simplex(corners: int) -> Tensor:
     """Orthonormal columns ``(corners, corners - 1)``, each orthogonal to the constant one."""
     basis = torch.cat([torch.ones(corners, 1), torch.eye(corners)[:, :-1]], 1).double()
-    return torch.linalg.qr(basis).Q[:, 1:]
+    found: Tensor = torch.linalg.qr(basis).Q
+    return found[:, 1:]

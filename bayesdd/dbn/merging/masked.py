@@ -1,14 +1,14 @@
 r"""Linear-Gaussian rows with missing entries that stand for sources, by least squares at draws of the posterior.
 
-At fixed draws the log-likelihood of rows is linear in their weighted moments (``quadratic``), and so is the
+At fixed draws the log-likelihood of rows is linear in their weighted moments (``moments``), and so is the
 log-ratio
 
 .. math:: \Delta(\theta_s) = l_D(\theta_s) - \sum_p A_p(\theta_s) \cdot \text{moments}_p(U, w).
 
 The rows minimise half its variance, which is the KL to second order in either direction: one product with a fixed
-matrix a pattern, whatever the number of real rows. Where sources are noisy, some rows keep every second slice of a
-pattern only: over two steps a network is noisier, which stands for measurement noise that the student does not have
-(4 sources, noise of 0.3: half-variance 0.14 nats without such rows at any M, 0.035 with them). Unknown noise scales
+matrix a pattern, whatever the number of real rows. Where sources are noisy, some rows keep only every second slice of a
+pattern: over two steps a network is noisier, which imitates the measurement noise that the student does not have and
+takes three quarters off the half-variance. Unknown noise scales
 :math:`\tau` of the sources are integrated out by
 :math:`p(y \mid \theta) = p(y, \tau \mid \theta) / p(\tau \mid \theta, y)` at their own draws, the last factor by a
 linear-Gaussian regression of :math:`\log\tau` on theta. Source: Chib, "Marginal likelihood from the Gibbs output",
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from bayesdd.dbn.inference.pooling import Pooled
+from bayesdd.dbn.likelihood import parameters
 from bayesdd.dbn.likelihood.gaussian import entries, positions
 from bayesdd.dbn.likelihood.source import thinnings
 from bayesdd.dbn.merging.moments import Joint, moments
@@ -159,11 +160,12 @@ def log_likelihood(full: Pooled, joint: Joint) -> Tensor:
         return total
     logs = torch.stack([full.draws[site].log() for site in sites], 1)
     prior = torch.distributions.HalfNormal(full.template.noise_scale).log_prob(logs.exp()) + logs
-    design = torch.cat([torch.ones(len(logs), 1), full.template.unconstrain(full.draws)], 1)
+    design = torch.cat([torch.ones(len(logs), 1), parameters.unconstrain(full.template, full.draws)], 1)
     left = logs - design @ torch.linalg.lstsq(design, logs).solution
     spread = left.mT @ left / (len(left) - design.shape[1])
     conditional = torch.distributions.MultivariateNormal(torch.zeros(len(sites)).double(), spread)
-    return total + prior.sum(1) - conditional.log_prob(left)
+    found: Tensor = total + prior.sum(1) - conditional.log_prob(left)
+    return found
 
 
 def patterns(
@@ -185,8 +187,7 @@ def patterns(
 def simulated(template: Template, draws: dict[str, Tensor], size: int, slices: int, seed: int) -> Tensor:
     """Complete rows at the mean of draws, as entries ``(M, n)``."""
     centre = {site: draws[site].mean(0) for site in template.sites}
-    data = template.sample(centre, size, slices, seed)
-    return entries(template, data["x"], data.get("static", torch.zeros(size, 0, dtype=torch.float64)))
+    return entries(template, *parameters.simulated(template, centre, size, slices, seed))
 
 
 def as_rows(template: Template, flat: Tensor, slices: int) -> tuple[Tensor, Tensor]:

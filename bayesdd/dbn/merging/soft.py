@@ -10,23 +10,23 @@ The posterior given complete rows is a product of Dirichlets, so that the forwar
 over the rows r of all tables. An entry of a soft row is a distribution over its states, and c its expected counts: a
 product over the family's members. Closed form, no particles.
 
-By L-BFGS alone entries harden, and stop far from the end. Gauss-Newton steps on the counts come first,
-:math:`(c - c^*) / \sqrt{2 \alpha^*}` with :math:`\alpha^*` the best Dirichlets', the divergence to second order: fifty
-rows of ten variables, three states, ten slices come to 11 nats, where L-BFGS with softened restarts ended at 43 in more
-time.
+Under L-BFGS alone entries harden early and then have no gradient. Gauss-Newton steps on the counts therefore come
+first, with residuals :math:`(c - c^*) / \sqrt{2 \alpha^*}` from the best Dirichlets' parameters :math:`\alpha^*`: the
+divergence to second order.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from bayesdd.dbn.inference.pooling import Pooled
 from bayesdd.dbn.likelihood.categorical import expected_counts
-from bayesdd.dbn.template.structure import shape
+from bayesdd.dbn.likelihood.parameters import simulated
 from bayesdd.dbn.template.template import Template
 from bayesdd.distillation.problem import SMALLEST_WEIGHT
 from bayesdd.numerics.levenberg_marquardt import least_squares
@@ -34,16 +34,13 @@ from bayesdd.numerics.optimise import lbfgs
 
 ITERATIONS = 400
 FIRST = 1.5  # logit of a simulated state
-COUNTED, LONGEST = 12, 2.0  # Gauss-Newton steps on the counts, and most that one changes a logit
-MOST_CELLS = 2000  # above, those steps would cost more than they bring
-# Then entries that have become all but hard have no gradient left: softened, 50 rows went on from an excess of 138 nats
-# to 70, 57, 51, 46 and 43.
-REHEATS, WARM = 5, 2.5  # turns, logits at most
-GAIN = 0.02  # of the excess, below which turns end
+COUNTED, LONGEST = 12, 2.0  # Gauss-Newton steps on the counts, and the most that one changes a logit
+MOST_CELLS = 2000  # above, those steps cost too much: L-BFGS is restarted from softened rows instead
+REHEATS, WARM = 5, 2.5  # most restarts, and the largest logit that they begin with
+GAIN = 0.02  # share of the excess that a restart must gain for another to follow
 
 
-@dataclass(frozen=True, eq=False)
-class Soft:
+class Soft(NamedTuple):
     """M rows of soft categories; K the largest number of states, unused states have probability 0.
 
     Attributes:
@@ -73,8 +70,7 @@ class Dirichlets:
 
     def __init__(self, template: Template, logs: Tensor) -> None:
         self.template, self.logs = template, logs
-        sizes = [shape(template, family) for family in template.structure.families]
-        widths = [size[-1] for size in sizes for _ in range(math.prod(size[:-1]))]
+        widths = [shape[-1] for shape in template.sites.values() for _ in range(math.prod(shape[:-1]))]
         self.row = torch.repeat_interleave(torch.arange(len(widths)), torch.tensor(widths))
         self.rows = len(widths)
         self.best = self._best()
@@ -143,11 +139,9 @@ class _Problem:
     def start(self, full: Pooled, seed: int) -> Tensor:
         """Rows simulated at the posterior mean, softened; each weighted N / M."""
         template = full.template
-        data = template.sample(
-            {site: value.mean(0) for site, value in full.draws.items()}, self.size, self.slices, seed
-        )
-        static = data.get("static", torch.zeros(self.size, 0, dtype=torch.int64))
-        states = torch.cat([data["x"].flatten(1), static], 1)
+        centre = {site: value.mean(0) for site, value in full.draws.items()}
+        x, static = simulated(template, centre, self.size, self.slices, seed)
+        states = torch.cat([x.flatten(1), static], 1)
         logits = FIRST * torch.nn.functional.one_hot(states, self.possible.shape[1]).double()
         weight = torch.full((1 if self.equal_weights else self.size,), math.log(full.count / self.size)).double()
         return torch.cat([logits.flatten(), weight])

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bayesdd.data.columns import read
 from bayesdd.dbn.template.structure import Family, Node, Of
+from bayesdd.dbn.template.template import Template
 
-if TYPE_CHECKING:
-    from bayesdd.dbn.template.template import Template
+Rows = tuple[Tensor, Tensor]  # x (rows, T, V) and static (rows, V_s), NaN where missing
 
 
-def columns(template: Template, data: Any) -> tuple[Tensor, Tensor]:
+def as_columns(template: Template, rows: Rows) -> dict[str, Tensor]:
+    """Rows as the columns of a task."""
+    x, static = rows
+    return {"x": x, "static": static} if template.static else {"x": x}
+
+
+def columns(template: Template, data: Any) -> Rows:
     """``x`` (rows, T, V) and ``static`` (rows, V_s), which is empty where the template has no static variables.
 
     Floating, or integers for categorical columns without missing entries.
@@ -26,7 +32,7 @@ def columns(template: Template, data: Any) -> tuple[Tensor, Tensor]:
     return shaped(template, read(data))
 
 
-def shaped(template: Template, found: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+def shaped(template: Template, found: Mapping[str, Tensor]) -> Rows:
     """As :func:`columns`, of columns that have been read; a static one may be missing altogether."""
     wanted = ["x", "static"] if template.static else ["x"]
     if sorted(found) != sorted(wanted):
@@ -43,9 +49,7 @@ def shaped(template: Template, found: Mapping[str, Tensor]) -> tuple[Tensor, Ten
             f"Template needs column 'static' of shape (rows, {len(template.static)}), last axis "
             f"{list(template.static)}, got {tuple(static.shape)}."
         )
-    if not template.states:
-        return x.double(), static.double()
-    return _states(template, x, template.variables), _states(template, static, template.static)
+    return template.kind.column(x, template.variables), template.kind.column(static, template.static)
 
 
 def soft_columns(template: Template, data: Any) -> tuple[Tensor, Tensor] | None:
@@ -95,28 +99,14 @@ def one_draw(template: Template, parameters: Mapping[str, Any]) -> dict[str, Ten
     return {site: value[0] for site, value in many_draws(template, stacked).items()}
 
 
-def _states(template: Template, column: Tensor, names: tuple[str, ...]) -> Tensor:
-    last = torch.tensor([template.states[name] - 1 for name in names])
-    known = ~column.isnan()
-    bad = known & ((column < 0) | (column > last) | (column != column.floor() if column.is_floating_point() else False))
-    if bool(bad.any()):
-        where = bad.nonzero()[0].tolist()
-        name = names[where[-1]]
-        raise ValueError(
-            f"Template: variable {name!r} has the states 0 to {template.states[name] - 1}, but row {where[0]} holds "
-            f"{column[tuple(where)].item()}: recode it, or write NaN where it is missing."
-        )
-    return column.long() if bool(known.all()) else column.double()
-
-
 def groups(template: Template, x: Tensor, static: Tensor) -> list[tuple[tuple[Family, ...], Of]]:
     """Static, initial and transition families, each with the values of its nodes.
 
     Values are ``(rows, 1)`` for static variables and in the first group of slices, ``(rows, T - 1)`` in the last.
     """
     # Variables first: a family then reads whole stretches of memory.
-    series = dict(zip(template.variables, x.permute(2, 0, 1).contiguous(), strict=True))
-    fixed = dict(zip(template.static, static.mT[..., None], strict=True))
+    series: dict[str, Tensor] = dict(zip(template.variables, x.permute(2, 0, 1).contiguous(), strict=True))
+    fixed: dict[str, Tensor] = dict(zip(template.static, static.mT[..., None], strict=True))
 
     def first(node: Node) -> Tensor:
         return fixed[node[0]] if node[0] in fixed else series[node[0]][:, :1]

@@ -1,18 +1,14 @@
-"""What the edges of a dynamic Bayesian network say: one family a variable and kind of slice, and what is refused."""
+"""What the edges of a dynamic Bayesian network say: a family for each variable and kind of slice."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from bayesdd.dbn.template.template import Template
-
+Edge = tuple[str, str]  # parent, child
 Node = tuple[str, int]  # a variable and how many slices ago; static variables stand at 0
 Of = Callable[[Node], Tensor]  # a node -> its values
 
@@ -67,23 +63,37 @@ class Structure:
         return tuple(family.variable for family in self.static)
 
     @classmethod
-    def of(cls, template: Template) -> Structure:
-        """The families of a template."""
-        every = [*template.static, *template.variables]
-        order = _sorted(every, (*template.intra, *(template.initial or ())))
-        intra = {name: tuple((a, 0) for a, b in template.intra if b == name) for name in every}
-        first = template.intra if template.initial is None else template.initial
-        initial = {name: tuple((a, 0) for a, b in first if b == name) for name in every}
-        inter = {name: tuple((a, 1) for a, b in template.inter if b == name) for name in every}
-        slices = [name for name in order if name in template.variables]
+    def of(
+        cls,
+        variables: tuple[str, ...],
+        static: tuple[str, ...],
+        intra: tuple[Edge, ...],
+        inter: tuple[Edge, ...],
+        initial: tuple[Edge, ...] | None,
+    ) -> Structure:
+        """The families of a template of these names and edges."""
+        every = [*static, *variables]
+        order = parents_first(every, (*intra, *(initial or ())))
+
+        def parents(edges: Iterable[Edge], lag: int) -> dict[str, tuple[Node, ...]]:
+            return {name: tuple((a, lag) for a, b in edges if b == name) for name in every}
+
+        within, before = parents(intra, 0), parents(inter, 1)
+        start = within if initial is None else parents(initial, 0)
+        slices = [name for name in order if name in variables]
         return cls(
-            tuple(Family(name, name, intra[name]) for name in order if name in template.static),
-            tuple(Family(name, f"{name}_initial", initial[name]) for name in slices),
-            tuple(Family(name, name, intra[name] + inter[name]) for name in slices),
+            tuple(Family(name, name, within[name]) for name in order if name in static),
+            tuple(Family(name, f"{name}_initial", start[name]) for name in slices),
+            tuple(Family(name, name, within[name] + before[name]) for name in slices),
         )
 
 
-def _sorted(names: Iterable[str], edges: Iterable[tuple[str, str]]) -> list[str]:
+def parents_first(names: Iterable[str], edges: Iterable[Edge]) -> list[str]:
+    """The names in an order in which parents precede children.
+
+    Raises:
+        ValueError: The edges run in a circle.
+    """
     sorter: TopologicalSorter[str] = TopologicalSorter({name: () for name in names})
     for parent, child in edges:
         sorter.add(child, parent)
@@ -95,12 +105,3 @@ def _sorted(names: Iterable[str], edges: Iterable[tuple[str, str]]) -> list[str]
             f"Template: the intra edges run in a circle, {path}: leave one out, or let it act on the next slice as an "
             "inter edge."
         ) from None
-
-
-def _repeated(items: Iterable[object]) -> object | None:
-    return next((item for item, times in Counter(items).items() if times > 1), None)
-
-
-def shape(template: Template, family: Family) -> tuple[int, ...]:
-    """Shape of a family's table: its parents' states, then its own."""
-    return (*(template.states[name] for name, _ in family.parents), template.states[family.variable])

@@ -1,28 +1,16 @@
-"""Template: names and edges of a dynamic Bayesian network in, everything that one does with it out."""
+"""Template: the names and edges of a dynamic Bayesian network, its states and its priors."""
 
 from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.distributions import biject_to, constraints
-
-from bayesdd.dbn.inference import conjugate, gibbs
-from bayesdd.dbn.likelihood import ancestral, source
-from bayesdd.dbn.likelihood.likelihood import anything, chosen, log_likelihood
-from bayesdd.dbn.likelihood.model import model
-from bayesdd.dbn.likelihood.source import Source
-from bayesdd.dbn.template import structure
-from bayesdd.dbn.template.columns import columns, many_draws, one_draw, soft_columns
-from bayesdd.dbn.template.structure import Structure, _repeated, _sorted
-from bayesdd.task.task import Task
-
-Edge = tuple[str, str]
+from bayesdd.dbn.template.kinds import Categorical, Kind, LinearGaussian
+from bayesdd.dbn.template.structure import Edge, Structure, parents_first
 
 
 @dataclass(frozen=True)
@@ -75,12 +63,17 @@ class Template:
         put("inter", tuple(tuple(edge) for edge in self.inter))
         put("initial", None if self.initial is None else tuple(tuple(edge) for edge in self.initial))
         put("states", dict(self.states))
-        check(self)
+        _check(self)
 
     @functools.cached_property
     def structure(self) -> Structure:
         """Families of the template."""
-        return Structure.of(self)
+        return Structure.of(self.variables, self.static, self.intra, self.inter, self.initial)
+
+    @functools.cached_property
+    def kind(self) -> Kind:
+        """What its variables are, all of them: linear-Gaussian or categorical."""
+        return Categorical(self.states) if self.states else LinearGaussian()
 
     @property
     def noisy(self) -> bool:
@@ -91,159 +84,39 @@ class Template:
         """Known standard deviation of a variable's measurement noise."""
         return float(self.noise.get(name, 0.0) if isinstance(self.noise, Mapping) else self.noise)
 
-    @property
+    @functools.cached_property
     def sites(self) -> dict[str, tuple[int, ...]]:
         """Latent site -> shape, in the model's order."""
         found: dict[str, tuple[int, ...]] = {}
         for family in self.structure.families:
-            if self.states:
-                found[family.site] = structure.shape(self, family)
-            else:
-                found[f"{family.site}_variance"] = ()
-                found[family.site] = (1 + len(family.parents),)
+            found |= self.kind.sites(family)
         return found | ({self.noise_site: ()} if self.noise_site else {})
 
     @property
     def dims(self) -> dict[str, tuple[str, ...]]:
         """Latent site -> names of its axes, as ArviZ takes them."""
-        named = {}
-        for family in self.structure.families:
-            states = tuple(f"{term}_parent" for term in family.terms)
-            named[family.site] = (*states, f"{family.variable}_state") if self.states else (f"{family.site}_term",)
+        named = {family.site: tuple(self.kind.axes(family)) for family in self.structure.families}
         return {site: named.get(site, ()) for site in self.sites}
 
     @property
     def coords(self) -> dict[str, tuple[Any, ...]]:
         """Axis -> labels: states, or the terms of a regression."""
-        if not self.states:
-            return {f"{family.site}_term": ("intercept", *family.terms) for family in self.structure.families}
-        axes = [zip(self.dims[f.site], structure.shape(self, f), strict=True) for f in self.structure.families]
-        return {axis: tuple(range(size)) for family in axes for axis, size in family}
-
-    @property
-    def model(self) -> Callable[..., Tensor]:
-        """The Pyro model of columns ``x`` (and ``static``) with any missing entries."""
-        return functools.partial(model, template=self, likelihood=anything(self))
-
-    def task(self, data: Any) -> Task:
-        """The task of given rows, with the cheapest exact likelihood for their patterns of missing entries.
-
-        Rows of patterns that these do not have, other than complete ones, may come out as NaN: then make a task of
-        them, or ``Task(template.model, data)``, whose likelihood takes any.
-
-        Args:
-            data: Columns ``x`` (rows, T, V) and, with static variables, ``static`` (rows, V_s); NaN where missing.
-
-        Raises:
-            ValueError: The columns do not fit, or categorical entries are missing and a slice has more than 256 joint
-                states.
-        """
-        x, static = columns(self, data)
-        likelihood = chosen(self, x, static)
-        bound = functools.partial(model, template=self, likelihood=likelihood, slices=x.shape[1])
-        return Task(bound, {"x": x, "static": static} if self.static else {"x": x})
-
-    def target(self, sources: Sequence[Source]) -> list[Task]:
-        """The joint posterior of sources, one task each: their log-likelihoods add, the prior counts once.
-
-        What a source does not see is integrated out; unknown noise scales are latent sites that only the target has.
-
-        Args:
-            sources: Sources of this template, which has no noise of its own.
-
-        Raises:
-            ValueError: A source does not fit or sees nothing, or no source sees one of the variables.
-
-        Warns:
-            UserWarning: Two sources have no variable in common.
-        """
-        return source.target(self, sources)
-
-    def student(self, slices: int, sources: Sequence[Source] = (), *, soft: bool = False) -> Task:
-        """The task that people fit to distilled rows: this network without noise, missing entries integrated out.
-
-        Args:
-            slices: Number T of slices of the rows.
-            sources: Sources whose patterns of missing entries it takes; without them, complete rows only.
-            soft: Rows are of soft categories, as complete categorical ones are merged.
-        """
-        return source.student(self, slices, sources, soft=soft)
-
-    def log_likelihood(self, parameters: Mapping[str, Any], data: Any) -> Tensor:
-        """Exact log-likelihood of rows with any missing entries, nats: ``(S, rows)``.
-
-        Args:
-            parameters: Latent site -> values ``(S, *shape)`` in the model's own units.
-            data: As for :meth:`task`.
-
-        Raises:
-            ValueError: A categorical sequence has more than 256 joint states of missing entries in a slice.
-        """
-        return log_likelihood(self, many_draws(self, parameters), *columns(self, data))
-
-    def posterior(self, data: Any, weight: Any = None) -> conjugate.Posterior:
-        """Exact posterior given complete rows of given weights (one each if left out), without measurement noise.
-
-        Categories may be soft: ``x`` (rows, T, V, K) and ``static`` (rows, V_s, K) of probabilities.
-        """
-        x, static = soft_columns(self, data) or columns(self, data)
-        if self.noisy or bool(x.isnan().any() or static.isnan().any()):
-            raise ValueError(
-                "Template.posterior is a closed form for complete rows without measurement noise: use task() and "
-                "bayesdd.sample, or gibbs() for categorical rows with missing entries."
-            )
-        ones = torch.ones(len(x), dtype=torch.float64)
-        return conjugate.posterior(self, x, static, ones if weight is None else ones * torch.as_tensor(weight))
-
-    def gibbs(self, data: Any, *, draws: int = 1000, burn: int = 200, seed: int = 0) -> dict[str, Tensor]:
-        """Posterior of a categorical template by data augmentation: site -> ``(draws, *shape)``, a Markov chain."""
-        if not self.states:
-            raise ValueError("Template.gibbs draws tables of categorical variables: use task() and bayesdd.sample.")
-        generator = torch.Generator().manual_seed(seed)
-        return gibbs.gibbs(self, *columns(self, data), draws=draws, burn=burn, generator=generator)
-
-    def sample(self, parameters: Mapping[str, Any], rows: int, slices: int, seed: int) -> dict[str, Tensor]:
-        """Simulated columns: ``x`` (rows, slices, V) and, with static variables, ``static`` (rows, V_s).
-
-        Args:
-            parameters: Latent site -> value of one draw, in the model's own units.
-            rows: Number of rows.
-            slices: Number T of slices.
-            seed: Seed.
-        """
-        values, generator = one_draw(self, parameters), torch.Generator().manual_seed(seed)
-        draw_static, draw_sequences = ancestral.categorical if self.states else ancestral.gaussian
-        static = draw_static(self, values, rows, generator)
-        found = {"x": draw_sequences(self, values, static, slices, generator)}
-        return found | ({"static": static} if self.static else {})
-
-    def unconstrain(self, parameters: Mapping[str, Any]) -> Tensor:
-        """Values ``(S, *shape)`` of all sites as the task's flat unconstrained draws ``(S, P)``."""
-        values, free = many_draws(self, parameters), []
-        for site, shape in self.sites.items():
-            real = bool(shape) and not self.states  # coefficients; tables are simplices, variances positive
-            support = constraints.simplex if self.states else constraints.positive
-            value = values[site] if real else biject_to(support).inv(values[site])
-            free.append(value.reshape(len(value), -1))
-        return torch.cat(free, 1)
+        axes = [self.kind.axes(family).items() for family in self.structure.families]
+        return dict(itertools.chain.from_iterable(axes))
 
 
 def saturated(template: Template) -> Template:
     """The template with all edges that its order of the variables allows; edges of the first slice alone stay."""
     static, own = template.structure.static_order, template.structure.order
     intra = tuple(itertools.combinations((*static, *own), 2))
-    return replace(template, intra=intra, inter=tuple(itertools.product(own, repeat=2)))
+    return replace(template, intra=intra, inter=tuple(itertools.product(own, own)))
 
 
-def check(template: Template) -> None:
-    """Refuses names, edges, states and settings that make no template.
-
-    Raises:
-        ValueError: The message names what is wrong and what to do.
-    """
+def _check(template: Template) -> None:
+    """Refuses names, edges, states and settings that make no template."""
     _names(template)
     _edges(template)
-    _sorted([*template.static, *template.variables], (*template.intra, *(template.initial or ())))
+    parents_first([*template.static, *template.variables], (*template.intra, *(template.initial or ())))
     _settings(template)
 
 
@@ -262,6 +135,10 @@ def _names(template: Template) -> None:
         )
     if repeated := _repeated(sites):
         raise ValueError(f"Template: two latent sites would be called {repeated!r}: rename the variable or the noise.")
+
+
+def _repeated(items: Iterable[object]) -> object | None:
+    return next((item for item, times in Counter(items).items() if times > 1), None)
 
 
 def _edges(template: Template) -> None:

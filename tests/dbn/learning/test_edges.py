@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
+from bayesdd import dbn
 from bayesdd.dbn import Source, Template, edges, learn, merge, pooled
 from bayesdd.dbn.inference.regressions import Layout
 from bayesdd.dbn.learning.orders import Candidates, best, drawn, masks
@@ -74,7 +75,7 @@ def test_moments_score_as_their_rows_do():
 def test_complete_sources_give_every_network_its_probability():
     frame = Template(("a", "b"))
     truth = Template(("a", "b"), intra=(("a", "b"),), inter=(("a", "a"),))
-    x = truth.sample({k: v / 4 if v.shape else v for k, v in values(truth).items()}, 14, 3, seed=1)["x"]
+    x = dbn.simulate(truth, {k: v / 4 if v.shape else v for k, v in values(truth).items()}, 14, 3, seed=1)["x"]
     exact, norm = collections.Counter(), 0.0
     pairs = list(itertools.product("ab", repeat=2))
     for intra in [(), (("a", "b"),), (("b", "a"),)]:
@@ -94,7 +95,7 @@ def test_complete_sources_give_every_network_its_probability():
 
 
 def sources_of(truth, count=150):
-    data = truth.sample(values(truth), count, 3, seed=2)
+    data = dbn.simulate(truth, values(truth), count, 3, seed=2)
     generator = torch.Generator().manual_seed(3)
     noisy = data["x"] + 0.2 * torch.randn(data["x"].shape, generator=generator, dtype=torch.float64)
     parts = torch.arange(count).tensor_split(3)
@@ -133,7 +134,7 @@ def test_sources_that_miss_variables_give_the_edges(sources):
 
 def test_expected_moments_are_those_of_many_sequences(full):
     centre = {site: full.draws[site].mean(0) for site in NET.sites}
-    data, count = NET.sample(centre, 20_000, 3, seed=5), 20_000
+    data, count = dbn.simulate(NET, centre, 20_000, 3, seed=5), 20_000
     layout = Layout.of(NET)
     x = data["x"][..., [NET.variables.index(name) for name in NET.structure.order]]
     theirs = layout.grams(x, data["static"], torch.full((count,), full.count / count, dtype=torch.float64))

@@ -12,6 +12,7 @@ from scipy.special import gammaln
 
 from bayesdd.dbn.learning.scores import Sample, bdeu, bge, bic
 from bayesdd.dbn.learning.search import learn, recovered, total
+from bayesdd.dbn.likelihood import simulate
 from bayesdd.dbn.template.template import Template
 
 NAMES = ("a", "b", "c")
@@ -171,7 +172,7 @@ def test_many_sequences_give_the_true_edges():
     values = {}
     for site, shape in true.sites.items():
         values[site] = torch.full(shape, 0.5) if shape else torch.tensor(0.5)
-    data = true.sample(values, 2000, 4, seed=0)
+    data = simulate(true, values, 2000, 4, seed=0)
     found = learn(Template(NAMES), data)
     assert recovered(found, true) == (1.0, 1.0)
     assert recovered(Template(NAMES, inter=(("a", "a"), ("a", "b"))), true) == (0.5, 1 / 6)

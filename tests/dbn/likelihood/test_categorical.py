@@ -11,7 +11,9 @@ from scipy import stats
 from scipy.special import gammaln
 from torch.func import vmap
 
-from bayesdd.dbn.likelihood import categorical, elimination, likelihood, messages
+from bayesdd import dbn
+from bayesdd.dbn.likelihood import categorical, elimination, messages, unconstrain
+from bayesdd.dbn.likelihood.densities import densities_of
 from bayesdd.dbn.likelihood.gaussian import entries
 from bayesdd.dbn.template.columns import columns
 from bayesdd.dbn.template.template import Template
@@ -36,7 +38,7 @@ def parameters(template, count=3, seed=0):
 
 
 def rows(template, count, slices, missing=0.0, seed=0):
-    data = template.sample({k: v[0] for k, v in parameters(template).items()}, count, slices, seed)
+    data = dbn.simulate(template, {k: v[0] for k, v in parameters(template).items()}, count, slices, seed)
     generator = torch.Generator().manual_seed(seed + 1)
     for name, column in data.items() if missing else ():
         lost = torch.rand(column.shape, generator=generator) < missing
@@ -105,7 +107,7 @@ def by_elimination(template, draws, data):
 
 @pytest.mark.parametrize("slices", [1, 3])
 @pytest.mark.parametrize("missing", [0.0, 0.4])
-@pytest.mark.parametrize("method", [Template.log_likelihood, by_messages, by_states, by_elimination])
+@pytest.mark.parametrize("method", [dbn.log_likelihood, by_messages, by_states, by_elimination])
 @pytest.mark.parametrize("template", [TINY, FIRST], ids=["tiny", "first"])
 def test_log_likelihood_is_the_sum_over_all_completions(template, slices, missing, method):
     draws, data = parameters(template), rows(template, 8, slices, missing)
@@ -129,7 +131,7 @@ WIDE = Template(
 )
 
 
-@pytest.mark.parametrize("method", [Template.log_likelihood, by_messages])
+@pytest.mark.parametrize("method", [dbn.log_likelihood, by_messages])
 def test_many_variables_are_summed_out_where_few_are_missing(method):
     data, draws = rows(WIDE, 4, 3), parameters(WIDE)
     x = data["x"].double()
@@ -139,17 +141,17 @@ def test_many_variables_are_summed_out_where_few_are_missing(method):
     theirs = brute_force(WIDE, values, {"x": x[:2], "static": torch.zeros(2, 0)})
     np.testing.assert_allclose(ours[0, :2].numpy(), theirs, rtol=1e-10)
     # Row 2 lacks its last slice, which nothing seen depends on; row 3 nothing.
-    torch.testing.assert_close(ours[:, 2], WIDE.log_likelihood(draws, {"x": data["x"][2:3, :2]})[:, 0])
-    torch.testing.assert_close(ours[:, 3], WIDE.log_likelihood(draws, {"x": data["x"][3:]})[:, 0])
+    torch.testing.assert_close(ours[:, 2], dbn.log_likelihood(WIDE, draws, {"x": data["x"][2:3, :2]})[:, 0])
+    torch.testing.assert_close(ours[:, 3], dbn.log_likelihood(WIDE, draws, {"x": data["x"][3:]})[:, 0])
 
 
 def test_hidden_columns_are_summed_out_by_elimination_and_by_messages_alike():
     data, draws = rows(WIDE, 6, 4), parameters(WIDE)
     x = data["x"].double()
     x[::2, :, 1:5], x[1::2, :, 5:] = torch.nan, torch.nan
-    ours = WIDE.log_likelihood(draws, {"x": x})
+    ours = dbn.log_likelihood(WIDE, draws, {"x": x})
     torch.testing.assert_close(by_messages(WIDE, draws, {"x": x}), ours)
-    found = likelihood.chosen(WIDE, *columns(WIDE, {"x": x})).sequences
+    found = densities_of(WIDE).chosen(WIDE, *columns(WIDE, {"x": x})).sequences
     assert found.func is elimination.by_pattern
     scored = vmap(lambda values: found(WIDE, values, x, x.new_zeros(6, 0)))(draws)
     torch.testing.assert_close(scored, ours)
@@ -160,26 +162,26 @@ def test_more_joint_states_or_patterns_than_can_be_summed_are_refused_in_one_lin
     x = data["x"].double()
     x[3, 1] = torch.nan
     with pytest.raises(ValueError, match="6,561 joint states of missing entries at once, and a task sums over 4,096"):
-        WIDE.task({"x": x})
+        dbn.task(WIDE, {"x": x})
     with pytest.raises(ValueError, match=r"sequence 3 has 6,561 joint states .* in slice 1, .* use gibbs\(\)"):
-        WIDE.log_likelihood(draws, {"x": x})
+        dbn.log_likelihood(WIDE, draws, {"x": x})
     with pytest.raises(ValueError, match="40 patterns of missing entries, and a task tells 8 apart") as error:
-        WIDE.task(rows(WIDE, 40, 3, missing=0.5))
+        dbn.task(WIDE, rows(WIDE, 40, 3, missing=0.5))
     assert "\n" not in str(error.value)
 
 
 @functools.cache
 def tiny_task(missing):
-    return TINY.task(rows(TINY, 40, 3, missing))
+    return dbn.task(TINY, rows(TINY, 40, 3, missing))
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.3])
 def test_task_scores_rows_as_the_template_does_and_its_prior_is_dirichlet(missing):
     task, draws = tiny_task(missing), parameters(TINY)
-    free = TINY.unconstrain(draws)
+    free = unconstrain(TINY, draws)
     assert task.backend == "graph"
     torch.testing.assert_close(task.constrain(free), draws)
-    torch.testing.assert_close(task.log_likelihood(task.data, free), TINY.log_likelihood(draws, task.data))
+    torch.testing.assert_close(task.log_likelihood(task.data, free), dbn.log_likelihood(TINY, draws, task.data))
     # Dirichlet(1) is flat: what is left is the Jacobian of the stick-breaking, sum_k log of p_k but for the last
     # stick's own, which torch's transform gives.
     transform = torch.distributions.biject_to(torch.distributions.constraints.simplex)
@@ -192,9 +194,9 @@ def test_task_scores_rows_as_the_template_does_and_its_prior_is_dirichlet(missin
 
 def test_posterior_is_prior_times_likelihood_of_weighted_rows():
     task, weight = tiny_task(0.0), torch.linspace(0.2, 3, 40, dtype=torch.float64)
-    template, posterior = TINY, TINY.posterior(task.data, weight)
+    template, posterior = TINY, dbn.conjugate(TINY, task.data, weight)
     draws = posterior.draw(5, seed=0)
-    free, log_posterior = template.unconstrain(draws), 0.0
+    free, log_posterior = unconstrain(template, draws), 0.0
     jacobian = task.log_prior(free)  # the prior is flat
     for site, family in posterior.families.items():
         alpha, value = family.concentration.numpy(), draws[site].numpy()
@@ -209,21 +211,21 @@ def test_posterior_counts_cells_by_weight():
     for (cells,), w in zip(completions(TINY, data), weight, strict=True):
         for site, index in cells:
             counts[site][index] += w
-    for site, family in TINY.posterior(data, weight).families.items():
+    for site, family in dbn.conjugate(TINY, data, weight).families.items():
         np.testing.assert_allclose(family.concentration.numpy(), counts[site])
 
 
 def test_simulated_rows_visit_cells_by_their_probability():
     values = {k: v[0] for k, v in parameters(TINY).items()}
-    data = TINY.sample(values, 5000, 4, seed=2)
-    for site, family in TINY.posterior(data).families.items():
+    data = dbn.simulate(TINY, values, 5000, 4, seed=2)
+    for site, family in dbn.conjugate(TINY, data).families.items():
         counts = family.concentration - TINY.pseudo_count
         total, p = counts.sum(-1, keepdim=True), values[site]
         assert ((counts - total * p).abs() < 4.5 * (total * p * (1 - p)).sqrt() + 1e-9).all()
 
 
 def test_posterior_draws_have_dirichlet_moments():
-    posterior, count = TINY.posterior(rows(TINY, 20, 3)), 20_000
+    posterior, count = dbn.conjugate(TINY, rows(TINY, 20, 3)), 20_000
     draws = posterior.draw(count, seed=0)
     for site, family in posterior.families.items():
         alpha = family.concentration
@@ -257,7 +259,7 @@ def test_gibbs_has_the_exact_posterior_mean():
     static = torch.tensor([0, 0, 1, 0, 0, nan], dtype=torch.float64)[:, None]
     data, draws, batches = {"x": x[:, :, None], "static": static}, 8000, 40
     template = dataclasses.replace(CHAIN, pseudo_count=0.3)
-    exact, found = exact_mean(template, data), template.gibbs(data, draws=draws, burn=100, seed=0)
+    exact, found = exact_mean(template, data), dbn.gibbs(template, data, draws=draws, burn=100, seed=0)
     for site, mean in exact.items():
         means = found[site].reshape(batches, draws // batches, *mean.shape).mean(1).numpy()
         error = means.std(0, ddof=1) / batches**0.5
@@ -267,7 +269,7 @@ def test_gibbs_has_the_exact_posterior_mean():
 def test_gibbs_agrees_with_the_task_on_a_net_of_several_variables():
     """Self-normalised importance sampling of the exact likelihood, proposals from Gibbs draws' own Dirichlets."""
     data = rows(TINY, 12, 3, missing=0.25, seed=3)
-    found = TINY.gibbs(data, draws=3000, burn=200, seed=0)
+    found = dbn.gibbs(TINY, data, draws=3000, burn=200, seed=0)
     wide = {}
     generator, log_q = torch.Generator().manual_seed(1), torch.zeros(20_000, dtype=torch.float64)
     for site, draws in found.items():
@@ -278,7 +280,7 @@ def test_gibbs_agrees_with_the_task_on_a_net_of_several_variables():
         wide[site] = gamma / gamma.sum(-1, keepdim=True)
         dirichlet = torch.distributions.Dirichlet(alpha)
         log_q += dirichlet.log_prob(wide[site]).reshape(20_000, -1).sum(1)
-    log_weight = TINY.log_likelihood(wide, data).sum(1) - log_q  # the prior is flat
+    log_weight = dbn.log_likelihood(TINY, wide, data).sum(1) - log_q  # the prior is flat
     weight = (log_weight - log_weight.max()).exp()
     weight /= weight.sum()
     assert 1 / weight.square().sum() > 500
@@ -293,7 +295,7 @@ def test_gibbs_agrees_with_the_task_on_a_net_of_several_variables():
 
 def test_gibbs_of_complete_rows_draws_from_the_exact_posterior():
     data = rows(TINY, 20, 3)
-    found, posterior = TINY.gibbs(data, draws=4000, burn=0, seed=0), TINY.posterior(data)
+    found, posterior = dbn.gibbs(TINY, data, draws=4000, burn=0, seed=0), dbn.conjugate(TINY, data)
     alpha = posterior.families["a"].concentration[1, 2, 0]
     ours = found["a"][:, 1, 2, 0, 0].numpy()
     assert stats.kstest(ours, stats.beta(float(alpha[0]), float(alpha[1:].sum())).cdf).pvalue > 1e-3
@@ -308,10 +310,10 @@ def test_states_that_a_variable_has_not_are_refused_in_one_line():
     data = rows(TINY, 10, 2)
     data["x"][4, 1, 0] = 2
     with pytest.raises(ValueError, match="variable 'b' has the states 0 to 1, but row 4 holds 2: recode it") as error:
-        TINY.task(data)
+        dbn.task(TINY, data)
     assert "\n" not in str(error.value)
     with pytest.raises(ValueError, match=r"row 0 holds 0\.5"):
-        TINY.log_likelihood(parameters(TINY), {"x": torch.full((1, 1, 2), 0.5), "static": torch.zeros(1, 2)})
+        dbn.log_likelihood(TINY, parameters(TINY), {"x": torch.full((1, 1, 2), 0.5), "static": torch.zeros(1, 2)})
 
 
 def test_axes_have_names_and_labels_for_arviz():

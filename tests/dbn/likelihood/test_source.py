@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from bayesdd import dbn
+from bayesdd.dbn.likelihood import unconstrain
 from bayesdd.dbn.likelihood.source import Source, apart, gathered
 from bayesdd.dbn.template.template import Template
 
@@ -67,7 +69,7 @@ def test_sources_with_no_common_variable_are_merged_with_a_warning_that_names_wh
 def test_target_is_the_sum_of_the_sources_likelihoods_under_their_own_noise():
     data = rows()
     sources = [Source(data, ("a", "b", "s"), noise=0.3), Source({"x": data["x"]}, ("b", "c"), noise_site="error")]
-    tasks = CHAIN.target(sources)
+    tasks = dbn.target(CHAIN, sources)
     generator = torch.Generator().manual_seed(2)
     unknown = dataclasses.replace(CHAIN, noise_site="error")
     draws = {
@@ -76,11 +78,11 @@ def test_target_is_the_sum_of_the_sources_likelihoods_under_their_own_noise():
     }
     known = dataclasses.replace(CHAIN, noise=0.3)
     for task, template, some in zip(tasks, (known, unknown), gathered(CHAIN, sources), strict=True):
-        found = task.log_likelihood(task.data, template.unconstrain(draws))
+        found = task.log_likelihood(task.data, unconstrain(template, draws))
         x, static = some
         if static.isnan().all():  # a column needs one number: of a row more, which is left out again
             x, static = torch.cat([x, x[:1]]), torch.cat([static, torch.zeros(1, 1)])
-        theirs = template.log_likelihood(draws, {"x": x, "static": static})[:, : len(some[0])]
+        theirs = dbn.log_likelihood(template, draws, {"x": x, "static": static})[:, : len(some[0])]
         torch.testing.assert_close(found, theirs)
     assert "static" not in tasks[1].data and set(tasks[1].sites) - set(tasks[0].sites) == {"error"}
 
@@ -88,7 +90,7 @@ def test_target_is_the_sum_of_the_sources_likelihoods_under_their_own_noise():
 def test_student_takes_complete_rows_and_the_sources_patterns():
     data = rows(12, 4)
     sources = [Source(data, ("a", "b", "s"), noise=0.3), Source(data, ("b", "c"), noise=0.1)]
-    student = CHAIN.student(4, sources)
+    student = dbn.student(CHAIN, 4, sources)
     assert set(student.sites) == set(CHAIN.sites)
     draws = torch.zeros(1, student.dim, dtype=torch.float64)
     patterns = [data["x"], *(x for x, _ in gathered(CHAIN, sources))]
@@ -97,10 +99,10 @@ def test_student_takes_complete_rows_and_the_sources_patterns():
     static = [data["static"], data["static"], torch.full((12, 1), torch.nan).double(), data["static"]]
     for x, fixed in zip([*patterns, thin], static, strict=True):
         assert torch.isfinite(student.log_likelihood({"x": x, "static": fixed}, draws)).all()
-    plain = CHAIN.student(4)
+    plain = dbn.student(CHAIN, 4)
     torch.testing.assert_close(plain.log_likelihood(data, draws), student.log_likelihood(data, draws))
     with pytest.raises(ValueError, match="the sources have 4 slices, not 5"):
-        CHAIN.student(5, sources)
+        dbn.student(CHAIN, 5, sources)
 
 
 X = rows()["x"]
@@ -133,7 +135,7 @@ def test_what_fits_no_template_is_refused_in_one_line(name):
 
 def test_noise_on_states_is_refused():
     with pytest.raises(ValueError, match="measurement noise is for linear-Gaussian variables"):
-        STATES.target([Source({"x": torch.ones(3, 2, 2)}, noise=0.1)])
+        dbn.target(STATES, [Source({"x": torch.ones(3, 2, 2)}, noise=0.1)])
 
 
 def test_numpy_and_integers_are_taken():

@@ -11,13 +11,13 @@ import torch
 from scipy import stats
 
 import bayesdd
-from bayesdd import CertificateWarning
+from bayesdd import CertificateWarning, dbn
 from bayesdd.dbn import federated, merge, overstated
-from bayesdd.dbn.inference.arviz import inference_data, labelled
+from bayesdd.dbn.inference import inference_data, labelled, pooled, predictive
 from bayesdd.dbn.inference.augmentation import augmented
-from bayesdd.dbn.inference.pooling import pooled, predictive
 from bayesdd.dbn.inference.regressions import Layout
 from bayesdd.dbn.inference.statistics import of_draws, of_regressions
+from bayesdd.dbn.likelihood import unconstrain
 from bayesdd.dbn.likelihood.gaussian import entries, in_order
 from bayesdd.dbn.likelihood.source import Source
 from bayesdd.dbn.merging._federated import _evened
@@ -48,7 +48,7 @@ def values(template, seed=0):
 
 
 def rows(template, count, slices, seed=0):
-    return template.sample(values(template), count, slices, seed)
+    return dbn.simulate(template, values(template), count, slices, seed)
 
 
 def moments_of(template, data, weight):
@@ -60,7 +60,7 @@ def moments_of(template, data, weight):
 def test_regressions_of_the_second_moments_are_the_conjugate_posteriors():
     data, weight = rows(NET, 12, 3), torch.linspace(0.3, 2, 12, dtype=torch.float64)
     layout, gram = moments_of(NET, data, weight)
-    found, theirs = layout.fitted(gram), NET.posterior(data, weight)
+    found, theirs = layout.fitted(gram), dbn.conjugate(NET, data, weight)
     for f, (family, exact) in enumerate(zip(NET.structure.families, theirs.families.values(), strict=True)):
         count = 1 + len(family.parents)
         torch.testing.assert_close(found.mean[f, :count], exact.mean)
@@ -101,7 +101,7 @@ def test_statistics_in_closed_form_are_those_of_draws():
 def log_density(template, data, weight, draws):
     """Of the families' normal-inverse-gammas given complete rows, at draws."""
     total = np.zeros(len(next(iter(draws.values()))))
-    for site, family in template.posterior(data, weight).families.items():
+    for site, family in dbn.conjugate(template, data, weight).families.items():
         variance = draws[f"{site}_variance"].numpy()
         total += stats.invgamma(float(family.shape), scale=float(family.scale)).logpdf(variance)
         covariance = np.linalg.inv(family.precision.numpy())
@@ -112,7 +112,7 @@ def log_density(template, data, weight, draws):
 
 def test_excess_is_the_expected_log_density_that_rows_lose():
     """Its difference between two sets of rows is the mean, over draws, of that of their posteriors' log densities."""
-    draws = NET.posterior(rows(NET, 30, 3)).draw(200, seed=0)
+    draws = dbn.conjugate(NET, rows(NET, 30, 3)).draw(200, seed=0)
     ones = torch.ones(5, dtype=torch.float64)
     first, second = (rows(NET, 5, 3, seed) for seed in (1, 2))
     (layout, gram), (_, other) = moments_of(NET, first, 3 * ones), moments_of(NET, second, 0.7 * ones)
@@ -149,7 +149,7 @@ def test_predictive_density_of_sequences_is_prior_times_likelihood_over_posterio
         x = row.reshape(1, 3, 2)
         both = {"x": torch.cat([data["x"], x])}
         ratio = log_density(PAIR, data, weight, theta) - log_density(PAIR, both, torch.ones(5).double(), theta)
-        expected.append(float(PAIR.log_likelihood(theta, {"x": x})) + ratio[0])
+        expected.append(float(dbn.log_likelihood(PAIR, theta, {"x": x})) + ratio[0])
     ours = float(prediction_loss(few, layout, 3, seed=5)(gram))
     np.testing.assert_allclose(ours, -np.mean(expected), rtol=1e-9)
 
@@ -158,15 +158,15 @@ def test_log_likelihood_of_rows_is_linear_in_their_moments():
     noisy = dataclasses.replace(NET, noise={"a": 0.3, "c": 0.5})
     data = rows(NET, 10, 3)
     data["x"][::2, :, 1], data["x"][1::2, 2], data["static"][5:] = torch.nan, torch.nan, torch.nan
-    draws = NET.posterior(rows(NET, 10, 3)).draw(4, seed=0)
+    draws = dbn.conjugate(NET, rows(NET, 10, 3)).draw(4, seed=0)
     joint = Joint.of(NET, draws, 3)
     flat = entries(NET, data["x"], data["static"])
     for template in (NET, noisy):
-        theirs = template.log_likelihood(draws, data).sum(1)
+        theirs = dbn.log_likelihood(template, draws, data).sum(1)
         torch.testing.assert_close(joint.log_likelihood(template, flat), theirs)
     weight = torch.linspace(0.1, 2, 10, dtype=torch.float64)
     ratio = Match.of(joint, NET, torch.zeros(4, dtype=torch.float64), ~flat.isnan()).ratio(flat.nan_to_num(), weight)
-    torch.testing.assert_close(-ratio, NET.log_likelihood(draws, data) @ weight)
+    torch.testing.assert_close(-ratio, dbn.log_likelihood(NET, draws, data) @ weight)
 
 
 def test_gap_of_two_gaussians_is_their_divergence():
@@ -199,9 +199,9 @@ def test_augmentation_draws_from_the_posterior_of_the_target():
     """Against importance sampling of the tasks' own densities, by a Student-t fitted to the draws."""
     full, sources = pooled_pair(), sources_of_pair()
     assert full.rhat < 1.1
-    density = bayesdd.density.Density([(task, task.data, None) for task in PAIR.target(sources)])
+    density = bayesdd.density.Density([(task, task.data, None) for task in dbn.target(PAIR, sources)])
     task = dataclasses.replace(PAIR, noise_site="error")
-    free = task.unconstrain(full.draws)
+    free = unconstrain(task, full.draws)
     mean, factor = free.mean(0), torch.linalg.cholesky(torch.cov(free.T))
     generator, count, dim, degrees = torch.Generator().manual_seed(1), 20_000, free.shape[1], 8
     noise = torch.randn(count, dim, generator=generator, dtype=torch.float64)
@@ -239,7 +239,7 @@ def test_augmentation_of_complete_rows_draws_from_the_exact_posterior():
     some = [(data["x"], data["static"])]
     generator = torch.Generator().manual_seed(0)
     found, statistics = augmented([NET], some, draws=500, burn=0, chains=4, thin=1, generator=generator)
-    exact = NET.posterior(data).families["a"]
+    exact = dbn.conjugate(NET, data).families["a"]
     ours = found["a_variance"].flatten().numpy()
     assert stats.kstest(ours, stats.invgamma(float(exact.shape), scale=float(exact.scale)).cdf).pvalue > 1e-3
     family = [family.site for family in NET.structure.families].index("a")
@@ -253,7 +253,7 @@ def test_complete_rows_have_the_posterior_of_complete_sources():
     full = pooled(NET, [Source(half) for half in halves], draws=2000)
     found = merge(NET, full.sources, size=8, complete=True, full=full)
     assert found.provenance["excess"] < 2e-3 and found.provenance["apart"] == []
-    exact, ours = NET.posterior(data).families, NET.posterior(found.data, found.weight).families
+    exact, ours = dbn.conjugate(NET, data).families, dbn.conjugate(NET, found.data, found.weight).families
     for site, family in exact.items():
         spread = (family.scale / family.shape * torch.linalg.inv(family.precision).diagonal()).sqrt()
         assert ((ours[site].mean - family.mean).abs() < 0.1 * spread).all()
@@ -262,7 +262,7 @@ def test_complete_rows_have_the_posterior_of_complete_sources():
     assert list(table.index[:2]) == ["s_variance", "s[intercept]"] and ((table["ratio"] - 1).abs() < 0.15).all()
     test = rows(NET, 200, 4, seed=9)
     gap = predictive(NET, full.draws, test) - predictive(
-        NET, NET.posterior(found.data, found.weight).draw(2000, 0), test
+        NET, dbn.conjugate(NET, found.data, found.weight).draw(2000, 0), test
     )
     assert abs(float(gap.mean())) < 0.02
 
@@ -286,7 +286,7 @@ def test_masked_rows_have_the_joint_posterior_and_complete_rows_claim_what_nobod
     assert (x[:, :, 0].isnan().all(1) ^ x[:, :, 1].isnan().all(1)).all()  # no row has seen a and b
     draws = {site: value[::40] for site, value in full.draws.items()}
     real = {"x": torch.cat([x for x, _ in full.rows])}
-    ratio = TRIO.log_likelihood(draws, real).sum(1) - TRIO.log_likelihood(draws, masked.data) @ masked.weight
+    ratio = dbn.log_likelihood(TRIO, draws, real).sum(1) - dbn.log_likelihood(TRIO, draws, masked.data) @ masked.weight
     assert float(ratio.var()) / 2 < 0.02
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -382,8 +382,10 @@ def test_rows_that_keep_their_noise_stand_for_noisy_sources_exactly():
     found = federated(PLAIN, sources, (6, 9), rounds=1, draws=600, keep_noise=True)
     student = dataclasses.replace(PLAIN, noise=0.5)
     draws = {site: value[:40] for site, value in pooled(PLAIN, sources, draws=2000).draws.items()}
-    full = sum(task.log_likelihood(task.data, student.unconstrain(draws)).sum(1) for task in PLAIN.target(sources))
-    ratio = full - student.log_likelihood(draws, found.data) @ found.weight
+    full = sum(
+        task.log_likelihood(task.data, unconstrain(student, draws)).sum(1) for task in dbn.target(PLAIN, sources)
+    )
+    ratio = full - dbn.log_likelihood(student, draws, found.data) @ found.weight
     assert float(ratio.var() / 2) < 1e-3
     with pytest.raises(ValueError, match=r"needs one known noise, the same for all sources, got \[0.5, 0.2\]"):
         federated(PLAIN, [sources[0], dataclasses.replace(sources[1], noise=0.2)], 4, keep_noise=True)
@@ -436,7 +438,7 @@ def test_posteriors_carry_the_names_of_variables():
     assert idata.posterior["error"].dims == ("chain", "draw")
     found = merge(PAIR, full.sources, size=6, complete=True, full=full)
     drawn = labelled(
-        PAIR, bayesdd.sample(PAIR.student(3), found, draws=20, chains=2, seed=0, method=bayesdd.inference.laplace)
+        PAIR, bayesdd.sample(dbn.student(PAIR, 3), found, draws=20, chains=2, seed=0, method=bayesdd.inference.laplace)
     )
     assert list(drawn.posterior["a"].coords["a_term"].values) == ["intercept", "a_before"]
     assert drawn.posterior["a_variance"].dims == ("chain", "draw") and "observed_data" in str(drawn)

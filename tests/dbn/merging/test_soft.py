@@ -9,10 +9,10 @@ import torch
 from scipy.special import gammaln
 
 import bayesdd
-from bayesdd import CertificateWarning
+from bayesdd import CertificateWarning, dbn
 from bayesdd.dbn import harden, merge, overstated
-from bayesdd.dbn.inference.arviz import inference_data, labelled
-from bayesdd.dbn.inference.pooling import Pooled, pooled
+from bayesdd.dbn.inference import Pooled, inference_data, labelled, pooled
+from bayesdd.dbn.likelihood import unconstrain
 from bayesdd.dbn.likelihood.categorical import expected_counts
 from bayesdd.dbn.likelihood.source import Source
 from bayesdd.dbn.merging.hardening import _copies, _stratified, hardened
@@ -39,7 +39,7 @@ def tables(count=1, seed=0):
 
 
 def rows(count, slices, seed=0):
-    return TINY.sample({site: value[0] for site, value in tables().items()}, count, slices, seed)
+    return dbn.simulate(TINY, {site: value[0] for site, value in tables().items()}, count, slices, seed)
 
 
 def soft(count, slices, seed=0):
@@ -61,18 +61,18 @@ def one_hot(data):
 
 def test_soft_rows_of_certain_states_are_hard_rows():
     data, weight = rows(9, 3), torch.linspace(0.4, 2, 9, dtype=torch.float64)
-    ours, theirs = (TINY.posterior(some, weight).families for some in (one_hot(data), data))
+    ours, theirs = (dbn.conjugate(TINY, some, weight).families for some in (one_hot(data), data))
     for site, family in theirs.items():
         torch.testing.assert_close(ours[site].concentration, family.concentration)
     draws = tables(4, seed=2)
-    student = TINY.student(3, soft=True)
-    found = student.log_likelihood(one_hot(data), TINY.unconstrain(draws))
-    torch.testing.assert_close(found, TINY.log_likelihood(draws, data))
+    student = dbn.student(TINY, 3, soft=True)
+    found = student.log_likelihood(one_hot(data), unconstrain(TINY, draws))
+    torch.testing.assert_close(found, dbn.log_likelihood(TINY, draws, data))
 
 
 def test_soft_rows_are_the_mean_over_their_hard_rows():
     data, draws = soft(1, 2), tables(3, seed=1)
-    ours = TINY.student(2, soft=True).log_likelihood(data, TINY.unconstrain(draws))[:, 0]
+    ours = dbn.student(TINY, 2, soft=True).log_likelihood(data, unconstrain(TINY, draws))[:, 0]
     total = torch.zeros(3, dtype=torch.float64)
     counts = 0.0
     entries = [("b", 0), ("a", 0), ("b", 1), ("a", 1), ("s", None)]
@@ -88,8 +88,8 @@ def test_soft_rows_are_the_mean_over_their_hard_rows():
             ).prod()
         )
         hard = {"x": x, "static": static}
-        total += share * TINY.log_likelihood(draws, hard)[:, 0]
-        concentrations = [family.concentration.flatten() for family in TINY.posterior(hard).families.values()]
+        total += share * dbn.log_likelihood(TINY, draws, hard)[:, 0]
+        concentrations = [family.concentration.flatten() for family in dbn.conjugate(TINY, hard).families.values()]
         counts = counts + share * (torch.cat(concentrations) - TINY.pseudo_count)
     torch.testing.assert_close(ours, total)
     torch.testing.assert_close(expected_counts(TINY, data["x"], data["static"], torch.ones(1).double()), counts)
@@ -106,9 +106,9 @@ def log_density(posterior, draws):
 
 
 def test_excess_is_the_expected_log_density_that_rows_lose_and_zero_at_the_best():
-    draws = TINY.posterior(rows(40, 3)).draw(300, seed=0)
+    draws = dbn.conjugate(TINY, rows(40, 3)).draw(300, seed=0)
     goal = Dirichlets(TINY, torch.cat([draws[site].log().mean(0).flatten() for site in TINY.sites]))
-    first, second = (TINY.posterior(rows(20, 3, seed)) for seed in (1, 2))
+    first, second = (dbn.conjugate(TINY, rows(20, 3, seed)) for seed in (1, 2))
 
     def excess(posterior):
         alpha = torch.cat([family.concentration.flatten() for family in posterior.families.values()])
@@ -151,12 +151,14 @@ def test_hard_rows_cost_what_they_say():
     hard = harden(full, found, size=200)
     assert hard.data["x"].dtype == torch.int64 and len(hard) == 200
     goal = Dirichlets(TINY, full.statistics)
-    alpha = torch.cat([f.concentration.flatten() for f in TINY.posterior(hard.data, hard.weight).families.values()])
+    alpha = torch.cat(
+        [f.concentration.flatten() for f in dbn.conjugate(TINY, hard.data, hard.weight).families.values()]
+    )
     excess = float(goal.excess(alpha - TINY.pseudo_count))
     np.testing.assert_allclose(hard.provenance["excess"], excess, rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(hard.provenance["rounding"], excess - found.provenance["excess"], atol=1e-9)
     assert excess < 1.0
-    check(hard, TINY.student(4))
+    check(hard, dbn.student(TINY, 4))
     with pytest.raises(ValueError, match="ask for 25 or more, not 10"):
         harden(full, found, size=10)
     with pytest.raises(ValueError, match="soft categories"):
@@ -202,11 +204,11 @@ def test_tables_carry_the_names_of_variables_and_states():
     idata = inference_data(TINY, full.draws)
     value = idata.posterior["a"].sel(s_parent=1, a_before_parent=2, b_before_parent=0, a_state=1)
     assert float(value.mean()) == pytest.approx(float(full.draws["a"][:, 1, 2, 0, 1].mean()))
-    student = TINY.student(4, soft=True)
+    student = dbn.student(TINY, 4, soft=True)
     check(found, student)
     drawn = bayesdd.sample(student, found, draws=200, chains=2, seed=0, method=bayesdd.inference.laplace)
     ours = labelled(TINY, drawn).posterior["b"].sel(b_state=1).mean(("chain", "draw")).values
-    exact = TINY.posterior(found.data, found.weight).families["b"].concentration
+    exact = dbn.conjugate(TINY, found.data, found.weight).families["b"].concentration
     mean = exact / exact.sum(-1, keepdim=True)
     spread = (mean * (1 - mean) / (exact.sum(-1, keepdim=True) + 1)).sqrt()
     assert (np.abs(ours - mean[..., 1].numpy()) < spread[..., 1].numpy()).all()
@@ -223,7 +225,7 @@ REFUSED = {
 def test_soft_columns_that_are_no_probabilities_are_refused_in_one_line(name):
     data, message = REFUSED[name]
     with pytest.raises(ValueError, match=message) as error:
-        TINY.posterior(data)
+        dbn.conjugate(TINY, data)
     assert "\n" not in str(error.value)
 
 

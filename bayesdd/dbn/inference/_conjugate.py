@@ -16,17 +16,14 @@ k rows, so that these are also the posteriors of distilled rows. Cost: one pass 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bayesdd.dbn.likelihood.categorical import cells, expected_counts
-from bayesdd.dbn.template.columns import groups
-from bayesdd.dbn.template.structure import shape
-
-if TYPE_CHECKING:
-    from bayesdd.dbn.template.template import Template
+from bayesdd.dbn.template.columns import columns, groups, soft_columns
+from bayesdd.dbn.template.template import Template
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,9 +59,13 @@ class Dirichlet:
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Tables ``(count, *shape)``."""
-        every = self.concentration.expand(count, *self.concentration.shape).contiguous()
-        gamma = torch._standard_gamma(every, generator=generator).clamp_min(1e-300)
-        return gamma / gamma.sum(-1, keepdim=True)
+        return probabilities(self.concentration.expand(count, *self.concentration.shape).contiguous(), generator)
+
+
+def probabilities(concentration: Tensor, generator: torch.Generator) -> Tensor:
+    """One draw from each Dirichlet of concentrations ``(..., states)``."""
+    gamma = torch._standard_gamma(concentration, generator=generator).clamp_min(1e-300)
+    return gamma / gamma.sum(-1, keepdim=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,20 +85,31 @@ class Posterior:
         return found
 
 
-def posterior(template: Template, x: Tensor, static: Tensor, weight: Tensor) -> Posterior:
-    """Exact posterior given complete rows.
+def conjugate(template: Template, data: Any, weight: Any = None) -> Posterior:
+    """Exact posterior given complete weighted rows, without measurement noise.
 
     Args:
-        template: The template, without measurement noise.
-        x: Sequences, shape ``(rows, T, V)``; for a categorical template integers, or probabilities ``(rows, T, V, K)``.
-        static: Static values, shape ``(rows, V_s)``, or probabilities ``(rows, V_s, K)``.
-        weight: Weights of the rows, shape ``(rows,)``.
+        template: The template.
+        data: Columns ``x`` (rows, T, V) and, with static variables, ``static`` (rows, V_s); for a categorical template
+            integers, or probabilities ``(rows, T, V, K)`` and ``(rows, V_s, K)`` of soft categories.
+        weight: Weights of the rows ``(rows,)``; one each if left out.
+
+    Raises:
+        ValueError: The columns do not fit, entries are missing, or the template is noisy.
     """
-    return (_dirichlet if template.states else _normal)(template, x, static, weight)
+    x, static = soft_columns(template, data) or columns(template, data)
+    if template.noisy or bool(x.isnan().any() or static.isnan().any()):
+        raise ValueError(
+            "conjugate() is a closed form for complete rows without measurement noise: use task() and bayesdd.sample, "
+            "or gibbs() for categorical rows with missing entries."
+        )
+    ones = torch.ones(len(x), dtype=torch.float64)
+    every = ones if weight is None else ones * torch.as_tensor(weight)
+    return (_dirichlet if template.states else _normal)(template, x, static, every)
 
 
 def _dirichlet(template: Template, x: Tensor, static: Tensor, weight: Tensor) -> Posterior:
-    sizes = {family.site: torch.Size(shape(template, family)) for family in template.structure.families}
+    sizes = {site: torch.Size(shape) for site, shape in template.sites.items()}
     if x.dim() == 4:
         counts = expected_counts(template, x, static, weight)
     else:

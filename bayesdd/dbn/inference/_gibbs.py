@@ -12,36 +12,38 @@ chain. Source: Tanner & Wong, "The calculation of posterior distributions by dat
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from bayesdd.dbn.inference._conjugate import probabilities
 from bayesdd.dbn.likelihood.categorical import cell, offsets
 from bayesdd.dbn.likelihood.messages import needed
-from bayesdd.dbn.template.structure import shape
-
-if TYPE_CHECKING:
-    from bayesdd.dbn.template.structure import Family, Node
-    from bayesdd.dbn.template.template import Template
+from bayesdd.dbn.template.columns import columns
+from bayesdd.dbn.template.structure import Family, Node
+from bayesdd.dbn.template.template import Template
 
 
-def gibbs(
-    template: Template, x: Tensor, static: Tensor, *, draws: int, burn: int, generator: torch.Generator
-) -> dict[str, Tensor]:
-    """Draws of every table: site -> ``(draws, *shape)``; ``burn`` sweeps before the first are dropped.
+def gibbs(template: Template, data: Any, *, draws: int = 1000, burn: int = 200, seed: int = 0) -> dict[str, Tensor]:
+    """Draws of every table, a Markov chain: site -> ``(draws, *shape)``.
 
     Args:
-        template: The template.
-        x: States, NaN where missing, shape ``(rows, T, V)``.
-        static: Static states, NaN where missing, shape ``(rows, V_s)``.
+        template: A categorical template.
+        data: Columns ``x`` (rows, T, V) and, with static variables, ``static`` (rows, V_s); NaN where missing.
         draws: Sweeps that are kept.
         burn: Sweeps before them.
-        generator: Source of random numbers.
+        seed: Seed.
+
+    Raises:
+        ValueError: The columns do not fit, or the template is linear-Gaussian.
     """
-    chain = _Chain.of(template, x, static, generator)
-    start = offsets(template)
+    if not template.states:
+        raise ValueError("gibbs draws tables of categorical variables: use task() and bayesdd.sample.")
+    generator = torch.Generator().manual_seed(seed)
+    chain = _Chain.of(template, *columns(template, data), generator)
     kept = torch.empty(draws, chain.size, dtype=torch.float64)
     for sweep in range(burn + draws):
         tables = chain.tables(generator)
@@ -49,10 +51,9 @@ def gibbs(
         if sweep >= burn:
             kept[sweep - burn] = tables
     found = {}
-    for family in template.structure.families:
-        sizes = shape(template, family)
-        at = start[family.site]
-        found[family.site] = kept[:, at : at + torch.Size(sizes).numel()].reshape(draws, *sizes)
+    for site, shape in template.sites.items():
+        at = chain.start[site]
+        found[site] = kept[:, at : at + math.prod(shape)].reshape(draws, *shape)
     return found
 
 
@@ -117,17 +118,16 @@ class _Chain:
     @property
     def size(self) -> int:
         """Cells of all tables."""
-        return sum(torch.Size(shape(self.template, family)).numel() for family in self.template.structure.families)
+        return sum(math.prod(shape) for shape in self.template.sites.values())
 
     def tables(self, generator: torch.Generator) -> Tensor:
         """A draw of all tables given the completed sequences, side by side."""
         found = []
         for factor in self.every:
-            sizes = torch.Size(shape(self.template, factor.family))
+            shape = self.template.sites[factor.family.site]
             index = self._cell(factor) - self.start[factor.family.site]
-            counts = torch.bincount(index, minlength=sizes.numel()).double() + self.template.pseudo_count
-            gamma = torch._standard_gamma(counts, generator=generator).clamp_min(1e-300).reshape(sizes)
-            found.append((gamma / gamma.sum(-1, keepdim=True)).flatten())
+            counts = torch.bincount(index, minlength=math.prod(shape)).double() + self.template.pseudo_count
+            found.append(probabilities(counts.reshape(shape), generator).flatten())
         return torch.cat(found)
 
     def impute(self, log: Tensor, generator: torch.Generator) -> None:

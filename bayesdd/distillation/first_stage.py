@@ -1,0 +1,144 @@
+"""The first stage: real rows to start from, and the closed form from several starts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bayesdd.data.distilled import Distilled
+from bayesdd.distillation.problem import Problem
+from bayesdd.numerics.levenberg_marquardt import least_squares
+from bayesdd.numerics.optimise import lbfgs
+from bayesdd.numerics.refusal import Refusal
+from bayesdd.objectives import half_variance
+from bayesdd.target.particles import noise
+from bayesdd.target.reference import Reference
+from bayesdd.target.second_order import SecondOrder
+from bayesdd.task.task import Task
+
+STARTS = 2
+MOST_STARTS = 8  # while the closed form stays above UNSOLVED: at M = P half of all starts miss a direction for good
+UNSOLVED = 1.0  # nats
+SOLVED = 1e-9  # nats: a closed form at this value is exact
+ENOUGH = 1e-7  # nats: a half-variance below which nothing is left to gain
+ITERATIONS = 1500  # of L-BFGS
+# Gauss-Newton is faster up to so many residuals, and finds the zero if there are at least SPARE unknowns for each.
+LEAST_SQUARES, MOST_RESIDUALS, SPARE = 40, 2000, 2
+LARGEST_SECOND_ORDER = 400  # latent coordinates; above, P copies of the rows cost more than particles
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What all stages of one run need to know.
+
+    Attributes:
+        reference: The full posterior.
+        objective: What to minimise.
+        seed: Seed of starting rows and fresh draws.
+        limit: Nats that certify.
+        say: Shows a line of progress.
+        equal_weights: One common weight.
+        move_rows: Whether rows move, or only their weights.
+    """
+
+    reference: Reference
+    objective: Callable[..., Any]
+    seed: int
+    limit: float
+    say: Callable[[str], None]
+    equal_weights: bool
+    move_rows: bool
+
+    @property
+    def second_order(self) -> SecondOrder | None:
+        """What the closed form needs; None where there are too many latent coordinates for it."""
+        second = self.reference.second_order
+        return second if len(second.gradient) <= LARGEST_SECOND_ORDER else None
+
+
+def first_stage(run: Run, size: int, init: Distilled | None) -> tuple[Problem, Tensor]:
+    """Several starts through the closed form; the best by held-out half-variance.
+
+    Raises:
+        Refusal: The log-likelihood is not finite at any starting rows.
+    """
+    best: tuple[float, Problem, float, Tensor] | None = None
+    hopeless = run.reference.bound.at(size) > UNSOLVED
+    for attempt in range(MOST_STARTS):
+        problem = starting_problem(run, size, init, attempt)
+        vector, left = closed_form(run, problem)
+        score = held_out_half_variance(run, problem, vector)
+        run.say(f"M = {size}, start {attempt + 1}: held-out half-variance {score:.3g} nats")
+        if best is None or score < best[0]:
+            best = (score, problem, left, vector)
+        if score < enough(run) or (attempt + 1 >= STARTS and (best[2] < UNSOLVED or hopeless)):
+            break
+    if best is None or not math.isfinite(best[0]):
+        raise Refusal(
+            f"{run.reference.target.student.name}: the log-likelihood of the starting rows is not finite at draws of "
+            "the full posterior; check the kinds of its columns."
+        )
+    return best[1], best[3]
+
+
+def starting_problem(run: Run, size: int, init: Distilled | None, attempt: int) -> Problem:
+    """The problem at its starting rows: the earlier set in the first attempt, real rows in the others."""
+    student, device = run.reference.target.student, run.reference.target.joint.device
+    generator = torch.Generator().manual_seed(run.seed * MOST_STARTS + attempt)
+    settings = {"equal_weights": run.equal_weights, "move_rows": run.move_rows}
+    if init is None or attempt > 0:
+        return Problem.random(student, size, generator, device, **settings)
+    rows, weight = resized(student, init, size, generator)
+    return Problem.from_rows(student, rows, weight, device, **settings)
+
+
+def closed_form(run: Run, problem: Problem) -> tuple[Tensor, float]:
+    """The vector that matches second order, and the nats that it leaves; the problem's start where P is too large."""
+    second, student, vector = run.second_order, problem.student, problem.start
+    if second is None:
+        return vector, 0.0
+    definite = bool(torch.isfinite(second.forward_kl(student, *problem.hard(vector))))
+    form = second.forward_kl if definite else second.half_variance
+    solved = max(SOLVED, 0.01 * noise([run.reference.held_out]))
+    dim = len(second.gradient)
+    if dim + dim * (dim + 1) // 2 <= min(MOST_RESIDUALS, len(vector) / SPARE):
+        found, left = least_squares(
+            lambda v: second.residuals(student, *problem.hard(v)), vector, LEAST_SQUARES, enough=solved
+        )
+        if left <= solved:
+            return found, left
+    return lbfgs(lambda v: form(student, *problem.hard(v)), vector, ITERATIONS, enough=solved)
+
+
+def held_out_half_variance(run: Run, problem: Problem, vector: Tensor) -> float:
+    """Half-variance of the log-ratio on the held-out particles, nats."""
+    particles = run.reference.held_out
+    with torch.no_grad():
+        ratio = particles.log_likelihood - problem.log_likelihood(vector, particles.draws)
+        return float(half_variance(ratio, particles.log_weight))
+
+
+def enough(run: Run) -> float:
+    """Nats below which nothing is left to gain, or the noise of the held-out particles' sweep hides it."""
+    return max(ENOUGH, noise([run.reference.held_out]))
+
+
+def resized(student: Task, init: Distilled, size: int, generator: torch.Generator) -> tuple[dict[str, Tensor], Tensor]:
+    """Rows of an earlier set, the heaviest first, topped up with real rows where it has fewer than ``size``."""
+    keep = torch.argsort(init.weight, descending=True, stable=True)[:size].sort().values
+    rows = {name: column[keep] for name, column in init.data.items()}
+    weight = init.weight[keep] * (init.weight.sum() / init.weight[keep].sum())
+    if len(keep) < size:
+        extra = torch.randint(len(next(iter(student.data.values()))), (size - len(keep),), generator=generator)
+        for name, column in student.data.items():
+            more = column[extra]
+            if student.soft.get(name):
+                more = torch.nn.functional.one_hot(more, student.soft[name]).double()
+            rows[name] = torch.cat([rows[name], more])
+        weight = torch.cat([weight, torch.full((len(extra),), 1e-3 * float(weight.mean()), dtype=weight.dtype)])
+    return rows, weight
