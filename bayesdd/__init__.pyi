@@ -8,6 +8,7 @@ from .certificate import certify as certify
 from .data import Certificate as Certificate
 from .data import CertificateWarning as CertificateWarning
 from .data import Distilled as Distilled
+from .data import PredictiveCertificate as PredictiveCertificate
 from .data import on_disk as on_disk
 from .data import union as union
 from .distillation import distill as distill

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bayesdd.data.certificate import CertificateWarning
+from bayesdd.data.certificate import TOLERANCE, CertificateWarning
 from bayesdd.data.columns import Columns
 from bayesdd.data.distilled import Distilled
 from bayesdd.density.density import Density
@@ -21,7 +21,6 @@ from bayesdd.target.target import Target
 from bayesdd.task.provenance import provenance_of
 from bayesdd.task.task import Task
 
-TOLERANCE = 0.05  # nats above which the bound is worth a warning
 NEWTON_STEPS = 8
 NEAR = 0.01  # length of the last Newton step, in standard deviations
 

@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bayesdd.certificate.verdict import certificate_of
-from bayesdd.data.certificate import Certificate
+from bayesdd.data.certificate import TOLERANCE, Certificate, PredictiveCertificate
 from bayesdd.data.distilled import Distilled
 from bayesdd.density.density import MEMORY, density_of
 from bayesdd.numerics.devices import resolve
-from bayesdd.objectives.sorts import stands_alone
+from bayesdd.numerics.refusal import Refusal
+from bayesdd.objectives.sorts import Solver, Standalone, sort_of
 from bayesdd.target.target import Target, student_of
 from bayesdd.task.provenance import check
 from bayesdd.task.task import Task
@@ -32,7 +33,7 @@ def certify(
     memory: int = MEMORY,
     exact: bool = False,
     objective: Callable[..., Any] | None = None,
-) -> Certificate:
+) -> Certificate | PredictiveCertificate:
     """Says in nats how far a distilled posterior is from the full one, from fresh draws and one sweep of the full data.
 
     Args:
@@ -48,40 +49,35 @@ def certify(
         objective: ``partial(networks.function_space, ...)`` for a set that matches predictions; tolerance in sds then.
 
     Returns:
-        The certificate; nothing warns, ask ``.ok``.
+        The certificate, of predictions if ``objective`` is given; nothing warns, ask ``.ok``.
 
     Raises:
-        ValueError: The set does not belong to the task, or matches predictions and no objective says which.
+        Refusal: The set does not belong to the task, or matches predictions and no objective says which.
     """
-    refuse_unnamed(distilled.provenance, objective)
+    _refuse_wrong_objective(distilled.provenance, objective)
     tasks = [target] if isinstance(target, Task) else list(target)
     student = student_of(tasks, student)
     check(distilled, student)
     where = resolve(device if objective is None else "cpu")
     goal = Target(tasks, student, where, seed, memory, exact=exact)
     if objective is not None:
-        alone = objective(goal, seed, silent)
-        found: Certificate = alone.certificate(*distilled.hard(), tolerance or alone.tolerance, seed)
-        return found
-    return certificate_of(goal, density_of(student, distilled, where), 0.05 if tolerance is None else tolerance, seed)
+        solver: Solver = objective(goal, seed, lambda _: None)
+        return solver.certificate(*distilled.hard(), tolerance or solver.tolerance, seed)
+    limit = TOLERANCE if tolerance is None else tolerance
+    return certificate_of(goal, density_of(student, distilled, where), limit, seed)
 
 
-def refuse_unnamed(provenance: Mapping[str, Any], objective: Callable[..., Any] | None) -> None:
-    """A set that matches predictions has no KL; its certificate needs to know the purpose.
-
-    Raises:
-        ValueError: Such a set without its objective, or an objective that certifies nothing of its own.
-    """
-    if objective is not None and not stands_alone(objective):
-        raise ValueError(
+def _refuse_wrong_objective(provenance: Mapping[str, Any], objective: Callable[..., Any] | None) -> None:
+    """A set that matches predictions has no KL and needs its objective; any other set needs none."""
+    if objective is not None and sort_of(objective) is not Standalone:
+        raise Refusal(
             "certify(objective=...) is for partial(bayesdd.networks.function_space, ...): of all others leave it out."
         )
-    if objective is None and str(provenance.get("objective", "")).startswith("function_space"):
-        raise ValueError(
+    # Files of before the key "certifies" say it by the name of the one objective that matched predictions.
+    named = str(provenance.get("objective", "")).startswith("function_space")
+    certifies = provenance.get("certifies", "predictions" if named else "posterior")
+    if objective is None and certifies == "predictions":
+        raise Refusal(
             "certify: this set matches predictions, not the posterior of the parameters, so that no KL can certify it: "
             "pass objective=partial(bayesdd.networks.function_space, purpose=...)."
         )
-
-
-def silent(_: str) -> None:
-    """Where progress goes that nobody watches."""

@@ -1,6 +1,6 @@
 """Modes that a distilled posterior misses: a few optimisations of the full posterior from scattered starts.
 
-Importance weights see only where the draws are: a mode without draws is invisible to a certificate's other numbers.
+Importance weights know only regions with draws: a certificate's other numbers cannot see a mode without any.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from bayesdd.inference.mode import climb, newton, scattered
 from bayesdd.numerics.gaussian import Gaussian, kl, marginal
 from bayesdd.target.target import LARGE, Target
 
-SEARCHES = 6
+SEARCHES = 6  # starting points, about half of them prior draws
 SAME = 0.01  # squared Mahalanobis distance within which two searches ended in the same mode
 MASS = 0.1  # nats: difference of relative heights within which two posteriors give a mode the same mass
 
@@ -59,19 +59,19 @@ def _uncovered(
     home_start[index] = centre
     home = _home(joint, known, home_start)
     near = joint.dim + 6 * math.sqrt(2 * joint.dim)
-    # Where the few rows' search ends that starts at the draws' own mode, other searches of theirs may end too.
+    # Ends of searches on few rows; first that from the draws' own mode, where other searches may end too.
     searched: list[Tensor] = [] if home is None or thinned.size == joint.size else [climb(thinned, home.mean)]
     for point in points:
         found = climb(thinned, point)
         if home is not None and float(home.distance(found)) < near:
             continue
-        # In units of the few rows' posterior, which is wider: searches that ended together go on as one.
+        # Searches on few rows that end together, in units of their wider posterior, continue as one.
         if home is not None and any(
             float(home.distance(found, other)) * thinned.size < SAME * joint.size for other in searched
         ):
             continue
         searched.append(found)
-        # Many rows: from the mode of few, which a mode of all rows must be near to.
+        # With many rows the mode of all is near the mode of few.
         mode = target.mode_near(found) if joint.size >= LARGE else newton(joint, climb(joint, found, 100))
         if mode is None or (home is not None and float(home.distance(mode.mean)) < near):
             continue
@@ -84,7 +84,7 @@ def _uncovered(
 
 
 def _home(joint: Density, known: Gaussian | None, start: Tensor) -> Gaussian | None:
-    """The full posterior's mode at the draws: the one known already if the start lies in its bulk."""
+    """The full posterior's mode near the start; the known one if the start lies in its bulk."""
     if known is not None and float(known.distance(start)) < joint.dim + 6 * math.sqrt(2 * joint.dim):
         return known
     return newton(joint, climb(joint, start, 100))
@@ -95,7 +95,7 @@ def _matches(distilled: Density, centre: Tensor, home: Gaussian | None, mode: Ga
     here, there = newton(distilled, centre), newton(distilled, mode.mean)
     if home is None or here is None or there is None:
         return False
-    # ``mode`` is a marginal: its factor lacks the nuisances, whose part of the mass cancels against home's.
+    # ``mode`` is a marginal over the nuisances, whose share of the mass cancels against that in ``home``.
     excess = (there.height - here.height) - (mode.height - home.height)
     return abs(excess) < MASS and kl(mode, there) < min(tolerance, 1.0)
 

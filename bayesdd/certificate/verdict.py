@@ -1,4 +1,4 @@
-"""TODO."""
+"""The certificate of a distilled posterior: fresh draws of it, and one sweep of the full data at them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from bayesdd.numerics.gaussian import Gaussian, moment_matched
 from bayesdd.numerics.pareto import khat
 from bayesdd.target.target import Target
 
-CHAINS, DRAWS = 80, 50
-FRESH = 1_000_003
+CHAINS, DRAWS = 80, 50  # 4,000 draws; standard errors come from the spread between chains
+FRESH = 1_000_003  # keeps the seeds of fresh draws apart from those of a distillation
 NEGLIGIBLE_MODE = 100.0  # a mode of the distilled posterior with less than a hundredth of the mass is left out
 LAPLACE_KHAT, LAPLACE_SHARE = 0.5, 0.5  # importance-corrected Laplace draws are used when both hold
 
@@ -33,7 +33,7 @@ def draw_distilled(density: Density, seed: int, *, count: int = CHAINS * DRAWS, 
         count: Number of draws.
         start: Draws of a posterior close by, to start and whiten the chains from.
     """
-    # A stream of its own: the particles of a distillation with the same seed must not come back as "fresh" draws.
+    # Its own stream of random numbers: the particles of a distillation of the same seed must not come back.
     generator = torch.Generator().manual_seed(FRESH * (seed + 1))
     gaussian = fit(density, seed=seed) if start is None else fit(density, start=start.flat.mean(0))
     if gaussian is not None:
@@ -53,7 +53,7 @@ def draw_distilled(density: Density, seed: int, *, count: int = CHAINS * DRAWS, 
 
 
 def _fresh(density: Density, seed: int, count: int, start: Draws | None) -> Draws:
-    """Draws for a certificate, in every mode of the distilled posterior: one that the full one lacks must be seen."""
+    """Draws in every mode of the distilled posterior, so that one that the full posterior lacks is seen."""
     modes = fits(density, seed=seed)
     if sum(mode.log_mass > modes[0].log_mass - math.log(NEGLIGIBLE_MODE) for mode in modes) > 1:
         chains = min(CHAINS, count)
@@ -87,7 +87,7 @@ def certificate_of(
     ratio = full - distilled.sweep(flat)
     found: dict[str, Any] = estimate(ratio, draws, float(full[torch.isfinite(full)].abs().max()))
     for name in ("kl_reverse", "kl_forward", "half_variance"):
-        # Noise of the sweeps inside the exponential adds at most half its variance.
+        # Noise in the log-ratio adds at most half its variance to a KL.
         found[f"{name}_se"] = math.hypot(found[f"{name}_se"], 0.5 * error**2)
     log_weight = torch.zeros_like(ratio) if draws.log_weight is None else draws.log_weight.flatten()
     table = corrected(target.student.constrain(flat), log_weight, torch.nan_to_num(ratio, nan=-torch.inf))

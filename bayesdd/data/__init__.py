@@ -1,4 +1,4 @@
-"""Tables: columns, file formats, rows in memory and on disk; the nouns Distilled and Certificate."""
+"""Tables: columns, file formats, rows in memory and on disk; the nouns Distilled and its two certificates."""
 
 import lazy_loader as _lazy
 

@@ -1,5 +1,6 @@
 from .certificate import Certificate as Certificate
 from .certificate import CertificateWarning as CertificateWarning
+from .certificate import PredictiveCertificate as PredictiveCertificate
 from .disk import on_disk as on_disk
 from .distilled import Distilled as Distilled
 from .distilled import union as union

@@ -1,4 +1,7 @@
-"""TODO."""
+"""Certificates: how far the rows of a distilled set are from the full data, with standard errors.
+
+A ``Certificate`` is of a posterior, in nats; a ``PredictiveCertificate`` is of predictions, in predictive sds.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,11 @@ import pandas as pd
 
 from bayesdd.numerics.pareto import KHAT_LIMIT
 
+TOLERANCE = 0.05  # nats: the KL between two normal posteriors whose means differ by 0.3 sds
+
 
 class CertificateWarning(UserWarning):
-    """A distilled set was returned, but its posterior is not certified to be that of the full data."""
+    """A distilled set was returned, but it is not certified to stand for the full data."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +36,6 @@ class Certificate:
         tolerance: What both KLs plus two standard errors must stay within, nats.
         better_mode: Whether a mode of the full posterior was found that the distilled draws do not cover.
         corrected: Table: mean and sd of every parameter, corrected to the full posterior and as distilled.
-        mean_error: Of predictions (``networks.function_space``): error of the mean in predictive sds, root mean square.
-        spread_ratio: Of predictions: predictive sd of the students over the target's, geometric mean.
     """
 
     kl_reverse: float
@@ -52,73 +55,119 @@ class Certificate:
     better_mode: bool = False
     corrected: pd.DataFrame | None = None
     sweeps_se: float = 0.0
-    mean_error: float = math.nan
-    mean_error_se: float = math.nan
-    spread_ratio: float = math.nan
-    spread_ratio_se: float = math.nan
 
     @property
     def ok(self) -> bool:
-        """Both KLs plus two standard errors within the tolerance, k-hat below 0.7, no uncovered mode found.
-
-        Of predictions: error and log ratio of spreads within it, each with two standard errors.
-        """
+        """Both KLs plus two standard errors within the tolerance, k-hat below 0.7, no uncovered mode found."""
         return not self.reasons
 
     @property
     def reasons(self) -> list[str]:
         """Why it is not ok, one line each; empty if it is."""
-        return reasons(self)
+        found = []
+        for name in ("kl_reverse", "kl_forward"):
+            value, error = getattr(self, name), getattr(self, f"{name}_se")
+            if not value + 2 * error <= self.tolerance:
+                found.append(f"{name} {_nats(value, error)} exceeds the tolerance of {self.tolerance:g} nats")
+        if not self.khat < KHAT_LIMIT:
+            found.append(f"k-hat {self.khat:.2f} is not below {KHAT_LIMIT}")
+        if self.better_mode:
+            found.append("the full posterior has a mode that the distilled posterior does not cover")
+        return found
 
     def __str__(self) -> str:
         """The verdict and its numbers."""
-        return text(self)
+        return (
+            f"{_verdict(self.reasons)}\n"
+            f"  KL(distilled, full) {_nats(self.kl_reverse, self.kl_reverse_se)}\n"
+            f"  KL(full, distilled) {_nats(self.kl_forward, self.kl_forward_se)}\n"
+            f"  half-variance       {_nats(self.half_variance, self.half_variance_se)}\n"
+            f"  k-hat {self.khat:.2f}, effective draws {self.ess:.0f} of {self.draws}\n"
+            f"  sweeps {self.sweeps:.0f}, gradient sweeps {self.gradients:.0f}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: infinities and NaN as strings, the table by columns."""
-        values = {key: value for key, value in asdict(self).items() if key != "corrected"}
-        plain = {k: repr(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
-        return {**plain, "corrected": None if self.corrected is None else self.corrected.to_dict("split")}
+        return {"certifies": "posterior", **_plain(self)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Certificate:
-        """The inverse of ``to_dict``; unknown keys of later versions are left out."""
-        known = {field.name for field in fields(cls)}
-        kept = {k: v for k, v in values.items() if k in known and k != "corrected"}
-        plain: dict[str, Any] = {k: float(v) if isinstance(v, str) else v for k, v in kept.items()}
-        table = values.get("corrected")
-        return cls(**plain, corrected=None if table is None else pd.DataFrame(**table))
+        """The inverse of ``to_dict``; unknown keys of other versions are left out."""
+        return cls(**_known(cls, values))
 
 
-def reasons(certificate: Certificate) -> list[str]:
-    """Why it is not ok, one line each; empty if it is."""
-    if not math.isnan(certificate.mean_error):
-        return _of_predictions(certificate)
-    found = []
-    for name in ("kl_reverse", "kl_forward"):
-        value, error = getattr(certificate, name), getattr(certificate, f"{name}_se")
-        if not value + 2 * error <= certificate.tolerance:
-            found.append(f"{name} {_nats(value, error)} exceeds the tolerance of {certificate.tolerance:g} nats")
-    if not certificate.khat < KHAT_LIMIT:
-        found.append(f"k-hat {certificate.khat:.2f} is not below {KHAT_LIMIT}")
-    if certificate.better_mode:
-        found.append("the full posterior has a mode that the distilled posterior does not cover")
-    return found
+@dataclass(frozen=True)
+class PredictiveCertificate:
+    """How far the predictions of students of the rows are from the target's; of the parameters it says nothing.
+
+    Attributes:
+        mean_error: Error of the students' predictive means, root mean square, in the target's predictive sds.
+        spread_ratio: Predictive sd of the students over the target's, geometric mean.
+        draws: Students, each fitted from scratch.
+        tolerance: What the error and the absolute log ratio must stay within, each with two standard errors.
+    """
+
+    mean_error: float
+    mean_error_se: float
+    spread_ratio: float
+    spread_ratio_se: float
+    draws: int
+    tolerance: float
+
+    @property
+    def ok(self) -> bool:
+        """Error and log ratio of spreads within the tolerance, each with two standard errors."""
+        return not self.reasons
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why it is not ok, one line each; empty if it is."""
+        error, ratio, limit, found = self.mean_error, self.spread_ratio, self.tolerance, []
+        if not error + 2 * self.mean_error_se <= limit:
+            found.append(
+                f"predictive means are off by {error:.3g} +- {self.mean_error_se:.1g} sds, more than {limit:g}"
+            )
+        if not abs(math.log(ratio)) + 2 * self.spread_ratio_se / ratio <= limit:
+            found.append(
+                f"spreads are {ratio:.3g} +- {self.spread_ratio_se:.1g} times the target's, "
+                f"not within {math.exp(-limit):.2g} to {math.exp(limit):.2g}"
+            )
+        return found
+
+    def __str__(self) -> str:
+        """The verdict and its numbers."""
+        return (
+            f"{_verdict(self.reasons)}\n"
+            f"  error of predictive means {self.mean_error:.3g} +- {self.mean_error_se:.1g} predictive sds\n"
+            f"  ratio of spreads          {self.spread_ratio:.3g} +- {self.spread_ratio_se:.1g}\n"
+            f"  {self.draws} students from scratch; nothing is said of the posterior of the parameters"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able: infinities and NaN as strings."""
+        return {"certifies": "predictions", **_plain(self)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> PredictiveCertificate:
+        """The inverse of ``to_dict``; unknown keys of other versions are left out."""
+        return cls(**_known(cls, values))
 
 
-def text(certificate: Certificate) -> str:
-    """The verdict and its numbers."""
-    said = "certified" if certificate.ok else "NOT certified: " + "; ".join(certificate.reasons)
-    if not math.isnan(certificate.mean_error):
-        return f"{said}\n{_predictions(certificate)}"
-    return (
-        f"{said}\n"
-        f"  KL(distilled, full) {_nats(certificate.kl_reverse, certificate.kl_reverse_se)}\n"
-        f"  KL(full, distilled) {_nats(certificate.kl_forward, certificate.kl_forward_se)}\n"
-        f"  half-variance       {_nats(certificate.half_variance, certificate.half_variance_se)}\n"
-        f"  k-hat {certificate.khat:.2f}, effective draws {certificate.ess:.0f} of {certificate.draws}\n"
-        f"  sweeps {certificate.sweeps:.0f}, gradient sweeps {certificate.gradients:.0f}"
-    )
+def from_dict(values: dict[str, Any]) -> Certificate | PredictiveCertificate:
+    """The certificate that either ``to_dict`` wrote.
+
+    Files of before the key "certifies" hold all fields of both sorts: ``mean_error`` is NaN in those of a posterior.
+    """
+    sorts: dict[str, type[Certificate | PredictiveCertificate]] = {
+        "posterior": Certificate,
+        "predictions": PredictiveCertificate,
+    }
+    unnamed = "posterior" if math.isnan(float(values.get("mean_error", math.nan))) else "predictions"
+    return sorts[values.get("certifies", unnamed)].from_dict(values)
+
+
+def _verdict(reasons: list[str]) -> str:
+    return "NOT certified: " + "; ".join(reasons) if reasons else "certified"
 
 
 def _nats(value: float, error: float) -> str:
@@ -127,24 +176,19 @@ def _nats(value: float, error: float) -> str:
     return f"{value:.3g} +- {error:.1g} nats"
 
 
-def _of_predictions(certificate: Certificate) -> list[str]:
-    error, error_se = certificate.mean_error, certificate.mean_error_se
-    ratio, ratio_se = certificate.spread_ratio, certificate.spread_ratio_se
-    limit, found = certificate.tolerance, []
-    if not error + 2 * error_se <= limit:
-        found.append(f"predictive means are off by {error:.3g} +- {error_se:.1g} sds, more than {limit:g}")
-    if not abs(math.log(ratio)) + 2 * ratio_se / ratio <= limit:
-        low, high = math.exp(-limit), math.exp(limit)
-        found.append(
-            f"spreads are {ratio:.3g} +- {ratio_se:.1g} times the target's, not within {low:.2g} to {high:.2g}"
-        )
-    return found
+def _plain(certificate: Certificate | PredictiveCertificate) -> dict[str, Any]:
+    def plain(value: Any) -> Any:
+        if isinstance(value, pd.DataFrame):
+            return value.to_dict("split")
+        return repr(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+    return {name: plain(value) for name, value in asdict(certificate).items()}
 
 
-def _predictions(certificate: Certificate) -> str:
-    """The numbers."""
-    return (
-        f"  error of predictive means {certificate.mean_error:.3g} +- {certificate.mean_error_se:.1g} predictive sds\n"
-        f"  ratio of spreads          {certificate.spread_ratio:.3g} +- {certificate.spread_ratio_se:.1g}\n"
-        f"  {certificate.draws} students from scratch; nothing is said of the posterior of the parameters"
-    )
+def _known(cls: type[Certificate | PredictiveCertificate], values: dict[str, Any]) -> dict[str, Any]:
+    def read(value: Any) -> Any:
+        if isinstance(value, dict):
+            return pd.DataFrame(**value)
+        return float(value) if isinstance(value, str) else value
+
+    return {field.name: read(values[field.name]) for field in fields(cls) if field.name in values}

@@ -10,7 +10,8 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,7 +22,8 @@ import xarray as xr
 from torch import Tensor
 
 from bayesdd.data.files import load
-from bayesdd.data.formats import READERS, check_header
+from bayesdd.data.formats import READERS, endings
+from bayesdd.numerics.refusal import Refusal, WrongType
 
 _ELEMENT = re.compile(r"(.+?)\[\s*(\d+(?:\s*,\s*\d+)*)\s*\]")
 
@@ -29,7 +31,7 @@ Columns = dict[str, Tensor]
 
 Source: TypeAlias = Mapping[str, Any] | xr.Dataset | pd.DataFrame | str | os.PathLike[str]
 
-# Written into every distilled file; its rows mean nothing without their weights, so `read` refuses it.
+# An attribute of every distilled file; its rows mean nothing without their weights, so `read` refuses such a file.
 DISTILLED_MARK = "bayesdd_format"
 HASHED_AT_ONCE = 2**16  # rows
 
@@ -43,18 +45,18 @@ def read(source: Source) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: no such file.
-        TypeError: text, dates, complex numbers or objects in a column; a source of another type.
-        ValueError: no columns or no rows, row counts that differ, an infinite value, a column with every value missing,
+        WrongType: text, dates, complex numbers or objects in a column; a source of another type.
+        Refusal: no columns or no rows, row counts that differ, an infinite value, a column with every value missing,
             `x[...]` columns that do not fill an array, a damaged file or one of an unknown kind.
     """
-    where, columns = _named(source)
+    where, columns, table = _named(source)
     if not columns:
-        raise ValueError(f"{where}: no columns; give one array a column, such as {{'x': x, 'y': y}}")
+        raise Refusal(f"{where}: no columns; give one array a column, such as {{'x': x, 'y': y}}")
     if odd := [name for name in columns if not isinstance(name, str)]:
-        raise TypeError(f"{where}: a column is named {odd[0]!r}; names are strings, the model's keyword arguments")
+        raise WrongType(f"{where}: a column is named {odd[0]!r}; names are strings, the model's keyword arguments")
     tensors = {name: tensor(value, f"{where}: column {name!r}") for name, value in columns.items()}
     check_shapes({name: tuple(column.shape) for name, column in tensors.items()}, where)
-    if isinstance(source, pd.DataFrame) or where.endswith(".csv"):
+    if table:
         tensors = assemble(tensors, where)
     for name, column in tensors.items():
         _check_values(column, f"{where}: column {name!r}")
@@ -64,12 +66,12 @@ def read(source: Source) -> dict[str, Tensor]:
 def check_shapes(shapes: Mapping[str, tuple[int, ...]], where: str) -> None:
     """Refuses columns without rows, or that differ in their number."""
     if single := [name for name, shape in shapes.items() if not shape]:
-        raise ValueError(f"{where}: column {single[0]!r} is a single number; a column needs one value a row")
+        raise Refusal(f"{where}: column {single[0]!r} is a single number; a column needs one value a row")
     if len({shape[0] for shape in shapes.values()}) > 1:
         counts = ", ".join(f"{name!r} has {shape[0]:,}" for name, shape in shapes.items())
-        raise ValueError(f"{where}: columns differ in their number of rows: {counts}; the first axis must be the rows")
+        raise Refusal(f"{where}: columns differ in their number of rows: {counts}; the first axis must be the rows")
     if next(iter(shapes.values()))[0] == 0:
-        raise ValueError(f"{where}: no rows; at least one is needed")
+        raise Refusal(f"{where}: no rows; at least one is needed")
 
 
 def to_frame(columns: Mapping[str, Tensor]) -> pd.DataFrame:
@@ -78,7 +80,7 @@ def to_frame(columns: Mapping[str, Tensor]) -> pd.DataFrame:
     for name, column in columns.items():
         values = column.detach().cpu().numpy()
         if values.size == 0:
-            raise ValueError(f"column {name!r} of shape {values.shape} is empty; a table cannot hold it, leave it out")
+            raise Refusal(f"column {name!r} of shape {values.shape} is empty; a table cannot hold it, leave it out")
         flat = values.reshape(len(values), -1)
         for i, index in enumerate(itertools.product(*map(range, values.shape[1:]))):
             table[element(name, index)] = flat[:, i]
@@ -95,7 +97,7 @@ def fingerprint(columns: Mapping[str, Tensor]) -> str:
         column = columns[name].detach().cpu()
         dtype = torch.empty(0, dtype=column.dtype).numpy().dtype.str
         digest.update(f"{name!r} {dtype} {tuple(column.shape)}\n".encode())
-        # Piece by piece and without a copy of each: 88 MB took 0.26 s as one, 0.06 s so.
+        # Piece by piece, so that no column is copied whole.
         for piece in column.split(HASHED_AT_ONCE):
             if piece.is_floating_point() and bool(piece.isnan().any()):
                 piece = torch.where(piece.isnan(), math.nan, piece)
@@ -103,42 +105,44 @@ def fingerprint(columns: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _named(source: Source) -> tuple[str, Mapping[Any, Any]]:
-    """What to call the source in messages, and its columns as they came."""
-    if isinstance(source, xr.Dataset):
-        return "data", _values(source, "data")
-    if isinstance(source, pd.DataFrame):
-        check_header(source.columns, "data")
-        return "data", {name: source[name] for name in source.columns}
-    if isinstance(source, Mapping):
-        return "data", source
-    if not isinstance(source, str | os.PathLike):
-        raise TypeError(
-            f"data must be a mapping, an xarray.Dataset, a pandas.DataFrame or a path, got {type(source).__name__}"
-        )
-    suffix = Path(source).suffix
-    if suffix not in READERS:
-        raise ValueError(f"{source}: rows are read from .nc, .npz or .csv files, not from {suffix or 'no ending'!r}")
-    columns = load(source, *READERS[suffix])
-    return str(source), _values(columns, str(source)) if isinstance(columns, xr.Dataset) else columns
+def _named(source: Source) -> tuple[str, Mapping[Any, Any], bool]:
+    """What to call the source in messages, its columns as they came, and whether it is a table."""
+    where, given = "data", source
+    if isinstance(source, str | os.PathLike):
+        suffix = Path(source).suffix
+        if suffix not in READERS:
+            raise Refusal(f"{source}: rows are read from {endings(READERS)} files, not from {suffix or 'no ending'!r}")
+        where, given = str(source), load(source, *READERS[suffix])
+    if isinstance(given, xr.Dataset):
+        return where, {name: variable.values for name, variable in variables(given, where).items()}, False
+    if isinstance(given, pd.DataFrame):
+        _check_header(given.columns, where)
+        return where, {name: given[name] for name in given.columns}, True
+    if isinstance(given, Mapping):
+        return where, given, False
+    raise WrongType(
+        f"data must be a mapping, an xarray.Dataset, a pandas.DataFrame or a path, got {type(given).__name__}"
+    )
 
 
-def _values(dataset: xr.Dataset, where: str) -> dict[Any, Any]:
-    return {name: variable.values for name, variable in variables(dataset, where).items()}
+def _check_header(header: Iterable[Any], where: str) -> None:
+    for name, times in Counter(header).items():
+        if name == "":
+            raise Refusal(f"{where}: a column has no name (an index? pandas leaves it out by index=False)")
+        if times > 1:
+            raise Refusal(f"{where}: {times} columns are called {name!r}; names must differ")
 
 
 def variables(dataset: xr.Dataset, where: str) -> dict[Any, xr.DataArray]:
     """The data variables, unread; refuses a dimension that is the rows of one and a trailing axis of another."""
     if DISTILLED_MARK in dataset.attrs:
-        raise ValueError(
-            f"{where}: this is a distilled set, whose rows carry weights; read it by Distilled.from_netcdf"
-        )
+        raise Refusal(f"{where}: this is a distilled set, whose rows carry weights; read it by Distilled.from_netcdf")
     found = dict(dataset.data_vars)
     rows = {variable.dims[0]: name for name, variable in found.items() if variable.dims}
     for name, variable in found.items():
         for dim in variable.dims[1:]:
             if dim in rows:
-                raise ValueError(
+                raise Refusal(
                     f"{where}: dimension {dim!r} is the first of {rows[dim]!r} but not of {name!r} {variable.dims}; "
                     f"transpose it so that the rows come first"
                 )
@@ -151,7 +155,7 @@ def tensor(value: Any, what: str) -> Tensor:
         return torch.from_numpy(_array(value, what))
     column = value.detach().cpu().to_dense()
     if column.is_complex():
-        raise TypeError(f"{what} holds complex numbers; give real and imaginary parts as columns of their own")
+        raise WrongType(f"{what} holds complex numbers; give real and imaginary parts as columns of their own")
     return column.to(torch.float64 if column.is_floating_point() else torch.int64, copy=True).contiguous()
 
 
@@ -163,29 +167,27 @@ def _array(value: Any, what: str) -> np.ndarray[Any, Any]:
     try:
         array = np.asarray(value)
     except ValueError as error:
-        raise ValueError(f"{what} is no array, its rows differ in shape; pad them with NaN to one shape") from error
+        raise Refusal(f"{what} is no array, its rows differ in shape; pad them with NaN to one shape") from error
     kind = array.dtype.kind
     if kind == "f" or array.size == 0:
         return array.astype(np.float64, order="C")
     if kind not in "biu":
         example = next((item for item in array.ravel().tolist() if not isinstance(item, int | float)), None)
-        raise TypeError(
+        raise WrongType(
             f"{what} holds values that are not real numbers, such as {example!r} ({array.dtype}); "
             f"encode them as numbers, categories by pandas.factorize"
         )
     if kind == "u" and array.max() > np.iinfo(np.int64).max:
-        raise ValueError(f"{what} holds {array.max()}, which does not fit a 64-bit signed integer")
+        raise Refusal(f"{what} holds {array.max()}, which does not fit a 64-bit signed integer")
     return array.astype(np.int64, order="C")
 
 
 def _check_values(column: Tensor, what: str) -> None:
     infinite = column.isinf().reshape(len(column), -1).any(1)
     if infinite.any():
-        raise ValueError(
-            f"{what} is infinite in row {int(infinite.nonzero()[0])} (from 0); use NaN for a missing value"
-        )
+        raise Refusal(f"{what} is infinite in row {int(infinite.nonzero()[0])} (from 0); use NaN for a missing value")
     if column.numel() and bool(column.isnan().all()):
-        raise ValueError(f"{what} has every value missing; leave it out")
+        raise Refusal(f"{what} has every value missing; leave it out")
 
 
 def assemble(columns: dict[str, Tensor], where: str) -> dict[str, Tensor]:
@@ -196,7 +198,7 @@ def assemble(columns: dict[str, Tensor], where: str) -> dict[str, Tensor]:
         name, index = (match[1], tuple(int(i) for i in match[2].split(","))) if match else (label, ())
         group = groups.setdefault(name, {})
         if index in group or any(len(other) != len(index) for other in group):
-            raise ValueError(f"{where}: column {label!r} clashes with {element(name, next(iter(group)))!r}; rename one")
+            raise Refusal(f"{where}: column {label!r} clashes with {element(name, next(iter(group)))!r}; rename one")
         group[index] = column
     return {name: _stack(group, name, where) for name, group in groups.items()}
 
@@ -205,7 +207,7 @@ def _stack(group: dict[tuple[int, ...], Tensor], name: str, where: str) -> Tenso
     shape = [max(axis) + 1 for axis in zip(*group, strict=True)]
     if len(group) != math.prod(shape):
         gap = next(index for index in itertools.product(*map(range, shape)) if index not in group)
-        raise ValueError(
+        raise Refusal(
             f"{where}: the elements of column {name!r} do not fill an array: {element(name, gap)!r} is missing"
         )
     parts = [group[index] for index in sorted(group)]

@@ -24,6 +24,7 @@ from torch import Tensor
 from bayesdd.data.columns import Columns, check_shapes, fingerprint, tensor, variables
 from bayesdd.data.files import one_line
 from bayesdd.data.formats import opened
+from bayesdd.numerics.refusal import Refusal
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -88,7 +89,7 @@ class Stored:
 
         Raises:
             OSError: The file was removed or changed since it was opened, or cannot be read.
-            ValueError: A value is infinite or does not fit 64 bits.
+            Refusal: A value is infinite or does not fit 64 bits.
         """
         length = step * max(1, self.most // step)
         spans = [(at, min(stop, at + length)) for at in range(start, stop, length)]
@@ -156,9 +157,9 @@ def on_disk(path: str | os.PathLike[str], *, columns: Iterable[str] | None = Non
 
     Raises:
         FileNotFoundError: No such file.
-        ImportError: A .zarr without the package zarr.
-        TypeError: A column is not numeric.
-        ValueError: Another kind of file, a damaged one, no rows, columns that are not there or differ in length.
+        MissingPackage: A .zarr without the package zarr.
+        WrongType: A column is not numeric.
+        Refusal: Another kind of file, a damaged one, no rows, columns that are not there or differ in length.
     """
     path = Path(path)
     with opened(path) as dataset:
@@ -166,7 +167,7 @@ def on_disk(path: str | os.PathLike[str], *, columns: Iterable[str] | None = Non
         names = list(found) if columns is None else list(columns)
         if not names or (absent := [name for name in names if name not in found]):
             wanted = absent if names else "none"
-            raise ValueError(f"{path}: columns {wanted} were asked for, but it holds {sorted(found)}")
+            raise Refusal(f"{path}: columns {wanted} were asked for, but it holds {sorted(found)}")
         check_shapes({name: found[name].shape for name in names}, str(path))
         size = len(found[names[0]])
         row_bytes = max(8, 8 * sum(int(found[name].size) for name in names) // size)
@@ -176,9 +177,7 @@ def on_disk(path: str | os.PathLike[str], *, columns: Iterable[str] | None = Non
     sample = rows.take(numbers)
     for name, column in sample.items():
         if column.is_floating_point() and column.numel() and bool(column.isnan().all()):
-            raise ValueError(
-                f"{path}: column {name!r} is missing in all of {len(column):,} rows looked at; leave it out"
-            )
+            raise Refusal(f"{path}: column {name!r} is missing in all of {len(column):,} rows looked at; leave it out")
     digest = hashlib.sha256(f"{size} {fingerprint(sample)}".encode()).hexdigest()
     return replace(rows, sample=sample, digest=digest)
 
@@ -209,7 +208,7 @@ def read_span(
         column = tensor(variable.isel({variable.dims[0]: slice(start, stop)}).values, what)
         if column.is_floating_point() and bool(column.isinf().any()):
             row = start + int(column.isinf().reshape(len(column), -1).any(1).nonzero()[0])
-            raise ValueError(
+            raise Refusal(
                 f"{what} is infinite, or does not fit float64, in row {row} (from 0); use NaN for a missing value"
             )
         found[name] = column if like is None else column.to(dtype=like[name].dtype)

@@ -17,9 +17,10 @@ import xarray as xr
 from torch import Tensor
 
 from bayesdd.data import columns
-from bayesdd.data.certificate import Certificate
+from bayesdd.data.certificate import Certificate, PredictiveCertificate, from_dict
 from bayesdd.data.columns import DISTILLED_MARK
 from bayesdd.data.files import load, replacing
+from bayesdd.numerics.refusal import Refusal
 
 FORMAT = 1
 
@@ -36,13 +37,13 @@ class Distilled:
         provenance: JSON-able: task, model_hash, sites, fingerprint, seed, rows (N), size (M), objective, versions.
 
     Raises:
-        ValueError: columns and weights whose rows differ in number, weights that are not positive and finite, class
+        Refusal: columns and weights whose rows differ in number, weights that are not positive and finite, class
             probabilities of another shape, negative, or not summing to one.
     """
 
     data: dict[str, Tensor]
     weight: Tensor
-    certificate: Certificate | None = None
+    certificate: Certificate | PredictiveCertificate | None = None
     soft: dict[str, int] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -53,18 +54,18 @@ class Distilled:
         object.__setattr__(self, "data", data)
         object.__setattr__(self, "weight", weight)
         if weight.ndim != 1 or len(weight) == 0 or not data:
-            raise ValueError(
+            raise Refusal(
                 f"Distilled needs columns {list(data)} and one weight a row, got {tuple(weight.shape)} weights"
             )
         for name, value in data.items():
             if value.shape[:1] != weight.shape:
-                raise ValueError(f"column {name!r} of shape {tuple(value.shape)} does not fit {len(weight)} weights")
+                raise Refusal(f"column {name!r} of shape {tuple(value.shape)} does not fit {len(weight)} weights")
         if not bool((weight.isfinite() & (weight > 0)).all()):
-            raise ValueError(f"weights must be positive and finite, but the least is {weight.min()}; drop such rows")
+            raise Refusal(f"weights must be positive and finite, but the least is {weight.min()}; drop such rows")
         for name, classes in self.soft.items():
             q = data.get(name, weight)
             if tuple(q.shape) != (len(weight), classes) or bool((q < 0).any() or ((q.sum(1) - 1).abs() > 1e-6).any()):
-                raise ValueError(f"soft column {name!r} needs {classes} class probabilities a row, which sum to one")
+                raise Refusal(f"soft column {name!r} needs {classes} class probabilities a row, which sum to one")
 
     def __len__(self) -> int:
         """M, the number of synthetic rows."""
@@ -122,18 +123,18 @@ class Distilled:
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: a damaged file, a netCDF file that holds no distilled set, or one of a newer format.
+            Refusal: a damaged file, a netCDF file that holds no distilled set, or one of a newer format.
         """
         dataset = load(path, _read, "a netCDF file")
         version = dataset.attrs.get(DISTILLED_MARK)
         if version is None:
-            raise ValueError(f"{path} holds no distilled set; give a file that Distilled.to_netcdf wrote")
+            raise Refusal(f"{path} holds no distilled set; give a file that Distilled.to_netcdf wrote")
         if version > FORMAT:
-            raise ValueError(f"{path} has format {version}, this bayesdd reads up to {FORMAT}; upgrade bayesdd")
+            raise Refusal(f"{path} has format {version}, this bayesdd reads up to {FORMAT}; upgrade bayesdd")
         try:
             return _from_dataset(dataset)
         except (KeyError, ValueError, TypeError) as error:
-            raise ValueError(f"{path} is a damaged distilled set: {type(error).__name__}: {error}") from error
+            raise Refusal(f"{path} is a damaged distilled set: {type(error).__name__}: {error}") from error
 
 
 def union(parts: Sequence[Distilled]) -> Distilled:
@@ -143,14 +144,14 @@ def union(parts: Sequence[Distilled]) -> Distilled:
     their rows, and the parts' own under "parts".
 
     Raises:
-        ValueError: no parts, or parts whose columns, shapes, types or soft columns differ.
+        Refusal: no parts, or parts whose columns, shapes, types or soft columns differ.
     """
     if not parts:
-        raise ValueError("union() needs at least one distilled set, got none")
+        raise Refusal("union() needs at least one distilled set, got none")
     for i, part in enumerate(parts[1:], start=1):
         refuse_difference(described(part.data), described(parts[0].data), f"union(): part {i}: column", "part 0")
         if part.soft != parts[0].soft:
-            raise ValueError(f"union() needs equal soft columns, part {i} has {part.soft}, part 0 {parts[0].soft}")
+            raise Refusal(f"union() needs equal soft columns, part {i} has {part.soft}, part 0 {parts[0].soft}")
     provenances = [part.provenance for part in parts]
     shared = {key: value for key, value in provenances[0].items() if all(p.get(key) == value for p in provenances)}
     if all("rows" in p for p in provenances):
@@ -178,12 +179,12 @@ def refuse_difference(ours: dict[str, str], theirs: dict[str, str], what: str, o
     """Names the first entry that two descriptions do not share.
 
     Raises:
-        ValueError: There is one.
+        Refusal: There is one.
     """
     for name in {**ours, **theirs}:
         mine, yours = ours.get(name, "absent"), theirs.get(name, "absent")
         if mine != yours:
-            raise ValueError(f"{what} {name!r} is {mine}, but {yours} in {other}")
+            raise Refusal(f"{what} {name!r} is {mine}, but {yours} in {other}")
 
 
 def _free(name: str, taken: Mapping[str, Any]) -> str:
@@ -219,7 +220,7 @@ def _read(path: Path) -> xr.Dataset:
 def _from_dataset(dataset: xr.Dataset) -> Distilled:
     certificate = None
     if "certificate" in dataset.attrs:
-        certificate = Certificate.from_dict(json.loads(dataset.attrs["certificate"]))
+        certificate = from_dict(json.loads(dataset.attrs["certificate"]))
     # A copy: netCDF4 may hand out read-only arrays, which torch warns about.
     values = {str(name): torch.from_numpy(variable.values.copy()) for name, variable in dataset.variables.items()}
     weight = values.pop(dataset.attrs["weight"])

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from bayesdd.numerics.refusal import Refusal
+
 T = TypeVar("T")
 
 
@@ -76,7 +78,7 @@ def load(path: str | os.PathLike[str], read: Callable[[Path], T], what: str, *, 
         FileNotFoundError: no such file.
         IsADirectoryError: a folder.
         PermissionError: not ours to read.
-        ValueError: truncated, damaged, or of another kind.
+        Refusal: truncated, damaged, or of another kind.
     """
     path = Path(path)
     if not path.exists():
@@ -88,7 +90,7 @@ def load(path: str | os.PathLike[str], read: Callable[[Path], T], what: str, *, 
     except PermissionError as error:
         raise PermissionError(f"{path}: no permission to read it") from error
     except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error, ValueError) as error:
-        raise ValueError(
+        raise Refusal(
             f"{path} cannot be read as {what}; it is damaged or of another kind: {one_line(error)}"
         ) from error
 

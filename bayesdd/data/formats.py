@@ -1,11 +1,13 @@
-"""File formats that rows are read from: one line a format in ``READERS``; those that can stay on disk in ``ENGINES``."""
+"""File formats that rows are read from: a reader and its line in ``READERS``; those that can stay on disk, ``ENGINES``.
+
+A reader takes a path and gives a mapping of arrays, an xarray Dataset, or a data frame where the file is a table.
+"""
 
 from __future__ import annotations
 
 import csv
 import importlib.util
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +18,18 @@ import pandas as pd
 import xarray as xr
 
 from bayesdd.data.files import load
+from bayesdd.numerics.refusal import MissingPackage, Refusal
 
 # Before 3.1 pandas read numbers off by a last digit unless asked not to; since then the option is deprecated.
 _OLD_PANDAS = tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1)
 _EXACT: dict[str, Any] = {"float_precision": "round_trip"} if _OLD_PANDAS else {}
 ENGINES = {".nc": "netcdf4", ".zarr": "zarr"}
+
+
+def endings(table: Iterable[str]) -> str:
+    """In words, for messages: ``.nc, .npz or .csv``."""
+    *others, last = table
+    return f"{', '.join(others)} or {last}"
 
 
 def stored_bytes(path: str | os.PathLike[str]) -> int:
@@ -40,12 +49,12 @@ def opened(path: Path) -> Iterator[xr.Dataset]:
     """The file, its values unread.
 
     Raises:
-        FileNotFoundError, ImportError, ValueError: No such file, no package zarr, or a file of another kind.
+        FileNotFoundError, MissingPackage, Refusal: No such file, no package zarr, or a file of another kind.
     """
     if path.suffix not in ENGINES:
-        raise ValueError(f"{path}: rows stay on disk in .nc or .zarr files, not in {path.suffix or 'no ending'!r}")
+        raise Refusal(f"{path}: rows stay on disk in {endings(ENGINES)} files, not in {path.suffix or 'no ending'!r}")
     if path.suffix == ".zarr" and importlib.util.find_spec("zarr") is None:
-        raise ImportError(f"{path}: reading Zarr needs the package zarr: pip install 'bayesdd[zarr]'")
+        raise MissingPackage(f"{path}: reading Zarr needs the package zarr: pip install 'bayesdd[zarr]'")
     settings: dict[str, Any] = {"engine": ENGINES[path.suffix], "decode_times": False, "cache": False}
     if path.suffix == ".zarr":
         settings["consolidated"] = False  # works for stores of either sort, without a warning
@@ -66,30 +75,21 @@ def _read_npz(path: Path) -> dict[str, Any]:
         return dict(archive)
 
 
-def _read_csv(path: Path) -> dict[Any, Any]:
-    # pandas fills short lines with NaN and takes the first column of overlong ones for an index, both without a word.
+def _read_csv(path: Path) -> pd.DataFrame:
+    # pandas silently fills short lines with NaN and takes the first column of overlong ones for an index.
     with path.open(newline="", encoding="utf-8-sig") as handle:
         lines = csv.reader(handle)
         header = next(lines, [])
         for line in lines:
             if line and len(line) != len(header):
-                raise ValueError(f"line {lines.line_num} has {len(line)} cells, the header {len(header)}")
-    check_header(header, str(path))
+                raise Refusal(f"line {lines.line_num} has {len(line)} cells, the header {len(header)}")
     frame = pd.read_csv(path, encoding="utf-8-sig", low_memory=False, **_EXACT)
     frame.columns = pd.Index(header)
-    return {name: frame[name] for name in header}
+    return frame
 
 
-def check_header(header: Iterable[Any], where: str) -> None:
-    for name, times in Counter(header).items():
-        if name == "":
-            raise ValueError(f"{where}: a column has no name (an index? pandas leaves it out by index=False)")
-        if times > 1:
-            raise ValueError(f"{where}: {times} columns are called {name!r}; names must differ")
-
-
-# One line a format: ending -> reader of a path, and what to call such a file.
-READERS: dict[str, tuple[Callable[[Path], Mapping[Any, Any]], str]] = {
+# Ending -> reader of a path, and what to call such a file.
+READERS: dict[str, tuple[Callable[[Path], Mapping[Any, Any] | xr.Dataset | pd.DataFrame], str]] = {
     ".nc": (_read_nc, "a netCDF file"),
     ".npz": (_read_npz, "a NumPy archive"),
     ".csv": (_read_csv, "a csv table"),

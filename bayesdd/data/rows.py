@@ -120,7 +120,7 @@ def opened(source: columns.Source | Stored) -> Rows:
     """The rows of whatever a Task takes: on disk a ``Stored`` and a .nc or .zarr above 512 MiB, else in memory.
 
     Raises:
-        FileNotFoundError, TypeError, ValueError: As ``columns.read`` and ``disk.on_disk``.
+        FileNotFoundError, Refusal: As ``columns.read`` and ``disk.on_disk``.
     """
     if isinstance(source, Stored):
         return source

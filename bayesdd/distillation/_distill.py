@@ -12,7 +12,7 @@ import torch
 from tqdm.auto import tqdm
 
 from bayesdd.certificate.verdict import certificate_of
-from bayesdd.data.certificate import CertificateWarning
+from bayesdd.data.certificate import TOLERANCE, CertificateWarning
 from bayesdd.data.distilled import Distilled
 from bayesdd.density.checkpoint import Checkpoint
 from bayesdd.density.density import MEMORY
@@ -20,11 +20,11 @@ from bayesdd.density.ranks import current
 from bayesdd.distillation.first_stage import Run, resized
 from bayesdd.distillation.problem import Problem
 from bayesdd.distillation.progress import Pace
-from bayesdd.distillation.rounds import name_of
 from bayesdd.distillation.search import smallest, solved
 from bayesdd.numerics.devices import resolve
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.objectives import half_variance
-from bayesdd.objectives.sorts import is_functional, stands_alone
+from bayesdd.objectives.sorts import Standalone, name_of, sort_of
 from bayesdd.target.reference import Reference, build
 from bayesdd.target.target import Target, student_of
 from bayesdd.task.provenance import check, provenance_of
@@ -54,11 +54,11 @@ def distill(
         size: Number M of synthetic rows.
         tolerance: KL in nats within which the certificate must stay. Without ``size``: the smallest size that does so.
         seed: Seed; equal seeds give equal results.
-        objective: What to minimise: a functional of the log-ratio (``bayesdd.objectives``: ``half_variance``,
-            ``reverse_kl``, ``forward_kl``, a ``partial`` of ``renyi``), or one of ``bayesdd.objectives`` (``fisher``,
-            ``draws_forward_kl``, ``bilevel``, a ``partial`` of ``predictive_risk``). The certificate is the same.
-            Networks: a ``partial`` of ``function_space``, which certifies predictions, in sds; it needs ``size``, and
-            the tolerance is then in sds too.
+        objective: What to minimise, one of ``bayesdd.objectives`` or of your own: a functional of the log-ratio
+            (``half_variance``, ``reverse_kl``, ``forward_kl``, a ``partial`` of ``renyi``), or of rows and draws
+            (``fisher``, ``draws_forward_kl``, ``bilevel``, a ``partial`` of ``predictive_risk``). The certificate is
+            the same. Networks: a ``partial`` of ``networks.function_space``, which needs ``size`` and certifies
+            predictions; certificate and tolerance are then in sds.
         student: The task that people will fit to the synthetic rows; default the target itself.
         init: An earlier distilled set to start from (new data arriving).
         device: ``auto`` (CUDA where there is one), ``cpu`` or ``cuda``.
@@ -67,33 +67,33 @@ def distill(
             rows are repeated; point estimates agree up to the prior.
         move_rows: False keeps real rows and optimises weights only (a coreset).
         memory: Bytes that the intermediate tensors of one block of rows and draws may take.
-        checkpoint: A file for the sums of passes over the rows: a run that was cut short, given the same file, goes on
-            from there to the same result. Left in place; of other data, models or versions it is not read.
+        checkpoint: A file for the sums of passes over the rows: a run that was cut short, given the same file, resumes
+            there with the same result. It is left in place, and ignored with other data, models or versions.
 
     Returns:
         Rows, weights and a certificate from fresh draws.
 
     Raises:
-        ValueError: Sizes, tasks, objective or device do not fit (the message says which and what to do).
+        Refusal: Sizes, tasks, objective or device do not fit (the message says which and what to do).
         TypeError: ``objective`` is no such function.
 
     Warns:
         CertificateWarning: The result is returned but not certified, or M is below what any M rows can reach.
     """
     tasks = [target] if isinstance(target, Task) else list(target)
-    is_functional(objective)
+    alone = sort_of(objective) is Standalone
     student = sizes(tasks, student, size, tolerance, init)
     # Networks that a few rows can teach are small: objectives that stand alone run on the CPU, where they are faster.
-    where = resolve("cpu" if stands_alone(objective) else device)
+    where = resolve("cpu" if alone else device)
     kept = None if checkpoint is None else Checkpoint(checkpoint, tasks)
     goal = Target(tasks, student, where, seed, memory, checkpoint=kept)
-    if stands_alone(objective):
+    if alone:
         settings = {"equal_weights": equal_weights, "move_rows": move_rows}
         with tqdm(disable=not progress, desc="bayesdd", bar_format="{desc}: {elapsed}{postfix}") as bar:
             result = _alone(goal, objective, size, tolerance, seed, init, bar.set_postfix_str, **settings)
         _warn_uncertified(result)
         return result
-    limit = 0.05 if tolerance is None else tolerance
+    limit = TOLERANCE if tolerance is None else tolerance
     silent = not progress or current().rank > 0
     with tqdm(disable=silent, desc="bayesdd", bar_format="{desc}: {elapsed}{postfix}") as bar:
         goal.joint.watch(None if silent else Pace(bar.set_description_str, "bayesdd"))
@@ -136,17 +136,17 @@ def _alone(
     """The result of an objective that brings its own solver and certificate.
 
     Raises:
-        ValueError: No size is given; the objective's own refusals.
+        Refusal: No size is given; the objective's own refusals.
     """
     if size is None:
-        raise ValueError(f"distill(objective={name_of(objective)}) needs size=: it searches no size by a tolerance.")
+        raise Refusal(f"distill(objective={name_of(objective)}) needs size=: it searches no size by a tolerance.")
     found = objective(target, seed, say)
     rows, weight = found.choose(size)
     if init is not None:
         rows, weight = resized(found.pool, init, size, torch.Generator().manual_seed(seed))
     problem = Problem.from_rows(found.pool, rows, weight, target.joint.device, **settings)
     vector = found.solve(problem)
-    details = provenance_of(target.student, target.tasks, seed, size, objective=name_of(objective))
+    details = provenance_of(target.student, target.tasks, seed, size, name_of(objective), certifies="predictions")
     result = problem.distilled(vector, details)
     say("certificate")
     limit = found.tolerance if tolerance is None else tolerance
@@ -158,11 +158,11 @@ def sizes(tasks: list[Task], student: Task | None, size: int | None, tolerance: 
     found = student_of(tasks, student)
     rows = sum(task.size for task in tasks)
     if size is None and tolerance is None:
-        raise ValueError("distill needs size= (number of synthetic rows) or tolerance= (nats), got neither.")
+        raise Refusal("distill needs size= (number of synthetic rows) or tolerance= (nats), got neither.")
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= rows):
-        raise ValueError(f"distill needs a size from 1 to the {rows} real rows, got {size!r}.")
+        raise Refusal(f"distill needs a size from 1 to the {rows} real rows, got {size!r}.")
     if tolerance is not None and not 0 < tolerance < float("inf"):
-        raise ValueError(f"distill needs a positive tolerance in nats, got {tolerance!r}.")
+        raise Refusal(f"distill needs a positive tolerance in nats, got {tolerance!r}.")
     if init is not None:
         check(init, found)
     return found

@@ -14,6 +14,7 @@ from bayesdd.data.distilled import Distilled
 from bayesdd.distillation.problem import Problem
 from bayesdd.numerics.levenberg_marquardt import least_squares
 from bayesdd.numerics.optimise import lbfgs
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.objectives import half_variance
 from bayesdd.target.particles import noise
 from bayesdd.target.reference import Reference
@@ -64,7 +65,7 @@ def first_stage(run: Run, size: int, init: Distilled | None) -> tuple[Problem, T
     """Several starts through the closed form; the best by held-out half-variance.
 
     Raises:
-        ValueError: The log-likelihood is not finite at any starting rows.
+        Refusal: The log-likelihood is not finite at any starting rows.
     """
     best: tuple[float, Problem, float, Tensor] | None = None
     hopeless = run.reference.bound.at(size) > UNSOLVED
@@ -78,7 +79,7 @@ def first_stage(run: Run, size: int, init: Distilled | None) -> tuple[Problem, T
         if score < enough(run) or (attempt + 1 >= STARTS and (best[2] < UNSOLVED or hopeless)):
             break
     if best is None or not math.isfinite(best[0]):
-        raise ValueError(
+        raise Refusal(
             f"{run.reference.target.student.name}: the log-likelihood of the starting rows is not finite at draws of "
             "the full posterior; check the kinds of its columns."
         )

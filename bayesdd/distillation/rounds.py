@@ -6,7 +6,6 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,8 +19,9 @@ from bayesdd.inference.draws import Draws
 from bayesdd.numerics.gaussian import moment_matched
 from bayesdd.numerics.optimise import lbfgs
 from bayesdd.numerics.pareto import KHAT_LIMIT
-from bayesdd.objectives import half_variance, renyi
-from bayesdd.objectives.sorts import refuse_infinite
+from bayesdd.numerics.refusal import Refusal
+from bayesdd.objectives import half_variance
+from bayesdd.objectives.sorts import name_of
 from bayesdd.target.particles import Particles, noise, tilted
 from bayesdd.target.second_order import SecondOrder
 from bayesdd.target.target import Target
@@ -85,7 +85,7 @@ def matched(run: Run, size: int, init: Distilled | None) -> Solution:
     where the objective has no value at real rows, whose posterior is too far from the draws at hand.
 
     Raises:
-        ValueError: The objective is not finite at any starting rows.
+        Refusal: The objective is not finite at any starting rows.
     """
     reference = run.reference.sampled(run.seed)
     loss = run.objective(reference)
@@ -111,7 +111,7 @@ def matched(run: Run, size: int, init: Distilled | None) -> Solution:
         if best is None or value < best[0]:
             best = value, problem, vector
     if best is None or not math.isfinite(best[0]):
-        raise ValueError(
+        raise Refusal(
             f"the objective {name_of(run.objective)} is not finite at any starting rows of "
             f"{reference.target.student.name}: check the kinds of its columns, or take half_variance."
         )
@@ -161,15 +161,6 @@ def measured(objective: Callable[..., Tensor], problem: Problem, vector: Tensor,
     return objective(particles.log_likelihood - distilled, log_weight)
 
 
-def name_of(objective: Callable[..., Any]) -> str:
-    """Name of an objective with its settings, for messages and provenance."""
-    if isinstance(objective, functools.partial):
-        plain = {k: v for k, v in objective.keywords.items() if isinstance(v, int | float | str)}
-        settings = ", ".join(f"{key}={value}" for key, value in plain.items())
-        return f"{objective.func.__name__}({settings})"
-    return getattr(objective, "__name__", type(objective).__name__)
-
-
 def _fresh(run: Run, problem: Problem, vector: Tensor, turn: int, start: Draws | None = None) -> Draws:
     """Draws of the distilled posterior for round number ``turn``."""
     count = ROUND_DRAWS // run.reference.target.draw_divisor
@@ -185,7 +176,7 @@ def _judged(
     own score.
 
     Raises:
-        ValueError: The objective is infinite at this posterior.
+        Refusal: The objective is infinite at this posterior.
     """
     flat = draws.flat
     full, error = target.log_likelihood(flat)
@@ -200,8 +191,8 @@ def _judged(
         score = found["kl_reverse"] + (found["kl_forward"] if found["khat"] < KHAT_LIMIT else found["half_variance"])
     else:
         ratio = particles.log_likelihood - particles.own
-        if isinstance(objective, functools.partial) and objective.func is renyi:
-            refuse_infinite(ratio, log_weight, problem.coordinates.size, **objective.keywords)
+        if isinstance(objective, functools.partial) and hasattr(objective.func, "refuse_infinite"):
+            objective.func.refuse_infinite(ratio, log_weight, problem.coordinates.size, **objective.keywords)
         score = float(objective(ratio, log_weight))
     return particles, score, found["half_variance"]
 

@@ -7,14 +7,14 @@ from bayesdd.data.distilled import Distilled
 from bayesdd.distillation.first_stage import Run, enough, first_stage, held_out_half_variance
 from bayesdd.distillation.rounds import Solution, matched, optimised, refined
 from bayesdd.objectives import half_variance
-from bayesdd.objectives.sorts import is_functional
+from bayesdd.objectives.sorts import Matching, sort_of
 
 ITERATIONS = 200  # of L-BFGS on fixed particles
 
 
 def solved(run: Run, size: int, init: Distilled | None = None) -> Solution:
     """The best solution at one size: closed form, fixed particles if that is not enough, on-policy rounds."""
-    if not is_functional(run.objective):
+    if sort_of(run.objective) is Matching:
         return matched(run, size, init)
     problem, vector = first_stage(run, size, init)
     if held_out_half_variance(run, problem, vector) > enough(run):

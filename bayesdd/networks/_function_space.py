@@ -10,7 +10,7 @@ with S the score of 90% intervals (``calibration``): rows and weights first for 
 cover what they should. Where the means agree the spread becomes the target's, elsewhere it covers their difference; the
 second stage gives up a little of the error for that. For networks, whose weights are not identified and have no usable
 Gaussian: a few rows cannot determine them, but they can determine what networks predict. The result says nothing about
-the posterior of theta: the certificate's KL fields are NaN.
+the posterior of theta: its certificate is of predictions.
 
 Cost of a step: a few Levenberg-Marquardt steps of four students on M rows; 10 ms for 337 weights and 50 rows, three
 times that in the second stage, which has half as many.
@@ -30,15 +30,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayesdd.data.certificate import Certificate
+from bayesdd.data.certificate import PredictiveCertificate
 from bayesdd.data.columns import Columns
 from bayesdd.distillation.problem import Problem
-from bayesdd.distillation.standalone import Standalone
 from bayesdd.networks import row_search, students
 from bayesdd.networks.calibration import interval_score, settled
 from bayesdd.networks.purpose import Label, Purpose, purpose_of
 from bayesdd.networks.regression import Regression
 from bayesdd.numerics.refusal import Refusal
+from bayesdd.objectives.sorts import Solver, standalone
 from bayesdd.target.target import Target
 
 STUDENTS, STEPS, RESTART = 4, 1000, 10
@@ -49,6 +49,7 @@ LAST, SCORED = 0.5, 64  # second stage: steps, as a share of the first's, and pu
 TOLERANCE = 0.3  # error in sds, and log ratio of spreads
 
 
+@standalone
 def function_space(
     target: Target,
     seed: int,
@@ -61,7 +62,7 @@ def function_space(
     students: int = STUDENTS,
     steps: int = STEPS,
     restart: int = RESTART,
-) -> Standalone:
+) -> Solver:
     """Objective of ``distill``: mean and spread of the students' predictive over a purpose.
 
     Args:
@@ -93,7 +94,7 @@ def function_space(
     wanted = purpose_of(regression, target, purpose, draws, predictive, label, seed)
     say(f"purpose: {len(wanted.mean)} inputs, spread {float(wanted.sd.mean()):.3g}")
     pool = wanted.labelled(regression)
-    return Standalone(
+    return Solver(
         pool,
         functools.partial(starting_rows, regression, wanted, pool.data, seed),
         functools.partial(
@@ -199,7 +200,7 @@ def _again(problem: Problem, rows: Columns, weight: Tensor) -> Problem:
 
 def certificate(
     regression: Regression, purpose: Purpose, rows: Columns, weight: Tensor, tolerance: float, seed: int
-) -> Certificate:
+) -> PredictiveCertificate:
     """Students from scratch against the target's predictive: error of their means in its sds, ratio of spreads.
 
     Standard errors are those of the students and of the target's draws.
@@ -211,17 +212,12 @@ def certificate(
     error = ((mean - purpose.mean) / purpose.sd).square().mean(1).sqrt()
     ratio = (spread / purpose.sd).log().mean(1)
     few = 1 / math.sqrt(purpose.draws)
-    names = ("kl_reverse", "kl_forward", "half_variance", "khat", "ess")
-    nan: Any = {name + end: math.nan for name in names for end in ("", "_se")}
     value = float(ratio.mean().exp())
-    return Certificate(
-        **nan,
-        sweeps=0.0,
-        gradients=0.0,
-        draws=JUDGES,
-        tolerance=tolerance,
+    return PredictiveCertificate(
         mean_error=float(error.square().mean().sqrt()),
         mean_error_se=math.hypot(float(error.std()) / math.sqrt(JUDGES), few),
         spread_ratio=value,
         spread_ratio_se=value * math.hypot(float(ratio.std()) / math.sqrt(JUDGES), few / math.sqrt(2)),
+        draws=JUDGES,
+        tolerance=tolerance,
     )

@@ -18,7 +18,7 @@ def resolve(device: str | torch.device) -> torch.device:
     """The device of a name; ``auto`` is CUDA where there is a CUDA device.
 
     Raises:
-        ValueError: CUDA was asked for and there is none, or the name is no device.
+        Refusal: CUDA was asked for and there is none, or the name is no device.
     """
     # One GPU for each rank, as torchrun numbers them on each machine.
     own = f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"

@@ -25,6 +25,7 @@ from bayesdd.data.columns import Columns
 from bayesdd.density.density import derivatives
 from bayesdd.numerics.newton_cg import adjoint, minimum
 from bayesdd.numerics.optimise import lbfgs
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.objectives.guides import Guide
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 LEFT = 1e-6  # nats left to gain at an inner optimum above which it counts as not converged
 LARGEST_PRECONDITIONER = 600  # parameters of the guide; above, conjugate gradients run without
-FIT = 500  # L-BFGS iterations of the guide on the full data
+FIT = 500  # L-BFGS iterations that fit the guide to the full data
 
 
 def bilevel(
@@ -50,7 +51,7 @@ def bilevel(
         ``(rows, weight) -> nats``, differentiable in both.
 
     Raises:
-        ValueError: The guide has no parameters or does not work on the model; the target has sites that the student
+        Refusal: The guide has no parameters or does not work on the model; the target has sites that the student
             lacks, or lives on another device than the CPU.
 
     Warns:
@@ -61,9 +62,12 @@ def bilevel(
     """
     target, student = reference.target, reference.target.student
     if len(target.nuisance):
-        raise ValueError(f"bilevel needs a target without sites of its own beyond those of {student.name}.")
+        raise Refusal(
+            f"bilevel needs a target whose sites are all sites of {student.name}: use half_variance, or give the "
+            "student these sites."
+        )
     if target.joint.device.type != "cpu":
-        raise ValueError("bilevel runs on the CPU, where Pyro makes its guides: pass distill(..., device='cpu').")
+        raise Refusal("bilevel runs on the CPU, where Pyro makes its guides: pass distill(..., device='cpu').")
     family = Guide(student, guide, draws=draws, seed=seed)
 
     def outer(phi: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from bayesdd.data.columns import Columns
 from bayesdd.numerics.gaussian import moment_matched
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.target.particles import trusted
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def draws_forward_kl(
         ``(rows, weight) -> nats``, differentiable in both; NaN where the distilled posterior is too far from g to say.
 
     Raises:
-        ValueError: ``draws`` has another number of coordinates, or too few rows for a covariance.
+        Refusal: ``draws`` has another number of coordinates, or too few rows for a covariance.
 
     Source: Kim et al., "On divergence measures for Bayesian pseudocoresets", NeurIPS 2022 (the divergence, by
     contrastive divergence around trajectories of SGD); the normaliser by importance sampling is ours.
@@ -54,7 +55,7 @@ def draws_forward_kl(
         log_weight = torch.full((len(draws),), -math.log(max(1, len(draws))), dtype=torch.float64)
     dim = student.dim
     if draws.dim() != 2 or draws.shape[1] != dim or len(draws) < FEWEST * dim:
-        raise ValueError(
+        raise Refusal(
             f"draws_forward_kl needs unconstrained draws of shape (S, {dim}) with S at least {FEWEST * dim} for "
             f"{student.name}, got {tuple(draws.shape)}."
         )

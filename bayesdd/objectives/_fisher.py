@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from bayesdd.data.columns import Columns
+from bayesdd.numerics.refusal import Refusal
 
 if TYPE_CHECKING:
     from bayesdd.target.reference import Reference
@@ -32,14 +33,14 @@ def fisher(reference: Reference, *, draws: int = 500) -> Callable[[Columns, Tens
         ``(rows, weight) -> nats``, at least 0, differentiable in both.
 
     Raises:
-        ValueError: The target has sites that the student lacks: the marginal score has no closed form.
+        Refusal: The target has sites that the student lacks: the marginal score has no closed form.
 
     Source: Campbell & Broderick, "Automated scalable Bayesian inference via Hilbert coresets", JMLR 2019 (weighted
     Fisher information distance); Huggins, Campbell, Kasprzak & Broderick, arXiv 1809.09505, 2018.
     """
     target, student = reference.target, reference.target.student
     if len(target.nuisance):
-        raise ValueError(
+        raise Refusal(
             f"fisher needs the score of the shared sites alone, but the target has sites that {student.name} lacks: "
             "use half_variance, or give the student these sites."
         )

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from bayesdd.data.columns import Columns, read
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.target.particles import first, tilted, trusted
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def predictive_risk(
         its posterior is too far from the draws at hand to say.
 
     Raises:
-        ValueError: The purpose rows have other columns or shapes than the student's, or weights of another number.
+        Refusal: The purpose rows have other columns or shapes than the student's, or weights of another number.
 
     Source: Vehtari & Ojanen, "A survey of Bayesian predictive methods for model assessment, selection and comparison",
     Statistics Surveys 2012 (the utility); Kungurtsev et al., "Dataset distillation from first principles", 2024
@@ -50,7 +51,7 @@ def predictive_risk(
     count = len(next(iter(rows.values())))
     weights = torch.ones(count, dtype=torch.float64) if weight is None else torch.as_tensor(weight).double()
     if weights.shape != (count,):
-        raise ValueError(f"predictive_risk got {count} purpose rows but weights of shape {tuple(weights.shape)}.")
+        raise Refusal(f"predictive_risk got {count} purpose rows but weights of shape {tuple(weights.shape)}.")
     weights = weights.to(device)
     with torch.no_grad():
         particles = first(reference.particles, DRAWS)
@@ -75,7 +76,7 @@ def _checked(rows: Columns, own: Mapping[str, Tensor], name: str) -> Columns:
     wanted = {column: tuple(value.shape[1:]) for column, value in own.items()}
     given = {column: tuple(value.shape[1:]) for column, value in rows.items()}
     if given != wanted:
-        raise ValueError(
+        raise Refusal(
             f"predictive_risk(purpose=...) needs the columns of {name}, {wanted} (shape of one row), got {given}."
         )
     return {column: rows[column].to(own[column].dtype) for column in own}

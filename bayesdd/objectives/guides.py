@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.program import running, unconstrained
 from bayesdd.task.task import Task
 
@@ -30,7 +31,7 @@ class Guide:
         start: The guide's own starting parameters, flat ``(n,)``.
 
     Raises:
-        ValueError: The guide has no parameters, or does not work on the model.
+        Refusal: The guide has no parameters, or does not work on the model.
     """
 
     def __init__(self, task: Task, family: Callable[[Any], Any], *, draws: int, seed: int) -> None:
@@ -43,10 +44,10 @@ class Guide:
                 self._module(**self._row)
             except Exception as error:  # whatever Pyro or the guide raises on this model
                 reason = (str(error) or type(error).__name__).splitlines()[0]
-                raise ValueError(f"bilevel: the guide {name} does not work on {task.name}: {reason}") from error
+                raise Refusal(f"bilevel: the guide {name} does not work on {task.name}: {reason}") from error
         parameters = dict(self._module.named_parameters())
         if not parameters:
-            raise ValueError(
+            raise Refusal(
                 f"bilevel: the guide {name} has no parameters on {task.name}: there is nothing to optimise. "
                 "Use an autoguide such as pyro.infer.autoguide.AutoNormal."
             )

@@ -1,67 +1,127 @@
-"""TODO."""
+"""The three sorts of objectives: what ``distill(objective=...)`` takes.
+
+A ``Functional`` of the log-ratio, a ``Matching`` objective of rows and draws, or a ``Standalone`` one, which brings its
+own solver and certificate. A setting is bound by ``functools.partial``.
+"""
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from bayesdd.numerics.pareto import khat
+from bayesdd.data.certificate import PredictiveCertificate
+from bayesdd.data.columns import Columns
+from bayesdd.numerics.refusal import WrongType
+from bayesdd.target.reference import Reference
+from bayesdd.target.target import Target
+from bayesdd.task.task import Task
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-def stands_alone(objective: Callable[..., Any]) -> bool:
-    """Whether an objective ``(target, seed, say)`` brings its own solver and certificate (``bayesdd.distillation.standalone``)."""
-    parameters = inspect.signature(objective).parameters.values() if callable(objective) else []
-    needed = [p.name for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
-    return needed == ["target", "seed", "say"]
+class Functional(Protocol):
+    """A divergence as a functional of the log-ratio; any function of two arguments.
+
+    One that may be infinite carries ``refuse_infinite(log_ratio, log_weight, size, **settings)``; see ``renyi``.
+    """
+
+    def __call__(self, log_ratio: Tensor, log_weight: Tensor, /) -> Tensor:
+        """Nats, from Delta at S draws ``(S,)`` and the log of the draws' normalised weights ``(S,)``."""
 
 
-def is_functional(objective: Callable[..., Any]) -> bool:
-    """Whether an objective is a functional ``(log_ratio, log_weight)``, not a matching objective ``(reference)``.
+class Matching(Protocol):
+    """What rows do for given draws; any function of one argument."""
+
+    def __call__(self, reference: Reference, /) -> Callable[[Columns, Tensor], Tensor]:
+        """``(rows, weight) -> nats``; what it needs of the full posterior is computed here, once."""
+
+
+@runtime_checkable
+class Standalone(Protocol):
+    """An objective that needs no particles of the posterior; declared by ``@standalone``.
+
+    Networks: particles cannot stand for the posterior of their weights, so that the log-ratio and its KLs say nothing.
+    What their rows are for, predictions, is matched and certified.
+    """
+
+    stands_alone: bool
+
+    def __call__(self, target: Target, seed: int, say: Callable[[str], None], /) -> Solver:
+        """How the target is solved; ``say`` shows progress."""
+
+
+@dataclass(frozen=True, eq=False)
+class Solver:
+    """How a stand-alone objective is solved and judged.
+
+    Attributes:
+        pool: The student's task on the rows that starting rows are chosen from.
+        choose: Number of rows -> rows of the pool and their weights, to start from.
+        solve: Problem at its starting rows (``distillation.problem``) -> its vector.
+        certificate: Rows, weights, tolerance and seed -> certificate.
+        tolerance: What counts as certified unless the caller says so.
+    """
+
+    pool: Task
+    choose: Callable[[int], tuple[Columns, Tensor]]
+    solve: Callable[[Any], Tensor]
+    certificate: Callable[[Columns, Tensor, float, int], PredictiveCertificate]
+    tolerance: float
+
+
+def standalone(function: F) -> F:
+    """Declares that a function is a ``Standalone`` objective."""
+    vars(function)["stands_alone"] = True
+    return function
+
+
+def sort_of(objective: Callable[..., Any]) -> type:
+    """The sort of an objective: ``Functional``, ``Matching`` or ``Standalone``.
 
     Raises:
-        TypeError: It takes neither two arguments nor one.
-        ValueError: Its settings are refused (by itself, at two draws).
+        WrongType: It is of none of them, or lacks a setting.
+        Refusal: Its settings are refused (by a functional itself, at two draws).
     """
     parameters = inspect.signature(objective).parameters.values() if callable(objective) else []
-    needed = [p for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    unset = [p.name for p in parameters if p.default is p.empty and p.kind is p.KEYWORD_ONLY]
-    name = getattr(objective, "__name__", type(objective).__name__)
-    if unset:
-        raise TypeError(
-            f"distill(objective={name}) lacks the setting {unset[0]!r}: pass functools.partial({name}, {unset[0]}=...)."
+    required = [p for p in parameters if p.default is p.empty]
+    name = _name(objective)
+    if unset := [p.name for p in required if p.kind is p.KEYWORD_ONLY]:
+        raise WrongType(
+            f"objective {name} lacks the setting {unset[0]!r}: pass functools.partial({name}, {unset[0]}=...)."
         )
-    if len(needed) not in (1, 2) and not stands_alone(objective):
-        raise TypeError(
+    if isinstance(_bare(objective), Standalone):
+        return Standalone
+    needed = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in required)
+    if needed not in (1, 2):
+        raise WrongType(
             "distill(objective=...) needs a function (log_ratio, log_weight) such as bayesdd.objectives.reverse_kl, or "
-            f"one of bayesdd.objectives, got {name} of {len(needed)} arguments."
+            f"one of bayesdd.objectives, got {name} of {needed} arguments."
         )
-    if len(needed) != 2:
-        return False
+    if needed == 1:
+        return Matching
     half = torch.full((2,), 0.5, dtype=torch.float64)
     objective(half, half.log())
-    return True
+    return Functional
 
 
-def refuse_infinite(log_ratio: Tensor, log_weight: Tensor, size: int, *, alpha: float) -> None:
-    """Raises where the divergence does not exist: ``E[exp(alpha Delta)]`` is infinite.
+def name_of(objective: Callable[..., Any]) -> str:
+    """Name of an objective with its settings, for messages and provenance."""
+    if not isinstance(objective, functools.partial):
+        return _name(objective)
+    plain = {k: v for k, v in objective.keywords.items() if isinstance(v, int | float | str)}
+    return f"{_name(objective)}({', '.join(f'{key}={value}' for key, value in plain.items())})"
 
-    Args:
-        log_ratio: Delta at S draws of the distilled posterior, nats, ``(S,)``.
-        log_weight: log of the draws' normalised weights, ``(S,)``.
-        size: Number M of synthetic rows, for the message.
-        alpha: Order.
 
-    Raises:
-        ValueError: The Pareto shape of the terms is 1 or more.
-    """
-    shape = khat(log_weight + alpha * log_ratio)[0]
-    if alpha > 1 and shape >= 1:
-        raise ValueError(
-            f"renyi of order {alpha:g} is infinite at the {size} rows found: the distilled posterior's tails are "
-            f"lighter than the full one's (Pareto shape {shape:.2f}, and only below 1 a mean exists). "
-            "Take an order below 1, or more rows."
-        )
+def _name(objective: Any) -> str:
+    return getattr(_bare(objective), "__name__", type(_bare(objective)).__name__)
+
+
+def _bare(objective: Any) -> Any:
+    """The function itself, without its settings."""
+    return objective.func if isinstance(objective, functools.partial) else objective

@@ -14,8 +14,13 @@ from bayesdd.task.task import Task
 PACKAGES = ("bayesdd", "torch", "pyro-ppl")
 
 
-def provenance_of(student: Task, tasks: Sequence[Task], seed: int, size: int, objective: str) -> dict[str, Any]:
-    """JSON-able provenance; no times and no paths, so that equal runs write equal files."""
+def provenance_of(
+    student: Task, tasks: Sequence[Task], seed: int, size: int, objective: str, certifies: str = "posterior"
+) -> dict[str, Any]:
+    """JSON-able provenance; no times and no paths, so that equal runs write equal files.
+
+    ``certifies``: what the rows stand for and a certificate of them is of, "posterior" or "predictions".
+    """
     return {
         "task": student.name,
         "target": [task.name for task in tasks],
@@ -26,6 +31,7 @@ def provenance_of(student: Task, tasks: Sequence[Task], seed: int, size: int, ob
         "rows": sum(task.size for task in tasks),
         "size": size,
         "objective": objective,
+        "certifies": certifies,
         "versions": _versions(),
     }
 

@@ -122,6 +122,7 @@ def _judged(
     far = found is not None and max(found.kl["reverse"], found.kl["forward"]) > FAR
     if certificate is None and not far:
         certificate = bayesdd.certify(stage.task, distilled, seed=cell.seed + 1, device="cpu")
+    assert not isinstance(certificate, bayesdd.PredictiveCertificate)  # no method here matches predictions
     if found is None:
         assert certificate is not None  # asked for just above
         found = truth.by_certificate(stage.task, distilled, certificate, stage.truth, cell.seed)

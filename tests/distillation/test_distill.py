@@ -39,6 +39,7 @@ def test_logistic_regression_keeps_constants_and_certifies():
     assert torch.equal(distilled.data["x"][:, 3], torch.ones(12, dtype=torch.float64))
     assert bool(((distilled.data["y"] >= 0) & (distilled.data["y"] <= 1)).all())
     assert distilled.certificate.ok and distilled.certificate.kl_reverse < 0.01
+    assert distilled.provenance["certifies"] == "posterior"
     again = bayesdd.certify(task, distilled, seed=77)
     error = 3 * (again.kl_reverse_se + distilled.certificate.kl_reverse_se)
     assert abs(again.kl_reverse - distilled.certificate.kl_reverse) < error
@@ -178,3 +179,15 @@ def test_misuse_is_one_line(settings, message):
 def test_cuda_where_there_is_none():
     with pytest.raises(ValueError, match=r"no CUDA device here: use device='auto'"):
         quiet(linear_regression.task(rows=50, dim=2), 3, device="cuda")
+
+
+def test_a_functional_is_asked_whether_it_is_infinite():
+    def doubtful(log_ratio, log_weight, *, alpha):
+        return bayesdd.objectives.half_variance(log_ratio, log_weight)
+
+    def refuse_infinite(log_ratio, log_weight, size, *, alpha):
+        raise bayesdd.Refusal(f"infinite of order {alpha} at {size} rows")
+
+    doubtful.refuse_infinite = refuse_infinite
+    with pytest.raises(bayesdd.Refusal, match="infinite of order 2 at 8 rows"):
+        quiet(logistic_regression.task(rows=300, dim=3), 8, objective=partial(doubtful, alpha=2))

@@ -3,15 +3,20 @@
 import inspect
 import math
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 
 from bayesdd import objectives
 from bayesdd.objectives import forward_kl, half_variance, renyi, reverse_kl
+from bayesdd.objectives.sorts import Functional, Matching, name_of, sort_of
 
-ALL = [renyi, *(f for n, f in vars(objectives).items() if inspect.isfunction(f) and n != "renyi")]
-CALLS = [partial(f, alpha=0.5) if f is renyi else f for f in ALL]
+# A new file `_name.py` adds its tests; a setting without a default is named here.
+SETTINGS = {"renyi": {"alpha": 0.5}, "predictive_risk": {"purpose": None}}
+FILES = sorted(path.stem[1:] for path in Path(objectives.__path__[0]).glob("_[a-z]*.py"))
+SORTS = {call: sort_of(call) for call in (partial(getattr(objectives, f), **SETTINGS.get(f, {})) for f in FILES)}
+FUNCTIONALS = [call for call, sort in SORTS.items() if sort is Functional]
 DRAWS = 400_000
 
 
@@ -27,8 +32,9 @@ def kl(m0, s0, m1, s1):
 
 
 def test_every_objective_is_checked():
-    names = {path.stem for path in __import__("pathlib").Path(objectives.__path__[0]).glob("[a-z]*.py")}
-    assert names == {f.__name__ for f in ALL}
+    """Functionals here, matching objectives in ``test_matching``."""
+    assert sorted(name for name, value in vars(objectives).items() if inspect.isfunction(value)) == FILES
+    assert set(SORTS.values()) == {Functional, Matching}
 
 
 def test_closed_forms():
@@ -48,7 +54,7 @@ def test_closed_forms():
     assert float(renyi(ratio, even, alpha=alpha)) == pytest.approx(expected, rel=0.02)
 
 
-@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("call", FUNCTIONALS, ids=name_of)
 def test_constants_cancel_and_weights_are_draws(call):
     ratio, even = (t[:1000] for t in gaussians(0.3, 1.2))
     even = even - even.logsumexp(0)
@@ -68,3 +74,13 @@ def test_constants_cancel_and_weights_are_draws(call):
 def test_renyi_refuses_orders_without_meaning(alpha):
     with pytest.raises(ValueError, match=r"renyi needs an order alpha"):
         renyi(torch.zeros(3), torch.zeros(3), alpha=alpha)
+
+
+def test_an_infinite_divergence_is_refused():
+    """Full posterior: Student-t tails; distilled: normal. Of order 2 their divergence does not exist."""
+    noise = torch.randn(4000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ratio = 0.5 * noise**2 - 1.5 * torch.log1p(noise**2 / 2)
+    even = torch.full_like(ratio, -math.log(len(ratio)))
+    with pytest.raises(ValueError, match="renyi of order 2 is infinite at the 7 rows found"):
+        renyi.refuse_infinite(ratio, even, 7, alpha=2.0)
+    renyi.refuse_infinite(ratio, even, 7, alpha=0.5)

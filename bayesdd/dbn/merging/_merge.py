@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from bayesdd.data import CertificateWarning, Distilled
+from bayesdd.data.certificate import TOLERANCE
 from bayesdd.data.columns import fingerprint
 from bayesdd.dbn.inference import Pooled, conjugate, pooled
 from bayesdd.dbn.likelihood.source import Source, apart, listed
@@ -33,7 +34,6 @@ from bayesdd.numerics.pareto import KHAT_LIMIT
 
 TOO_SURE = 0.8  # ratio of posterior deviations, distilled over full, below which a parameter is over-stated
 SHOWN = 4  # parameters that a warning names
-TOLERANCE = 0.05  # nats that masked rows should stay within
 
 
 def merge(
