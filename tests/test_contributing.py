@@ -113,7 +113,7 @@ ADDITIONS = {
     "file format": (
         "bayesdd/data/_toy.py",
         FORMAT,
-        ("bayesdd/data/formats.py", "READERS", '    ".toy": Format("bayesdd.data._toy", "a toy table"),\n'),
+        ("bayesdd/data/formats.py", "READERS", '    ".toy": ("bayesdd.data._toy", "a toy table"),\n'),
         USE_FORMAT,
     ),
 }

@@ -12,7 +12,6 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,8 +20,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from bayesdd.data.files import load
-from bayesdd.data.formats import READERS, endings
+from bayesdd.data.formats import read_file
 from bayesdd.numerics.refusal import Refusal, WrongType
 
 _ELEMENT = re.compile(r"(.+?)\[\s*(\d+(?:\s*,\s*\d+)*)\s*\]")
@@ -109,10 +107,7 @@ def _named(source: Source) -> tuple[str, Mapping[Any, Any], bool]:
     """What to call the source in messages, its columns as they came, and whether it is a table."""
     where, given = "data", source
     if isinstance(source, str | os.PathLike):
-        suffix = Path(source).suffix
-        if suffix not in READERS:
-            raise Refusal(f"{source}: rows are read from {endings(READERS)} files, not from {suffix or 'no ending'!r}")
-        where, given = str(source), load(source, *READERS[suffix])
+        where, given = str(source), read_file(source)
     if isinstance(given, xr.Dataset):
         return where, {name: variable.values for name, variable in variables(given, where).items()}, False
     if isinstance(given, pd.DataFrame):

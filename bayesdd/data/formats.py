@@ -1,28 +1,24 @@
-"""File formats that rows are read from: a reader and its line in ``READERS``; those that can stay on disk, ``ENGINES``.
+"""File formats that rows are read from: a line each in ``READERS``; those that can stay on disk, ``ENGINES``.
 
-A reader takes a path and gives a mapping of arrays, an xarray Dataset, or a data frame where the file is a table.
+A reader gives a mapping of arrays, an xarray Dataset, or a data frame where the file is a table.
 """
 
 from __future__ import annotations
 
-import csv
+import importlib
 import importlib.util
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import xarray as xr
 
 from bayesdd.data.files import load
 from bayesdd.numerics.refusal import MissingPackage, Refusal
 
-# Before 3.1 pandas read numbers off by a last digit unless asked not to; since then the option is deprecated.
-_OLD_PANDAS = tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1)
-_EXACT: dict[str, Any] = {"float_precision": "round_trip"} if _OLD_PANDAS else {}
 ENGINES = {".nc": "netcdf4", ".zarr": "zarr"}
 
 
@@ -64,33 +60,22 @@ def opened(path: Path) -> Iterator[xr.Dataset]:
         yield dataset
 
 
-def _read_nc(path: Path) -> xr.Dataset:
-    with xr.open_dataset(path, engine="netcdf4", decode_times=False) as dataset:
-        return dataset.load()
-
-
-def _read_npz(path: Path) -> dict[str, Any]:
-    # Opened by us: np.load leaks the handle of a file that turns out to be no archive.
-    with path.open("rb") as handle, np.load(handle, allow_pickle=False) as archive:
-        return dict(archive)
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    # pandas silently fills short lines with NaN and takes the first column of overlong ones for an index.
-    with path.open(newline="", encoding="utf-8-sig") as handle:
-        lines = csv.reader(handle)
-        header = next(lines, [])
-        for line in lines:
-            if line and len(line) != len(header):
-                raise Refusal(f"line {lines.line_num} has {len(line)} cells, the header {len(header)}")
-    frame = pd.read_csv(path, encoding="utf-8-sig", low_memory=False, **_EXACT)
-    frame.columns = pd.Index(header)
-    return frame
-
-
-# Ending -> reader of a path, and what to call such a file.
-READERS: dict[str, tuple[Callable[[Path], Mapping[Any, Any] | xr.Dataset | pd.DataFrame], str]] = {
-    ".nc": (_read_nc, "a netCDF file"),
-    ".npz": (_read_npz, "a NumPy archive"),
-    ".csv": (_read_csv, "a csv table"),
+# Ending -> module with ``read(path)``, imported when asked for, and what to call such a file.
+READERS = {
+    ".nc": ("bayesdd.data._netcdf", "a netCDF file"),
+    ".npz": ("bayesdd.data._npz", "a NumPy archive"),
+    ".csv": ("bayesdd.data._csv", "a csv table"),
 }
+
+
+def read_file(path: str | os.PathLike[str]) -> Mapping[Any, Any] | xr.Dataset | pd.DataFrame:
+    """What the reader of a file's ending gives.
+
+    Raises:
+        FileNotFoundError, Refusal: No such file, one of an unknown kind, or a damaged one.
+    """
+    suffix = Path(path).suffix
+    if suffix not in READERS:
+        raise Refusal(f"{path}: rows are read from {endings(READERS)} files, not from {suffix or 'no ending'!r}")
+    module, what = READERS[suffix]
+    return load(path, importlib.import_module(module).read, what)
