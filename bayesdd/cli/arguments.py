@@ -83,7 +83,7 @@ def parser(commands: Mapping[str, Callable[[argparse.Namespace], int]]) -> argpa
 
     add = made["certify"].add_argument
     add("--distilled", required=True, help="distilled set (.nc)")
-    add("--tolerance", type=_nats, default=0.05, help="KL in nats that counts as certified; default: 0.05")
+    add("--tolerance", type=_nats, help="KL in nats that counts as certified; default: 0.05")
     add("--seed", type=int, default=1, help="default: 1; not the one it was distilled with")
     add("--out", help="also write the set with its new certificate (.nc)")
     return whole
