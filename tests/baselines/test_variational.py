@@ -31,7 +31,7 @@ def exact_gradients(rows, weight):
 
 
 def module(name):
-    return importlib.import_module(f"bayesdd.baselines.{name}")  # the package holds the function of that name
+    return importlib.import_module(f"bayesdd.baselines._{name}")
 
 
 def assert_mean(found, expected, errors=4.5):
