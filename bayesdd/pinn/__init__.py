@@ -10,3 +10,7 @@ from bayesdd.pinn._target import residual as residual
 from bayesdd.pinn._target import starts as starts
 from bayesdd.pinn._target import surrogate as surrogate
 from bayesdd.pinn._target import target as target
+from bayesdd.pinn.equation import Family as Family
+from bayesdd.pinn.equation import ends as ends
+from bayesdd.pinn.equation import inputs as inputs
+from bayesdd.pinn.equation import measured as measured
