@@ -48,17 +48,20 @@ def draw_distilled(density: Density, seed: int, *, count: int = CHAINS * DRAWS, 
         warmup = 800
     if start is not None:
         gaussian, warmup = moment_matched(start.flat), 150
-    chains = min(CHAINS, count)
-    return hmc(density, draws=math.ceil(count / chains), chains=chains, seed=seed, warmup=warmup, gaussian=gaussian)
+    return _chains(density, count, seed, warmup, gaussian)
 
 
 def _fresh(density: Density, seed: int, count: int, start: Draws | None) -> Draws:
     """Draws in every mode of the distilled posterior, so that one that the full posterior lacks is seen."""
     modes = fits(density, seed=seed)
     if sum(mode.log_mass > modes[0].log_mass - math.log(NEGLIGIBLE_MODE) for mode in modes) > 1:
-        chains = min(CHAINS, count)
-        return hmc(density, draws=math.ceil(count / chains), chains=chains, seed=seed, warmup=300)
+        return _chains(density, count, seed, 300, None)
     return draw_distilled(density, seed, count=count, start=start)
+
+
+def _chains(density: Density, count: int, seed: int, warmup: int, gaussian: Gaussian | None) -> Draws:
+    chains = min(CHAINS, count)
+    return hmc(density, draws=math.ceil(count / chains), chains=chains, seed=seed, warmup=warmup, gaussian=gaussian)
 
 
 def certificate_of(
@@ -89,7 +92,7 @@ def certificate_of(
     for name in ("kl_reverse", "kl_forward", "half_variance"):
         # Noise in the log-ratio adds at most half its variance to a KL.
         found[f"{name}_se"] = math.hypot(found[f"{name}_se"], 0.5 * error**2)
-    log_weight = torch.zeros_like(ratio) if draws.log_weight is None else draws.log_weight.flatten()
+    log_weight = draws.flat_log_weight
     table = corrected(target.student.constrain(flat), log_weight, torch.nan_to_num(ratio, nan=-torch.inf))
     generator = torch.Generator().manual_seed(seed)
     picked = torch.multinomial(torch.softmax(log_weight, 0).cpu(), min(1000, len(flat)), True, generator=generator)

@@ -12,7 +12,6 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +20,15 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from bayesdd.data.columns import Columns, check_shapes, fingerprint, tensor, variables
+from bayesdd.data.columns import (
+    Columns,
+    check_shapes,
+    fingerprint,
+    refuse_infinite,
+    refuse_missing,
+    tensor,
+    variables,
+)
 from bayesdd.data.files import one_line
 from bayesdd.data.formats import opened
 from bayesdd.numerics.refusal import Refusal
@@ -93,7 +100,8 @@ class Stored:
         """
         length = step * max(1, self.most // step)
         spans = [(at, min(stop, at + length)) for at in range(start, stop, length)]
-        with self._open() as dataset:
+        self.check()
+        with opened(self.path) as dataset:
 
             def read(span: tuple[int, int]) -> Columns:
                 found = self._read(dataset, *span)
@@ -109,7 +117,8 @@ class Stored:
         rows, back = torch.unique(picked.cpu(), return_inverse=True)
         apart = torch.cat([rows.new_zeros(1), (rows.diff() > GAP).long().cumsum(0)])
         counts = torch.unique_consecutive(torch.stack([apart, rows // self.most]), dim=1, return_counts=True)[1]
-        with self._open() as dataset:
+        self.check()
+        with opened(self.path) as dataset:
 
             def read(run: Tensor) -> Columns:
                 found = self._read(dataset, int(run[0]), int(run[-1]) + 1)
@@ -130,12 +139,6 @@ class Stored:
             raise OSError(
                 f"{self.path} was changed while its rows were needed: results would mix two files; start again"
             )
-
-    @contextmanager
-    def _open(self) -> Iterator[xr.Dataset]:
-        self.check()
-        with opened(self.path) as dataset:
-            yield dataset
 
     def _read(self, dataset: xr.Dataset, start: int, stop: int) -> Columns:
         try:
@@ -176,8 +179,7 @@ def on_disk(path: str | os.PathLike[str], *, columns: Iterable[str] | None = Non
         rows = Stored(path, size, max(1, memory // (IN_FLIGHT * row_bytes)), probe, numbers, state(path))
     sample = rows.take(numbers)
     for name, column in sample.items():
-        if column.is_floating_point() and column.numel() and bool(column.isnan().all()):
-            raise Refusal(f"{path}: column {name!r} is missing in all of {len(column):,} rows looked at; leave it out")
+        refuse_missing(column, f"{path}: in the {len(column):,} rows looked at, column {name!r}")
     digest = hashlib.sha256(f"{size} {fingerprint(sample)}".encode()).hexdigest()
     return replace(rows, sample=sample, digest=digest)
 
@@ -206,11 +208,7 @@ def read_span(
         variable = dataset[name]
         what = f"{where}: column {name!r}"
         column = tensor(variable.isel({variable.dims[0]: slice(start, stop)}).values, what)
-        if column.is_floating_point() and bool(column.isinf().any()):
-            row = start + int(column.isinf().reshape(len(column), -1).any(1).nonzero()[0])
-            raise Refusal(
-                f"{what} is infinite, or does not fit float64, in row {row} (from 0); use NaN for a missing value"
-            )
+        refuse_infinite(column, what, start)
         found[name] = column if like is None else column.to(dtype=like[name].dtype)
     return found
 

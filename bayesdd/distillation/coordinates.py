@@ -168,23 +168,3 @@ def _differ(seen: Tensor) -> Tensor:
     low = torch.where(torch.isnan(seen), torch.inf, seen).amin(0)
     high = torch.where(torch.isnan(seen), -torch.inf, seen).amax(0)
     return high > low
-
-
-def explode(columns: Columns, weight: Tensor, soft: dict[str, int]) -> tuple[Columns, Tensor]:
-    """Hard rows of soft ones: every row K times with y = k and weight w q_k; differentiable.
-
-    Args:
-        columns: Column -> ``(M, ...)``, soft ones ``(M, K)``.
-        weight: Shape ``(M,)``.
-        soft: Soft column -> K.
-
-    Returns:
-        Columns and weights of ``M * prod(K)`` rows, the classes of one row side by side.
-    """
-    for name, classes in soft.items():
-        probability = columns[name]
-        rows = len(weight)
-        columns = {other: column.repeat_interleave(classes, 0) for other, column in columns.items() if other != name}
-        columns[name] = torch.arange(classes, device=weight.device).repeat(rows)
-        weight = weight.repeat_interleave(classes) * probability.flatten()
-    return columns, weight

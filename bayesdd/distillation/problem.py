@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from bayesdd.data.columns import Columns
-from bayesdd.data.distilled import Distilled
+from bayesdd.data.distilled import Distilled, explode
 from bayesdd.density.density import Density
 from bayesdd.distillation import stratified
-from bayesdd.distillation.coordinates import Coordinates, explode
+from bayesdd.distillation.coordinates import Coordinates
 from bayesdd.task.task import Task
 
 SMALLEST_WEIGHT = 1e-300

@@ -28,6 +28,11 @@ class Draws:
         """All draws, shape ``(chains * draws, P)``."""
         return self.values.flatten(0, 1)
 
+    @property
+    def flat_log_weight(self) -> Tensor:
+        """Importance log weights of all draws, zero if they are exact, ``(chains * draws,)``."""
+        return self.values.new_zeros(len(self.flat)) if self.log_weight is None else self.log_weight.flatten()
+
 
 def collected(step: Callable[[], dict[str, Tensor]], where: Callable[[], Tensor], draws: int, thin: int) -> Draws:
     """Draws of chains that move together.

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from pyro.infer.autoguide import AutoDelta
@@ -27,9 +27,7 @@ from bayesdd.numerics.newton_cg import adjoint, minimum
 from bayesdd.numerics.optimise import lbfgs
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.objectives.guides import Guide
-
-if TYPE_CHECKING:
-    from bayesdd.target.reference import Reference
+from bayesdd.target.reference import Reference
 
 LEFT = 1e-6  # nats left to gain at an inner optimum above which it counts as not converged
 LARGEST_PRECONDITIONER = 600  # parameters of the guide; above, conjugate gradients run without
@@ -73,9 +71,7 @@ def bilevel(
     def outer(phi: Tensor) -> Tensor:
         """Minus ELBO of the full data; one backward deep."""
         theta, log_density = family(phi)
-        joint = torch.empty_like(theta)
-        joint[:, target.index] = theta
-        value, slope = target.joint.log_joint_gradient(joint.detach())
+        value, slope = target.joint.log_joint_gradient(target.joint_order(theta.detach()))
         along = (slope[:, target.index] * (theta - theta.detach())).sum(1)
         return (log_density - value - along).mean()
 

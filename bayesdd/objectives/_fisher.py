@@ -10,16 +10,13 @@ place of the cosine.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from bayesdd.data.columns import Columns
 from bayesdd.numerics.refusal import Refusal
-
-if TYPE_CHECKING:
-    from bayesdd.target.reference import Reference
+from bayesdd.target.reference import Reference
 
 
 def fisher(reference: Reference, *, draws: int = 500) -> Callable[[Columns, Tensor], Tensor]:
@@ -45,11 +42,9 @@ def fisher(reference: Reference, *, draws: int = 500) -> Callable[[Columns, Tens
             "use half_variance, or give the student these sites."
         )
     points = reference.particles.draws[:draws]
-    log_weight = reference.particles.log_weight[:draws]
-    weights = torch.softmax(log_weight, 0)
-    joint = torch.empty_like(points)
-    joint[:, target.index] = points
-    full = target.joint.log_joint_gradient(joint)[1][:, target.index] - target.prior.log_joint_gradient(points)[1]
+    weights = torch.softmax(reference.particles.log_weight[:draws], 0)
+    full = target.joint.log_joint_gradient(target.joint_order(points))[1][:, target.index]
+    full = full - target.prior.log_joint_gradient(points)[1]
     factor = reference.second_order.gaussian.factor
 
     def loss(rows: Columns, weight: Tensor) -> Tensor:

@@ -55,9 +55,7 @@ class SecondOrder:
         if len(target.nuisance):
             precision = torch.cholesky_inverse(gaussian.factor)
             return cls(gaussian, -slope[0], -precision - curvature[0], slope[0], curvature[0])
-        full = torch.empty_like(gaussian.mean)
-        full[target.index] = gaussian.mean
-        _, gradient, hessian = target.joint.likelihood_derivatives(full[None])
+        _, gradient, hessian = target.joint.likelihood_derivatives(target.joint_order(gaussian.mean[None]))
         index = target.index
         return cls(gaussian, gradient[0][index], hessian[0][index[:, None], index], slope[0], curvature[0])
 
