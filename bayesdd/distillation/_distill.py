@@ -25,7 +25,7 @@ from bayesdd.numerics.devices import resolve
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.objectives import half_variance
 from bayesdd.objectives.sorts import Standalone, name_of, sort_of
-from bayesdd.target.reference import Reference, build
+from bayesdd.target.reference import build
 from bayesdd.target.target import Target, student_of
 from bayesdd.task.provenance import check, provenance_of
 from bayesdd.task.task import Task
@@ -91,7 +91,7 @@ def distill(
         settings = {"equal_weights": equal_weights, "move_rows": move_rows}
         with tqdm(disable=not progress, desc="bayesdd", bar_format="{desc}: {elapsed}{postfix}") as bar:
             result = _alone(goal, objective, size, tolerance, seed, init, bar.set_postfix_str, **settings)
-        _warn_uncertified(result)
+        _warn(result)
         return result
     limit = TOLERANCE if tolerance is None else tolerance
     silent = not progress or current().rank > 0
@@ -107,20 +107,15 @@ def distill(
         density = found.problem.density(found.vector)
         certificate = certificate_of(reference.target, density, limit, seed + 1, found.draws, goal.laplace)
         result = replace(result, certificate=certificate)
-    _warn(reference, result, limit)
+    _warn(result, reference.bound.warning(len(result), limit))
     return result
 
 
-def _warn(reference: Reference, result: Distilled, limit: float) -> None:
-    if too_few := reference.bound.warning(len(result), limit):
-        warnings.warn(too_few, CertificateWarning, stacklevel=3)
-    _warn_uncertified(result, 4)
-
-
-def _warn_uncertified(result: Distilled, stacklevel: int = 3) -> None:
-    certificate = result.certificate
-    if certificate is not None and not certificate.ok:
-        warnings.warn(f"not certified: {'; '.join(certificate.reasons)}", CertificateWarning, stacklevel=stacklevel)
+def _warn(result: Distilled, too_few: str = "") -> None:
+    reasons = result.certificate.reasons if result.certificate else []
+    for line in (too_few, f"not certified: {'; '.join(reasons)}" if reasons else ""):
+        if line:
+            warnings.warn(line, CertificateWarning, stacklevel=3)
 
 
 def _alone(

@@ -52,11 +52,9 @@ def hmc(
         gaussian: A Laplace fit to whiten by and to start from, if one is at hand.
         start: Starting points ``(chains, P)``, default from the Laplace fit or scattered.
         whiten: False leaves coordinates in the units they have and looks for no Laplace fit: for networks, whose
-            weights are in units of their prior. A dense scaling of thousands of weights costs more than the gradient;
-            with scaling one by one, narrow directions that lie across all weights still hold the steps small, and in
-            the one problem tried a constant of narrow posterior hardly moved (R-hat 4, and 1.2 without, of another
-            width and noise). Start networks at modes (``gauss_newton.climb``); where their rows are few and normally
-            observed, :func:`bayesdd.inference.constrained` takes steps a hundred times longer.
+            weights are in units of their prior, since a dense scaling of thousands of weights costs more than the
+            gradient. Start networks at modes (``network_modes.climb``); where their rows are few and normally observed,
+            :func:`bayesdd.inference.constrained` takes steps a hundred times longer.
         thin: Transitions for every kept draw.
         max_steps: Most leapfrog steps of a transition.
 

@@ -88,15 +88,14 @@ def newton(density: Density, start: Tensor) -> Gaussian | None:
             # Below what the value can show; the step itself still doubles the digits.
             point = point + unit * (vectors @ (along / scale))
             break
-        accepted = False
         for _ in range(DAMPINGS):
             trial = point + unit * (vectors @ (along / (scale + damping * scale.max())))
             trial_value = density.log_joint(trial)
             if bool(trial_value >= value - 1e-12 * abs(float(value))):
-                point, value, damping, accepted = trial, trial_value, damping / 10 if damping > 1e-6 else 0.0, True
+                point, value, damping = trial, trial_value, damping / 10 if damping > 1e-6 else 0.0
                 break
             damping = max(10 * damping, 1e-4)
-        if not accepted:
+        else:
             break
     return gaussian_at(density, point, float(value))
 
