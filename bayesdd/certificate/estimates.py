@@ -19,15 +19,12 @@ ROUNDING = 1e-11  # of the log-likelihood: what float64 sums cannot resolve
 
 
 def estimate(log_ratio: Tensor, draws: Draws, scale: float) -> dict[str, Any]:
-    """Estimates and standard errors of all functionals.
+    """Estimates and standard errors of all functionals: the numeric fields of a Certificate.
 
     Args:
         log_ratio: Delta at the draws, nats, ``(chains * draws,)``.
         draws: The draws, with their importance weights if any.
         scale: Size of the log-likelihoods that Delta is the difference of, nats; differences below its rounding are 0.
-
-    Returns:
-        The numeric fields of a Certificate.
     """
     chains = len(draws.values)
     ok = torch.isfinite(log_ratio)

@@ -28,15 +28,9 @@ def uncovered_mode(
 
     The searches run on few rows with weights, only their ends on all rows. A mode counts if it holds a twentieth of the
     draws' own mode's mass or more; the distilled posterior has it if its draws lie there, or if a mode of its own does,
-    of the same relative mass and within the tolerance in KL between the two Laplace fits.
+    of the same relative mass and within the tolerance in KL, nats, between the two Laplace fits.
 
-    Args:
-        target: The full posterior.
-        distilled: The distilled posterior.
-        draws: Draws of the distilled posterior, ``(S, P)``.
-        seed: Seed of the starting points.
-        tolerance: Nats.
-        known: The full posterior's Laplace fit, where it is known already.
+    The draws are of the distilled posterior, ``(S, P)``; ``known`` is the full posterior's Laplace fit.
     """
     thinned, centre = target.thinned(), draws[0]
     points = _wide(thinned, SEARCHES, seed)

@@ -27,11 +27,7 @@ LAPLACE_KHAT, LAPLACE_SHARE = 0.5, 0.5  # importance-corrected Laplace draws are
 def draw_distilled(density: Density, seed: int, *, count: int = CHAINS * DRAWS, start: Draws | None = None) -> Draws:
     """Draws of the distilled posterior for certificates: importance-corrected Laplace where that is good, else HMC.
 
-    Args:
-        density: The distilled posterior.
-        seed: Seed.
-        count: Number of draws.
-        start: Draws of a posterior close by, to start and whiten the chains from.
+    With ``start``, draws of a posterior close by, the chains start from these and are whitened by them.
     """
     # Its own stream of random numbers: the particles of a distillation of the same seed must not come back.
     generator = torch.Generator().manual_seed(FRESH * (seed + 1))
@@ -72,15 +68,9 @@ def certificate_of(
     start: Draws | None = None,
     known: Gaussian | None = None,
 ) -> Certificate:
-    """The certificate of a distilled posterior, from fresh draws and one sweep.
+    """The certificate of a distilled posterior within a tolerance in nats, from fresh draws and one sweep.
 
-    Args:
-        target: The full posterior.
-        distilled: The distilled posterior.
-        tolerance: Nats.
-        seed: Seed of the fresh draws.
-        start: Earlier draws of the distilled posterior, to start the chains from.
-        known: The full posterior's Laplace fit, where it is known already.
+    ``start`` are earlier draws of it, to start the chains from; ``known`` is the full posterior's Laplace fit.
     """
     draws = _fresh(distilled, seed, CHAINS * DRAWS // target.draw_divisor, start)
     flat = draws.flat

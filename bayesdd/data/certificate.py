@@ -88,7 +88,7 @@ class Certificate:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: infinities and NaN as strings, the table by columns."""
-        return {"certifies": "posterior", **_plain(self)}
+        return {"certifies": "posterior"} | {name: _plain(value) for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class PredictiveCertificate:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: infinities and NaN as strings."""
-        return {"certifies": "predictions", **_plain(self)}
+        return {"certifies": "predictions"} | {name: _plain(value) for name, value in asdict(self).items()}
 
 
 def from_dict(values: dict[str, Any]) -> Certificate | PredictiveCertificate:
@@ -170,10 +170,7 @@ def _nats(value: float, error: float) -> str:
     return f"{value:.3g} +- {error:.1g} nats"
 
 
-def _plain(certificate: Certificate | PredictiveCertificate) -> dict[str, Any]:
-    def plain(value: Any) -> Any:
-        if isinstance(value, pd.DataFrame):
-            return value.to_dict("split")
-        return repr(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-    return {name: plain(value) for name, value in asdict(certificate).items()}
+def _plain(value: Any) -> Any:
+    if isinstance(value, pd.DataFrame):
+        return value.to_dict("split")
+    return repr(value) if isinstance(value, float) and not math.isfinite(value) else value

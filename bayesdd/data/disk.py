@@ -20,15 +20,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from bayesdd.data.columns import (
-    Columns,
-    check_shapes,
-    fingerprint,
-    refuse_infinite,
-    refuse_missing,
-    tensor,
-    variables,
-)
+from bayesdd.data import columns as tables
+from bayesdd.data.columns import Columns
 from bayesdd.data.files import one_line
 from bayesdd.data.formats import opened
 from bayesdd.numerics.refusal import Refusal
@@ -166,12 +159,12 @@ def on_disk(path: str | os.PathLike[str], *, columns: Iterable[str] | None = Non
     """
     path = Path(path)
     with opened(path) as dataset:
-        found = variables(dataset, str(path))
+        found = tables.variables(dataset, str(path))
         names = list(found) if columns is None else list(columns)
         if not names or (absent := [name for name in names if name not in found]):
             wanted = absent if names else "none"
             raise Refusal(f"{path}: columns {wanted} were asked for, but it holds {sorted(found)}")
-        check_shapes({name: found[name].shape for name in names}, str(path))
+        tables.check_shapes({name: found[name].shape for name in names}, str(path))
         size = len(found[names[0]])
         row_bytes = max(8, 8 * sum(int(found[name].size) for name in names) // size)
         numbers = _spread(size, max(2, min(size, SAMPLE_ROWS, SAMPLE_BYTES // row_bytes)))
@@ -179,8 +172,8 @@ def on_disk(path: str | os.PathLike[str], *, columns: Iterable[str] | None = Non
         rows = Stored(path, size, max(1, memory // (IN_FLIGHT * row_bytes)), probe, numbers, state(path))
     sample = rows.take(numbers)
     for name, column in sample.items():
-        refuse_missing(column, f"{path}: in the {len(column):,} rows looked at, column {name!r}")
-    digest = hashlib.sha256(f"{size} {fingerprint(sample)}".encode()).hexdigest()
+        tables.refuse_missing(column, f"{path}: in the {len(column):,} rows looked at, column {name!r}")
+    digest = hashlib.sha256(f"{size} {tables.fingerprint(sample)}".encode()).hexdigest()
     return replace(rows, sample=sample, digest=digest)
 
 
@@ -207,8 +200,8 @@ def read_span(
     for name in names:
         variable = dataset[name]
         what = f"{where}: column {name!r}"
-        column = tensor(variable.isel({variable.dims[0]: slice(start, stop)}).values, what)
-        refuse_infinite(column, what, start)
+        column = tables.tensor(variable.isel({variable.dims[0]: slice(start, stop)}).values, what)
+        tables.refuse_infinite(column, what, start)
         found[name] = column if like is None else column.to(dtype=like[name].dtype)
     return found
 

@@ -8,7 +8,6 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -120,7 +119,7 @@ class Distilled:
             FileNotFoundError: no such file.
             Refusal: a damaged file, a netCDF file that holds no distilled set, or one of a newer format.
         """
-        dataset = load(path, _read, "a netCDF file")
+        dataset = load(path, lambda p: xr.load_dataset(p, engine="netcdf4", decode_cf=False), "a netCDF file")
         version = dataset.attrs.get(DISTILLED_MARK)
         if version is None:
             raise Refusal(f"{path} holds no distilled set; give a file that Distilled.to_netcdf wrote")
@@ -218,11 +217,6 @@ def _to_dataset(distilled: Distilled) -> xr.Dataset:
     if distilled.certificate is not None:
         attrs["certificate"] = json.dumps(distilled.certificate.to_dict())
     return xr.Dataset(variables, attrs=attrs)
-
-
-def _read(path: Path) -> xr.Dataset:
-    with xr.open_dataset(path, engine="netcdf4", decode_cf=False) as dataset:
-        return dataset.load()
 
 
 def _from_dataset(dataset: xr.Dataset) -> Distilled:

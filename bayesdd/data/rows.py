@@ -18,7 +18,6 @@ from torch import Tensor
 from bayesdd.data import columns, formats
 from bayesdd.data.columns import Columns
 from bayesdd.data.disk import Stored, on_disk
-from bayesdd.numerics import devices
 
 IN_MEMORY = 2**29  # bytes as float64: a larger .nc or .zarr stays on disk
 
@@ -92,7 +91,7 @@ class Held:
     def on(self, device: torch.device) -> Held:
         """On the device where they leave half of its memory free, else where they are."""
         wanted = sum(column.numel() * column.element_size() for column in self.columns.values())
-        if not devices.has_room(device, 2 * wanted):
+        if device.type == "cuda" and torch.cuda.mem_get_info(device)[0] < 2 * wanted:
             return self
         return Held({name: column.to(device) for name, column in self.columns.items()})
 

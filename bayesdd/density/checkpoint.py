@@ -38,13 +38,7 @@ class Checkpoint:
         self._records: dict[str, list[Tensor]] = self.ranks.from_first(self._load)
 
     def sums(self, what: str, draws: Tensor, cells: int, make: Callable[[], Sequence[Tensor]]) -> Sequence[Tensor]:
-        """The sums of a pass: known ones, else those that ``make`` returns, which are kept, in the file too.
-
-        Args:
-            what: What is summed.
-            draws: At which draws.
-            cells: Draws x rows.
-            make: Makes the pass.
+        """The sums of a pass over ``cells`` draws x rows: known ones, else what ``make`` returns, kept from then on.
 
         Raises:
             OSError: The file cannot be written.

@@ -66,13 +66,9 @@ class ControlVariate:
 
 
 def control_variate_of(density: Density, centre: Tensor, draws: Tensor, seed: int) -> ControlVariate | None:
-    """An expansion whose error is small at draws like the given ones; None where a full sweep is as good.
+    """An expansion at the mode ``centre (P,)``; None where a full sweep is as good.
 
-    Args:
-        density: All rows; its weights, if any, count.
-        centre: The mode, ``(P,)``.
-        draws: Draws of the posterior, at which the number of rows is chosen, ``(S, P)``.
-        seed: Seed of the random rows.
+    As many random rows are taken as make its error small at draws ``(S, P)`` of the posterior. Weights of rows count.
     """
     expansion = density.likelihood_derivatives(centre[None])
     rows = FIRST_ROWS

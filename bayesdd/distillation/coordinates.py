@@ -19,7 +19,6 @@ ROWS_FOR_COVARIANCE = 20_000
 LARGEST_JOINT_WHITENING = 512
 LOOKED_AT = 2**16  # rows in which most elements that vary do so; only the others are looked for in all rows
 
-
 Map = Callable[[Tensor], Tensor]
 
 

@@ -12,44 +12,28 @@ from torch import Tensor
 from bayesdd.density.density import Density
 from bayesdd.inference.draws import Draws
 from bayesdd.inference.mode import scattered
+from bayesdd.task.program import float64
 
 
 def nuts(density: Density, *, draws: int, chains: int, seed: int, warmup: int = 500) -> Draws:
-    """Draws by Pyro's NUTS, one chain after the other.
-
-    Args:
-        density: The posterior.
-        draws: Kept draws a chain.
-        chains: Number of chains.
-        seed: Seed.
-        warmup: Warm-up iterations.
-
-    Returns:
-        Draws with ``diverging``.
-    """
+    """Draws, with ``diverging``, by Pyro's NUTS: one chain after the other, each after ``warmup`` iterations."""
     starts = scattered(density, chains, seed)
     values, diverging = [], []
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        for chain in range(chains):
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed * 1000 + chain)
-                kernel = NUTS(potential_fn=lambda site: _potential(density, site["theta"]))
-                run = MCMC(
-                    kernel,
-                    num_samples=draws,
-                    warmup_steps=warmup,
-                    initial_params={"theta": starts[chain]},
-                    disable_progbar=True,
-                )
-                run.run()
-            values.append(run.get_samples()["theta"].reshape(draws, -1))
-            flags = torch.zeros(draws, dtype=torch.bool)
-            flags[[int(i) for i in run.diagnostics().get("divergences", {}).get("chain 0", [])]] = True
-            diverging.append(flags)
-    finally:
-        torch.set_default_dtype(before)
+    for chain in range(chains):
+        with torch.random.fork_rng(devices=[]), float64():
+            torch.manual_seed(seed * 1000 + chain)
+            run = MCMC(
+                NUTS(potential_fn=lambda site: _potential(density, site["theta"])),
+                num_samples=draws,
+                warmup_steps=warmup,
+                initial_params={"theta": starts[chain]},
+                disable_progbar=True,
+            )
+            run.run()
+        values.append(run.get_samples()["theta"].reshape(draws, -1))
+        flags = torch.zeros(draws, dtype=torch.bool)
+        flags[[int(i) for i in run.diagnostics().get("divergences", {}).get("chain 0", [])]] = True
+        diverging.append(flags)
     return Draws(torch.stack(values), None, {"diverging": torch.stack(diverging)})
 
 

@@ -35,13 +35,10 @@ class Draws:
 
 
 def collected(step: Callable[[], dict[str, Tensor]], where: Callable[[], Tensor], draws: int, thin: int) -> Draws:
-    """Draws of chains that move together.
+    """Draws of chains that move together, the last of every ``thin`` transitions.
 
-    Args:
-        step: Makes one transition of all chains and returns statistics, name -> ``(chains,)``.
-        where: Returns the unconstrained points at which they are, ``(chains, P)``.
-        draws: Kept draws a chain.
-        thin: Transitions for every kept draw.
+    ``step`` makes a transition of all chains and returns statistics, name -> ``(chains,)``; ``where`` returns the
+    unconstrained points ``(chains, P)`` at which they then are.
     """
     kept: list[Tensor] = []
     stats: dict[str, list[Tensor]] = {}

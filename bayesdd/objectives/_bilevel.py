@@ -45,9 +45,6 @@ def bilevel(
         draws: Draws from the guide that stand for its expectation.
         seed: Seed of their noise.
 
-    Returns:
-        ``(rows, weight) -> nats``, differentiable in both.
-
     Raises:
         Refusal: The guide has no parameters or does not work on the model; the target has sites that the student
             lacks, or lives on another device than the CPU.
@@ -88,10 +85,13 @@ def bilevel(
             likelihood = student.log_likelihood(rows, theta) @ weight
             return (log_density - student.log_prior(theta) - likelihood).mean()
 
+        def precision(mean: Tensor) -> Tensor:
+            return curvature - derivatives(student, *fixed, mean, torch.arange(len(mean)))[2]
+
         def settled(phi: Tensor) -> Tensor:
             return inner(phi, *fixed)
 
-        precondition = _gauss_newton(family, warm, lambda mean: _curvature(student, *fixed, mean) + curvature)
+        precondition = _gauss_newton(family, warm, precision)
         phi, left = minimum(settled, warm, precondition)
         if not left < LEFT:
             warnings.warn(
@@ -111,11 +111,6 @@ def bilevel(
         return value.detach() - least + moved - moved.detach()
 
     return loss
-
-
-def _curvature(student: Any, rows: Columns, weight: Tensor, point: Tensor) -> Tensor:
-    directions = torch.arange(len(point), device=point.device)
-    return -derivatives(student, rows, weight, point, directions)[2]
 
 
 def _gauss_newton(family: Guide, phi: Tensor, precision: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

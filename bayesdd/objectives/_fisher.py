@@ -20,14 +20,11 @@ from bayesdd.target.reference import Reference
 
 
 def fisher(reference: Reference, *, draws: int = 500) -> Callable[[Columns, Tensor], Tensor]:
-    """Loss: the Fisher divergence of the distilled from the full posterior, preconditioned; nats.
+    """Loss: the Fisher divergence of the distilled from the full posterior, preconditioned; nats, at least 0.
 
     Args:
         reference: The full posterior.
         draws: Draws of the full posterior at which scores are compared; each costs one gradient of all rows.
-
-    Returns:
-        ``(rows, weight) -> nats``, at least 0, differentiable in both.
 
     Raises:
         Refusal: The target has sites that the student lacks: the marginal score has no closed form.

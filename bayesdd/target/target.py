@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,18 +27,6 @@ PRIOR_POINTS = 5
 TOO_LARGE = 0.01  # nats: a draw at which the control variate's standard error is larger is swept over all rows
 ROWS_FOR_SEARCH, ROWS_FOR_CURVATURE = 2048, 16_384  # powers of two: fewer shapes of graphs to record
 LARGE = 100_000  # rows from which modes are first sought on few rows, and sweeps may use a control variate
-
-
-class Sweep(NamedTuple):
-    """The full log-likelihood at draws.
-
-    Attributes:
-        value: Nats, ``(S,)``.
-        error: Largest standard error of these values, nats; 0 where all rows were swept.
-    """
-
-    value: Tensor
-    error: float
 
 
 class Target:
@@ -154,9 +141,7 @@ class Target:
     def with_control_variate(self, draws: Tensor) -> Target:
         """The same target with sweeps by a control variate; itself where it has one or may not.
 
-        Args:
-            draws: Draws of the shared latents like those to be swept, ``(S, P)``. Where a control variate would not be
-                cheap at them, the target that comes back sweeps all rows.
+        Where that would not be cheap at draws ``(S, P)`` like the given ones, the returned target sweeps all rows.
         """
         if self.exact or self.control is not None:
             return self
@@ -167,8 +152,12 @@ class Target:
         found.control, found.exact = control, control is None
         return found
 
-    def log_likelihood(self, draws: Tensor) -> Sweep:
-        """l_D at draws of the shared latents ``(S, P)``; one sweep (times 32 with nuisances)."""
+    def log_likelihood(self, draws: Tensor) -> tuple[Tensor, float]:
+        """l_D at draws of the shared latents ``(S, P)``; one sweep (times 32 with nuisances).
+
+        Returns:
+            Nats, ``(S,)``, and the largest standard error of these values, 0 where all rows were swept.
+        """
         if len(self.nuisance):
             if self.laplace is None:
                 raise ValueError(
@@ -176,15 +165,15 @@ class Target:
                     f"no Laplace fit. Give {self.student.name} these sites too."
                 )
             index = self.index, self.nuisance
-            return Sweep(integrated(self.joint, self.prior, index, self.laplace, draws, self.seed), 0.0)
+            return integrated(self.joint, self.prior, index, self.laplace, draws, self.seed), 0.0
         draws = self.joint_order(draws)
         if self.control is None:
-            return Sweep(self.joint.sweep(draws), 0.0)
+            return self.joint.sweep(draws), 0.0
         value, error = self.control.log_likelihood(draws)
         poor = ~(error <= TOO_LARGE)
         if bool(poor.any()):
             value = value.masked_scatter(poor, self.joint.sweep(draws[poor]))
-        return Sweep(value, float(error.masked_fill(poor, 0.0).max()))
+        return value, float(error.masked_fill(poor, 0.0).max())
 
     def joint_order(self, draws: Tensor) -> Tensor:
         """Draws of the shared latents ``(S, P)`` in the order of the joint flat vector; no nuisances."""
