@@ -73,7 +73,7 @@ def _refuse_wrong_objective(provenance: Mapping[str, Any], objective: Callable[.
         raise Refusal(
             "certify(objective=...) is for partial(bayesdd.networks.function_space, ...): of all others leave it out."
         )
-    # Files of before the key "certifies" say it by the name of the one objective that matched predictions.
+    # Earlier files lack the key "certifies": the one objective that matched predictions tells them apart.
     named = str(provenance.get("objective", "")).startswith("function_space")
     certifies = provenance.get("certifies", "predictions" if named else "posterior")
     if objective is None and certifies == "predictions":

@@ -19,15 +19,12 @@ ROUNDING = 1e-11  # of the log-likelihood: what float64 sums cannot resolve
 
 
 def estimate(log_ratio: Tensor, draws: Draws, scale: float) -> dict[str, Any]:
-    """Estimates and standard errors of all functionals.
+    """Estimates and standard errors of all functionals: the numeric fields of a Certificate.
 
     Args:
         log_ratio: Delta at the draws, nats, ``(chains * draws,)``.
         draws: The draws, with their importance weights if any.
         scale: Size of the log-likelihoods that Delta is the difference of, nats; differences below its rounding are 0.
-
-    Returns:
-        The numeric fields of a Certificate.
     """
     chains = len(draws.values)
     ok = torch.isfinite(log_ratio)
@@ -37,42 +34,33 @@ def estimate(log_ratio: Tensor, draws: Draws, scale: float) -> dict[str, Any]:
     # Constants cancel, and cost digits if left in. The median, not the mean: one draw at -1e20 would make all others
     # equal.
     ratio = ratio - ratio.median()
-    base = torch.zeros_like(ratio) if draws.log_weight is None else draws.log_weight.flatten()
-    base = base - base.logsumexp(0)
+    base = draws.flat_log_weight - draws.flat_log_weight.logsumexp(0)
     weight = base.exp() * len(base)
     mean = (base.exp() * ratio).sum()
     evidence = (base + ratio).logsumexp(0)
     tilt = (ratio - evidence).exp()
-    forward = float(forward_kl(ratio, base))
-    half = float(half_variance(ratio, base))
+    reverse, forward, half = (float(kl(ratio, base)) for kl in (reverse_kl, forward_kl, half_variance))
+    corrected = (base + ratio - evidence).exp()
+    ess = float(1 / (corrected**2).sum())
     # Influence of a draw on each estimate; weights times influence average to zero.
     influence = {
         "kl_reverse": tilt - 1 - (ratio - mean),
         "kl_forward": tilt * (ratio - evidence - 1 - forward) + 1,
         "half_variance": 0.5 * (ratio - mean) ** 2 - half,
     }
-    corrected = (base + ratio - evidence).exp()
-    ess = float(1 / (corrected**2).sum())
     # Nearly constant weights have no tail that matters, whatever Pareto shape their few outliers fit.
     even = float(1 / (base.exp() ** 2).sum())
     shape, shape_error = khat(base + ratio) if ess < CONSTANT * even else (-math.inf, 0.0)
+    spread = _standard_error((corrected * len(base)) ** 2, chains) / len(base)
     errors = {name: _standard_error(weight * value, chains) for name, value in influence.items()}
+    errors |= {"khat": shape_error, "ess": ess**2 * spread}
     if not shape < KHAT_LIMIT:
         errors["kl_forward"] = math.inf
         if not math.isinf(shape) or shape > 0:
             errors["kl_reverse"] = max(errors["kl_reverse"], abs(float(evidence - mean)))
-    spread = _standard_error((corrected * len(base)) ** 2, chains) / len(base)
     return {
-        "kl_reverse": float(reverse_kl(ratio, base)),
-        "kl_reverse_se": errors["kl_reverse"],
-        "kl_forward": forward,
-        "kl_forward_se": errors["kl_forward"],
-        "half_variance": half,
-        "half_variance_se": errors["half_variance"],
-        "khat": shape,
-        "khat_se": shape_error,
-        "ess": ess,
-        "ess_se": ess**2 * spread,
+        **{"kl_reverse": reverse, "kl_forward": forward, "half_variance": half, "khat": shape, "ess": ess},
+        **{f"{name}_se": error for name, error in errors.items()},
         "draws": len(ratio),
     }
 

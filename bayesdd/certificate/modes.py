@@ -6,6 +6,7 @@ Importance weights know only regions with draws: a certificate's other numbers c
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -27,43 +28,36 @@ def uncovered_mode(
 
     The searches run on few rows with weights, only their ends on all rows. A mode counts if it holds a twentieth of the
     draws' own mode's mass or more; the distilled posterior has it if its draws lie there, or if a mode of its own does,
-    of the same relative mass and within the tolerance in KL between the two Laplace fits.
+    of the same relative mass and within the tolerance in KL, nats, between the two Laplace fits.
 
-    Args:
-        target: The full posterior.
-        distilled: The distilled posterior.
-        draws: Draws of the distilled posterior, ``(S, P)``.
-        seed: Seed of the starting points.
-        tolerance: Nats.
-        known: The full posterior's Laplace fit, where it is known already.
+    The draws are of the distilled posterior, ``(S, P)``; ``known`` is the full posterior's Laplace fit.
     """
-    thinned = target.thinned()
-    found = _uncovered(target, thinned, distilled, draws, seed, tolerance, known)
+    thinned, centre = target.thinned(), draws[0]
+    points = _wide(thinned, SEARCHES, seed)
+    start = points[0].clone()
+    start[target.index] = centre
+    home = (
+        known if known is not None and _inside(known, start) else newton(target.joint, climb(target.joint, start, 100))
+    )
+    found = False
+    for mode in _others(target, thinned, home, points):
+        shared = marginal(mode, target.index)
+        covered = float(_inside(shared, draws).double().mean()) >= 0.01
+        if not covered and not _matches(distilled, centre, home, shared, tolerance):
+            found = True
+            break
     target.joint.count(thinned)
     return found
 
 
-def _uncovered(
-    target: Target,
-    thinned: Density,
-    distilled: Density,
-    draws: Tensor,
-    seed: int,
-    tolerance: float,
-    known: Gaussian | None,
-) -> bool:
-    joint, index = target.joint, target.index
-    centre = draws[0]
-    points = _wide(thinned, SEARCHES, seed)
-    home_start = points[0].clone()
-    home_start[index] = centre
-    home = _home(joint, known, home_start)
-    near = joint.dim + 6 * math.sqrt(2 * joint.dim)
+def _others(target: Target, thinned: Density, home: Gaussian | None, points: Tensor) -> Iterator[Gaussian]:
+    """Modes of the full posterior, searched for from points ``(K, P)``, that are heavy enough and not ``home``."""
+    joint = target.joint
     # Ends of searches on few rows; first that from the draws' own mode, where other searches may end too.
     searched: list[Tensor] = [] if home is None or thinned.size == joint.size else [climb(thinned, home.mean)]
     for point in points:
         found = climb(thinned, point)
-        if home is not None and float(home.distance(found)) < near:
+        if home is not None and _inside(home, found):
             continue
         # Searches on few rows that end together, in units of their wider posterior, continue as one.
         if home is not None and any(
@@ -73,21 +67,10 @@ def _uncovered(
         searched.append(found)
         # With many rows the mode of all is near the mode of few.
         mode = target.mode_near(found) if joint.size >= LARGE else newton(joint, climb(joint, found, 100))
-        if mode is None or (home is not None and float(home.distance(mode.mean)) < near):
+        if mode is None or (home is not None and _inside(home, mode.mean)):
             continue
-        if home is not None and mode.log_mass < home.log_mass - math.log(20):
-            continue
-        shared = marginal(mode, index)
-        if _covers(shared, draws) < 0.01 and not _matches(distilled, centre, home, shared, tolerance):
-            return True
-    return False
-
-
-def _home(joint: Density, known: Gaussian | None, start: Tensor) -> Gaussian | None:
-    """The full posterior's mode near the start; the known one if the start lies in its bulk."""
-    if known is not None and float(known.distance(start)) < joint.dim + 6 * math.sqrt(2 * joint.dim):
-        return known
-    return newton(joint, climb(joint, start, 100))
+        if home is None or mode.log_mass >= home.log_mass - math.log(20):
+            yield mode
 
 
 def _matches(distilled: Density, centre: Tensor, home: Gaussian | None, mode: Gaussian, tolerance: float) -> bool:
@@ -116,7 +99,7 @@ def _wide(density: Density, count: int, seed: int) -> Tensor:
     return torch.stack(found[-count:])
 
 
-def _covers(mode: Gaussian, draws: Tensor) -> float:
-    """Share of draws that lie in a mode's bulk."""
+def _inside(mode: Gaussian, points: Tensor) -> Tensor:
+    """Whether points ``(..., P)`` lie in a mode's bulk, ``(...)``."""
     dim = len(mode.mean)
-    return float((mode.distance(draws) < dim + 6 * math.sqrt(2 * dim)).double().mean())
+    return mode.distance(points) < dim + 6 * math.sqrt(2 * dim)

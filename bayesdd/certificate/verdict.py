@@ -27,11 +27,7 @@ LAPLACE_KHAT, LAPLACE_SHARE = 0.5, 0.5  # importance-corrected Laplace draws are
 def draw_distilled(density: Density, seed: int, *, count: int = CHAINS * DRAWS, start: Draws | None = None) -> Draws:
     """Draws of the distilled posterior for certificates: importance-corrected Laplace where that is good, else HMC.
 
-    Args:
-        density: The distilled posterior.
-        seed: Seed.
-        count: Number of draws.
-        start: Draws of a posterior close by, to start and whiten the chains from.
+    With ``start``, draws of a posterior close by, the chains start from these and are whitened by them.
     """
     # Its own stream of random numbers: the particles of a distillation of the same seed must not come back.
     generator = torch.Generator().manual_seed(FRESH * (seed + 1))
@@ -48,17 +44,20 @@ def draw_distilled(density: Density, seed: int, *, count: int = CHAINS * DRAWS, 
         warmup = 800
     if start is not None:
         gaussian, warmup = moment_matched(start.flat), 150
-    chains = min(CHAINS, count)
-    return hmc(density, draws=math.ceil(count / chains), chains=chains, seed=seed, warmup=warmup, gaussian=gaussian)
+    return _chains(density, count, seed, warmup, gaussian)
 
 
 def _fresh(density: Density, seed: int, count: int, start: Draws | None) -> Draws:
     """Draws in every mode of the distilled posterior, so that one that the full posterior lacks is seen."""
     modes = fits(density, seed=seed)
     if sum(mode.log_mass > modes[0].log_mass - math.log(NEGLIGIBLE_MODE) for mode in modes) > 1:
-        chains = min(CHAINS, count)
-        return hmc(density, draws=math.ceil(count / chains), chains=chains, seed=seed, warmup=300)
+        return _chains(density, count, seed, 300, None)
     return draw_distilled(density, seed, count=count, start=start)
+
+
+def _chains(density: Density, count: int, seed: int, warmup: int, gaussian: Gaussian | None) -> Draws:
+    chains = min(CHAINS, count)
+    return hmc(density, draws=math.ceil(count / chains), chains=chains, seed=seed, warmup=warmup, gaussian=gaussian)
 
 
 def certificate_of(
@@ -69,15 +68,9 @@ def certificate_of(
     start: Draws | None = None,
     known: Gaussian | None = None,
 ) -> Certificate:
-    """The certificate of a distilled posterior, from fresh draws and one sweep.
+    """The certificate of a distilled posterior within a tolerance in nats, from fresh draws and one sweep.
 
-    Args:
-        target: The full posterior.
-        distilled: The distilled posterior.
-        tolerance: Nats.
-        seed: Seed of the fresh draws.
-        start: Earlier draws of the distilled posterior, to start the chains from.
-        known: The full posterior's Laplace fit, where it is known already.
+    ``start`` are earlier draws of it, to start the chains from; ``known`` is the full posterior's Laplace fit.
     """
     draws = _fresh(distilled, seed, CHAINS * DRAWS // target.draw_divisor, start)
     flat = draws.flat
@@ -89,7 +82,7 @@ def certificate_of(
     for name in ("kl_reverse", "kl_forward", "half_variance"):
         # Noise in the log-ratio adds at most half its variance to a KL.
         found[f"{name}_se"] = math.hypot(found[f"{name}_se"], 0.5 * error**2)
-    log_weight = torch.zeros_like(ratio) if draws.log_weight is None else draws.log_weight.flatten()
+    log_weight = draws.flat_log_weight
     table = corrected(target.student.constrain(flat), log_weight, torch.nan_to_num(ratio, nan=-torch.inf))
     generator = torch.Generator().manual_seed(seed)
     picked = torch.multinomial(torch.softmax(log_weight, 0).cpu(), min(1000, len(flat)), True, generator=generator)

@@ -7,5 +7,4 @@ import xarray as xr
 
 def read(path: Path) -> xr.Dataset:
     """All variables; times stay numbers in the file's own units."""
-    with xr.open_dataset(path, engine="netcdf4", decode_times=False) as dataset:
-        return dataset.load()
+    return xr.load_dataset(path, engine="netcdf4", decode_times=False)

@@ -88,12 +88,7 @@ class Certificate:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: infinities and NaN as strings, the table by columns."""
-        return {"certifies": "posterior", **_plain(self)}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Certificate:
-        """The inverse of ``to_dict``; unknown keys of other versions are left out."""
-        return cls(**_known(cls, values))
+        return {"certifies": "posterior"} | {name: _plain(value) for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)
@@ -145,25 +140,24 @@ class PredictiveCertificate:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: infinities and NaN as strings."""
-        return {"certifies": "predictions", **_plain(self)}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> PredictiveCertificate:
-        """The inverse of ``to_dict``; unknown keys of other versions are left out."""
-        return cls(**_known(cls, values))
+        return {"certifies": "predictions"} | {name: _plain(value) for name, value in asdict(self).items()}
 
 
 def from_dict(values: dict[str, Any]) -> Certificate | PredictiveCertificate:
-    """The certificate that either ``to_dict`` wrote.
+    """The inverse of either ``to_dict``; unknown keys of other versions are left out.
 
-    Files of before the key "certifies" hold all fields of both sorts: ``mean_error`` is NaN in those of a posterior.
+    Earlier files lack the key "certifies" and hold the fields of both sorts: ``mean_error`` is NaN in those of a
+    posterior.
     """
-    sorts: dict[str, type[Certificate | PredictiveCertificate]] = {
-        "posterior": Certificate,
-        "predictions": PredictiveCertificate,
-    }
+
+    def read(value: Any) -> Any:
+        if isinstance(value, dict):
+            return pd.DataFrame(**value)
+        return float(value) if isinstance(value, str) else value
+
     unnamed = "posterior" if math.isnan(float(values.get("mean_error", math.nan))) else "predictions"
-    return sorts[values.get("certifies", unnamed)].from_dict(values)
+    sort = PredictiveCertificate if values.get("certifies", unnamed) == "predictions" else Certificate
+    return sort(**{field.name: read(values[field.name]) for field in fields(sort) if field.name in values})
 
 
 def _verdict(reasons: list[str]) -> str:
@@ -176,19 +170,7 @@ def _nats(value: float, error: float) -> str:
     return f"{value:.3g} +- {error:.1g} nats"
 
 
-def _plain(certificate: Certificate | PredictiveCertificate) -> dict[str, Any]:
-    def plain(value: Any) -> Any:
-        if isinstance(value, pd.DataFrame):
-            return value.to_dict("split")
-        return repr(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-    return {name: plain(value) for name, value in asdict(certificate).items()}
-
-
-def _known(cls: type[Certificate | PredictiveCertificate], values: dict[str, Any]) -> dict[str, Any]:
-    def read(value: Any) -> Any:
-        if isinstance(value, dict):
-            return pd.DataFrame(**value)
-        return float(value) if isinstance(value, str) else value
-
-    return {field.name: read(values[field.name]) for field in fields(cls) if field.name in values}
+def _plain(value: Any) -> Any:
+    if isinstance(value, pd.DataFrame):
+        return value.to_dict("split")
+    return repr(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -57,7 +57,8 @@ def read(source: Source) -> dict[str, Tensor]:
     if table:
         tensors = assemble(tensors, where)
     for name, column in tensors.items():
-        _check_values(column, f"{where}: column {name!r}")
+        refuse_infinite(column, f"{where}: column {name!r}")
+        refuse_missing(column, f"{where}: column {name!r}")
     return tensors
 
 
@@ -177,10 +178,18 @@ def _array(value: Any, what: str) -> np.ndarray[Any, Any]:
     return array.astype(np.int64, order="C")
 
 
-def _check_values(column: Tensor, what: str) -> None:
+def refuse_infinite(column: Tensor, what: str, first: int = 0) -> None:
+    """Refuses an infinite value; ``first`` is the number of the first row given."""
     infinite = column.isinf().reshape(len(column), -1).any(1)
     if infinite.any():
-        raise Refusal(f"{what} is infinite in row {int(infinite.nonzero()[0])} (from 0); use NaN for a missing value")
+        row = first + int(infinite.nonzero()[0])
+        raise Refusal(
+            f"{what} is infinite, or does not fit float64, in row {row} (from 0); use NaN for a missing value"
+        )
+
+
+def refuse_missing(column: Tensor, what: str) -> None:
+    """Refuses a column without any value."""
     if column.numel() and bool(column.isnan().all()):
         raise Refusal(f"{what} has every value missing; leave it out")
 

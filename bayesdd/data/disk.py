@@ -12,7 +12,6 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +20,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from bayesdd.data.columns import Columns, check_shapes, fingerprint, tensor, variables
+from bayesdd.data import columns as tables
+from bayesdd.data.columns import Columns
 from bayesdd.data.files import one_line
 from bayesdd.data.formats import opened
 from bayesdd.numerics.refusal import Refusal
@@ -93,7 +93,8 @@ class Stored:
         """
         length = step * max(1, self.most // step)
         spans = [(at, min(stop, at + length)) for at in range(start, stop, length)]
-        with self._open() as dataset:
+        self.check()
+        with opened(self.path) as dataset:
 
             def read(span: tuple[int, int]) -> Columns:
                 found = self._read(dataset, *span)
@@ -109,7 +110,8 @@ class Stored:
         rows, back = torch.unique(picked.cpu(), return_inverse=True)
         apart = torch.cat([rows.new_zeros(1), (rows.diff() > GAP).long().cumsum(0)])
         counts = torch.unique_consecutive(torch.stack([apart, rows // self.most]), dim=1, return_counts=True)[1]
-        with self._open() as dataset:
+        self.check()
+        with opened(self.path) as dataset:
 
             def read(run: Tensor) -> Columns:
                 found = self._read(dataset, int(run[0]), int(run[-1]) + 1)
@@ -130,12 +132,6 @@ class Stored:
             raise OSError(
                 f"{self.path} was changed while its rows were needed: results would mix two files; start again"
             )
-
-    @contextmanager
-    def _open(self) -> Iterator[xr.Dataset]:
-        self.check()
-        with opened(self.path) as dataset:
-            yield dataset
 
     def _read(self, dataset: xr.Dataset, start: int, stop: int) -> Columns:
         try:
@@ -163,12 +159,12 @@ def on_disk(path: str | os.PathLike[str], *, columns: Iterable[str] | None = Non
     """
     path = Path(path)
     with opened(path) as dataset:
-        found = variables(dataset, str(path))
+        found = tables.variables(dataset, str(path))
         names = list(found) if columns is None else list(columns)
         if not names or (absent := [name for name in names if name not in found]):
             wanted = absent if names else "none"
             raise Refusal(f"{path}: columns {wanted} were asked for, but it holds {sorted(found)}")
-        check_shapes({name: found[name].shape for name in names}, str(path))
+        tables.check_shapes({name: found[name].shape for name in names}, str(path))
         size = len(found[names[0]])
         row_bytes = max(8, 8 * sum(int(found[name].size) for name in names) // size)
         numbers = _spread(size, max(2, min(size, SAMPLE_ROWS, SAMPLE_BYTES // row_bytes)))
@@ -176,9 +172,8 @@ def on_disk(path: str | os.PathLike[str], *, columns: Iterable[str] | None = Non
         rows = Stored(path, size, max(1, memory // (IN_FLIGHT * row_bytes)), probe, numbers, state(path))
     sample = rows.take(numbers)
     for name, column in sample.items():
-        if column.is_floating_point() and column.numel() and bool(column.isnan().all()):
-            raise Refusal(f"{path}: column {name!r} is missing in all of {len(column):,} rows looked at; leave it out")
-    digest = hashlib.sha256(f"{size} {fingerprint(sample)}".encode()).hexdigest()
+        tables.refuse_missing(column, f"{path}: in the {len(column):,} rows looked at, column {name!r}")
+    digest = hashlib.sha256(f"{size} {tables.fingerprint(sample)}".encode()).hexdigest()
     return replace(rows, sample=sample, digest=digest)
 
 
@@ -205,12 +200,8 @@ def read_span(
     for name in names:
         variable = dataset[name]
         what = f"{where}: column {name!r}"
-        column = tensor(variable.isel({variable.dims[0]: slice(start, stop)}).values, what)
-        if column.is_floating_point() and bool(column.isinf().any()):
-            row = start + int(column.isinf().reshape(len(column), -1).any(1).nonzero()[0])
-            raise Refusal(
-                f"{what} is infinite, or does not fit float64, in row {row} (from 0); use NaN for a missing value"
-            )
+        column = tables.tensor(variable.isel({variable.dims[0]: slice(start, stop)}).values, what)
+        tables.refuse_infinite(column, what, start)
         found[name] = column if like is None else column.to(dtype=like[name].dtype)
     return found
 

@@ -8,7 +8,6 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from bayesdd.data import columns
 from bayesdd.data.certificate import Certificate, PredictiveCertificate, from_dict
-from bayesdd.data.columns import DISTILLED_MARK
+from bayesdd.data.columns import DISTILLED_MARK, Columns
 from bayesdd.data.files import load, replacing
 from bayesdd.numerics.refusal import Refusal
 
@@ -49,8 +48,8 @@ class Distilled:
 
     def __post_init__(self) -> None:
         """Bring every tensor to the CPU, detached, float64 or int64, and check that the parts fit together."""
-        data = {name: _plain(value) for name, value in self.data.items()}
-        weight = _plain(self.weight).to(torch.float64)
+        data = {name: columns.tensor(value, f"column {name!r}") for name, value in self.data.items()}
+        weight = columns.tensor(self.weight, "the weights").to(torch.float64)
         object.__setattr__(self, "data", data)
         object.__setattr__(self, "weight", weight)
         if weight.ndim != 1 or len(weight) == 0 or not data:
@@ -87,12 +86,7 @@ class Distilled:
         Several soft columns give every combination of classes. Combinations of zero weight are left out. The
         log-likelihood is the same, exactly; without soft columns these are the rows themselves.
         """
-        data, weight = dict(self.data), self.weight
-        for name, classes in self.soft.items():
-            row = torch.arange(len(weight)).repeat_interleave(classes)
-            label = torch.arange(classes).repeat(len(weight))
-            weight = weight[row] * data[name][row, label]
-            data = {key: label if key == name else value[row] for key, value in data.items()}
+        data, weight = explode(self.data, self.weight, self.soft)
         kept = weight > 0
         return {name: value[kept] for name, value in data.items()}, weight[kept]
 
@@ -125,7 +119,7 @@ class Distilled:
             FileNotFoundError: no such file.
             Refusal: a damaged file, a netCDF file that holds no distilled set, or one of a newer format.
         """
-        dataset = load(path, _read, "a netCDF file")
+        dataset = load(path, lambda p: xr.load_dataset(p, engine="netcdf4", decode_cf=False), "a netCDF file")
         version = dataset.attrs.get(DISTILLED_MARK)
         if version is None:
             raise Refusal(f"{path} holds no distilled set; give a file that Distilled.to_netcdf wrote")
@@ -135,6 +129,24 @@ class Distilled:
             return _from_dataset(dataset)
         except (KeyError, ValueError, TypeError) as error:
             raise Refusal(f"{path} is a damaged distilled set: {type(error).__name__}: {error}") from error
+
+
+def explode(data: Columns, weight: Tensor, soft: Mapping[str, int]) -> tuple[Columns, Tensor]:
+    """Hard rows of soft ones: every row K times with y = k and weight w q_k; differentiable.
+
+    Args:
+        data: Column -> ``(M, ...)``, soft ones ``(M, K)``.
+        weight: Shape ``(M,)``.
+        soft: Soft column -> K.
+
+    Returns:
+        Columns and weights of ``M * prod(K)`` rows, the classes of one row side by side.
+    """
+    for name, classes in soft.items():
+        label = torch.arange(classes, device=weight.device).repeat(len(weight))
+        weight = weight.repeat_interleave(classes) * data[name].flatten()
+        data = {n: label if n == name else column.repeat_interleave(classes, 0) for n, column in data.items()}
+    return data, weight
 
 
 def union(parts: Sequence[Distilled]) -> Distilled:
@@ -162,11 +174,6 @@ def union(parts: Sequence[Distilled]) -> Distilled:
         soft=dict(parts[0].soft),
         provenance={**shared, "size": sum(map(len, parts)), "parts": provenances},
     )
-
-
-def _plain(value: Any) -> Tensor:
-    tensor: Tensor = torch.as_tensor(value).detach().cpu()
-    return tensor.to(torch.float64 if tensor.is_floating_point() else torch.int64).contiguous()
 
 
 def described(data: Mapping[str, Tensor]) -> dict[str, str]:
@@ -210,11 +217,6 @@ def _to_dataset(distilled: Distilled) -> xr.Dataset:
     if distilled.certificate is not None:
         attrs["certificate"] = json.dumps(distilled.certificate.to_dict())
     return xr.Dataset(variables, attrs=attrs)
-
-
-def _read(path: Path) -> xr.Dataset:
-    with xr.open_dataset(path, engine="netcdf4", decode_cf=False) as dataset:
-        return dataset.load()
 
 
 def _from_dataset(dataset: xr.Dataset) -> Distilled:

@@ -66,17 +66,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def load(path: str | os.PathLike[str], read: Callable[[Path], T], what: str, *, folder: bool = False) -> T:
-    """`read(path)`, whose failures become one line.
-
-    Args:
-        path: an existing file.
-        read: opens the file, takes all it needs into memory and closes it.
-        what: the kind of file expected, for the message: "a netCDF file".
-        folder: whether it may be a folder.
+    """`read(path)`, whose failures become one line; `what` names the kind of file expected, such as "a netCDF file".
 
     Raises:
         FileNotFoundError: no such file.
-        IsADirectoryError: a folder.
+        IsADirectoryError: a folder, unless `folder` allows it.
         PermissionError: not ours to read.
         Refusal: truncated, damaged, or of another kind.
     """

@@ -28,18 +28,6 @@ def endings(table: Iterable[str]) -> str:
     return f"{', '.join(others)} or {last}"
 
 
-def stored_bytes(path: str | os.PathLike[str]) -> int:
-    """Bytes that the data variables of a file would take as float64."""
-    with opened(Path(path)) as dataset:
-        return 8 * sum(int(variable.size) for variable in dataset.data_vars.values())
-
-
-def loaded(path: str | os.PathLike[str]) -> xr.Dataset:
-    """A small file, read."""
-    with opened(Path(path)) as dataset:
-        return dataset.load()
-
-
 @contextmanager
 def opened(path: Path) -> Iterator[xr.Dataset]:
     """The file, its values unread.

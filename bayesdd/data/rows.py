@@ -15,11 +15,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from bayesdd.data import columns
+from bayesdd.data import columns, formats
 from bayesdd.data.columns import Columns
 from bayesdd.data.disk import Stored, on_disk
-from bayesdd.data.formats import ENGINES, loaded, stored_bytes
-from bayesdd.numerics import devices
 
 IN_MEMORY = 2**29  # bytes as float64: a larger .nc or .zarr stays on disk
 
@@ -93,7 +91,7 @@ class Held:
     def on(self, device: torch.device) -> Held:
         """On the device where they leave half of its memory free, else where they are."""
         wanted = sum(column.numel() * column.element_size() for column in self.columns.values())
-        if not devices.has_room(device, 2 * wanted):
+        if device.type == "cuda" and torch.cuda.mem_get_info(device)[0] < 2 * wanted:
             return self
         return Held({name: column.to(device) for name, column in self.columns.items()})
 
@@ -124,9 +122,10 @@ def opened(source: columns.Source | Stored) -> Rows:
     """
     if isinstance(source, Stored):
         return source
-    if isinstance(source, str | os.PathLike) and Path(source).suffix in ENGINES:
-        if stored_bytes(source) > IN_MEMORY:
-            return on_disk(source)
-        if Path(source).suffix == ".zarr":
-            return Held(columns.read(loaded(source)))
+    if isinstance(source, str | os.PathLike) and Path(source).suffix in formats.ENGINES:
+        with formats.opened(Path(source)) as dataset:
+            if 8 * sum(int(variable.size) for variable in dataset.data_vars.values()) > IN_MEMORY:
+                return on_disk(source)
+            if Path(source).suffix == ".zarr":
+                return Held(columns.read(dataset))
     return Held(columns.read(source))

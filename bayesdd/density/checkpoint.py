@@ -10,7 +10,7 @@ import hashlib
 import os
 import pickle
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -37,28 +37,24 @@ class Checkpoint:
         self.path, self.identity, self.ranks = Path(path), identity(tasks), current()
         self._records: dict[str, list[Tensor]] = self.ranks.from_first(self._load)
 
-    def key(self, what: str, draws: Tensor) -> str:
-        """Hash of what is summed and at which draws."""
-        values = draws.detach().cpu().contiguous().numpy().tobytes()
-        return hashlib.sha256(f"{what} {tuple(draws.shape)} ".encode() + values).hexdigest()
-
-    def get(self, key: str) -> list[Tensor] | None:
-        """The sums, if they are known."""
-        return self._records.get(key)
-
-    def put(self, key: str, sums: Sequence[Tensor], cells: int) -> None:
-        """Keeps the sums of a pass, in the file too; ``cells`` is its draws x rows.
+    def sums(self, what: str, draws: Tensor, cells: int, make: Callable[[], Sequence[Tensor]]) -> Sequence[Tensor]:
+        """The sums of a pass over ``cells`` draws x rows: known ones, else what ``make`` returns, kept from then on.
 
         Raises:
             OSError: The file cannot be written.
         """
+        values = draws.detach().cpu().contiguous().numpy().tobytes()
+        key = hashlib.sha256(f"{what} {tuple(draws.shape)} ".encode() + values).hexdigest()
+        if key in self._records:
+            return self._records[key]
+        made = make()
         held = sum(part.numel() for record in self._records.values() for part in record)
-        if cells < LEAST_CELLS or 8 * held > MOST_BYTES:
-            return
-        self._records[key] = [part.detach().cpu().clone() for part in sums]
-        if self.ranks.rank == 0:
-            with replacing(self.path) as part:
-                torch.save({"identity": self.identity, "records": self._records}, part)
+        if cells >= LEAST_CELLS and 8 * held <= MOST_BYTES:
+            self._records[key] = [part.detach().cpu().clone() for part in made]
+            if self.ranks.rank == 0:
+                with replacing(self.path) as part:
+                    torch.save({"identity": self.identity, "records": self._records}, part)
+        return made
 
     def _load(self) -> dict[str, list[Tensor]]:
         if not self.path.exists():

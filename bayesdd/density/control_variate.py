@@ -23,6 +23,7 @@ from bayesdd.data.columns import Columns
 from bayesdd.data.rows import Rows
 from bayesdd.density.density import Density
 from bayesdd.density.ranks import current
+from bayesdd.task.engine import Expansion
 from bayesdd.task.task import Task
 
 FOLDS = 16
@@ -40,52 +41,42 @@ class ControlVariate:
     Attributes:
         density: All rows.
         centre: Where it is expanded, ``(P,)``.
-        value: Log-likelihood there, nats.
-        gradient: ``(P,)``.
-        hessian: ``(P, P)``.
+        expansion: Value ``(1,)``, gradient ``(1, P)`` and Hessian ``(1, P, P)`` there, nats.
         folds: Random rows in disjoint folds, each weighted to stand for all rows.
-        at_centre: Value, gradient and Hessian of every fold at the centre, stacked.
+        expansions: The same of each fold.
     """
 
     density: Density
     centre: Tensor
-    value: Tensor
-    gradient: Tensor
-    hessian: Tensor
+    expansion: Expansion
     folds: list[Density]
-    at_centre: tuple[Tensor, Tensor, Tensor]
+    expansions: list[Expansion]
 
     def log_likelihood(self, draws: Tensor) -> tuple[Tensor, Tensor]:
         """Log-likelihood of all rows at draws, nats, and its standard error, ``(S,)`` each."""
         shift = draws - self.centre
 
         def remainder(k: int) -> Tensor:
-            value, gradient, hessian = (part[k] for part in self.at_centre)
-            return _filled_sweep(self.folds[k], draws) - _taylor(shift, value, gradient, hessian)
+            return _filled_sweep(self.folds[k], draws) - _taylor(shift, self.expansions[k])
 
         self.density.evaluations += len(draws) * sum(fold.size for fold in self.folds) / self.density.size
         stacked = current().each(len(self.folds), remainder, draws)
         error = stacked.std(0) / math.sqrt(FOLDS)
-        return _taylor(shift, self.value, self.gradient, self.hessian) + stacked.mean(0), error
+        return _taylor(shift, self.expansion) + stacked.mean(0), error
 
 
 def control_variate_of(density: Density, centre: Tensor, draws: Tensor, seed: int) -> ControlVariate | None:
-    """An expansion whose error is small at draws like the given ones; None where a full sweep is as good.
+    """An expansion at the mode ``centre (P,)``; None where a full sweep is as good.
 
-    Args:
-        density: All rows; its weights, if any, count.
-        centre: The mode, ``(P,)``.
-        draws: Draws of the posterior, at which the number of rows is chosen, ``(S, P)``.
-        seed: Seed of the random rows.
+    As many random rows are taken as make its error small at draws ``(S, P)`` of the posterior. Weights of rows count.
     """
-    value, gradient, hessian = (part[0] for part in density.likelihood_derivatives(centre[None]))
+    expansion = density.likelihood_derivatives(centre[None])
     rows = FIRST_ROWS
     while rows <= MOST * density.size:
         folds = _folds(density, rows, seed)
         expansions = [fold.likelihood_derivatives(centre[None]) for fold in folds]
         density.gradients += (1 + density.dim) * sum(fold.size for fold in folds) / density.size
-        stacked = tuple(torch.cat([expansion[i] for expansion in expansions]) for i in range(3))
-        found = ControlVariate(density, centre, value, gradient, hessian, folds, (stacked[0], stacked[1], stacked[2]))
+        found = ControlVariate(density, centre, expansion, folds, expansions)
         worst = float(found.log_likelihood(draws[:PILOT])[1].max())
         if worst <= ERROR:
             return found
@@ -96,7 +87,8 @@ def control_variate_of(density: Density, centre: Tensor, draws: Tensor, seed: in
     return None
 
 
-def _taylor(shift: Tensor, value: Tensor, gradient: Tensor, hessian: Tensor) -> Tensor:
+def _taylor(shift: Tensor, expansion: Expansion) -> Tensor:
+    value, gradient, hessian = (part[0] for part in expansion)
     return value + shift @ gradient + 0.5 * ((shift @ hessian) * shift).sum(1)
 
 

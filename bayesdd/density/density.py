@@ -38,6 +38,7 @@ class Density:
 
     Attributes:
         dim: Length P of the joint flat vector.
+        starts: Site -> where it starts in that vector, its shape and its width there.
         size: Number of rows of all parts.
         evaluations: Row log-likelihoods computed so far, in units of ``size`` (draws swept over all rows).
         gradients: The same for gradients with respect to the draws.
@@ -53,45 +54,45 @@ class Density:
         checkpoint: Checkpoint | None = None,
     ) -> None:
         self.device, self.memory = torch.device(device), memory
-        self.names: list[str] = []
-        owners: list[tuple[int, int]] = []
-        starts: dict[str, tuple[int, tuple[int, ...], int]] = {}
-        used = 0
-        placed: list[list[int]] = []
-        for at, (task, _, _) in enumerate(parts):
-            index: list[int] = []
+        self.dim, self.parts = 0, list[Part]()
+        self.starts: dict[str, tuple[int, tuple[int, ...], int]] = {}
+        self._owners: list[tuple[int, int]] = []
+        self._kept: list[Tensor] = []  # which of its prior's terms each part counts; the last one is not a site's
+        for at, (task, rows, weight) in enumerate(parts):
+            kept = torch.zeros(len(task.structure.sites) + 1, dtype=torch.float64)
+            kept[-1] = float(at == 0)
             for place, site in enumerate(task.structure.sites):
-                if site.name not in starts:
-                    starts[site.name] = (used, site.shape, site.stop - site.start)
-                    owners.append((at, place))
-                    used += site.stop - site.start
-                    self.names.append(site.name)
-                start, shape, width = starts[site.name]
-                if shape != site.shape:
-                    raise ValueError(
-                        f"site {site.name!r} has shape {shape} in {parts[0][0].name} but {site.shape} in {task.name}: "
-                        "shared sites need equal shapes."
-                    )
-                index.extend(range(start, start + width))
-            placed.append(index)
-        self.dim, self._owners, self.starts = used, owners, starts
-        self.parts = [
-            Part(
-                task,
-                _rows(task, rows).on(self.device),
-                None if weight is None else weight.to(self.device),
-                torch.tensor(index, device=self.device),
-            )
-            for (task, rows, weight), index in zip(parts, placed, strict=True)
-        ]
-        self._kept = [torch.zeros(len(task.structure.sites) + 1, dtype=torch.float64) for task, _, _ in parts]
-        for at, place in owners:
-            self._kept[at][place] = 1.0
-        self._kept[0][-1] = 1.0
-        self._kept, self.size = [kept.to(self.device) for kept in self._kept], sum(p.rows.size for p in self.parts)
+                if site.name not in self.starts:
+                    width = site.stop - site.start
+                    self.starts[site.name] = (self.dim, site.shape, width)
+                    self._owners.append((at, place))
+                    kept[place] = 1.0
+                    self.dim += width
+            self._kept.append(kept.to(self.device))
+            index = self.index_of(task, parts[0][0].name)
+            placed = None if weight is None else weight.to(self.device)
+            self.parts.append(Part(task, _rows(task, rows).on(self.device), placed, index))
+        self.size = sum(part.rows.size for part in self.parts)
         self._passes = Passes(self.parts, self.device, memory, current() if spread else Ranks(), checkpoint)
         self.evaluations = self.gradients = 0.0
         self._expanded: tuple[Tensor, tuple[Tensor, Tensor, Tensor]] | None = None
+
+    def index_of(self, task: Task, other: str) -> Tensor:
+        """Where a task's latents stand in the joint flat vector, ``(P of the task,)``.
+
+        Raises:
+            ValueError: A site has another shape in ``other``, which the message names.
+        """
+        index: list[int] = []
+        for site in task.structure.sites:
+            start, shape, width = self.starts[site.name]
+            if shape != site.shape:
+                raise ValueError(
+                    f"site {site.name!r} has shape {site.shape} in {task.name} but {shape} in {other}: "
+                    "shared sites need equal shapes."
+                )
+            index.extend(range(start, start + width))
+        return torch.tensor(index, dtype=torch.int64, device=self.device)
 
     def log_prior(self, draws: Tensor) -> Tensor:
         """Log prior with Jacobian, nats, shape ``(S,)``; a shared site counts once."""
@@ -203,12 +204,7 @@ class Density:
         count, dim = draws.shape
         copies = draws.repeat_interleave(dim, 0).detach().requires_grad_(True)
         prior = self.log_prior(copies)
-        (slope,) = torch.autograd.grad(prior.sum(), copies, create_graph=True)
-        eye = torch.eye(dim, dtype=draws.dtype, device=draws.device).repeat(count, 1)
-        hessian = torch.zeros_like(copies)
-        if slope.requires_grad:
-            (found,) = torch.autograd.grad((slope * eye).sum(), copies, allow_unused=True)
-            hessian = hessian if found is None else found
+        slope, hessian = _twice(prior, copies, torch.arange(dim, device=draws.device).repeat(count))
         return prior.detach()[::dim], slope.detach()[::dim], hessian.reshape(count, dim, dim)
 
     def count(self, few: Density) -> None:
@@ -231,15 +227,20 @@ def derivatives(
     """
     copies = point.detach().expand(len(directions), -1).clone().requires_grad_(True)
     likelihood = _weighted(task.log_likelihood(rows, copies), weight)
-    (slope,) = torch.autograd.grad(likelihood.sum(), copies, create_graph=True)
-    eye = torch.nn.functional.one_hot(directions, len(point)).to(point.dtype)
-    hessian = torch.zeros_like(copies)
-    if slope.requires_grad:
-        (found,) = torch.autograd.grad((slope * eye).sum(), copies, create_graph=create_graph, allow_unused=True)
-        hessian = hessian if found is None else found
+    slope, hessian = _twice(likelihood, copies, directions, create_graph=create_graph)
     if create_graph:
         return likelihood[0], slope[0], hessian
     return likelihood[0].detach(), slope[0].detach(), hessian
+
+
+def _twice(value: Tensor, copies: Tensor, directions: Tensor, *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
+    """Gradient and one row of the Hessian, that of its direction, for each copy ``(K, P)``: ``(K, P)`` each."""
+    (slope,) = torch.autograd.grad(value.sum(), copies, create_graph=True)
+    if not slope.requires_grad:
+        return slope, torch.zeros_like(copies)
+    along = slope * torch.nn.functional.one_hot(directions, copies.shape[1]).to(copies.dtype)
+    (found,) = torch.autograd.grad(along.sum(), copies, create_graph=create_graph, allow_unused=True)
+    return slope, torch.zeros_like(copies) if found is None else found
 
 
 def _weighted(by_row: Tensor, weight: Tensor | None) -> Tensor:

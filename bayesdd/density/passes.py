@@ -88,15 +88,11 @@ class Passes:
             ValueError: A block breaks the model's contract, or holds numbers that float64 cannot.
             RuntimeError: Ranks disagree about the draws.
         """
-        if self.checkpoint is not None:
-            key = self.checkpoint.key(what, draws)
-            if (known := self.checkpoint.get(key)) is not None:
-                return tuple(part.to(self.device) for part in known)
-            found = self._sum(what, draws, zeros, add)
-            cells = sum(part.rows.size for part in self.parts) * sum(math.prod(z.shape) for z in zeros)
-            self.checkpoint.put(key, found, cells)
-            return found
-        return self._sum(what, draws, zeros, add)
+        if self.checkpoint is None:
+            return self._sum(what, draws, zeros, add)
+        cells = sum(part.rows.size for part in self.parts) * sum(zero.numel() for zero in zeros)
+        found = self.checkpoint.sums(what, draws, cells, lambda: self._sum(what, draws, zeros, add))
+        return tuple(part.to(self.device) for part in found)
 
     def in_chunks(
         self, part: Part, rows: Columns, items: int, evaluate: Callable[[slice], None], *, copies: int = 1

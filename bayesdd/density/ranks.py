@@ -132,10 +132,6 @@ def current() -> Ranks:
 def joined(device: str | torch.device, patience: float = PATIENCE) -> Iterator[Ranks]:
     """Joins the other ranks if there are any (``WORLD_SIZE``, as torchrun sets it), and leaves them at the end.
 
-    Args:
-        device: Where this rank computes.
-        patience: Seconds to wait for another rank.
-
     Raises:
         ConnectionError: The others cannot be reached.
         ValueError: There is no such device.

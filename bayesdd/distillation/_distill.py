@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from bayesdd.certificate.verdict import certificate_of
 from bayesdd.data.certificate import TOLERANCE, CertificateWarning
 from bayesdd.data.distilled import Distilled
 from bayesdd.density.checkpoint import Checkpoint
@@ -20,12 +19,12 @@ from bayesdd.density.ranks import current
 from bayesdd.distillation.first_stage import Run, resized
 from bayesdd.distillation.problem import Problem
 from bayesdd.distillation.progress import Pace
-from bayesdd.distillation.search import smallest, solved
+from bayesdd.distillation.search import certified, smallest, solved
 from bayesdd.numerics.devices import resolve
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.objectives import half_variance
 from bayesdd.objectives.sorts import Standalone, name_of, sort_of
-from bayesdd.target.reference import Reference, build
+from bayesdd.target.reference import build
 from bayesdd.target.target import Target, student_of
 from bayesdd.task.provenance import check, provenance_of
 from bayesdd.task.task import Task
@@ -87,40 +86,28 @@ def distill(
     where = resolve("cpu" if alone else device)
     kept = None if checkpoint is None else Checkpoint(checkpoint, tasks)
     goal = Target(tasks, student, where, seed, memory, checkpoint=kept)
-    if alone:
-        settings = {"equal_weights": equal_weights, "move_rows": move_rows}
-        with tqdm(disable=not progress, desc="bayesdd", bar_format="{desc}: {elapsed}{postfix}") as bar:
-            result = _alone(goal, objective, size, tolerance, seed, init, bar.set_postfix_str, **settings)
-        _warn_uncertified(result)
-        return result
-    limit = TOLERANCE if tolerance is None else tolerance
     silent = not progress or current().rank > 0
     with tqdm(disable=silent, desc="bayesdd", bar_format="{desc}: {elapsed}{postfix}") as bar:
-        goal.joint.watch(None if silent else Pace(bar.set_description_str, "bayesdd"))
-        bar.set_postfix_str("Laplace fit and particles of the full posterior")
-        reference = build(goal, seed)
-        run = Run(reference, objective, seed, limit, bar.set_postfix_str, equal_weights, move_rows)
-        found = smallest(run, init) if size is None else solved(run, size, init)
-        bar.set_postfix_str("certificate")
-        details = provenance_of(student, tasks, seed, found.problem.coordinates.size, objective=name_of(objective))
-        result = found.problem.distilled(found.vector, details)
-        density = found.problem.density(found.vector)
-        certificate = certificate_of(reference.target, density, limit, seed + 1, found.draws, goal.laplace)
-        result = replace(result, certificate=certificate)
-    _warn(reference, result, limit)
+        say, too_few = bar.set_postfix_str, ""
+        if alone:
+            settings = {"equal_weights": equal_weights, "move_rows": move_rows}
+            result = _alone(goal, objective, size, tolerance, seed, init, say, **settings)
+        else:
+            goal.joint.watch(None if silent else Pace(bar.set_description_str, "bayesdd"))
+            say("Laplace fit and particles of the full posterior")
+            reference = build(goal, seed)
+            limit = TOLERANCE if tolerance is None else tolerance
+            run = Run(reference, objective, seed, limit, say, equal_weights, move_rows)
+            found = smallest(run, init) if size is None else solved(run, size, init)
+            say("certificate")
+            details = provenance_of(student, tasks, seed, found.problem.coordinates.size, objective=name_of(objective))
+            result = replace(found.problem.distilled(found.vector, details), certificate=certified(run, found))
+            too_few = reference.bound.warning(len(result), limit)
+    if too_few:
+        warnings.warn(too_few, CertificateWarning, stacklevel=2)
+    if result.certificate and (reasons := result.certificate.reasons):
+        warnings.warn(f"not certified: {'; '.join(reasons)}", CertificateWarning, stacklevel=2)
     return result
-
-
-def _warn(reference: Reference, result: Distilled, limit: float) -> None:
-    if too_few := reference.bound.warning(len(result), limit):
-        warnings.warn(too_few, CertificateWarning, stacklevel=3)
-    _warn_uncertified(result, 4)
-
-
-def _warn_uncertified(result: Distilled, stacklevel: int = 3) -> None:
-    certificate = result.certificate
-    if certificate is not None and not certificate.ok:
-        warnings.warn(f"not certified: {'; '.join(certificate.reasons)}", CertificateWarning, stacklevel=stacklevel)
 
 
 def _alone(

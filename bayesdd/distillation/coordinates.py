@@ -7,6 +7,8 @@ the real rows (an intercept column) and missing entries are no parameters.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,8 @@ from bayesdd.task.kinds import Kind
 ROWS_FOR_COVARIANCE = 20_000
 LARGEST_JOINT_WHITENING = 512
 LOOKED_AT = 2**16  # rows in which most elements that vary do so; only the others are looked for in all rows
+
+Map = Callable[[Tensor], Tensor]
 
 
 class Coordinates:
@@ -38,36 +42,30 @@ class Coordinates:
         self.free_masks: Columns = {}
         self.whitened: list[str] = []
         self.loose: list[str] = []
-        if not move:
-            return
-        device = next(iter(start.values())).device
-        thin = {name: column[:: max(1, len(column) // ROWS_FOR_COVARIANCE)].to(device) for name, column in real.items()}
         self._element_masks: Columns = {}
-        for name, kind in kinds.items():
-            if kind.to_free is None:
+        self._to_free: dict[str, Map] = {}
+        self._from_free: dict[str, Map] = {}
+        for name, kind in kinds.items() if move else ():
+            if kind.to_free is None or kind.from_free is None:
                 continue
             mask = _varying(real[name], self.start[name], kind)
             if bool(mask.any()):
                 self.free_masks[name] = mask & ~torch.isnan(self.start[name])
                 self._element_masks[name] = mask.reshape(self.size, -1).any(0)
+                self._to_free[name], self._from_free[name] = kind.to_free, kind.from_free
                 (self.whitened if kind.whiten else self.loose).append(name)
         if self.whitened:
-            self._fit_whitening(thin)
+            device = next(iter(start.values())).device
+            step = max(1, len(next(iter(real.values()))) // ROWS_FOR_COVARIANCE)
+            self._fit_whitening({name: real[name][::step].to(device) for name in self.whitened})
 
-    def _columns_of_free(self, columns: Columns) -> Tensor:
+    def _side_by_side(self, columns: Columns) -> Tensor:
         """Whitened columns' varying elements in free coordinates, side by side: shape ``(rows, D)``."""
-        parts = []
-        for name in self.whitened:
-            to_free = self.kinds[name].to_free
-            if to_free is not None:
-                parts.append(to_free(columns[name]).flatten(1)[:, self._element_masks[name]])
-        return torch.cat([part if part.dim() == 2 else part[:, None] for part in parts], 1)
+        flat = {name: columns[name].reshape(len(columns[name]), -1) for name in self.whitened}
+        return torch.cat([self._to_free[name](flat[name])[:, self._element_masks[name]] for name in flat], 1)
 
     def _fit_whitening(self, real: Columns) -> None:
-        def matrix(columns: Columns) -> Columns:
-            return {name: columns[name].reshape(len(columns[name]), -1) for name in self.whitened}
-
-        free = self._columns_of_free(matrix(real))
+        free = self._side_by_side(real)
         present = ~torch.isnan(free)
         count = present.sum(0).clamp_min(1)
         self.mean = torch.where(present, free, 0.0).sum(0) / count
@@ -98,15 +96,11 @@ class Coordinates:
         """The starting rows as one flat free vector."""
         parts = []
         if self.whitened:
-            flat = {name: self.start[name].reshape(self.size, -1) for name in self.whitened}
-            centred = self._columns_of_free(flat) - self.mean
-            centred = torch.where(torch.isnan(centred), 0.0, centred)
-            parts.append((centred @ self.inverse.T).flatten())
+            centred = self._side_by_side(self.start) - self.mean
+            parts.append((centred.masked_fill(torch.isnan(centred), 0.0) @ self.inverse.T).flatten())
         for name in self.loose:
-            to_free = self.kinds[name].to_free
-            if to_free is not None:
-                value = self.start[name] / self._bound(name)
-                parts.append(to_free(value).masked_fill(torch.isnan(value), 0.0).flatten())
+            value = self.start[name] / self._bound(name)
+            parts.append(self._to_free[name](value).masked_fill(torch.isnan(value), 0.0).flatten())
         example = next(iter(self.start.values()))
         return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64, device=example.device)
 
@@ -115,34 +109,24 @@ class Coordinates:
         result = dict(self.start)
         used = 0
         if self.whitened:
-            total = self.size * len(self.mean)
-            values = self.mean + free[:total].reshape(self.size, -1) @ self.factor.T
-            used = total
+            used = self.size * len(self.mean)
+            values = self.mean + free[:used].reshape(self.size, -1) @ self.factor.T
             at = 0
             for name in self.whitened:
-                width = int(self._element_masks[name].sum())
-                from_free = self.kinds[name].from_free
-                if from_free is not None:
-                    moved = from_free(values[:, at : at + width])
-                    result[name] = self._placed(name, moved)
-                at += width
+                start, columns = self.start[name], self._element_masks[name].nonzero()[:, 0]
+                moved = self._from_free[name](values[:, at : at + len(columns)])
+                full = start.reshape(self.size, -1).index_copy(1, columns, moved).reshape(start.shape)
+                result[name] = torch.where(self.free_masks[name], full, start)
+                at += len(columns)
         for name in self.loose:
-            shape = self.start[name].shape
-            from_free = self.kinds[name].from_free
-            if from_free is not None:
-                moved = from_free(free[used : used + shape.numel()].reshape(shape)) * self._bound(name)
-                result[name] = torch.where(self.free_masks[name], moved, self.start[name])
-            used += shape.numel()
+            start = self.start[name]
+            moved = self._from_free[name](free[used : used + start.numel()].reshape(start.shape)) * self._bound(name)
+            result[name] = torch.where(self.free_masks[name], moved, start)
+            used += start.numel()
         return result
 
     def _bound(self, name: str) -> Tensor | float:
         return self.bounds[name] if self.kinds[name].bounded else 1.0
-
-    def _placed(self, name: str, moved: Tensor) -> Tensor:
-        start = self.start[name]
-        columns = self._element_masks[name].nonzero()[:, 0]
-        full = start.reshape(self.size, -1).index_copy(1, columns, moved)
-        return torch.where(self.free_masks[name], full.reshape(start.shape), start)
 
 
 def _stored(column: Tensor, kind: Kind) -> Tensor:
@@ -168,23 +152,3 @@ def _differ(seen: Tensor) -> Tensor:
     low = torch.where(torch.isnan(seen), torch.inf, seen).amin(0)
     high = torch.where(torch.isnan(seen), -torch.inf, seen).amax(0)
     return high > low
-
-
-def explode(columns: Columns, weight: Tensor, soft: dict[str, int]) -> tuple[Columns, Tensor]:
-    """Hard rows of soft ones: every row K times with y = k and weight w q_k; differentiable.
-
-    Args:
-        columns: Column -> ``(M, ...)``, soft ones ``(M, K)``.
-        weight: Shape ``(M,)``.
-        soft: Soft column -> K.
-
-    Returns:
-        Columns and weights of ``M * prod(K)`` rows, the classes of one row side by side.
-    """
-    for name, classes in soft.items():
-        probability = columns[name]
-        rows = len(weight)
-        columns = {other: column.repeat_interleave(classes, 0) for other, column in columns.items() if other != name}
-        columns[name] = torch.arange(classes, device=weight.device).repeat(rows)
-        weight = weight.repeat_interleave(classes) * probability.flatten()
-    return columns, weight

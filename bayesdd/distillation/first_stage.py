@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bayesdd.data.distilled import Distilled
+from bayesdd.distillation import stratified
 from bayesdd.distillation.problem import Problem
 from bayesdd.numerics.levenberg_marquardt import least_squares
 from bayesdd.numerics.optimise import lbfgs
@@ -34,16 +35,9 @@ LARGEST_SECOND_ORDER = 400  # latent coordinates; above, P copies of the rows co
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What all stages of one run need to know.
+    """What all stages of one run need to know: the full posterior and the settings of ``distill``.
 
-    Attributes:
-        reference: The full posterior.
-        objective: What to minimise.
-        seed: Seed of starting rows and fresh draws.
-        limit: Nats that certify.
-        say: Shows a line of progress.
-        equal_weights: One common weight.
-        move_rows: Whether rows move, or only their weights.
+    A KL within ``limit`` nats is certified; ``say`` shows a line of progress.
     """
 
     reference: Reference
@@ -90,10 +84,13 @@ def starting_problem(run: Run, size: int, init: Distilled | None, attempt: int) 
     """The problem at its starting rows: the earlier set in the first attempt, real rows in the others."""
     student, device = run.reference.target.student, run.reference.target.joint.device
     generator = torch.Generator().manual_seed(run.seed * MOST_STARTS + attempt)
+    if init is not None and attempt == 0:
+        rows, weight = resized(student, init, size, generator)
+    else:
+        picked, weight = stratified.choose(student.data, student.column_kinds, size, generator)
+        weight = weight * (student.size / weight.sum())
+        rows = {name: column[picked] for name, column in student.data.items()}
     settings = {"equal_weights": run.equal_weights, "move_rows": run.move_rows}
-    if init is None or attempt > 0:
-        return Problem.random(student, size, generator, device, **settings)
-    rows, weight = resized(student, init, size, generator)
     return Problem.from_rows(student, rows, weight, device, **settings)
 
 

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from bayesdd.data.columns import Columns
-from bayesdd.data.distilled import Distilled
+from bayesdd.data.distilled import Distilled, explode
 from bayesdd.density.density import Density
-from bayesdd.distillation import stratified
-from bayesdd.distillation.coordinates import Coordinates, explode
+from bayesdd.distillation.coordinates import Coordinates
 from bayesdd.task.task import Task
 
 SMALLEST_WEIGHT = 1e-300
@@ -45,23 +44,6 @@ class Problem:
         if equal_weights:
             log_weight = log_weight.exp().mean().log()[None]
         return cls(student, coordinates, torch.cat([coordinates.free(), log_weight]), equal_weights)
-
-    @classmethod
-    def random(
-        cls,
-        student: Task,
-        size: int,
-        generator: torch.Generator,
-        device: torch.device,
-        *,
-        equal_weights: bool,
-        move_rows: bool,
-    ) -> Problem:
-        """From stratified real rows."""
-        picked, weight = stratified.choose(student.data, student.column_kinds, size, generator)
-        weight = weight * (student.size / weight.sum())
-        rows = {name: column[picked] for name, column in student.data.items()}
-        return cls.from_rows(student, rows, weight, device, equal_weights=equal_weights, move_rows=move_rows)
 
     def stored(self, vector: Tensor) -> tuple[Columns, Tensor]:
         """Rows as they are stored (soft columns as probabilities) and weights ``(M,)``."""

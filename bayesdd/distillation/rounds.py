@@ -183,9 +183,8 @@ def _judged(
     with torch.no_grad():
         own = problem.log_likelihood(vector, flat)
     found = estimate(full - own, draws, float(full.abs().max()))
-    log_weight = torch.zeros_like(full) if draws.log_weight is None else draws.log_weight.flatten()
     finite = torch.isfinite(full)
-    log_weight = log_weight[finite] - log_weight[finite].logsumexp(0)
+    log_weight = draws.flat_log_weight[finite] - draws.flat_log_weight[finite].logsumexp(0)
     particles = Particles(flat[finite], full[finite], log_weight, own[finite], error)
     if objective is half_variance:
         score = found["kl_reverse"] + (found["kl_forward"] if found["khat"] < KHAT_LIMIT else found["half_variance"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bayesdd.certificate.verdict import certificate_of
+from bayesdd.data.certificate import Certificate
 from bayesdd.data.distilled import Distilled
 from bayesdd.distillation.first_stage import Run, enough, first_stage, held_out_half_variance
 from bayesdd.distillation.rounds import Solution, matched, optimised, refined
@@ -29,20 +30,21 @@ def smallest(run: Run, init: Distilled | None = None) -> Solution:
     size = min(most, run.reference.bound.smallest_size(run.limit))
     low, warm = size - 1, init
     good = solved(run, size, warm)
-    while not _certifies(run, good) and size < most:
+    while not certified(run, good).ok and size < most:
         low, warm = size, good.problem.distilled(good.vector, {})
         size = min(most, 2 * size)
         good = solved(run, size, warm)
     while size - low > 1:
         middle = (low + size) // 2
         tried = solved(run, middle, good.problem.distilled(good.vector, {}))
-        if _certifies(run, tried):
+        if certified(run, tried).ok:
             size, good = middle, tried
         else:
             low = middle
     return good
 
 
-def _certifies(run: Run, solution: Solution) -> bool:
+def certified(run: Run, solution: Solution) -> Certificate:
+    """The certificate of a solution, from fresh draws."""
     target, density = run.reference.target, solution.problem.density(solution.vector)
-    return certificate_of(target, density, run.limit, run.seed + 1, solution.draws, target.laplace).ok
+    return certificate_of(target, density, run.limit, run.seed + 1, solution.draws, target.laplace)

@@ -1,4 +1,4 @@
-"""From a density to draws: one file a method, all ``(density, *, draws, chains, seed) -> Draws``.
+"""From a density to draws: one file a method, all ``(density, *, draws, chains, seed) -> Draws``, ``draws`` a chain.
 
 ``laplace``, ``hmc`` and ``nuts`` for any posterior; ``gauss_newton`` and ``constrained`` for networks. Beside them
 stand searches for modes: ``mode`` for densities with a Laplace fit, ``network_modes`` for networks.

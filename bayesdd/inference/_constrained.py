@@ -127,14 +127,7 @@ class _State:
 
 
 def leap(lifted: Lifted, place: Place, momentum: Tensor, size: float, alive: Tensor) -> tuple[Place, Tensor, Tensor]:
-    """One step of all chains; those that are not alive stay where they are.
-
-    Args:
-        lifted: The manifold.
-        place: Where chains are.
-        momentum: Tangent there, ``(S, P + R)``.
-        size: Step size h, radians.
-        alive: Which chains move, ``(S,)``.
+    """One step of h = ``size`` radians of all chains; those that are not alive, ``(S,)``, stay where they are.
 
     Returns:
         Where they then are, their momenta, and which of them arrived by a step that can be reversed.

@@ -24,15 +24,7 @@ from bayesdd.inference.network_modes import STEPS, around, climb
 def gauss_newton(density: Density, *, draws: int, chains: int, seed: int, steps: int = STEPS) -> Draws:
     """Draws of Gauss-Newton Laplace approximations, each chain around the mode that a search of its own found.
 
-    Args:
-        density: The posterior.
-        draws: Draws a chain.
-        chains: Number of searches.
-        seed: Seed of the starting points and of the draws.
-        steps: Most steps of a search.
-
-    Returns:
-        Draws without importance weights; all modes count alike, as an ensemble does.
+    A search takes at most ``steps`` steps. Draws have no importance weights: all modes count alike, as in an ensemble.
 
     Raises:
         ValueError: Rows are observed by a distribution whose information is not known.

@@ -52,11 +52,9 @@ def hmc(
         gaussian: A Laplace fit to whiten by and to start from, if one is at hand.
         start: Starting points ``(chains, P)``, default from the Laplace fit or scattered.
         whiten: False leaves coordinates in the units they have and looks for no Laplace fit: for networks, whose
-            weights are in units of their prior. A dense scaling of thousands of weights costs more than the gradient;
-            with scaling one by one, narrow directions that lie across all weights still hold the steps small, and in
-            the one problem tried a constant of narrow posterior hardly moved (R-hat 4, and 1.2 without, of another
-            width and noise). Start networks at modes (``gauss_newton.climb``); where their rows are few and normally
-            observed, :func:`bayesdd.inference.constrained` takes steps a hundred times longer.
+            weights are in units of their prior, since a dense scaling of thousands of weights costs more than the
+            gradient. Start networks at modes (``network_modes.climb``); where their rows are few and normally observed,
+            :func:`bayesdd.inference.constrained` takes steps a hundred times longer.
         thin: Transitions for every kept draw.
         max_steps: Most leapfrog steps of a transition.
 
@@ -71,7 +69,9 @@ def hmc(
     if warmup is None:
         warmup = 150 if gaussian is not None else 800
     state = _State(density, generator, gaussian, chains, seed, start, whiten=whiten, max_steps=max_steps)
-    boundaries = _windows(warmup, has_fit=gaussian is not None)
+    # The whitening is renewed after growing windows; then the step size has the rest to settle.
+    shares = (0.08, 0.2, 0.4, 0.75) if gaussian is None else (0.65,)
+    boundaries = {int(share * warmup) for share in shares}
     seen: list[Tensor] = []
     for iteration in range(warmup):
         short = iteration % 3 == 2
@@ -95,12 +95,6 @@ def _spread(modes: list[Gaussian], chains: int, generator: torch.Generator) -> T
     return torch.cat([mode.draw(int(count), generator) for mode, count in zip(modes, counts, strict=True)])
 
 
-def _windows(warmup: int, *, has_fit: bool) -> set[int]:
-    """Iterations at which the whitening is renewed: growing windows, then a rest for the step size."""
-    shares = (0.65,) if has_fit else (0.08, 0.2, 0.4, 0.75)
-    return {int(share * warmup) for share in shares}
-
-
 class _State:
     """Positions of all chains in whitened coordinates, and the adaptation."""
 
@@ -117,22 +111,20 @@ class _State:
         max_steps: int,
     ) -> None:
         self.density, self.generator = density, generator
-        dim, device = density.dim, density.device
         if gaussian is not None:
-            self.mean, self.factor = gaussian.mean, gaussian.factor
-            position = gaussian.draw(chains, generator) if start is None else start
+            self.factor = gaussian.factor
         else:
-            self.mean = torch.zeros(dim, dtype=torch.float64, device=device)
-            self.factor = torch.ones(dim, dtype=torch.float64, device=device)
-            self.factor = self.factor.diag() if whiten else self.factor
-            position = scattered(density, chains, seed) if start is None else start
-        self.position, self.max_steps = position, max_steps
-        self.log_joint, self.gradient = density.log_joint_gradient(position)
+            ones = torch.ones(density.dim, dtype=torch.float64, device=density.device)
+            self.factor = ones.diag() if whiten else ones
+        if start is None:
+            start = scattered(density, chains, seed) if gaussian is None else gaussian.draw(chains, generator)
+        self.position, self.max_steps = start, max_steps
+        self.log_joint, self.gradient = density.log_joint_gradient(start)
         bad = ~(torch.isfinite(self.log_joint) & torch.isfinite(self.gradient).all(1))
         if bool(bad.any()) and gaussian is not None:
-            self.position = torch.where(bad[:, None], gaussian.mean, position)
+            self.position = torch.where(bad[:, None], gaussian.mean, start)
             self.log_joint, self.gradient = density.log_joint_gradient(self.position)
-        self._restart(0.5 * dim**-0.25)
+        self._restart(0.5 * density.dim**-0.25)
 
     def _restart(self, step_size: float) -> None:
         self.steps = DualAveraging(
@@ -153,11 +145,11 @@ class _State:
         energy = 0.5 * (momentum**2).sum(1) - self.log_joint
         position, gradient, log_joint = self.position, self.gradient, self.log_joint
         # Half a kick, then drifts and kicks, the last one half: one call each, since calls are what a step costs.
-        momentum = self._kicked(momentum, gradient, 0.5 * size)
+        momentum = _moved(momentum, gradient, self.factor, 0.5 * size)
         for left in reversed(range(steps)):
-            position = self._drifted(position, momentum, size)
+            position = _moved(position, momentum, self.factor.t(), size)
             log_joint, gradient = self.density.log_joint_gradient(position)
-            momentum = self._kicked(momentum, gradient, size if left else 0.5 * size)
+            momentum = _moved(momentum, gradient, self.factor, size if left else 0.5 * size)
         error = 0.5 * (momentum**2).sum(1) - log_joint - energy
         error = torch.where(torch.isfinite(error) & torch.isfinite(gradient).all(1), error, torch.inf)
         accept = torch.exp(-error).clamp_max(1.0)
@@ -175,18 +167,6 @@ class _State:
             "step_size": torch.full_like(accept, size),
         }
 
-    def _kicked(self, momentum: Tensor, gradient: Tensor, size: float) -> Tensor:
-        """Momentum after a step along a gradient, in whitened coordinates."""
-        if self.factor.dim() == 1:
-            return torch.addcmul(momentum, gradient, self.factor, value=size)
-        return torch.addmm(momentum, gradient, self.factor, alpha=size)
-
-    def _drifted(self, position: Tensor, momentum: Tensor, size: float) -> Tensor:
-        """Position after a step along a momentum."""
-        if self.factor.dim() == 1:
-            return torch.addcmul(position, momentum, self.factor, value=size)
-        return torch.addmm(position, momentum, self.factor.T, alpha=size)
-
     def whiten(self, seen: Tensor) -> None:
         """Renews the whitening from the chains' own draws, shrunk to their variances where draws are few."""
         count, dim = seen.shape
@@ -198,5 +178,12 @@ class _State:
         old = self.factor @ self.factor.T
         rest = spread.diag() if dim > count else (old + spread.diag()) / 2
         covariance = (1 - shrink) * covariance + shrink * rest
-        self.mean, self.factor = seen.mean(0), torch.linalg.cholesky(covariance)
+        self.factor = torch.linalg.cholesky(covariance)
         self._restart(self.steps.size)
+
+
+def _moved(points: Tensor, along: Tensor, factor: Tensor, size: float) -> Tensor:
+    """``points + size * along @ factor``; a vector stands for a diagonal factor."""
+    if factor.dim() == 1:
+        return torch.addcmul(points, along, factor, value=size)
+    return torch.addmm(points, along, factor, alpha=size)

@@ -3,7 +3,7 @@ r"""Laplace approximation with importance correction.
 .. math:: q = N(\hat\theta, C), \quad C = (-\nabla^2 \log p(\hat\theta, D))^{-1}
 
 Exact for Gaussian posteriors. Cost: a few gradient passes for the mode (L-BFGS, then damped Newton) and one Hessian.
-Draws carry the importance weights ``log p(theta, D) - log q(theta)``.
+The importance weights are ``log p(theta, D) - log q(theta)``.
 
 Source: Tierney & Kadane, "Accurate approximations for posterior moments and marginal densities", JASA 1986.
 """
@@ -21,14 +21,7 @@ from bayesdd.numerics.refusal import Refusal
 def laplace(density: Density, *, draws: int, chains: int, seed: int) -> Draws:
     """Draws from the Laplace approximation with importance weights.
 
-    Args:
-        density: The posterior.
-        draws: Draws a chain.
-        chains: Groups of independent draws.
-        seed: Seed.
-
-    Returns:
-        Draws with ``log_weight``.
+    Draws carry a ``log_weight``, and all are independent: chains are groups of them.
 
     Raises:
         ValueError: There is no interior mode with positive-definite curvature.

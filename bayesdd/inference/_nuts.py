@@ -12,62 +12,32 @@ from torch import Tensor
 from bayesdd.density.density import Density
 from bayesdd.inference.draws import Draws
 from bayesdd.inference.mode import scattered
+from bayesdd.task.program import float64
 
 
 def nuts(density: Density, *, draws: int, chains: int, seed: int, warmup: int = 500) -> Draws:
-    """Draws by Pyro's NUTS, one chain after the other.
-
-    Args:
-        density: The posterior.
-        draws: Kept draws a chain.
-        chains: Number of chains.
-        seed: Seed.
-        warmup: Warm-up iterations.
-
-    Returns:
-        Draws with ``diverging``.
-    """
+    """Draws, with ``diverging``, by Pyro's NUTS: one chain after the other, each after ``warmup`` iterations."""
     starts = scattered(density, chains, seed)
     values, diverging = [], []
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        for chain in range(chains):
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed * 1000 + chain)
-                kernel = NUTS(potential_fn=lambda site: _potential(density, site["theta"]))
-                run = MCMC(
-                    kernel,
-                    num_samples=draws,
-                    warmup_steps=warmup,
-                    initial_params={"theta": starts[chain]},
-                    disable_progbar=True,
-                )
-                run.run()
-            values.append(run.get_samples()["theta"].reshape(draws, -1))
-            flags = torch.zeros(draws, dtype=torch.bool)
-            flags[[int(i) for i in run.diagnostics().get("divergences", {}).get("chain 0", [])]] = True
-            diverging.append(flags)
-    finally:
-        torch.set_default_dtype(before)
+    for chain in range(chains):
+        with torch.random.fork_rng(devices=[]), float64():
+            torch.manual_seed(seed * 1000 + chain)
+            run = MCMC(
+                NUTS(potential_fn=lambda site: _potential(density, site["theta"])),
+                num_samples=draws,
+                warmup_steps=warmup,
+                initial_params={"theta": starts[chain]},
+                disable_progbar=True,
+            )
+            run.run()
+        values.append(run.get_samples()["theta"].reshape(draws, -1))
+        flags = torch.zeros(draws, dtype=torch.bool)
+        flags[[int(i) for i in run.diagnostics().get("divergences", {}).get("chain 0", [])]] = True
+        diverging.append(flags)
     return Draws(torch.stack(values), None, {"diverging": torch.stack(diverging)})
 
 
-class _LogJoint(torch.autograd.Function):
-    """Hands Pyro the blockwise gradient, so that memory stays bounded on many rows."""
-
-    @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, theta: Tensor, density: Density) -> Tensor:
-        with torch.enable_grad():
-            value, gradient = density.log_joint_gradient(theta.detach()[None])
-        ctx.save_for_backward(gradient[0])
-        return value[0]
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, *upstream: Tensor) -> tuple[Tensor, None]:
-        (gradient,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        return upstream[0] * gradient, None
-
-
 def _potential(density: Density, theta: Tensor) -> Tensor:
-    return -_LogJoint.apply(theta, density)  # type: ignore[no-any-return]
+    """Minus the log joint; its gradient is made block by block, so that memory stays bounded on many rows."""
+    value, gradient = density.log_joint_gradient(theta.detach()[None])
+    return -(value[0] + gradient[0] @ (theta - theta.detach()))

@@ -28,15 +28,17 @@ class Draws:
         """All draws, shape ``(chains * draws, P)``."""
         return self.values.flatten(0, 1)
 
+    @property
+    def flat_log_weight(self) -> Tensor:
+        """Importance log weights of all draws, zero if they are exact, ``(chains * draws,)``."""
+        return self.values.new_zeros(len(self.flat)) if self.log_weight is None else self.log_weight.flatten()
+
 
 def collected(step: Callable[[], dict[str, Tensor]], where: Callable[[], Tensor], draws: int, thin: int) -> Draws:
-    """Draws of chains that move together.
+    """Draws of chains that move together, the last of every ``thin`` transitions.
 
-    Args:
-        step: Makes one transition of all chains and returns statistics, name -> ``(chains,)``.
-        where: Returns the unconstrained points at which they are, ``(chains, P)``.
-        draws: Kept draws a chain.
-        thin: Transitions for every kept draw.
+    ``step`` makes a transition of all chains and returns statistics, name -> ``(chains,)``; ``where`` returns the
+    unconstrained points ``(chains, P)`` at which they then are.
     """
     kept: list[Tensor] = []
     stats: dict[str, list[Tensor]] = {}

@@ -14,14 +14,11 @@ class DualAveraging:
     """A step size under adaptation.
 
     Args:
-        size: The first step size.
+        size: The first step size; the attribute is that of the next transition.
         target: Mean acceptance probability that is wanted.
         longest: Most that a step may be.
         drawn_to: Size towards which the adaptation is shrunk (exp(mu) of the paper).
         shrinkage: Gamma of the paper: the smaller, the larger the first changes.
-
-    Attributes:
-        size: The step size of the next transition.
     """
 
     def __init__(self, size: float, *, target: float, longest: float, drawn_to: float, shrinkage: float) -> None:

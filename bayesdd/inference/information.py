@@ -35,9 +35,6 @@ CELLS = 2**22  # numbers of one block of Jacobians: 32 MiB
 class Information:
     """Jacobians of the roots of all rows of a density.
 
-    Args:
-        density: The posterior.
-
     Raises:
         ValueError: At the first call: a row's observation has a distribution without a root.
     """

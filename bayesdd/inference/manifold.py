@@ -97,7 +97,6 @@ class Lifted:
         self.centre, self.sd, self._normal = _standardised(density)
         self.rate = torch.ones(density.dim + self.rows, dtype=torch.float64, device=density.device)
         self.rate[density.dim :] = NOISE_RATE
-        self._plain = bool((self.sd == 1).all())
         stops = list(itertools.accumulate([block.rows for block in self.blocks], initial=0))
         self._where = [slice(*ends) for ends in itertools.pairwise(stops)]
         weights = [block.root**2 for block in self.blocks]
@@ -128,7 +127,7 @@ class Lifted:
         slope = q.new_zeros(len(q), self.rows, dim)
         with torch.no_grad():
             for block, here, rows in zip(self.blocks, self._where, found, strict=True):
-                slope[:, here, block.index] = self._scaled(rows[..., :-1], block)
+                slope[:, here, block.index] = rows[..., :-1] * self.sd[block.index]
             units = NOISE_RATE * torch.cat([rows[..., -1] for rows in found], 1)
             gram = slope @ slope.mT
             gram.diagonal(dim1=1, dim2=2).add_(units**2)
@@ -142,7 +141,7 @@ class Lifted:
                 extra = extra + (self._excess * units.log()).sum(1)
                 more = more + self._excess / units
             upstream = [
-                torch.cat([self._scaled(turned[:, here, block.index], block), NOISE_RATE * more[:, here, None]], 2)
+                torch.cat([turned[:, here, block.index] * self.sd[block.index], NOISE_RATE * more[:, here, None]], 2)
                 for block, here in zip(self.blocks, self._where, strict=True)
             ]
         bent = [(rows, up) for rows, up in zip(found, upstream, strict=True) if rows.requires_grad]
@@ -161,9 +160,6 @@ class Lifted:
             (block, torch.cat([theta[:, block.index], noise[:, here]], 1))
             for block, here in zip(self.blocks, self._where, strict=True)
         ]
-
-    def _scaled(self, slope: Tensor, block: NormalRows) -> Tensor:
-        return slope if self._plain else slope * self.sd[block.index]
 
     def _rest(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """The prior's potential less ``|z|^2 / 2``, and its gradient."""

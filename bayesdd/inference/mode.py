@@ -15,12 +15,15 @@ Wright, "Numerical optimization", 2006, chapters 3, 6 and 7.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from bayesdd.density.density import Density
+from bayesdd.density.passes import Part
 from bayesdd.numerics.gaussian import Gaussian
 from bayesdd.task.starts import finite_starts
 
@@ -34,13 +37,7 @@ CLOSE = 1e-10  # squared distance from the mode in posterior sds: it moves a KL 
 
 
 def fit(density: Density, *, seed: int = 0, start: Tensor | None = None) -> Gaussian | None:
-    """Mode and curvature of a posterior; None where there is no Gaussian fit.
-
-    Args:
-        density: The posterior.
-        seed: Seed of the starting point, if none is given.
-        start: Unconstrained starting point ``(P,)``.
-    """
+    """Mode and curvature of a posterior, from an unconstrained point ``(P,)``; None where there is no Gaussian fit."""
     point = scattered(density, 1, seed)[0] if start is None else start
     return newton(density, climb(density, point))
 
@@ -88,27 +85,20 @@ def newton(density: Density, start: Tensor) -> Gaussian | None:
             # Below what the value can show; the step itself still doubles the digits.
             point = point + unit * (vectors @ (along / scale))
             break
-        accepted = False
         for _ in range(DAMPINGS):
             trial = point + unit * (vectors @ (along / (scale + damping * scale.max())))
             trial_value = density.log_joint(trial)
             if bool(trial_value >= value - 1e-12 * abs(float(value))):
-                point, value, damping, accepted = trial, trial_value, damping / 10 if damping > 1e-6 else 0.0, True
+                point, value, damping = trial, trial_value, damping / 10 if damping > 1e-6 else 0.0
                 break
             damping = max(10 * damping, 1e-4)
-        if not accepted:
+        else:
             break
     return gaussian_at(density, point, float(value))
 
 
 def climb_many(density: Density, few: Density, start: Tensor) -> Gaussian | None:
-    """Mode and curvature of many rows; None where there is no Gaussian fit.
-
-    Args:
-        density: All rows.
-        few: Some of them, weighted to stand for all.
-        start: The mode of those, ``(P,)``.
-    """
+    """Mode and curvature of many rows, from the mode ``(P,)`` of few weighted ones; None where there is no fit."""
     point = start[None]
     unit, values, vectors = _spectrum(curvature(few, point)[1])
     # Directions in which the few rows' log joint curves upward count as if it curved downward.
@@ -161,17 +151,19 @@ def curvature(density: Density, point: Tensor) -> tuple[Tensor, Tensor]:
 
 def scattered(density: Density, count: int, seed: int) -> Tensor:
     """Starting points with a finite log-likelihood, shape ``(count, P)``."""
-    points = torch.zeros(count, density.dim, dtype=torch.float64)
-    for part in reversed(density.parts):
-        points[:, part.index.cpu()] = finite_starts(part.task.program, part.rows.sample, count, seed).cpu()
-    return points.to(density.device)
+    return _by_part(density, count, lambda part: finite_starts(part.task.program, part.rows.sample, count, seed))
 
 
 def prior_draws(density: Density, count: int, seed: int) -> Tensor:
-    """Draws of the prior, shape ``(count, P)``; of a site that several tasks share, the first one's."""
+    """Draws of the prior, shape ``(count, P)``."""
+    return _by_part(density, count, lambda part: part.task.prior_draws(count, seed))
+
+
+def _by_part(density: Density, count: int, points_of: Callable[[Part], Tensor]) -> Tensor:
+    """Points of all parts, shape ``(count, P)``; of a site that several tasks share, the first one's."""
     points = torch.zeros(count, density.dim, dtype=torch.float64)
     for part in reversed(density.parts):
-        points[:, part.index.cpu()] = part.task.prior_draws(count, seed)
+        points[:, part.index.cpu()] = points_of(part).cpu()
     return points.to(density.device)
 
 

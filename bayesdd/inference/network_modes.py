@@ -62,15 +62,6 @@ def randomised(density: Density, count: int, seed: int, *, steps: int = STEPS) -
     mode lies far from where its posterior has its mass, and HMC needs long to get there. For linear models the ends are
     posterior draws, except that they lack the noise of the outcomes.
 
-    Args:
-        density: The posterior.
-        count: Number of searches.
-        seed: Seed of the prior draws.
-        steps: Most steps of a search.
-
-    Returns:
-        The ends, by their log joint density.
-
     Source: Oliver, He & Reynolds, "Conditioning permeability fields to pressure data", ECMOR 1996; Matthews, Hron,
     Turner & Ghahramani, "Sample-then-optimize posterior sampling for Bayesian linear models", 2017.
     """

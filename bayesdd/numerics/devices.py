@@ -1,4 +1,4 @@
-"""Devices: which one to compute on, and whether its memory has room."""
+"""Devices: which one to compute on."""
 
 from __future__ import annotations
 
@@ -7,11 +7,6 @@ import os
 import torch
 
 from bayesdd.numerics.refusal import Refusal
-
-
-def has_room(device: torch.device, wanted: int) -> bool:
-    """Whether so many bytes are free on a device; always true of the CPU, whose memory holds the rows already."""
-    return device.type != "cuda" or torch.cuda.mem_get_info(device)[0] >= wanted
 
 
 def resolve(device: str | torch.device) -> torch.device:

@@ -1,8 +1,8 @@
 """What is minimised, one file each.
 
 Functionals of the log-ratio: ``(log_ratio (S,), log_weight (S,)) -> nats``. Matching objectives of rows and draws:
-``(reference) -> loss(rows, weight)``, nats, what they need of the full posterior computed once. ``sorts`` tells them
-apart.
+``(reference) -> loss(rows, weight)``, nats, differentiable in both, what they need of the full posterior computed once.
+``sorts`` tells them apart.
 """
 
 from bayesdd.objectives._bilevel import bilevel as bilevel

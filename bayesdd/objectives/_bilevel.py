@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from pyro.infer.autoguide import AutoDelta
@@ -27,9 +27,7 @@ from bayesdd.numerics.newton_cg import adjoint, minimum
 from bayesdd.numerics.optimise import lbfgs
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.objectives.guides import Guide
-
-if TYPE_CHECKING:
-    from bayesdd.target.reference import Reference
+from bayesdd.target.reference import Reference
 
 LEFT = 1e-6  # nats left to gain at an inner optimum above which it counts as not converged
 LARGEST_PRECONDITIONER = 600  # parameters of the guide; above, conjugate gradients run without
@@ -46,9 +44,6 @@ def bilevel(
         guide: A Pyro autoguide class (or a ``partial`` of one).
         draws: Draws from the guide that stand for its expectation.
         seed: Seed of their noise.
-
-    Returns:
-        ``(rows, weight) -> nats``, differentiable in both.
 
     Raises:
         Refusal: The guide has no parameters or does not work on the model; the target has sites that the student
@@ -73,9 +68,7 @@ def bilevel(
     def outer(phi: Tensor) -> Tensor:
         """Minus ELBO of the full data; one backward deep."""
         theta, log_density = family(phi)
-        joint = torch.empty_like(theta)
-        joint[:, target.index] = theta
-        value, slope = target.joint.log_joint_gradient(joint.detach())
+        value, slope = target.joint.log_joint_gradient(target.joint_order(theta.detach()))
         along = (slope[:, target.index] * (theta - theta.detach())).sum(1)
         return (log_density - value - along).mean()
 
@@ -92,10 +85,13 @@ def bilevel(
             likelihood = student.log_likelihood(rows, theta) @ weight
             return (log_density - student.log_prior(theta) - likelihood).mean()
 
+        def precision(mean: Tensor) -> Tensor:
+            return curvature - derivatives(student, *fixed, mean, torch.arange(len(mean)))[2]
+
         def settled(phi: Tensor) -> Tensor:
             return inner(phi, *fixed)
 
-        precondition = _gauss_newton(family, warm, lambda mean: _curvature(student, *fixed, mean) + curvature)
+        precondition = _gauss_newton(family, warm, precision)
         phi, left = minimum(settled, warm, precondition)
         if not left < LEFT:
             warnings.warn(
@@ -115,11 +111,6 @@ def bilevel(
         return value.detach() - least + moved - moved.detach()
 
     return loss
-
-
-def _curvature(student: Any, rows: Columns, weight: Tensor, point: Tensor) -> Tensor:
-    directions = torch.arange(len(point), device=point.device)
-    return -derivatives(student, rows, weight, point, directions)[2]
 
 
 def _gauss_newton(family: Guide, phi: Tensor, precision: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -21,9 +20,7 @@ from bayesdd.data.columns import Columns
 from bayesdd.numerics.gaussian import moment_matched
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.target.particles import trusted
-
-if TYPE_CHECKING:
-    from bayesdd.target.reference import Reference
+from bayesdd.target.reference import Reference
 
 PARTICLES = 2000
 FEWEST = 10  # draws for each coordinate of the posterior below which their covariance says too little

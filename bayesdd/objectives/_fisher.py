@@ -10,27 +10,21 @@ place of the cosine.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from bayesdd.data.columns import Columns
 from bayesdd.numerics.refusal import Refusal
-
-if TYPE_CHECKING:
-    from bayesdd.target.reference import Reference
+from bayesdd.target.reference import Reference
 
 
 def fisher(reference: Reference, *, draws: int = 500) -> Callable[[Columns, Tensor], Tensor]:
-    """Loss: the Fisher divergence of the distilled from the full posterior, preconditioned; nats.
+    """Loss: the Fisher divergence of the distilled from the full posterior, preconditioned; nats, at least 0.
 
     Args:
         reference: The full posterior.
         draws: Draws of the full posterior at which scores are compared; each costs one gradient of all rows.
-
-    Returns:
-        ``(rows, weight) -> nats``, at least 0, differentiable in both.
 
     Raises:
         Refusal: The target has sites that the student lacks: the marginal score has no closed form.
@@ -45,11 +39,9 @@ def fisher(reference: Reference, *, draws: int = 500) -> Callable[[Columns, Tens
             "use half_variance, or give the student these sites."
         )
     points = reference.particles.draws[:draws]
-    log_weight = reference.particles.log_weight[:draws]
-    weights = torch.softmax(log_weight, 0)
-    joint = torch.empty_like(points)
-    joint[:, target.index] = points
-    full = target.joint.log_joint_gradient(joint)[1][:, target.index] - target.prior.log_joint_gradient(points)[1]
+    weights = torch.softmax(reference.particles.log_weight[:draws], 0)
+    full = target.joint.log_joint_gradient(target.joint_order(points))[1][:, target.index]
+    full = full - target.prior.log_joint_gradient(points)[1]
     factor = reference.second_order.gaussian.factor
 
     def loss(rows: Columns, weight: Tensor) -> Tensor:

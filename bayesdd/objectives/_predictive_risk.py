@@ -9,7 +9,7 @@ theta that do not matter there are left alone, so that its posterior need not be
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,9 +17,7 @@ from torch import Tensor
 from bayesdd.data.columns import Columns, read
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.target.particles import first, tilted, trusted
-
-if TYPE_CHECKING:
-    from bayesdd.target.reference import Reference
+from bayesdd.target.reference import Reference
 
 DRAWS = 1000  # an evaluation costs draws x purpose rows
 

@@ -36,13 +36,8 @@ def renyi(log_ratio: Tensor, log_weight: Tensor, *, alpha: float) -> Tensor:
 def _refuse_infinite(log_ratio: Tensor, log_weight: Tensor, size: int, *, alpha: float) -> None:
     """Refuses rows at which the divergence does not exist: ``E[exp(alpha Delta)]`` is infinite.
 
-    Asked of final rows, not in every evaluation: a search may pass through such rows.
-
-    Args:
-        log_ratio: Delta at S draws of the distilled posterior, nats, ``(S,)``.
-        log_weight: log of the draws' normalised weights, ``(S,)``.
-        size: Number M of synthetic rows, for the message.
-        alpha: Order.
+    Asked of final rows, not in every evaluation: a search may pass through such rows. Arguments as of ``renyi``; the
+    message names their number M, ``size``.
 
     Raises:
         Refusal: The Pareto shape of the terms is 1 or more.

@@ -90,12 +90,12 @@ def sort_of(objective: Callable[..., Any]) -> type:
     """
     parameters = inspect.signature(objective).parameters.values() if callable(objective) else []
     required = [p for p in parameters if p.default is p.empty]
-    name = _name(objective)
+    function, name = _bare(objective)
     if unset := [p.name for p in required if p.kind is p.KEYWORD_ONLY]:
         raise WrongType(
             f"objective {name} lacks the setting {unset[0]!r}: pass functools.partial({name}, {unset[0]}=...)."
         )
-    if isinstance(_bare(objective), Standalone):
+    if isinstance(function, Standalone):
         return Standalone
     needed = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in required)
     if needed not in (1, 2):
@@ -112,16 +112,14 @@ def sort_of(objective: Callable[..., Any]) -> type:
 
 def name_of(objective: Callable[..., Any]) -> str:
     """Name of an objective with its settings, for messages and provenance."""
+    _, name = _bare(objective)
     if not isinstance(objective, functools.partial):
-        return _name(objective)
-    plain = {k: v for k, v in objective.keywords.items() if isinstance(v, int | float | str)}
-    return f"{_name(objective)}({', '.join(f'{key}={value}' for key, value in plain.items())})"
+        return name
+    plain = [f"{key}={value}" for key, value in objective.keywords.items() if isinstance(value, int | float | str)]
+    return f"{name}({', '.join(plain)})"
 
 
-def _name(objective: Any) -> str:
-    return getattr(_bare(objective), "__name__", type(_bare(objective)).__name__)
-
-
-def _bare(objective: Any) -> Any:
-    """The function itself, without its settings."""
-    return objective.func if isinstance(objective, functools.partial) else objective
+def _bare(objective: Any) -> tuple[Any, str]:
+    """The function itself, without its settings, and its name."""
+    found = objective.func if isinstance(objective, functools.partial) else objective
+    return found, getattr(found, "__name__", type(found).__name__)

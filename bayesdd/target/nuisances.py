@@ -28,13 +28,8 @@ def integrated(
 ) -> Tensor:
     """l_D at draws of the shared latents, nats: ``(S, P)`` -> ``(S,)``.
 
-    Args:
-        joint: The joint posterior of shared latents and nuisances.
-        prior: The shared latents' prior.
-        index: Where the shared latents and the nuisances stand in the joint's flat vector.
-        gaussian: Laplace fit of the joint posterior.
-        draws: Draws of the shared latents.
-        seed: Seed of the nuisances' draws.
+    ``index`` tells where shared latents and nuisances stand in the flat vector of the joint posterior, ``gaussian`` is
+    its Laplace fit, ``prior`` the prior of the shared latents.
     """
     a, b = index
     covariance = gaussian.factor @ gaussian.factor.T

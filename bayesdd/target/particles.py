@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -36,14 +36,10 @@ def noise(particle_sets: Sequence[Particles]) -> float:
 
 def first(particles: Particles, count: int) -> Particles:
     """The first ``count`` particles, their weights normalised again."""
-    log_weight = particles.log_weight[:count]
-    return replace(
-        particles,
-        draws=particles.draws[:count],
-        log_likelihood=particles.log_likelihood[:count],
-        log_weight=log_weight - log_weight.logsumexp(0),
-        own=particles.own[:count],
+    draws, full, log_weight, own = (
+        part[:count] for part in (particles.draws, particles.log_likelihood, particles.log_weight, particles.own)
     )
+    return Particles(draws, full, log_weight - log_weight.logsumexp(0), own, particles.error)
 
 
 def tilted(particles: Particles, log_likelihood: Tensor) -> Tensor:

@@ -87,13 +87,7 @@ def build(target: Target, seed: int) -> Reference:
 
 
 def weighted_particles(target: Target, draws: Tensor, log_prob: Callable[[Tensor], Tensor]) -> Particles:
-    """Draws of an approximation, importance-weighted to the full posterior if it is near enough.
-
-    Args:
-        target: The full posterior.
-        draws: Draws of the approximation, ``(S, P)``.
-        log_prob: Its log density, nats, ``(S, P)`` -> ``(S,)``.
-    """
+    """Draws ``(S, P)`` of an approximation with density ``log_prob``, weighted to the full posterior if it is near."""
     particles = _equally_weighted(target, draws)
     prior, proposal = target.prior.log_prior(draws), log_prob(draws)
     log_weight = particles.log_likelihood + prior - proposal

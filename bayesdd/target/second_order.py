@@ -38,14 +38,12 @@ class SecondOrder:
         gaussian: N(mu, C) of the full posterior.
         gradient: Gradient of l_D at mu, nats per unit, shape ``(P,)``.
         hessian: Hessian of l_D at mu, shape ``(P, P)``.
-        prior_gradient: Gradient of the log prior at mu.
         prior_hessian: Hessian of the log prior at mu.
     """
 
     gaussian: Gaussian
     gradient: Tensor
     hessian: Tensor
-    prior_gradient: Tensor
     prior_hessian: Tensor
 
     @classmethod
@@ -54,12 +52,10 @@ class SecondOrder:
         _, slope, curvature = target.prior.prior_derivatives(gaussian.mean[None])
         if len(target.nuisance):
             precision = torch.cholesky_inverse(gaussian.factor)
-            return cls(gaussian, -slope[0], -precision - curvature[0], slope[0], curvature[0])
-        full = torch.empty_like(gaussian.mean)
-        full[target.index] = gaussian.mean
-        _, gradient, hessian = target.joint.likelihood_derivatives(full[None])
+            return cls(gaussian, -slope[0], -precision - curvature[0], curvature[0])
+        _, gradient, hessian = target.joint.likelihood_derivatives(target.joint_order(gaussian.mean[None]))
         index = target.index
-        return cls(gaussian, gradient[0][index], hessian[0][index[:, None], index], slope[0], curvature[0])
+        return cls(gaussian, gradient[0][index], hessian[0][index[:, None], index], curvature[0])
 
     def half_variance(self, student: Task, rows: Columns, weight: Tensor) -> Tensor:
         """Half-variance of the log-ratio's quadratic part, nats; differentiable in rows and weights."""

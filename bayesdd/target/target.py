@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,18 +27,6 @@ PRIOR_POINTS = 5
 TOO_LARGE = 0.01  # nats: a draw at which the control variate's standard error is larger is swept over all rows
 ROWS_FOR_SEARCH, ROWS_FOR_CURVATURE = 2048, 16_384  # powers of two: fewer shapes of graphs to record
 LARGE = 100_000  # rows from which modes are first sought on few rows, and sweeps may use a control variate
-
-
-class Sweep(NamedTuple):
-    """The full log-likelihood at draws.
-
-    Attributes:
-        value: Nats, ``(S,)``.
-        error: Largest standard error of these values, nats; 0 where all rows were swept.
-    """
-
-    value: Tensor
-    error: float
 
 
 class Target:
@@ -80,13 +67,18 @@ class Target:
         self.tasks, self.student, self.seed = list(tasks), student, seed
         parts = [(task, task.rows, None) for task in tasks]
         self.joint = Density(parts, device, memory, spread=True, checkpoint=checkpoint)
-        self.index = self._shared().to(self.joint.device)
-        self.nuisance = torch.tensor(
-            [i for i in range(self.joint.dim) if i not in set(self.index.tolist())],
-            dtype=torch.int64,
-            device=self.joint.device,
-        )
-        self.prior = Density([(student, _one_row(student), torch.zeros(1, dtype=torch.float64))], device)
+        for site in student.structure.sites:
+            if site.name not in self.joint.starts:
+                raise ValueError(
+                    f"the student {student.name} has latent site {site.name!r} of shape {site.shape}, but the target "
+                    f"has only {sorted(self.joint.starts)}, so that its rows say nothing about it. Drop it or fix its "
+                    "value."
+                )
+        self.index = self.joint.index_of(student, "the target")
+        shared = torch.zeros(self.joint.dim, dtype=torch.bool).to(self.index.device).index_fill(0, self.index, True)
+        self.nuisance = (~shared).nonzero()[:, 0]
+        one = {name: column[:1] for name, column in student.data.items()}
+        self.prior = Density([(student, one, torch.zeros(1, dtype=torch.float64))], device)
         self._check_priors()
         self.exact = exact or self.joint.size < LARGE or bool(len(self.nuisance))
         self.control: ControlVariate | None = None
@@ -100,24 +92,6 @@ class Target:
     def rows(self) -> int:
         """Number N of real rows of all tasks."""
         return self.joint.size
-
-    def _shared(self) -> Tensor:
-        index: list[int] = []
-        for site in self.student.structure.sites:
-            if site.name not in self.joint.starts:
-                raise ValueError(
-                    f"the student {self.student.name} has latent site {site.name!r} of shape {site.shape}, but the "
-                    f"target has only {sorted(self.joint.starts)}, so that its rows say nothing about it. Drop it or "
-                    "fix its value."
-                )
-            start, shape, width = self.joint.starts[site.name]
-            if shape != site.shape:
-                raise ValueError(
-                    f"site {site.name!r} has shape {site.shape} in the student {self.student.name} but {shape} in the "
-                    "target: shared sites need equal shapes."
-                )
-            index.extend(range(start, start + width))
-        return torch.tensor(index, dtype=torch.int64)
 
     def _check_priors(self) -> None:
         """Refuses shared sites with unequal prior densities, compared at draws."""
@@ -167,21 +141,23 @@ class Target:
     def with_control_variate(self, draws: Tensor) -> Target:
         """The same target with sweeps by a control variate; itself where it has one or may not.
 
-        Args:
-            draws: Draws of the shared latents like those to be swept, ``(S, P)``. Where a control variate would not be
-                cheap at them, the target that comes back sweeps all rows.
+        Where that would not be cheap at draws ``(S, P)`` like the given ones, the returned target sweeps all rows.
         """
         if self.exact or self.control is not None:
             return self
         control = None
         if self.laplace is not None:
-            control = control_variate_of(self.joint, self.laplace.mean, self._joint_order(draws), self.seed)
+            control = control_variate_of(self.joint, self.laplace.mean, self.joint_order(draws), self.seed)
         found = copy.copy(self)
         found.control, found.exact = control, control is None
         return found
 
-    def log_likelihood(self, draws: Tensor) -> Sweep:
-        """l_D at draws of the shared latents ``(S, P)``; one sweep (times 32 with nuisances)."""
+    def log_likelihood(self, draws: Tensor) -> tuple[Tensor, float]:
+        """l_D at draws of the shared latents ``(S, P)``; one sweep (times 32 with nuisances).
+
+        Returns:
+            Nats, ``(S,)``, and the largest standard error of these values, 0 where all rows were swept.
+        """
         if len(self.nuisance):
             if self.laplace is None:
                 raise ValueError(
@@ -189,18 +165,18 @@ class Target:
                     f"no Laplace fit. Give {self.student.name} these sites too."
                 )
             index = self.index, self.nuisance
-            return Sweep(integrated(self.joint, self.prior, index, self.laplace, draws, self.seed), 0.0)
-        draws = self._joint_order(draws)
+            return integrated(self.joint, self.prior, index, self.laplace, draws, self.seed), 0.0
+        draws = self.joint_order(draws)
         if self.control is None:
-            return Sweep(self.joint.sweep(draws), 0.0)
+            return self.joint.sweep(draws), 0.0
         value, error = self.control.log_likelihood(draws)
         poor = ~(error <= TOO_LARGE)
         if bool(poor.any()):
             value = value.masked_scatter(poor, self.joint.sweep(draws[poor]))
-        return Sweep(value, float(error.masked_fill(poor, 0.0).max()))
+        return value, float(error.masked_fill(poor, 0.0).max())
 
-    def _joint_order(self, draws: Tensor) -> Tensor:
-        """Draws of the shared latents in the order of the joint flat vector; there are no nuisances."""
+    def joint_order(self, draws: Tensor) -> Tensor:
+        """Draws of the shared latents ``(S, P)`` in the order of the joint flat vector; no nuisances."""
         full = torch.empty_like(draws)
         full[:, self.index] = draws
         return full
@@ -215,10 +191,6 @@ class Target:
             rows = {name: column[picked] for name, column in task.data.items()}
             parts.append((task, rows, torch.full((count,), task.size / count, dtype=torch.float64)))
         return Density(parts, self.joint.device, self.joint.memory)
-
-
-def _one_row(task: Task) -> dict[str, Tensor]:
-    return {name: column[:1] for name, column in task.data.items()}
 
 
 def student_of(tasks: list[Task], student: Task | None) -> Task:

@@ -10,7 +10,7 @@ import torch
 import bayesdd
 from bayesdd.certificate.estimates import estimate
 from bayesdd.certificate.verdict import draw_distilled
-from bayesdd.data.certificate import Certificate
+from bayesdd.data.certificate import Certificate, from_dict
 from bayesdd.density.density import Density
 from bayesdd.inference.draws import Draws
 from models import gaussian_mean, linear_regression
@@ -106,7 +106,7 @@ def test_round_trip_and_text():
     rows = {name: column[:10] for name, column in task.data.items()}
     few = bayesdd.Distilled(rows, torch.full((10,), 5.0, dtype=torch.float64))
     certificate = bayesdd.certify(task, few, seed=3)
-    again = Certificate.from_dict(certificate.to_dict())
+    again = from_dict(certificate.to_dict())
     assert str(again) == str(certificate) and again.ok == certificate.ok
     assert list(again.corrected.index) == ["w[0]", "w[1]"]
     assert "nats" in str(certificate)

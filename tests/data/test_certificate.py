@@ -48,8 +48,8 @@ def test_the_inverse_of_to_dict(certificate):
     """Infinities and NaN too, through JSON; keys of later versions are left out."""
     odd = replace(certificate, tolerance=math.inf)
     stored = json.loads(json.dumps(odd.to_dict(), allow_nan=False)) | {"later": 1}
-    for found in (from_dict(stored), type(certificate).from_dict(stored)):
-        assert type(found) is type(certificate) and found.to_dict() == odd.to_dict() and str(found) == str(odd)
+    found = from_dict(stored)
+    assert type(found) is type(certificate) and found.to_dict() == odd.to_dict() and str(found) == str(odd)
 
 
 @BOTH

@@ -156,7 +156,7 @@ def test_a_zarr_chunk_that_goes_is_named(tmp_path):
         (lambda p: disk.on_disk(p, columns=[]), "columns none were asked for"),
         (lambda p: Task(logistic_regression.model, disk.on_disk(p)), "unused"),
         (lambda p: disk.on_disk(written(p, u=(["row"], np.full(N, 2**64 - 1, np.uint64)))), "does not fit a 64-bit"),
-        (lambda p: disk.on_disk(written(p, u=(["row"], np.full(N, np.nan)))), "'u' is missing in all of"),
+        (lambda p: disk.on_disk(written(p, u=(["row"], np.full(N, np.nan)))), "'u' has every value missing"),
         (lambda p: disk.on_disk(written(p, u=(["other"], np.ones(7)))), "differ in their number of rows"),
     ],
 )

@@ -97,7 +97,7 @@ def test_shared_site_of_another_shape_is_named():
             return pyro.sample("y", dist.Normal(x @ w[:2], 1.0), obs=y)
 
     a, b = Task(counted, data(20, 1)), Task(wide, data(20, 1))
-    with pytest.raises(ValueError, match=r"'w'.*\(2,\).*\(3,\)"):
+    with pytest.raises(ValueError, match=r"'w'.*\(3,\).*\(2,\)"):
         Density([(a, a.data, None), (b, b.data, None)])
 
 

@@ -7,8 +7,8 @@ import torch
 from torch.testing import assert_close
 
 from bayesdd import kinds
-from bayesdd.data.distilled import Distilled
-from bayesdd.distillation.coordinates import Coordinates, explode
+from bayesdd.data.distilled import Distilled, explode
+from bayesdd.distillation.coordinates import Coordinates
 
 N, M = 60, 7
 

@@ -96,7 +96,7 @@ def test_a_target_has_one_network_and_three_scales(tasks):
 
 def test_a_student_of_another_width_is_refused_with_both_shapes(tasks):
     wide = bnn.student(equation.measured(CUBIC, 8), network=_target.surrogate(CUBIC, (6, 4)))
-    with pytest.raises(ValueError, match=r"'weight_0' has shape \(2, 6\) in the student .* but \(2, 5\) in the target"):
+    with pytest.raises(ValueError, match=r"'weight_0' has shape \(2, 6\) in .* but \(2, 5\) in the target"):
         Target(tasks, wide, "cpu", 0)
 
 

@@ -32,7 +32,7 @@ def test_half_variance_is_exact_for_linear_regression():
     task = linear_regression.task(rows=300, dim=3)
     target, gaussian, second, rows, weight = problem(task, 10)
     draws = gaussian.draw(200_000, torch.Generator().manual_seed(1))
-    ratio = target.log_likelihood(draws).value - task.log_likelihood(rows, draws) @ weight
+    ratio = target.log_likelihood(draws)[0] - task.log_likelihood(rows, draws) @ weight
     even = torch.full_like(ratio, -math.log(len(ratio)))
     sampled = float(half_variance(ratio, even))
     error = float((0.5 * (ratio - ratio.mean()) ** 2).std()) / math.sqrt(len(ratio))

@@ -124,7 +124,7 @@ def _by_hmc(
     density = Density([(task, task.data, None) for task in tasks])
     sites = {site: template for template in noisy for site in template.sites}
     free = []
-    for site in density.names:
+    for site in density.starts:
         support = biject_to(noisy[0].kind.space(found[site].shape[1:]))
         free.append(support.inv(found[site]).reshape(len(found[site]), -1))
     points = torch.cat(free, 1)

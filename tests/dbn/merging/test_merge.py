@@ -209,7 +209,7 @@ def test_augmentation_draws_from_the_posterior_of_the_target():
     white = noise * (degrees / square).sqrt()[:, None]
     log_q = -(degrees + dim) / 2 * torch.log1p(white.square().sum(1) / degrees)
     points = mean + white @ factor.mT
-    order = [i for name in density.names for i in _places(task, name)]
+    order = [i for name in density.starts for i in _places(task, name)]
     log_weight = density.log_joint(points[:, order]) - log_q
     weight = torch.softmax(log_weight, 0)
     assert 1 / weight.square().sum() > 1000
