@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from bayesdd.dbn.inference._conjugate import probabilities
-from bayesdd.dbn.likelihood.categorical import cell, offsets
+from bayesdd.dbn.likelihood.categorical import by_site, cell, offsets
 from bayesdd.dbn.likelihood.messages import needed
 from bayesdd.dbn.template.columns import columns
 from bayesdd.dbn.template.structure import Family, Node
@@ -44,17 +44,13 @@ def gibbs(template: Template, data: Any, *, draws: int = 1000, burn: int = 200, 
         raise ValueError("gibbs draws tables of categorical variables: use task() and bayesdd.sample.")
     generator = torch.Generator().manual_seed(seed)
     chain = _Chain.of(template, *columns(template, data), generator)
-    kept = torch.empty(draws, chain.size, dtype=torch.float64)
+    kept = torch.empty(draws, sum(map(math.prod, template.sites.values())), dtype=torch.float64)
     for sweep in range(burn + draws):
         tables = chain.tables(generator)
         chain.impute(tables.log(), generator)
         if sweep >= burn:
             kept[sweep - burn] = tables
-    found = {}
-    for site, shape in template.sites.items():
-        at = chain.start[site]
-        found[site] = kept[:, at : at + math.prod(shape)].reshape(draws, *shape)
-    return found
+    return by_site(template, kept)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,11 +111,6 @@ class _Chain:
                     blocks.append(_Block(name, row[mine], at[mine], factors))
         return cls(template, offsets(template), values, blocks, _everywhere(template, lives))
 
-    @property
-    def size(self) -> int:
-        """Cells of all tables."""
-        return sum(math.prod(shape) for shape in self.template.sites.values())
-
     def tables(self, generator: torch.Generator) -> Tensor:
         """A draw of all tables given the completed sequences, side by side."""
         found = []
@@ -153,15 +144,9 @@ class _Chain:
         return cell(self.template, self.start, factor.family, of)
 
 
-def _ranges(template: Template, slices: int) -> list[tuple[tuple[Family, ...], range]]:
-    """Groups of families and the slices of their children."""
-    structure = template.structure
-    return [(structure.static, range(1)), (structure.initial, range(1)), (structure.transition, range(1, slices))]
-
-
 def _everywhere(template: Template, lives: dict[str, Tensor]) -> list[_Factor]:
     found = []
-    for families, slices in _ranges(template, lives[template.variables[0]].shape[1]):
+    for families, slices in template.structure.ranges(lives[template.variables[0]].shape[1]):
         for family in families:
             row, at = lives[family.variable][:, slices.start : slices.stop].nonzero(as_tuple=True)
             found.append(_Factor(family, None, row, at + slices.start, torch.arange(len(row))))
@@ -171,7 +156,7 @@ def _everywhere(template: Template, lives: dict[str, Tensor]) -> list[_Factor]:
 def _bearing(template: Template, name: str, row: Tensor, at: Tensor, lives: dict[str, Tensor]) -> list[_Factor]:
     """The factors in which a variable's entries stand: its own family and its children's, where these are needed."""
     found = []
-    for families, slices in _ranges(template, lives[template.variables[0]].shape[1]):
+    for families, slices in template.structure.ranges(lives[template.variables[0]].shape[1]):
         for family in families:
             for node in ((family.variable, 0), *family.parents):
                 if node[0] != name:

@@ -145,15 +145,9 @@ class _Chain:
         found = layout.fitted(gram[..., at[:, None], at])
         values = layout.values(*found.draw(layout.real, self.generator))
         mean, factor = vmap(lambda v: unrolled(template, v, self.slices))(values)
-        own = _entries(template, self.slices)
-        order = [own.index(entry) for entry in _entries(self.base, self.slices)]
+        own = [entry for entry, _ in template.structure.entries(self.slices)]
+        order = [own.index(entry) for entry, _ in self.base.structure.entries(self.slices)]
         self.state.move(mean[:, order], factor[:, order], self.generator)
-
-
-def _entries(template: Template, slices: int) -> list[tuple[str, int]]:
-    """Variable and slice of every entry of a row, parents first; static variables stand at slice 0, before all."""
-    structure = template.structure
-    return [(name, 0) for name in structure.static_order] + [(n, t) for t in range(slices) for n in structure.order]
 
 
 def _likeliest(share: Tensor, after: list[int]) -> Pairs:

@@ -80,20 +80,20 @@ def _network(
     tables = [_subsets(*family, count, pair).tolist() for family in families]
     found: Pairs = []
     for v, before in _order(tables, candidates.after, add, pick):
-        sets, scores = _within(*families[v], before, count)
-        found += _edges(int(sets[pick(scores.tolist())]), v)
+        sets, scores = families[v]
+        within = (sets & ((1 << count) - 1) & ~before) == 0  # whose parents stand before v
+        mask = int(sets[within][pick(scores[within].tolist())])
+        found += [(parent, v) for parent in range(mask.bit_length()) if mask >> parent & 1]
     return found
 
 
 def _subsets(sets: Tensor, scores: Tensor, count: int, add: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """For every set C of variables the total over parents that lie in C, as far as they are variables: ``(2^n,)``."""
     inner = sets & ((1 << count) - 1)
-    top = torch.full((1 << count,), -math.inf, dtype=scores.dtype).scatter_reduce(0, inner, scores, "amax")
+    total = torch.full((1 << count,), -math.inf, dtype=scores.dtype).scatter_reduce(0, inner, scores, "amax")
     if add is torch.logaddexp:
-        sums = torch.zeros_like(top).scatter_add(0, inner, (scores - top[inner]).exp())
-        total = torch.where(top > -math.inf, top + sums.log(), top)
-    else:
-        total = top
+        sums = torch.zeros_like(total).scatter_add(0, inner, (scores - total[inner]).exp())
+        total = torch.where(total > -math.inf, total + sums.log(), total)
     every = torch.arange(1 << count)
     for bit in range(count):
         upper = every[every >> bit & 1 == 1]
@@ -125,16 +125,6 @@ def _order(
         chosen ^= 1 << v
         found.append((v, chosen))
     return found
-
-
-def _within(sets: Tensor, scores: Tensor, before: int, count: int) -> tuple[Tensor, Tensor]:
-    """The families whose parents stand before their child."""
-    allowed = (sets & ((1 << count) - 1) & ~before) == 0
-    return sets[allowed], scores[allowed]
-
-
-def _edges(mask: int, child: int) -> Pairs:
-    return [(parent, child) for parent in range(mask.bit_length()) if mask >> parent & 1]
 
 
 def _log_sum(scores: list[float]) -> float:

@@ -11,10 +11,8 @@ from torch import Tensor
 from bayesdd.dbn.likelihood.categorical import cell, offsets, tables
 from bayesdd.dbn.likelihood.gaussian import equations, noise_variance, ordered, positions
 from bayesdd.dbn.likelihood.missing import condition
-from bayesdd.dbn.template.structure import Family, Node
+from bayesdd.dbn.template.structure import Family, Node, Values
 from bayesdd.dbn.template.template import Template
-
-Values = dict[str, Tensor]
 
 
 def gaussian_static(template: Template, values: Values, rows: int, generator: torch.Generator | None = None) -> Tensor:

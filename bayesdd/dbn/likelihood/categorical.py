@@ -11,6 +11,7 @@ density is of one draw, batched by ``torch.func.vmap``, and gives log p(x | stat
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -18,10 +19,8 @@ import torch
 from torch import Tensor
 
 from bayesdd.dbn.template.columns import groups
-from bayesdd.dbn.template.structure import Family, Node, Of
+from bayesdd.dbn.template.structure import Family, Node, Of, Values
 from bayesdd.dbn.template.template import Template
-
-Values = dict[str, Tensor]
 
 JOINT_STATES = 256  # joint states summed over at once: 2^8, 3^5; their transitions are a matrix of 65,536 numbers
 
@@ -68,6 +67,13 @@ def tables(template: Template, values: Values) -> Tensor:
     return torch.cat([values[family.site].flatten() for family in template.structure.families]).log()
 
 
+def by_site(template: Template, flat: Tensor) -> Values:
+    """Numbers of all cells, side by side ``(..., cells)``, as tables: latent site -> ``(..., *shape)``."""
+    parts = flat.split([math.prod(shape) for shape in template.sites.values()], -1)
+    shaped = zip(template.sites.items(), parts, strict=True)
+    return {site: part.reshape(*flat.shape[:-1], *shape) for (site, shape), part in shaped}
+
+
 def cells(template: Template, x: Tensor, static: Tensor) -> tuple[Tensor, Tensor]:
     """Cells of :func:`tables` that complete rows fall into: static ``(rows, V_s)`` and slices ``(rows, T V)``."""
     start = offsets(template)
@@ -102,25 +108,22 @@ def expected(template: Template, values: Values, x: Tensor, static: Tensor) -> T
 
 def memberships(template: Template, x: Tensor, static: Tensor) -> list[tuple[Tensor, Tensor]]:
     """For every family, probabilities of its parents' joint states and its own, ``(rows, slices, states)`` each."""
-    structure, slices, found = template.structure, x.shape[1], []
-    groups_of = (structure.static, 0, 1), (structure.initial, 0, 1), (structure.transition, 1, slices)
-    for families, start, stop in groups_of:
+    found = []
+    for families, slices in template.structure.ranges(x.shape[1]):
+
+        def of(node: Node, slices: range = slices) -> Tensor:
+            name, lag = node
+            states = template.states[name]
+            if name in template.static:
+                return static[:, None, template.static.index(name), :states].expand(-1, len(slices), -1)
+            return x[:, slices.start - lag : slices.stop - lag, template.variables.index(name), :states]
+
         for family in families:
-            joint = x.new_ones(len(x), stop - start, 1)
+            joint = x.new_ones(len(x), len(slices), 1)
             for node in family.parents:
-                own = _probabilities(template, node, x, static, start, stop)
-                joint = (joint[..., :, None] * own[..., None, :]).flatten(2)
-            found.append((joint, _probabilities(template, (family.variable, 0), x, static, start, stop)))
+                joint = (joint[..., :, None] * of(node)[..., None, :]).flatten(2)
+            found.append((joint, of((family.variable, 0))))
     return found
-
-
-def _probabilities(template: Template, node: Node, x: Tensor, static: Tensor, start: int, stop: int) -> Tensor:
-    """Of a node's states where the child stands in slices start to stop: ``(rows, stop - start, states)``."""
-    name, lag = node
-    states = template.states[name]
-    if name in template.static:
-        return static[:, None, template.static.index(name), :states].expand(-1, stop - start, -1)
-    return x[:, start - lag : stop - lag, template.variables.index(name), :states]
 
 
 def cell(template: Template, start: dict[str, int], family: Family, of: Of) -> Tensor:
@@ -133,11 +136,8 @@ def cell(template: Template, start: dict[str, int], family: Family, of: Of) -> T
 
 def offsets(template: Template) -> dict[str, int]:
     """Where each site's table starts in :func:`tables`."""
-    found, used = {}, 0
-    for family in template.structure.families:
-        found[family.site] = used
-        used += math.prod(template.sites[family.site])
-    return found
+    sizes = [math.prod(shape) for shape in template.sites.values()]
+    return dict(zip(template.sites, itertools.accumulate(sizes, initial=0), strict=False))
 
 
 def joint_states(template: Template, names: Sequence[str]) -> Tensor:

@@ -23,12 +23,10 @@ from torch import Tensor
 from torch.func import vmap
 
 from bayesdd.dbn.likelihood.categorical import cell, complete, offsets, tables
-from bayesdd.dbn.likelihood.gaussian import entries
-from bayesdd.dbn.template.structure import Family, Node
+from bayesdd.dbn.likelihood.gaussian import entries, grouped
+from bayesdd.dbn.template.structure import Entry, Family, Node, Values
 from bayesdd.dbn.template.template import Template
 
-Values = dict[str, Tensor]
-Entry = tuple[str, int]  # a variable and its slice; static ones stand at -1
 Patterns = tuple[tuple[int, ...], ...]
 CELLS = 2**21  # draws x rows x joint states held at once: 16 MB
 
@@ -57,16 +55,14 @@ def by_pattern(template: Template, values: Values, x: Tensor, static: Tensor, *,
     return score
 
 
-def by_group(template: Template, log: Tensor, x: Tensor, static: Tensor, *, patterns: Patterns) -> Tensor:
+def by_group(template: Template, log: Tensor, x: Tensor, static: Tensor) -> Tensor:
     """As :func:`by_pattern`, each pattern on its own rows only, at many draws of log tables ``(S, cells)``."""
     flat = entries(template, x, static)
-    seen, states = ~flat.isnan(), flat.nan_to_num().long()
-    found = log.new_full((len(log), len(x)), math.nan)
-    for places in patterns:
-        wanted = torch.tensor([place in places for place in range(flat.shape[1])])
+    found, states = log.new_empty(len(log), len(x)), flat.nan_to_num().long()
+    for mine, at in grouped(~flat.isnan()):
+        places = tuple(at.tolist())
         cost = largest(template, x.shape[1], places)
-        mine = (seen == wanted).all(1).nonzero()[:, 0]
-        for rows in mine.split(max(1, CELLS // cost)) if len(mine) else ():
+        for rows in mine.split(max(1, CELLS // cost)):
             own = functools.partial(eliminated, template, states=states[rows], places=places, slices=x.shape[1])
             found[:, rows] = vmap(own, chunk_size=max(1, CELLS // (cost * len(rows))))(log)
     return found
@@ -100,7 +96,7 @@ def eliminated(template: Template, log: Tensor, states: Tensor, places: tuple[in
     Returns:
         Shape ``(rows,)``.
     """
-    start, probability, order = offsets(template), log.exp(), _order(template, slices)
+    start, probability, order = offsets(template), log.exp(), template.structure.entries(slices)
     column = {entry: states[:, i] for i, (entry, _) in enumerate(order)}
     table, total, now = log.new_ones(len(states)), log.new_zeros(len(states)), -1
     of_static = None
@@ -131,7 +127,7 @@ def _scaled(table: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _steps(template: Template, slices: int, places: tuple[int, ...]) -> Iterator[_Step]:
-    order = _order(template, slices)
+    order = template.structure.entries(slices)
     seen = {order[place][0] for place in places}
     parents = {entry: _parents(template, entry, family) for entry, family in order}
     needed = set(seen)
@@ -150,14 +146,6 @@ def _steps(template: Template, slices: int, places: tuple[int, ...]) -> Iterator
         done = [one for one in frontier if not left[one]]
         yield _Step(entry, family, list(frontier), done)
         frontier = [one for one in frontier if one not in done]
-
-
-def _order(template: Template, slices: int) -> list[tuple[Entry, Family]]:
-    structure = template.structure
-    found = [((family.variable, -1), family) for family in structure.static]
-    for t in range(slices):
-        found += [((family.variable, t), family) for family in (structure.transition if t else structure.initial)]
-    return found
 
 
 def _parents(template: Template, entry: Entry, family: Family) -> list[Entry]:

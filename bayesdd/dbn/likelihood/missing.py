@@ -27,9 +27,8 @@ from bayesdd.dbn.likelihood.gaussian import (
     ordered,
     positions,
 )
+from bayesdd.dbn.template.structure import Values
 from bayesdd.dbn.template.template import Template
-
-Values = dict[str, Tensor]
 
 
 def by_pattern(
@@ -110,9 +109,9 @@ def unrolled(template: Template, values: Values, slices: int) -> tuple[Tensor, T
 
 
 def noise_of_entries(template: Template, values: Values, slices: int) -> Tensor:
-    """Variance of the measurement noise of all entries of a row ``(n,)``."""
+    """Variance of the measurement noise of all entries of a row ``(..., n)``; of a known noise ``(n,)``."""
     noise, count = noise_variance(template, values), len(template.static)
-    return torch.cat([noise[:count], noise[count:].repeat(slices)])
+    return torch.cat([noise[..., :count], noise[..., count:].tile(slices)], -1)
 
 
 def condition(

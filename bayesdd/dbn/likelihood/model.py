@@ -42,7 +42,7 @@ def task(template: Template, data: Any) -> Task:
 
 def model_of(template: Template) -> Callable[..., Tensor]:
     """The Pyro model of columns ``x`` (and ``static``) with any missing entries."""
-    return functools.partial(model, template=template, likelihood=densities_of(template).anything(template))
+    return functools.partial(model, template=template, likelihood=densities_of(template).anything)
 
 
 def model(

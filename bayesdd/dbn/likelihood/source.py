@@ -20,6 +20,7 @@ from torch.nn.functional import pad
 
 from bayesdd.data.columns import read
 from bayesdd.dbn.likelihood.densities import Likelihood, densities_of
+from bayesdd.dbn.likelihood.gaussian import as_rows, entries, grouped
 from bayesdd.dbn.likelihood.model import model, soft_model, task
 from bayesdd.dbn.likelihood.parameters import simulate
 from bayesdd.dbn.template.columns import Rows, as_columns, shaped
@@ -152,14 +153,14 @@ def thinnings(template: Template, seen: Tensor, slices: int) -> list[Tensor]:
 
 def _with_thinned(template: Template, x: Tensor, static: Tensor) -> Rows:
     """Rows, and one more for every thinned pattern that merged rows may have."""
-    flat = torch.cat([static, x.flatten(1)], 1)
-    kinds, which = torch.unique(~flat.isnan(), dim=0, return_inverse=True)
+    flat, slices = entries(template, x, static), x.shape[1]
     more = [flat]
-    for k, kind in enumerate(kinds):
-        example = flat[which == k][0]
-        more += [torch.where(seen, example, torch.nan)[None] for seen in thinnings(template, kind, x.shape[1])[1:]]
-    every = torch.cat(more)
-    return every[:, static.shape[1] :].reshape(len(every), *x.shape[1:]), every[:, : static.shape[1]]
+    for rows, _ in grouped(~flat.isnan()):
+        example = flat[rows[0]]
+        more += [
+            torch.where(seen, example, torch.nan)[None] for seen in thinnings(template, ~example.isnan(), slices)[1:]
+        ]
+    return as_rows(template, torch.cat(more), slices)
 
 
 def apart(template: Template, rows: Sequence[Rows]) -> list[tuple[str, str]]:
@@ -181,10 +182,9 @@ def _task(template: Template, rows: Rows) -> Task:
     if not template.static or not bool(static.isnan().all()):
         return task(template, as_columns(template, rows))
     # A column without a single number is none to a Task: a source that sees nothing static has no such column.
-    likelihood = densities_of(template).chosen(template, *shaped(template, {"x": x, "static": static}))
-    return Task(
-        functools.partial(_without_static, template=template, likelihood=likelihood, slices=x.shape[1]), {"x": x}
-    )
+    likelihood = densities_of(template).chosen(template, x, static)
+    bound = functools.partial(_without_static, template=template, likelihood=likelihood, slices=x.shape[1])
+    return Task(bound, {"x": x})
 
 
 def _without_static(x: Tensor, *, template: Template, likelihood: Likelihood, slices: int) -> Tensor:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,22 +37,6 @@ COUNTED, LONGEST = 12, 2.0  # Gauss-Newton steps on the counts, and the most tha
 MOST_CELLS = 2000  # above, those steps cost too much: L-BFGS is restarted from softened rows instead
 REHEATS, WARM = 5, 2.5  # most restarts, and the largest logit that they begin with
 GAIN = 0.02  # share of the excess that a restart must gain for another to follow
-
-
-class Soft(NamedTuple):
-    """M rows of soft categories; K the largest number of states, unused states have probability 0.
-
-    Attributes:
-        x: ``(M, T, V, K)``.
-        static: ``(M, V_s, K)``.
-        weight: ``(M,)``.
-        excess: Forward KL above that of the best Dirichlets, nats.
-    """
-
-    x: Tensor
-    static: Tensor
-    weight: Tensor
-    excess: float
 
 
 class Dirichlets:
@@ -89,15 +72,16 @@ class Dirichlets:
         return lbfgs(lambda v: self._cross_entropy(v.exp()), start, 500, stalled=0.0)[0].exp()
 
 
-def soft_rows(full: Pooled, size: int, slices: int, *, seed: int, equal_weights: bool) -> Soft:
-    """Soft rows whose posterior is closest to the given one.
+def soft_rows(
+    full: Pooled, size: int, slices: int, *, seed: int, equal_weights: bool
+) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Soft rows whose posterior is closest to the given one; K is the largest number of states.
 
-    Args:
-        full: The posterior; of it only E[log theta] and the mean tables are used, no row of a source.
-        size: Number M of rows.
-        slices: Their number T of slices.
-        seed: Seed of the starting rows, which are simulated.
-        equal_weights: One common weight.
+    They start from simulated rows: of the posterior only E[log theta] and the mean tables are used, no row of a source.
+
+    Returns:
+        Probabilities ``(M, T, V, K)`` and ``(M, V_s, K)``, 0 for states that a variable does not have; weights
+        ``(M,)``; and the forward KL above that of the best Dirichlets, nats.
     """
     if not isinstance(full.statistics, Tensor):
         raise TypeError("soft_rows is for categorical templates; use complete_rows.")
@@ -116,8 +100,7 @@ def soft_rows(full: Pooled, size: int, slices: int, *, seed: int, equal_weights:
             vector, excess = again, value
         if not gained:
             break
-    x, static, weight = problem.rows(vector)
-    return Soft(x, static, weight, excess)
+    return *problem.rows(vector), excess
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,9 +121,7 @@ class _Problem:
 
     def start(self, full: Pooled, seed: int) -> Tensor:
         """Rows simulated at the posterior mean, softened; each weighted N / M."""
-        template = full.template
-        centre = {site: value.mean(0) for site, value in full.draws.items()}
-        x, static = simulated(template, centre, self.size, self.slices, seed)
+        x, static = simulated(full.template, full.draws, self.size, self.slices, seed)
         states = torch.cat([x.flatten(1), static], 1)
         logits = FIRST * torch.nn.functional.one_hot(states, self.possible.shape[1]).double()
         weight = torch.full((1 if self.equal_weights else self.size,), math.log(full.count / self.size)).double()

@@ -7,10 +7,11 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from bayesdd.dbn.template.kinds import Categorical, Kind, LinearGaussian
-from bayesdd.dbn.template.structure import Edge, Structure, parents_first
+from bayesdd.dbn.template.structure import Edge, Family, Node, Structure
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,6 @@ class Template:
         noise_scale: Scale of its half-normal prior.
         initial: Edges into the first slice's variables, from each other or from static ones, where they are not those
             of ``intra``; none, ``()``, makes the variables of the first slice independent.
-
-    Attributes:
-        structure: Families, parents before children.
 
     Raises:
         ValueError: Names, edges, states or settings do not fit; the message names what, and what to do.
@@ -67,8 +65,21 @@ class Template:
 
     @functools.cached_property
     def structure(self) -> Structure:
-        """Families of the template."""
-        return Structure.of(self.variables, self.static, self.intra, self.inter, self.initial)
+        """Families, parents before children."""
+        every = [*self.static, *self.variables]
+        order = _parents_first(self)
+
+        def parents(edges: Iterable[Edge], lag: int) -> dict[str, tuple[Node, ...]]:
+            return {name: tuple((a, lag) for a, b in edges if b == name) for name in every}
+
+        within, before = parents(self.intra, 0), parents(self.inter, 1)
+        start = within if self.initial is None else parents(self.initial, 0)
+        slices = [name for name in order if name in self.variables]
+        return Structure(
+            tuple(Family(name, name, within[name]) for name in order if name in self.static),
+            tuple(Family(name, f"{name}_initial", start[name]) for name in slices),
+            tuple(Family(name, name, within[name] + before[name]) for name in slices),
+        )
 
     @functools.cached_property
     def kind(self) -> Kind:
@@ -116,7 +127,7 @@ def _check(template: Template) -> None:
     """Refuses names, edges, states and settings that make no template."""
     _names(template)
     _edges(template)
-    parents_first([*template.static, *template.variables], (*template.intra, *(template.initial or ())))
+    _parents_first(template)
     _settings(template)
 
 
@@ -171,6 +182,21 @@ def _edges(template: Template) -> None:
                 f"Template: the intra edge {(parent, child)} ends in the static variable {child!r}, which precedes all "
                 "slices: only static variables can be its parents."
             )
+
+
+def _parents_first(template: Template) -> list[str]:
+    """All variables in an order in which parents precede children."""
+    sorter: TopologicalSorter[str] = TopologicalSorter({name: () for name in (*template.static, *template.variables)})
+    for parent, child in (*template.intra, *(template.initial or ())):
+        sorter.add(child, parent)
+    try:
+        return list(sorter.static_order())
+    except CycleError as error:
+        path = " -> ".join(error.args[1])
+        raise ValueError(
+            f"Template: the intra edges run in a circle, {path}: leave one out, or let it act on the next slice as an "
+            "inter edge."
+        ) from None
 
 
 def _settings(template: Template) -> None:
