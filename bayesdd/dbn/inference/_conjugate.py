@@ -91,8 +91,8 @@ def conjugate(template: Template, data: Any, weight: Any = None) -> Posterior:
 
     Args:
         template: The template.
-        data: Columns ``x`` (rows, T, V) and, with static variables, ``static`` (rows, V_s); for a categorical template
-            integers, or probabilities ``(rows, T, V, K)`` and ``(rows, V_s, K)`` of soft categories.
+        data: Columns as for :func:`bayesdd.dbn.task`, or probabilities ``(rows, T, V, K)`` and ``(rows, V_s, K)`` of
+            soft categories.
         weight: Weights of the rows ``(rows,)``; one each if left out.
 
     Raises:

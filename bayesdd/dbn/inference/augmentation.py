@@ -41,14 +41,8 @@ def augmented(
 ) -> tuple[Values, Statistics]:
     """Draws of the joint posterior, and the means of the sufficient statistics.
 
-    Args:
-        templates: The template with the noise of every source.
-        rows: Their rows, all of one number of slices.
-        draws: Sweeps after the burn-in.
-        burn: Sweeps that are dropped.
-        chains: Chains.
-        thin: Every thin-th sweep's draws are kept; the statistics take all.
-        generator: Source of random numbers.
+    Each source has its template, with its noise, and its rows, all of one number of slices. ``draws`` sweeps of each
+    chain follow ``burn`` that are dropped; the draws of every ``thin``-th are kept, the statistics take all.
 
     Returns:
         Latent site, noise sites among them -> ``(chains, draws // thin, *shape)``; the statistics.

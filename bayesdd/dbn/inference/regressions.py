@@ -58,11 +58,8 @@ class Layout:
     def grams(self, x: Tensor, static: Tensor, weight: Tensor, live: Tensor | None = None) -> Tensor:
         """Weighted second moments of each kind of slice, ``(..., 3, d, d)``.
 
-        Args:
-            x: Sequences, parents first, ``(..., rows, T, V)``.
-            static: Static values, parents first, ``(..., rows, V_s)``.
-            weight: Weights of the rows ``(rows,)``.
-            live: Slices that count ``(rows, T)``, 0 or 1; default all.
+        Sequences ``(..., rows, T, V)`` and static values ``(..., rows, V_s)`` have their parents first. ``live``
+        ``(rows, T)`` is 1 for slices that count and 0 for others; by default all count.
         """
         rows, slices, size = x.shape[-3:]
         one = x.new_ones(*x.shape[:-2], 1)

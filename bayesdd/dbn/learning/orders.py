@@ -1,13 +1,13 @@
 r"""Networks of one kind of slice: the one of the best score, and draws from the posterior, exactly.
 
-Only parents among the n variables of the slice can close a circle. Hence, for every variable v and set C of such
-candidates, with a score of parents that are free elsewhere,
+Only parents I among the n variables of the slice can close a circle; other parents E are free. Hence, for every
+variable v and set C of variables,
 
 .. math:: f(v, C) = \bigoplus_{I \subseteq C} \bigoplus_E \mathrm{score}(v \mid I, E), \qquad
           F(C) = \bigoplus_{v \in C} \{F(C \setminus v) + f(v, C \setminus v)\}
 
-over sets of variables: with the maximum for :math:`\oplus` F leads to the best network, with the log of a sum of
-exponentials to draws of orders and parents. A network's prior is then the number of orders that it allows, as usual.
+with the maximum for :math:`\oplus` F gives the best network, with the log of a sum of exponentials draws of orders and
+parents. A network's prior is then the number of orders that it allows, as usual.
 Cost: 2^n n steps.
 
 Sources: Silander & Myllymaki, "A simple approach for finding the globally optimal Bayesian network structure", UAI
@@ -29,12 +29,12 @@ Pairs = list[tuple[int, int]]  # (parent, child), as places
 
 
 class Candidates(NamedTuple):
-    """What networks are made of.
+    """The families that a network is made of.
 
     Attributes:
         score: A variable and bit masks of its parents ``(B,)`` -> score of its family ``(B,)``, nats.
         sets: Bit masks of all sets that may be parents; the first bits are the variables.
-        after: For every variable the mask of those that the order must put behind it.
+        after: For every variable the mask of those that must stand behind it in the order.
     """
 
     score: Callable[[int, Tensor], Tensor]
@@ -48,7 +48,7 @@ class Candidates(NamedTuple):
 
 
 def masks(nodes: int, most: int) -> Tensor:
-    """Bit masks of all sets of at most ``most`` nodes, small sets first: of equal scores the smallest is the best."""
+    """Bit masks of all sets of at most ``most`` nodes, small sets first, so that of equal scores the smallest wins."""
     sets = (chosen for size in range(min(most, nodes) + 1) for chosen in itertools.combinations(range(nodes), size))
     return torch.tensor([sum(1 << place for place in chosen) for chosen in sets])
 

@@ -37,7 +37,7 @@ class Recovered(NamedTuple):
 
 
 def learn(template: Template, data: Any, weight: Any = None, *, score: Score = bge, max_parents: int = 4) -> Template:
-    """A template with the edges of the best score; all else is the given template's, whose edges are not looked at.
+    """A template with the edges of the best score; all else, ``initial`` edges too, is the given template's.
 
     Args:
         template: Names, static variables, states and priors.
@@ -56,11 +56,7 @@ def learn(template: Template, data: Any, weight: Any = None, *, score: Score = b
 def searches(template: Template, blocks: list[Sample], score: Score, max_parents: int) -> list[Candidates]:
     """The networks to choose from: that of a slice, and that of the static variables if there are any.
 
-    Args:
-        template: The template.
-        blocks: Values of static variables, first slices and later ones, as :func:`nodes` orders them.
-        score: The score.
-        max_parents: Most parents of a variable.
+    The blocks are the values of static variables, first slices and later ones, in the order of :func:`nodes`.
     """
     of_static, of_first, of_later = blocks
     later, first = _table(of_later, score, max_parents), _table(of_first, score, max_parents)

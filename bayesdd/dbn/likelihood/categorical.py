@@ -11,7 +11,6 @@ density is of one draw, batched by ``torch.func.vmap``, and gives log p(x | stat
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 
@@ -76,8 +75,7 @@ def by_site(template: Template, flat: Tensor) -> Values:
 
 def cells(template: Template, x: Tensor, static: Tensor) -> tuple[Tensor, Tensor]:
     """Cells of :func:`tables` that complete rows fall into: static ``(rows, V_s)`` and slices ``(rows, T V)``."""
-    start = offsets(template)
-    found = [[cell(template, start, family, of) for family in families] for families, of in groups(template, x, static)]
+    found = [[cell(template, family, of) for family in families] for families, of in groups(template, x, static)]
     none = static.new_zeros(len(static), 0, dtype=torch.int64)
     return torch.cat([none, *found[0]], 1), torch.cat([*found[1], *found[2]], 1)
 
@@ -85,13 +83,8 @@ def cells(template: Template, x: Tensor, static: Tensor) -> tuple[Tensor, Tensor
 def expected_counts(template: Template, x: Tensor, static: Tensor, weight: Tensor) -> Tensor:
     """Counts of all cells, side by side, that weighted rows of soft categories have on average; differentiable.
 
-    Entries are independent: a family's cell is counted by the product of its members' probabilities.
-
-    Args:
-        template: The template.
-        x: Probabilities ``(rows, T, V, K)``, K at least the largest number of states.
-        static: Probabilities ``(rows, V_s, K)``.
-        weight: Weights of the rows ``(rows,)``.
+    Rows are probabilities ``(rows, T, V, K)`` and ``(rows, V_s, K)``. Entries are independent: a family's cell is
+    counted by the product of its members' probabilities.
     """
     members = memberships(template, x, static)
     return torch.cat([torch.einsum("m,mti,mtj->ij", weight, joint, own).flatten() for joint, own in members])
@@ -126,18 +119,12 @@ def memberships(template: Template, x: Tensor, static: Tensor) -> list[tuple[Ten
     return found
 
 
-def cell(template: Template, start: dict[str, int], family: Family, of: Of) -> Tensor:
+def cell(template: Template, family: Family, of: Of) -> Tensor:
     """Cell of a family given the states of its variables; they broadcast."""
     index: Tensor | int = 0
     for node in family.parents:
         index = index * template.states[node[0]] + of(node)
-    return (index * template.states[family.variable] + start[family.site]) + of((family.variable, 0))
-
-
-def offsets(template: Template) -> dict[str, int]:
-    """Where each site's table starts in :func:`tables`."""
-    sizes = [math.prod(shape) for shape in template.sites.values()]
-    return dict(zip(template.sites, itertools.accumulate(sizes, initial=0), strict=False))
+    return (index * template.states[family.variable] + template.offsets[family.site]) + of((family.variable, 0))
 
 
 def joint_states(template: Template, names: Sequence[str]) -> Tensor:

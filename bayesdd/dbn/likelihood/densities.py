@@ -1,8 +1,7 @@
 """What each kind of variables does in its own way: priors, draws of rows, and which density serves which rows.
 
-The choice of a density looks at the rows once, beforehand; what is chosen is a plain function of tensors, batched by
-vmap. Rows of few patterns of missing entries cost little more than complete ones, rows filtered one by one ten times as
-much.
+The rows are looked at once to choose a density, which is then a plain function of tensors, batched by vmap. Rows of few
+patterns of missing entries cost little more than complete ones, rows filtered one by one ten times as much.
 """
 
 from __future__ import annotations

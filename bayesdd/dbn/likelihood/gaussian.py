@@ -6,8 +6,8 @@ the slice before):
 .. math:: u = B u + A b + c + \varepsilon, \quad \varepsilon \sim N(0, D), \quad B \text{ strictly triangular},
 
 and in reduced form ``u = gain b + shift + root noise`` with ``root = (I - B)^{-1} D^{1/2}``. All functions are of one
-draw, batched by ``torch.func.vmap``: nothing branches on a value. Missing entries and measurement noise are the
-business of ``missing``.
+draw, batched by ``torch.func.vmap``: nothing branches on a value. ``missing`` adds missing entries and measurement
+noise.
 """
 
 from __future__ import annotations

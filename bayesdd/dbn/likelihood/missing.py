@@ -34,22 +34,15 @@ from bayesdd.dbn.template.template import Template
 def by_pattern(
     template: Template, values: Values, x: Tensor, static: Tensor, *, patterns: tuple[tuple[int, ...], ...]
 ) -> Tensor:
-    """Log p(x | static) of rows with few known patterns of missing entries; NaN for a row of any other pattern.
+    """Log p(x | static) of rows with few known patterns of missing entries, NaN for any other row: ``(rows,)``.
 
-    Args:
-        template: The template.
-        values: Latent site -> value.
-        x: Sequences, shape ``(rows, T, V)``.
-        static: Static values, shape ``(rows, V_s)``.
-        patterns: The entries that are seen, a pattern each: their places in ``gaussian.entries``. Without
-            measurement noise complete rows need none.
-
-    Returns:
-        Shape ``(rows,)``.
+    A pattern is the places, in ``gaussian.entries``, of the entries that are seen. Without measurement noise complete
+    rows need none.
     """
     flat = entries(template, x, static)
     seen, filled = ~flat.isnan(), flat.nan_to_num()
-    mean, covariance = joint(template, values, x.shape[1])
+    mean, factor = unrolled(template, values, x.shape[1])
+    covariance = factor @ factor.mT + noise_of_entries(template, values, x.shape[1]).diag()
     score = torch.full((len(flat),), math.nan, dtype=mean.dtype)
     if not template.noisy:
         score = torch.where(seen.all(1), complete(template, values, x.nan_to_num(), static.nan_to_num()), score)
@@ -86,12 +79,6 @@ def filtered(template: Template, values: Values, x: Tensor, static: Tensor) -> T
 def static_density(template: Template, values: Values, static: Tensor) -> Tensor:
     """Log p(static) of static values with any missing entries: ``(rows, V_s)`` -> ``(rows,)``."""
     return _static_state(template, values, ordered(static, positions(template)[1]))[2]
-
-
-def joint(template: Template, values: Values, slices: int) -> tuple[Tensor, Tensor]:
-    """Mean ``(n,)`` and covariance ``(n, n)`` of all entries of a row as measured, in the order of ``entries``."""
-    mean, factor = unrolled(template, values, slices)
-    return mean, factor @ factor.mT + noise_of_entries(template, values, slices).diag()
 
 
 def unrolled(template: Template, values: Values, slices: int) -> tuple[Tensor, Tensor]:

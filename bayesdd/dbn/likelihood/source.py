@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import biject_to
 from torch.nn.functional import pad
 
 from bayesdd.data.columns import read
@@ -133,8 +134,9 @@ def student(template: Template, slices: int, sources: Sequence[Source] = (), sof
         if slices != x.shape[1]:
             raise ValueError(f"student: the sources have {x.shape[1]} slices, not {slices}.")
         return task(template, as_columns(template, (x, static)))
-    # These rows stand for the format only.
-    plain = {site: template.kind.plain(shape) for site, shape in template.sites.items()}
+    # These rows only show the format.
+    spaces = {site: (biject_to(template.kind.space(shape)), shape) for site, shape in template.sites.items()}
+    plain = {site: space(torch.zeros(space.inverse_shape(shape))) for site, (space, shape) in spaces.items()}
     rows = simulate(template, plain, 8, slices, seed=0)
     if not soft:
         return task(template, rows)
@@ -144,7 +146,7 @@ def student(template: Template, slices: int, sources: Sequence[Source] = (), sof
 
 
 def thinnings(template: Template, seen: Tensor, slices: int) -> list[Tensor]:
-    """A pattern of entries ``(n,)`` whole, without every second slice, and without the others; empty ones are whole."""
+    """A pattern of entries ``(n,)``, without its odd slices, and without its even ones; whole where none is left."""
     count = len(template.static)
     number = torch.arange(slices).repeat_interleave(len(template.variables))
     kept = [torch.cat([torch.ones(count, dtype=torch.bool), number % 2 == k]) & seen for k in (0, 1)]
@@ -157,9 +159,8 @@ def _with_thinned(template: Template, x: Tensor, static: Tensor) -> Rows:
     more = [flat]
     for rows, _ in grouped(~flat.isnan()):
         example = flat[rows[0]]
-        more += [
-            torch.where(seen, example, torch.nan)[None] for seen in thinnings(template, ~example.isnan(), slices)[1:]
-        ]
+        thinned = thinnings(template, ~example.isnan(), slices)[1:]
+        more += [torch.where(seen, example, torch.nan)[None] for seen in thinned]
     return as_rows(template, torch.cat(more), slices)
 
 
@@ -181,7 +182,7 @@ def _task(template: Template, rows: Rows) -> Task:
     x, static = rows
     if not template.static or not bool(static.isnan().all()):
         return task(template, as_columns(template, rows))
-    # A column without a single number is none to a Task: a source that sees nothing static has no such column.
+    # A Task refuses a column without a single number, so a source that sees nothing static has no such column.
     likelihood = densities_of(template).chosen(template, x, static)
     bound = functools.partial(_without_static, template=template, likelihood=likelihood, slices=x.shape[1])
     return Task(bound, {"x": x})
@@ -211,7 +212,7 @@ def _rows(template: Template, source: Source, name: str) -> Rows:
         if not bool((~data["x"].isnan()).any()):
             raise ValueError(f"{name} has seen no entry of any sequence: leave it out.")
         if "static" in data and bool(torch.as_tensor(data["static"]).isnan().all()):
-            del data["static"]  # what has no number in it is no column
+            del data["static"]  # the same as a column that is left out
     try:
         found = read(data)
         if "x" in found and found["x"].dim() == 3:

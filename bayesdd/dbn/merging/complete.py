@@ -81,13 +81,8 @@ def complete_rows(
 class _Coordinates:
     """Rows, parents first, and log weights as one flat vector; every variable in units of its deviation.
 
-    Attributes:
-        full: The posterior that is distilled.
-        size: Number M of rows.
-        slices: Number T of slices.
-        centre: Mean of every static variable and variable ``(V_s + V,)``, in the posterior predictive.
-        scale: Its deviation there.
-        total: Sum of the weights, where it is given.
+    ``centre`` and ``scale`` ``(V_s + V,)`` are the mean and the deviation of every static variable and variable in the
+    posterior predictive; ``total`` is the sum of the weights, where it is given.
     """
 
     full: Pooled

@@ -27,13 +27,9 @@ Set = tuple[Tensor, Tensor]  # entries (M, n), NaN where missing, and weights (M
 
 @dataclass(frozen=True, eq=False)
 class Holder:
-    """A source: what it does where its rows lie.
+    """A source and its rows' entries ``(rows, n)``: what it does where they lie.
 
-    Attributes:
-        template: The template with the source's noise.
-        student: The template with the noise of the rows that it sends, if any.
-        flat: Its rows' entries ``(rows, n)``.
-        slices: Slices T.
+    ``template`` has the source's noise, ``student`` that of the rows that it sends, if any.
     """
 
     template: Template

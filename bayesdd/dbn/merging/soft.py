@@ -56,7 +56,8 @@ class Dirichlets:
         widths = [shape[-1] for shape in template.sites.values() for _ in range(math.prod(shape[:-1]))]
         self.row = torch.repeat_interleave(torch.arange(len(widths)), torch.tensor(widths))
         self.rows = len(widths)
-        self.best = self._best()
+        start = torch.zeros_like(logs)
+        self.best = lbfgs(lambda v: self._cross_entropy(v.exp()), start, 500, stalled=0.0)[0].exp()
         self.least = float(self._cross_entropy(self.best))
 
     def excess(self, counts: Tensor) -> Tensor:
@@ -66,10 +67,6 @@ class Dirichlets:
     def _cross_entropy(self, alpha: Tensor) -> Tensor:
         total = alpha.new_zeros(self.rows).index_add(0, self.row, alpha)
         return torch.lgamma(alpha).sum() - torch.lgamma(total).sum() - ((alpha - 1) * self.logs).sum()
-
-    def _best(self) -> Tensor:
-        start = torch.zeros_like(self.logs)
-        return lbfgs(lambda v: self._cross_entropy(v.exp()), start, 500, stalled=0.0)[0].exp()
 
 
 def soft_rows(

@@ -52,6 +52,12 @@ def shaped(template: Template, found: Mapping[str, Tensor]) -> Rows:
     return template.kind.column(x, template.variables), template.kind.column(static, template.static)
 
 
+def by_name(template: Template, x: Tensor, static: Tensor) -> dict[str, Tensor]:
+    """Variable -> its values ``(rows, T)``, of a static one ``(rows, 1)``; views."""
+    columns = (*x.unbind(2), *static[:, None].unbind(2))
+    return dict(zip(template.variables + template.static, columns, strict=True))
+
+
 def whole(x: Tensor, static: Tensor) -> bool:
     """Whether no entry is missing."""
     return not bool(x.isnan().any() or static.isnan().any())

@@ -31,10 +31,6 @@ class LinearGaussian:
         """The constraint of a site of this shape: coefficients are real, variances and noise scales positive."""
         return constraints.real if shape else constraints.positive
 
-    def plain(self, shape: Shape) -> Tensor:
-        """A value that every site of this shape may take: coefficients 0, variances 1."""
-        return torch.full(shape, 0.0 if shape else 1.0)
-
     def entries(self, names: tuple[str, ...]) -> Any:
         """The constraint of the entries of a column: any real number."""
         return constraints.real
@@ -68,10 +64,6 @@ class Categorical:
     def space(self, shape: Shape) -> Any:
         """The constraint of a table: probabilities of the states of the last axis."""
         return constraints.simplex
-
-    def plain(self, shape: Shape) -> Tensor:
-        """A value that every table of this shape may take: even probabilities."""
-        return torch.full(shape, 1 / shape[-1])
 
     def entries(self, names: tuple[str, ...]) -> Any:
         """The constraint of the entries of a column, whose last axis holds these variables: their states 0, 1, ..."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -61,7 +62,10 @@ class Template:
         put("inter", tuple(tuple(edge) for edge in self.inter))
         put("initial", None if self.initial is None else tuple(tuple(edge) for edge in self.initial))
         put("states", dict(self.states))
-        _check(self)
+        _refuse_names(self)
+        _refuse_edges(self)
+        _parents_first(self)
+        _refuse_settings(self)
 
     @functools.cached_property
     def structure(self) -> Structure:
@@ -103,6 +107,12 @@ class Template:
             found |= self.kind.sites(family)
         return found | ({self.noise_site: ()} if self.noise_site else {})
 
+    @functools.cached_property
+    def offsets(self) -> dict[str, int]:
+        """Latent site -> where its entries start when those of all sites are laid side by side."""
+        sizes = [math.prod(shape) for shape in self.sites.values()]
+        return dict(zip(self.sites, itertools.accumulate(sizes, initial=0), strict=False))
+
     @property
     def dims(self) -> dict[str, tuple[str, ...]]:
         """Latent site -> names of its axes, as ArviZ takes them."""
@@ -123,15 +133,7 @@ def saturated(template: Template) -> Template:
     return replace(template, intra=intra, inter=tuple(itertools.product(own, own)))
 
 
-def _check(template: Template) -> None:
-    """Refuses names, edges, states and settings that make no template."""
-    _names(template)
-    _edges(template)
-    _parents_first(template)
-    _settings(template)
-
-
-def _names(template: Template) -> None:
+def _refuse_names(template: Template) -> None:
     if not template.variables:
         raise ValueError("Template needs at least one variable that changes over time, got none.")
     every = [*template.static, *template.variables]
@@ -152,7 +154,7 @@ def _repeated(items: Iterable[object]) -> object | None:
     return next((item for item, times in Counter(items).items() if times > 1), None)
 
 
-def _edges(template: Template) -> None:
+def _refuse_edges(template: Template) -> None:
     every = {*template.static, *template.variables}
     for kind, edges in (("intra", template.intra), ("inter", template.inter), ("initial", template.initial or ())):
         for edge in edges:
@@ -199,7 +201,7 @@ def _parents_first(template: Template) -> list[str]:
         ) from None
 
 
-def _settings(template: Template) -> None:
+def _refuse_settings(template: Template) -> None:
     every = [*template.static, *template.variables]
     if template.states:
         if unknown := [name for name in template.states if name not in every]:
