@@ -15,14 +15,15 @@ k rows, so that these are also the posteriors of distilled rows. Cost: one pass 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bayesdd.dbn.likelihood.categorical import cells, expected_counts
-from bayesdd.dbn.template.columns import columns, groups, soft_columns
+from bayesdd.dbn.likelihood.categorical import by_site, cells, expected_counts
+from bayesdd.dbn.template.columns import columns, groups, soft_columns, whole
 from bayesdd.dbn.template.template import Template
 
 
@@ -90,15 +91,15 @@ def conjugate(template: Template, data: Any, weight: Any = None) -> Posterior:
 
     Args:
         template: The template.
-        data: Columns ``x`` (rows, T, V) and, with static variables, ``static`` (rows, V_s); for a categorical template
-            integers, or probabilities ``(rows, T, V, K)`` and ``(rows, V_s, K)`` of soft categories.
+        data: Columns as for :func:`bayesdd.dbn.task`, or probabilities ``(rows, T, V, K)`` and ``(rows, V_s, K)`` of
+            soft categories.
         weight: Weights of the rows ``(rows,)``; one each if left out.
 
     Raises:
         ValueError: The columns do not fit, entries are missing, or the template is noisy.
     """
     x, static = soft_columns(template, data) or columns(template, data)
-    if template.noisy or bool(x.isnan().any() or static.isnan().any()):
+    if template.noisy or not whole(x, static):
         raise ValueError(
             "conjugate() is a closed form for complete rows without measurement noise: use task() and bayesdd.sample, "
             "or gibbs() for categorical rows with missing entries."
@@ -109,15 +110,13 @@ def conjugate(template: Template, data: Any, weight: Any = None) -> Posterior:
 
 
 def _dirichlet(template: Template, x: Tensor, static: Tensor, weight: Tensor) -> Posterior:
-    sizes = {site: torch.Size(shape) for site, shape in template.sites.items()}
     if x.dim() == 4:
         counts = expected_counts(template, x, static, weight)
     else:
-        index = torch.cat(cells(template, x, static), 1)
-        total = sum(size.numel() for size in sizes.values())
-        counts = torch.bincount(index.flatten(), weight.repeat_interleave(index.shape[1]), minlength=total)
-    tables = (counts + template.pseudo_count).split([size.numel() for size in sizes.values()])
-    return Posterior({site: Dirichlet(t.reshape(size)) for (site, size), t in zip(sizes.items(), tables, strict=True)})
+        index, size = torch.cat(cells(template, x, static), 1), sum(map(math.prod, template.sites.values()))
+        counts = torch.bincount(index.flatten(), weight.repeat_interleave(index.shape[1]), minlength=size)
+    tables = by_site(template, counts + template.pseudo_count)
+    return Posterior({site: Dirichlet(table) for site, table in tables.items()})
 
 
 def _normal(template: Template, x: Tensor, static: Tensor, weight: Tensor) -> Posterior:

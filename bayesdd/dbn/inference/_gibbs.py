@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from bayesdd.dbn.inference._conjugate import probabilities
-from bayesdd.dbn.likelihood.categorical import cell, offsets
+from bayesdd.dbn.likelihood.categorical import by_site, cell
 from bayesdd.dbn.likelihood.messages import needed
-from bayesdd.dbn.template.columns import columns
+from bayesdd.dbn.template.columns import by_name, columns
 from bayesdd.dbn.template.structure import Family, Node
 from bayesdd.dbn.template.template import Template
 
@@ -32,7 +32,7 @@ def gibbs(template: Template, data: Any, *, draws: int = 1000, burn: int = 200, 
 
     Args:
         template: A categorical template.
-        data: Columns ``x`` (rows, T, V) and, with static variables, ``static`` (rows, V_s); NaN where missing.
+        data: Columns as for :func:`bayesdd.dbn.task`.
         draws: Sweeps that are kept.
         burn: Sweeps before them.
         seed: Seed.
@@ -44,29 +44,20 @@ def gibbs(template: Template, data: Any, *, draws: int = 1000, burn: int = 200, 
         raise ValueError("gibbs draws tables of categorical variables: use task() and bayesdd.sample.")
     generator = torch.Generator().manual_seed(seed)
     chain = _Chain.of(template, *columns(template, data), generator)
-    kept = torch.empty(draws, chain.size, dtype=torch.float64)
+    kept = torch.empty(draws, sum(map(math.prod, template.sites.values())), dtype=torch.float64)
     for sweep in range(burn + draws):
         tables = chain.tables(generator)
         chain.impute(tables.log(), generator)
         if sweep >= burn:
             kept[sweep - burn] = tables
-    found = {}
-    for site, shape in template.sites.items():
-        at = chain.start[site]
-        found[site] = kept[:, at : at + math.prod(shape)].reshape(draws, *shape)
-    return found
+    return by_site(template, kept)
 
 
 @dataclass(frozen=True, eq=False)
 class _Factor:
-    """A family at some (row, slice) pairs, as it bears on the entries that are being drawn.
+    """A family at n pairs of a row and a slice (0 for a static child), as it bears on the entries that are being drawn.
 
-    Attributes:
-        family: The family.
-        flips: Which of its variables is being drawn, if any.
-        row: Rows ``(n,)``.
-        slice: Slices of the family's child ``(n,)``; 0 for a static one.
-        entry: Entries that the pairs bear on ``(n,)``.
+    ``flips`` is the one of its variables that is being drawn, if any; ``entry`` are the entries that the pairs bear on.
     """
 
     family: Family
@@ -91,19 +82,15 @@ class _Chain:
     """The completed sequences, changed in place by every sweep."""
 
     template: Template
-    start: dict[str, int]
     values: dict[str, Tensor]  # variable -> (rows, T), static ones (rows, 1)
     blocks: list[_Block]
     every: list[_Factor]  # one a family: wherever its child is needed
 
     @classmethod
     def of(cls, template: Template, x: Tensor, static: Tensor, generator: torch.Generator) -> _Chain:
-        live, live_static = needed(template, x, static)
-        names = [*template.variables, *template.static]
-        columns = [*x.unbind(2), *static[:, None].unbind(2)]
-        lives = dict(zip(names, [*live.unbind(2), *live_static[:, None].unbind(2)], strict=True))
+        lives = by_name(template, *needed(template, x, static))
         values, blocks = {}, []
-        for name, column in zip(names, columns, strict=True):
+        for name, column in by_name(template, x, static).items():
             free = lives[name] & column.isnan()
             guess = torch.randint(template.states[name], column.shape, generator=generator)
             values[name] = torch.where(column.isnan(), guess, column.nan_to_num().long())
@@ -113,19 +100,14 @@ class _Chain:
                 if bool(mine.any()):
                     factors = _bearing(template, name, row[mine], at[mine], lives)
                     blocks.append(_Block(name, row[mine], at[mine], factors))
-        return cls(template, offsets(template), values, blocks, _everywhere(template, lives))
-
-    @property
-    def size(self) -> int:
-        """Cells of all tables."""
-        return sum(math.prod(shape) for shape in self.template.sites.values())
+        return cls(template, values, blocks, _everywhere(template, lives))
 
     def tables(self, generator: torch.Generator) -> Tensor:
         """A draw of all tables given the completed sequences, side by side."""
         found = []
         for factor in self.every:
             shape = self.template.sites[factor.family.site]
-            index = self._cell(factor) - self.start[factor.family.site]
+            index = self._cell(factor) - self.template.offsets[factor.family.site]
             counts = torch.bincount(index, minlength=math.prod(shape)).double() + self.template.pseudo_count
             found.append(probabilities(counts.reshape(shape), generator).flatten())
         return torch.cat(found)
@@ -150,18 +132,12 @@ class _Chain:
             found = self.values[name][factor.row, at]
             return found if flipped is None else found[:, None]
 
-        return cell(self.template, self.start, factor.family, of)
-
-
-def _ranges(template: Template, slices: int) -> list[tuple[tuple[Family, ...], range]]:
-    """Groups of families and the slices of their children."""
-    structure = template.structure
-    return [(structure.static, range(1)), (structure.initial, range(1)), (structure.transition, range(1, slices))]
+        return cell(self.template, factor.family, of)
 
 
 def _everywhere(template: Template, lives: dict[str, Tensor]) -> list[_Factor]:
     found = []
-    for families, slices in _ranges(template, lives[template.variables[0]].shape[1]):
+    for families, slices in template.structure.ranges(lives[template.variables[0]].shape[1]):
         for family in families:
             row, at = lives[family.variable][:, slices.start : slices.stop].nonzero(as_tuple=True)
             found.append(_Factor(family, None, row, at + slices.start, torch.arange(len(row))))
@@ -171,7 +147,7 @@ def _everywhere(template: Template, lives: dict[str, Tensor]) -> list[_Factor]:
 def _bearing(template: Template, name: str, row: Tensor, at: Tensor, lives: dict[str, Tensor]) -> list[_Factor]:
     """The factors in which a variable's entries stand: its own family and its children's, where these are needed."""
     found = []
-    for families, slices in _ranges(template, lives[template.variables[0]].shape[1]):
+    for families, slices in template.structure.ranges(lives[template.variables[0]].shape[1]):
         for family in families:
             for node in ((family.variable, 0), *family.parents):
                 if node[0] != name:

@@ -22,12 +22,11 @@ from torch.func import vmap
 
 from bayesdd.dbn.inference.regressions import Layout
 from bayesdd.dbn.inference.statistics import Statistics, of_regressions
-from bayesdd.dbn.likelihood.gaussian import entries
+from bayesdd.dbn.likelihood.gaussian import entries, grouped
 from bayesdd.dbn.likelihood.missing import noise_of_entries, unrolled
 from bayesdd.dbn.template.columns import Rows
+from bayesdd.dbn.template.structure import Values
 from bayesdd.dbn.template.template import Template
-
-Values = dict[str, Tensor]
 
 
 def augmented(
@@ -42,34 +41,28 @@ def augmented(
 ) -> tuple[Values, Statistics]:
     """Draws of the joint posterior, and the means of the sufficient statistics.
 
-    Args:
-        templates: The template with the noise of every source.
-        rows: Their rows, all of one number of slices.
-        draws: Sweeps after the burn-in.
-        burn: Sweeps that are dropped.
-        chains: Chains.
-        thin: Every thin-th sweep's draws are kept; the statistics take all.
-        generator: Source of random numbers.
+    Each source has its template, with its noise, and its rows, all of one number of slices. ``draws`` sweeps of each
+    chain follow ``burn`` that are dropped; the draws of every ``thin``-th are kept, the statistics take all.
 
     Returns:
         Latent site, noise sites among them -> ``(chains, draws // thin, *shape)``; the statistics.
     """
+    if draws < 1:
+        raise ValueError(f"augmentation needs at least one sweep, got draws={draws}.")
     layout, slices = Layout.of(templates[0]), rows[0][0].shape[1]
     state = Completion.start(templates, rows, chains, generator)
     kept: list[Values] = []
-    total: Statistics | None = None
+    total = [torch.zeros((), dtype=torch.float64)] * len(Statistics._fields)
     for sweep in range(burn + draws):
         found = layout.fitted(state.gram(layout))
         values = layout.values(*found.draw(layout.real, generator))
         if sweep >= burn:
-            statistics = of_regressions(found, layout.real)
-            total = statistics if total is None else total.plus(statistics)
+            total = [a + b for a, b in zip(total, of_regressions(found, layout.real), strict=True)]
             if (sweep - burn) % thin == 0:
                 kept.append(values | state.noises)
         state.move(*vmap(lambda v: unrolled(templates[0], v, slices))(values), generator)
-    if total is None:
-        raise ValueError(f"augmentation needs at least one sweep, got draws={draws}.")
-    return {site: torch.stack([draw[site] for draw in kept], 1) for site in kept[0]}, total.over(draws * chains)
+    statistics = Statistics(*(part / (draws * chains) for part in total))
+    return {site: torch.stack([draw[site] for draw in kept], 1) for site in kept[0]}, statistics
 
 
 @dataclass(eq=False)
@@ -115,25 +108,21 @@ class _Part:
     Attributes:
         template: The template with the source's noise.
         flat: All entries ``(rows, n)``, NaN where missing.
-        patterns: (first row, behind the last, entries seen).
+        patterns: Number of rows and entries seen.
         live: Slices that count ``(rows, T)``.
     """
 
     template: Template
     flat: Tensor
-    patterns: list[tuple[int, int, Tensor]]
+    patterns: list[tuple[int, Tensor]]
     live: Tensor
 
     @classmethod
     def of(cls, template: Template, x: Tensor, static: Tensor) -> _Part:
         flat = entries(template, x, static)
-        kinds, which, counts = torch.unique(~flat.isnan(), dim=0, return_inverse=True, return_counts=True)
-        flat = flat[torch.argsort(which, stable=True)]
-        stops = counts.cumsum(0).tolist()
-        patterns = [
-            (stop - count, stop, kind.nonzero()[:, 0])
-            for kind, stop, count in zip(kinds, stops, counts.tolist(), strict=True)
-        ]
+        groups = grouped(~flat.isnan())
+        flat = flat[torch.cat([mine for mine, _ in groups])]
+        patterns = [(len(mine), at) for mine, at in groups]
         seen = (~flat[:, static.shape[1] :].isnan()).reshape(len(flat), x.shape[1], -1).any(2)
         live = seen.flip(1).to(torch.int8).cummax(1).values.flip(1).double()
         return cls(template, flat, patterns, live)
@@ -152,23 +141,20 @@ class _Part:
     def draw(self, mean: Tensor, factor: Tensor, noises: Values, generator: torch.Generator) -> Tensor:
         """True entries given what is seen, ``(chains, rows, n)``."""
         slices, chains = self.live.shape[1], len(mean)
-        if self.template.noise_site:
-            own = {self.template.noise_site: noises[self.template.noise_site]}
-            variance = vmap(lambda v: noise_of_entries(self.template, v, slices))(own)
-        else:
-            variance = noise_of_entries(self.template, {"": mean}, slices).expand(chains, -1)
+        variance = noise_of_entries(self.template, {"": mean} | noises, slices).expand(chains, -1)
         shape = (chains, *self.flat.shape)
         true = mean[:, None] + torch.randn(shape, generator=generator, dtype=mean.dtype) @ factor.mT
         error = self.flat - true
         if self.template.noisy:
             noise = torch.randn(shape, generator=generator, dtype=mean.dtype)
             error = error - variance.sqrt()[:, None] * noise
-        for start, stop, at in self.patterns:
+        counts = [count for count, _ in self.patterns]
+        for (_, at), some, off in zip(self.patterns, true.split(counts, 1), error.split(counts, 1), strict=True):
             half = factor[:, at]
             spread = half @ half.mT + torch.diag_embed(variance[:, at])
             root, _ = torch.linalg.cholesky_ex(spread)
             gain = torch.cholesky_solve(half @ factor.mT, root)
-            true[:, start:stop] += error[:, start:stop, at] @ gain
+            some += off[..., at] @ gain
         return true
 
 

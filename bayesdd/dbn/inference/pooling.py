@@ -10,13 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import biject_to
 
 from bayesdd.dbn.inference._gibbs import gibbs
 from bayesdd.dbn.inference.augmentation import augmented
 from bayesdd.dbn.inference.regressions import Layout
 from bayesdd.dbn.inference.statistics import Statistics, of_draws
-from bayesdd.dbn.likelihood.parameters import log_likelihood
+from bayesdd.dbn.likelihood.parameters import flattened, log_likelihood
 from bayesdd.dbn.likelihood.source import Source, gathered, target, with_noise
 from bayesdd.dbn.template.columns import Rows, as_columns
 from bayesdd.dbn.template.template import Template
@@ -123,11 +122,7 @@ def _by_hmc(
     """Draws by HMC, started and whitened by those of augmentation, and their R-hat."""
     density = Density([(task, task.data, None) for task in tasks])
     sites = {site: template for template in noisy for site in template.sites}
-    free = []
-    for site in density.starts:
-        support = biject_to(noisy[0].kind.space(found[site].shape[1:]))
-        free.append(support.inv(found[site]).reshape(len(found[site]), -1))
-    points = torch.cat(free, 1)
+    points = flattened(noisy[0], {site: found[site] for site in density.starts})
     start = points[torch.linspace(0, len(points) - 1, HMC_CHAINS).long()]
     kept = math.ceil(draws / HMC_CHAINS)
     drawn = hmc(

@@ -18,8 +18,6 @@ from torch import Tensor
 from bayesdd.dbn.template.structure import Node
 from bayesdd.dbn.template.template import Template
 
-STATIC, INITIAL, LATER = range(3)
-
 
 @dataclass(frozen=True, eq=False)
 class Layout:
@@ -27,7 +25,7 @@ class Layout:
 
     Attributes:
         template: The template.
-        kind: Kind of slice ``(F,)``.
+        kind: Kind of slice ``(F,)``: 0 static values, 1 first slice, 2 later slices.
         child: Place of the child ``(F,)``.
         design: Places of the intercept and the parents ``(F, k)``.
         real: Which of them are no padding ``(F, k)``.
@@ -43,8 +41,7 @@ class Layout:
     def of(cls, template: Template) -> Layout:
         """The layout of a template; columns of v are parents first, as in ``gaussian.in_order``."""
         structure, places = template.structure, places_of(template)
-        groups = ((STATIC, structure.static), (INITIAL, structure.initial), (LATER, structure.transition))
-        kinds = [kind for kind, families in groups for _ in families]
+        kinds = [kind for kind, families in enumerate(structure) for _ in families]
         families = structure.families
         widest = 1 + max(len(family.parents) for family in families)
         design = [[0, *(places[node] for node in family.parents)] for family in families]
@@ -61,11 +58,8 @@ class Layout:
     def grams(self, x: Tensor, static: Tensor, weight: Tensor, live: Tensor | None = None) -> Tensor:
         """Weighted second moments of each kind of slice, ``(..., 3, d, d)``.
 
-        Args:
-            x: Sequences, parents first, ``(..., rows, T, V)``.
-            static: Static values, parents first, ``(..., rows, V_s)``.
-            weight: Weights of the rows ``(rows,)``.
-            live: Slices that count ``(rows, T)``, 0 or 1; default all.
+        Sequences ``(..., rows, T, V)`` and static values ``(..., rows, V_s)`` have their parents first. ``live``
+        ``(rows, T)`` is 1 for slices that count and 0 for others; by default all count.
         """
         rows, slices, size = x.shape[-3:]
         one = x.new_ones(*x.shape[:-2], 1)

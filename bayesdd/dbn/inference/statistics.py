@@ -30,14 +30,6 @@ class Statistics(NamedTuple):
     products: Tensor
     log_variance: Tensor
 
-    def plus(self, other: Statistics) -> Statistics:
-        """Sum."""
-        return Statistics(*(a + b for a, b in zip(self, other, strict=True)))
-
-    def over(self, count: float) -> Statistics:
-        """Quotient."""
-        return Statistics(*(a / count for a in self))
-
 
 def of_draws(slopes: Tensor, variance: Tensor) -> Statistics:
     """From draws: coefficients ``(S, F, k)`` and variances ``(S, F)``."""

@@ -5,8 +5,8 @@ A sweep draws a network given the completed rows, its parameters given both, and
 .. math:: G \mid z \sim \text{exact (orders)}, \qquad \theta \mid G, z \sim \text{Normal-inverse-gamma}, \qquad
           z \mid y, G, \theta \sim \text{Normal}.
 
-Learning edges from rows completed once, or from few distilled rows, would take what nobody has measured for measured
-and find false edges. Sources: Tanner & Wong, JASA 1987; Friedman, "The Bayesian structural EM algorithm", UAI 1998,
+Learning edges from rows completed once, or from few distilled rows, would treat imputed values as measured ones and
+find false edges. Sources: Tanner & Wong, JASA 1987; Friedman, "The Bayesian structural EM algorithm", UAI 1998,
 which maximises expected scores where this draws.
 """
 
@@ -41,7 +41,7 @@ class Edges:
     """What sources say of the edges.
 
     Attributes:
-        template: The network of the edges that are more probable than not, as far as they close no circle.
+        template: The network of the edges that are more probable than not, as long as they close no circle.
         probability: (parent, child) -> share of the draws; parents of the slice before are ``<variable>_before``.
     """
 
@@ -55,7 +55,7 @@ def edges(
     """Posterior of the edges given several incomplete, noisy sources of linear-Gaussian variables.
 
     Args:
-        template: Names, static variables and priors; its edges do not count, but ``initial`` ones stay.
+        template: Names, static variables and priors; its edges are ignored, except ``initial`` ones.
         sources: The sources.
         draws: Sweeps after the burn-in, of each of four chains.
         seed: Seed.
@@ -95,15 +95,7 @@ def edges(
 
 @dataclass(eq=False)
 class _Chain:
-    """One chain.
-
-    Attributes:
-        base: The template without edges: entries of completed rows stand in its order.
-        state: Completed rows and noise scales.
-        slices: Slices T.
-        max_parents: Most parents of a variable.
-        generator: Source of random numbers.
-    """
+    """One chain: completed rows and noise scales, whose entries stand in the order of ``base``, without edges."""
 
     base: Template
     state: Completion
@@ -145,15 +137,9 @@ class _Chain:
         found = layout.fitted(gram[..., at[:, None], at])
         values = layout.values(*found.draw(layout.real, self.generator))
         mean, factor = vmap(lambda v: unrolled(template, v, self.slices))(values)
-        own = _entries(template, self.slices)
-        order = [own.index(entry) for entry in _entries(self.base, self.slices)]
+        own = [entry for entry, _ in template.structure.entries(self.slices)]
+        order = [own.index(entry) for entry, _ in self.base.structure.entries(self.slices)]
         self.state.move(mean[:, order], factor[:, order], self.generator)
-
-
-def _entries(template: Template, slices: int) -> list[tuple[str, int]]:
-    """Variable and slice of every entry of a row, parents first; static variables stand at slice 0, before all."""
-    structure = template.structure
-    return [(name, 0) for name in structure.static_order] + [(n, t) for t in range(slices) for n in structure.order]
 
 
 def _likeliest(share: Tensor, after: list[int]) -> Pairs:
@@ -163,7 +149,7 @@ def _likeliest(share: Tensor, after: list[int]) -> Pairs:
     def agreement(v: int, parents: Tensor) -> Tensor:
         return (parents[:, None] >> bits & 1).double() @ (share[:, v] - 0.5)
 
-    worth = int((share > 0.5).sum(0).max())  # no more parents than that can help
+    worth = int((share > 0.5).sum(0).max())  # more parents than these cannot help
     return best(Candidates(agreement, masks(len(share), worth), after))
 
 

@@ -1,13 +1,13 @@
 r"""Networks of one kind of slice: the one of the best score, and draws from the posterior, exactly.
 
-Only parents among the n variables of the slice can close a circle. Hence, for every variable v and set C of such
-candidates, with a score of parents that are free elsewhere,
+Only parents I among the n variables of the slice can close a circle; other parents E are free. Hence, for every
+variable v and set C of variables,
 
 .. math:: f(v, C) = \bigoplus_{I \subseteq C} \bigoplus_E \mathrm{score}(v \mid I, E), \qquad
           F(C) = \bigoplus_{v \in C} \{F(C \setminus v) + f(v, C \setminus v)\}
 
-over sets of variables: with the maximum for :math:`\oplus` F leads to the best network, with the log of a sum of
-exponentials to draws of orders and parents. A network's prior is then the number of orders that it allows, as usual.
+with the maximum for :math:`\oplus` F gives the best network, with the log of a sum of exponentials draws of orders and
+parents. A network's prior is then the number of orders that it allows, as usual.
 Cost: 2^n n steps.
 
 Sources: Silander & Myllymaki, "A simple approach for finding the globally optimal Bayesian network structure", UAI
@@ -29,12 +29,12 @@ Pairs = list[tuple[int, int]]  # (parent, child), as places
 
 
 class Candidates(NamedTuple):
-    """What networks are made of.
+    """The families that a network is made of.
 
     Attributes:
         score: A variable and bit masks of its parents ``(B,)`` -> score of its family ``(B,)``, nats.
         sets: Bit masks of all sets that may be parents; the first bits are the variables.
-        after: For every variable the mask of those that the order must put behind it.
+        after: For every variable the mask of those that must stand behind it in the order.
     """
 
     score: Callable[[int, Tensor], Tensor]
@@ -48,7 +48,7 @@ class Candidates(NamedTuple):
 
 
 def masks(nodes: int, most: int) -> Tensor:
-    """Bit masks of all sets of at most ``most`` nodes, small sets first: of equal scores the smallest is the best."""
+    """Bit masks of all sets of at most ``most`` nodes, small sets first, so that of equal scores the smallest wins."""
     sets = (chosen for size in range(min(most, nodes) + 1) for chosen in itertools.combinations(range(nodes), size))
     return torch.tensor([sum(1 << place for place in chosen) for chosen in sets])
 
@@ -80,20 +80,20 @@ def _network(
     tables = [_subsets(*family, count, pair).tolist() for family in families]
     found: Pairs = []
     for v, before in _order(tables, candidates.after, add, pick):
-        sets, scores = _within(*families[v], before, count)
-        found += _edges(int(sets[pick(scores.tolist())]), v)
+        sets, scores = families[v]
+        within = (sets & ((1 << count) - 1) & ~before) == 0  # whose parents stand before v
+        mask = int(sets[within][pick(scores[within].tolist())])
+        found += [(parent, v) for parent in range(mask.bit_length()) if mask >> parent & 1]
     return found
 
 
 def _subsets(sets: Tensor, scores: Tensor, count: int, add: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """For every set C of variables the total over parents that lie in C, as far as they are variables: ``(2^n,)``."""
     inner = sets & ((1 << count) - 1)
-    top = torch.full((1 << count,), -math.inf, dtype=scores.dtype).scatter_reduce(0, inner, scores, "amax")
+    total = torch.full((1 << count,), -math.inf, dtype=scores.dtype).scatter_reduce(0, inner, scores, "amax")
     if add is torch.logaddexp:
-        sums = torch.zeros_like(top).scatter_add(0, inner, (scores - top[inner]).exp())
-        total = torch.where(top > -math.inf, top + sums.log(), top)
-    else:
-        total = top
+        sums = torch.zeros_like(total).scatter_add(0, inner, (scores - total[inner]).exp())
+        total = torch.where(total > -math.inf, total + sums.log(), total)
     every = torch.arange(1 << count)
     for bit in range(count):
         upper = every[every >> bit & 1 == 1]
@@ -125,16 +125,6 @@ def _order(
         chosen ^= 1 << v
         found.append((v, chosen))
     return found
-
-
-def _within(sets: Tensor, scores: Tensor, before: int, count: int) -> tuple[Tensor, Tensor]:
-    """The families whose parents stand before their child."""
-    allowed = (sets & ((1 << count) - 1) & ~before) == 0
-    return sets[allowed], scores[allowed]
-
-
-def _edges(mask: int, child: int) -> Pairs:
-    return [(parent, child) for parent in range(mask.bit_length()) if mask >> parent & 1]
 
 
 def _log_sum(scores: list[float]) -> float:

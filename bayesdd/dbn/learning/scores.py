@@ -27,8 +27,7 @@ import torch
 from torch import Tensor
 
 PSEUDO_ROWS = 1.0  # the mean's weight in the prior of ``bge``
-ROUNDING = 1e-9  # what keeps a scatter positive definite, in a column's own
-RELATIVE = 1e-9  # the least variance that ``bic`` tells from zero, in the column's own
+RELATIVE = 1e-9  # the least variance that is told from zero, in the column's own
 
 
 class Sample(NamedTuple):
@@ -51,7 +50,7 @@ class Sample(NamedTuple):
         mean = gram[0, 1:] / count
         scatter = gram[1:, 1:] - count * torch.outer(mean, mean)
         size, scale = len(mean), scatter.diagonal().clamp_min(1e-300)
-        root, _ = torch.linalg.cholesky_ex(scatter + ROUNDING * scale.diag())
+        root, _ = torch.linalg.cholesky_ex(scatter + RELATIVE * scale.diag())
         away = (size / count).sqrt() * root.mT
         values = torch.cat([mean + away, mean - away])
         return cls(values, (count / (2 * size)).expand(2 * size), ())

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from bayesdd.dbn.learning.orders import Candidates, Pairs, best, masks
 from bayesdd.dbn.learning.scores import Sample, Score, bge
-from bayesdd.dbn.template.columns import columns
+from bayesdd.dbn.template.columns import columns, whole
 from bayesdd.dbn.template.structure import Node
 from bayesdd.dbn.template.template import Template
 
@@ -37,7 +37,7 @@ class Recovered(NamedTuple):
 
 
 def learn(template: Template, data: Any, weight: Any = None, *, score: Score = bge, max_parents: int = 4) -> Template:
-    """A template with the edges of the best score; all else is the given template's, whose edges are not looked at.
+    """A template with the edges of the best score; all else, ``initial`` edges too, is the given template's.
 
     Args:
         template: Names, static variables, states and priors.
@@ -56,11 +56,7 @@ def learn(template: Template, data: Any, weight: Any = None, *, score: Score = b
 def searches(template: Template, blocks: list[Sample], score: Score, max_parents: int) -> list[Candidates]:
     """The networks to choose from: that of a slice, and that of the static variables if there are any.
 
-    Args:
-        template: The template.
-        blocks: Values of static variables, first slices and later ones, as :func:`nodes` orders them.
-        score: The score.
-        max_parents: Most parents of a variable.
+    The blocks are the values of static variables, first slices and later ones, in the order of :func:`nodes`.
     """
     of_static, of_first, of_later = blocks
     later, first = _table(of_later, score, max_parents), _table(of_first, score, max_parents)
@@ -108,10 +104,8 @@ def nodes(template: Template) -> tuple[list[Node], list[Node], list[Node]]:
 
 def total(template: Template, data: Any, weight: Any = None, *, score: Score = bge) -> float:
     """Score of a template's own edges, nats; arguments as for :func:`learn`."""
-    structure, found = template.structure, 0.0
-    groups = (structure.static, structure.initial, structure.transition)
-    blocks = _blocks(template, data, weight)
-    for places, sample, families in zip(nodes(template), blocks, groups, strict=True):
+    found, blocks = 0.0, _blocks(template, data, weight)
+    for places, sample, families in zip(nodes(template), blocks, template.structure, strict=True):
         for family in families if len(sample.values) else ():
             parents = [places.index(node) for node in family.parents]
             for sign, chosen in ((1, [*parents, places.index((family.variable, 0))]), (-1, parents)):
@@ -129,7 +123,7 @@ def recovered(found: Template, true: Template) -> Recovered:
 def _blocks(template: Template, data: Any, weight: Any) -> list[Sample]:
     """Values of static variables; first slices and static values; later ones, static values, slices before."""
     x, static = columns(template, data)
-    if bool(x.isnan().any() or static.isnan().any()):
+    if not whole(x, static):
         raise ValueError("learn() needs complete rows, and some entries are NaN: distil or complete them first.")
     refuse_many(template)
     weight = torch.ones(len(x), dtype=torch.float64) * (1.0 if weight is None else torch.as_tensor(weight))

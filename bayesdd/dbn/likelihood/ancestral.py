@@ -1,20 +1,20 @@
 """Ancestral sampling of template networks: static values, then slice after slice, parents first.
 
-Without a generator the numbers come from torch's own, which is what ``torch.func.vmap`` and Pyro ask for.
+Without a generator random numbers come from torch's global state, as ``torch.func.vmap`` and Pyro need.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from bayesdd.dbn.likelihood.categorical import cell, offsets, tables
+from bayesdd.dbn.likelihood.categorical import cell, tables
 from bayesdd.dbn.likelihood.gaussian import equations, noise_variance, ordered, positions
 from bayesdd.dbn.likelihood.missing import condition
-from bayesdd.dbn.template.structure import Family, Node
+from bayesdd.dbn.template.structure import Family, Node, Values
 from bayesdd.dbn.template.template import Template
-
-Values = dict[str, Tensor]
 
 
 def gaussian_static(template: Template, values: Values, rows: int, generator: torch.Generator | None = None) -> Tensor:
@@ -54,9 +54,9 @@ def categorical_static(
 ) -> Tensor:
     """Static states ``(rows, V_s)``."""
     known: dict[Node, Tensor] = {}
-    log, start = tables(template, values), offsets(template)
+    draw = _drawer(template, values, generator)
     for family in template.structure.static:
-        known[family.variable, 0] = _draw(template, log, start, family, known, rows, generator)
+        known[family.variable, 0] = draw(family, known, rows)
     none = torch.zeros(rows, 0, dtype=torch.int64)
     return torch.stack([known[name, 0] for name in template.static], 1) if known else none
 
@@ -71,32 +71,31 @@ def categorical_sequences(
     """
     if template.static and static.is_floating_point():
         raise ValueError("dbn: sequences are simulated for complete static states only: give static= as integers.")
-    log, start, found = tables(template, values), offsets(template), []
+    draw, found = _drawer(template, values, generator), []
     fixed: dict[Node, Tensor] = {(name, 0): static[:, i] for i, name in enumerate(template.static)}
     known = dict(fixed)
     for t in range(slices):
         for family in template.structure.initial if t == 0 else template.structure.transition:
-            known[family.variable, 0] = _draw(template, log, start, family, known, len(static), generator)
+            known[family.variable, 0] = draw(family, known, len(static))
         found.append(torch.stack([known[name, 0] for name in template.variables], 1))
         known = fixed | {(name, 1): known[name, 0] for name in template.variables}
     return torch.stack(found, 1)
 
 
-def _draw(
-    template: Template,
-    log: Tensor,
-    start: dict[str, int],
-    family: Family,
-    known: dict[Node, Tensor],
-    rows: int,
-    generator: torch.Generator | None,
-) -> Tensor:
-    """States of one variable given its parents', by the Gumbel trick, which vmap takes."""
-    every = torch.arange(template.states[family.variable])
-    own = (family.variable, 0)
-    index = cell(template, start, family, lambda node: every if node == own else known[node][:, None])
-    uniform = torch.rand(rows, len(every), generator=generator, dtype=log.dtype)
-    return (log[index] - (-uniform.log()).log()).argmax(1)
+def _drawer(
+    template: Template, values: Values, generator: torch.Generator | None
+) -> Callable[[Family, dict[Node, Tensor], int], Tensor]:
+    """A function that draws states of one variable given its parents', by the Gumbel trick, which vmap takes."""
+    log = tables(template, values)
+
+    def draw(family: Family, known: dict[Node, Tensor], rows: int) -> Tensor:
+        every = torch.arange(template.states[family.variable])
+        own = (family.variable, 0)
+        index = cell(template, family, lambda node: every if node == own else known[node][:, None])
+        uniform = torch.rand(rows, len(every), generator=generator, dtype=log.dtype)
+        return (log[index] - (-uniform.log()).log()).argmax(1)
+
+    return draw
 
 
 def _static_draws(template: Template, values: Values, rows: int, generator: torch.Generator | None) -> Tensor:

@@ -18,10 +18,8 @@ import torch
 from torch import Tensor
 
 from bayesdd.dbn.template.columns import groups
-from bayesdd.dbn.template.structure import Family, Node, Of
+from bayesdd.dbn.template.structure import Family, Node, Of, Values
 from bayesdd.dbn.template.template import Template
-
-Values = dict[str, Tensor]
 
 JOINT_STATES = 256  # joint states summed over at once: 2^8, 3^5; their transitions are a matrix of 65,536 numbers
 
@@ -68,10 +66,16 @@ def tables(template: Template, values: Values) -> Tensor:
     return torch.cat([values[family.site].flatten() for family in template.structure.families]).log()
 
 
+def by_site(template: Template, flat: Tensor) -> Values:
+    """Numbers of all cells, side by side ``(..., cells)``, as tables: latent site -> ``(..., *shape)``."""
+    parts = flat.split([math.prod(shape) for shape in template.sites.values()], -1)
+    shaped = zip(template.sites.items(), parts, strict=True)
+    return {site: part.reshape(*flat.shape[:-1], *shape) for (site, shape), part in shaped}
+
+
 def cells(template: Template, x: Tensor, static: Tensor) -> tuple[Tensor, Tensor]:
     """Cells of :func:`tables` that complete rows fall into: static ``(rows, V_s)`` and slices ``(rows, T V)``."""
-    start = offsets(template)
-    found = [[cell(template, start, family, of) for family in families] for families, of in groups(template, x, static)]
+    found = [[cell(template, family, of) for family in families] for families, of in groups(template, x, static)]
     none = static.new_zeros(len(static), 0, dtype=torch.int64)
     return torch.cat([none, *found[0]], 1), torch.cat([*found[1], *found[2]], 1)
 
@@ -79,13 +83,8 @@ def cells(template: Template, x: Tensor, static: Tensor) -> tuple[Tensor, Tensor
 def expected_counts(template: Template, x: Tensor, static: Tensor, weight: Tensor) -> Tensor:
     """Counts of all cells, side by side, that weighted rows of soft categories have on average; differentiable.
 
-    Entries are independent: a family's cell is counted by the product of its members' probabilities.
-
-    Args:
-        template: The template.
-        x: Probabilities ``(rows, T, V, K)``, K at least the largest number of states.
-        static: Probabilities ``(rows, V_s, K)``.
-        weight: Weights of the rows ``(rows,)``.
+    Rows are probabilities ``(rows, T, V, K)`` and ``(rows, V_s, K)``. Entries are independent: a family's cell is
+    counted by the product of its members' probabilities.
     """
     members = memberships(template, x, static)
     return torch.cat([torch.einsum("m,mti,mtj->ij", weight, joint, own).flatten() for joint, own in members])
@@ -102,42 +101,30 @@ def expected(template: Template, values: Values, x: Tensor, static: Tensor) -> T
 
 def memberships(template: Template, x: Tensor, static: Tensor) -> list[tuple[Tensor, Tensor]]:
     """For every family, probabilities of its parents' joint states and its own, ``(rows, slices, states)`` each."""
-    structure, slices, found = template.structure, x.shape[1], []
-    groups_of = (structure.static, 0, 1), (structure.initial, 0, 1), (structure.transition, 1, slices)
-    for families, start, stop in groups_of:
+    found = []
+    for families, slices in template.structure.ranges(x.shape[1]):
+
+        def of(node: Node, slices: range = slices) -> Tensor:
+            name, lag = node
+            states = template.states[name]
+            if name in template.static:
+                return static[:, None, template.static.index(name), :states].expand(-1, len(slices), -1)
+            return x[:, slices.start - lag : slices.stop - lag, template.variables.index(name), :states]
+
         for family in families:
-            joint = x.new_ones(len(x), stop - start, 1)
+            joint = x.new_ones(len(x), len(slices), 1)
             for node in family.parents:
-                own = _probabilities(template, node, x, static, start, stop)
-                joint = (joint[..., :, None] * own[..., None, :]).flatten(2)
-            found.append((joint, _probabilities(template, (family.variable, 0), x, static, start, stop)))
+                joint = (joint[..., :, None] * of(node)[..., None, :]).flatten(2)
+            found.append((joint, of((family.variable, 0))))
     return found
 
 
-def _probabilities(template: Template, node: Node, x: Tensor, static: Tensor, start: int, stop: int) -> Tensor:
-    """Of a node's states where the child stands in slices start to stop: ``(rows, stop - start, states)``."""
-    name, lag = node
-    states = template.states[name]
-    if name in template.static:
-        return static[:, None, template.static.index(name), :states].expand(-1, stop - start, -1)
-    return x[:, start - lag : stop - lag, template.variables.index(name), :states]
-
-
-def cell(template: Template, start: dict[str, int], family: Family, of: Of) -> Tensor:
+def cell(template: Template, family: Family, of: Of) -> Tensor:
     """Cell of a family given the states of its variables; they broadcast."""
     index: Tensor | int = 0
     for node in family.parents:
         index = index * template.states[node[0]] + of(node)
-    return (index * template.states[family.variable] + start[family.site]) + of((family.variable, 0))
-
-
-def offsets(template: Template) -> dict[str, int]:
-    """Where each site's table starts in :func:`tables`."""
-    found, used = {}, 0
-    for family in template.structure.families:
-        found[family.site] = used
-        used += math.prod(template.sites[family.site])
-    return found
+    return (index * template.states[family.variable] + template.offsets[family.site]) + of((family.variable, 0))
 
 
 def joint_states(template: Template, names: Sequence[str]) -> Tensor:

@@ -1,19 +1,7 @@
 """What each kind of variables does in its own way: priors, draws of rows, and which density serves which rows.
 
-The choice of a density looks at the rows once, beforehand; what is chosen is a plain function of tensors, batched by
-vmap. Measured on one thread: microseconds for one draw of one row, in brackets with its gradient in the draw, of V
-variables and T slices.
-
-==============================  ===============  ===================
-entries missing                 V = 3, T = 4     V = 10, T = 10
-==============================  ===============  ===================
-none: complete                  0.2 (0.3)        1 (2)
-by_pattern, 2 patterns          0.1 (0.2)        2 (5)
-by_pattern, 8 patterns          0.3 (0.8)        5 (15)
-by_pattern, 30 patterns                          14 (50), 0.1 MB
-filtered, any patterns          2 (5)            19 (66), 0.4 MB
-one Cholesky factor a row       1 (8)            113 (790), 0.3 MB
-==============================  ===============  ===================
+The rows are looked at once to choose a density, which is then a plain function of tensors, batched by vmap. Rows of few
+patterns of missing entries cost little more than complete ones, rows filtered one by one ten times as much.
 """
 
 from __future__ import annotations
@@ -30,11 +18,11 @@ from torch import Tensor
 from torch.func import vmap
 
 from bayesdd.dbn.likelihood import ancestral, categorical, elimination, gaussian, messages, missing
-from bayesdd.dbn.template.structure import Family
+from bayesdd.dbn.template.columns import whole
+from bayesdd.dbn.template.structure import Family, Values
 from bayesdd.dbn.template.template import Template
 
-Values = dict[str, Tensor]
-PATTERNS = 32  # a pattern costs 45 operations of the recorded graph
+PATTERNS = 32  # above, filtering each row is cheaper; a pattern costs 45 operations of the recorded graph
 CELLS = 2**21  # numbers that the entries of one chunk of draws may take: 16 MB
 CATEGORICAL_PATTERNS = 8  # 8 operations of the recorded graph an entry and pattern
 FRONTIER = 4096  # joint states of missing entries held at once: 32 kB a row and draw
@@ -58,20 +46,45 @@ class Densities(NamedTuple):
         anything: The likelihood of rows of any pattern of missing entries.
         chosen: The cheapest likelihood of given rows ``x`` and ``static``, exact for complete rows too. Raises a
             ValueError for categorical rows of too many patterns and joint states.
-        log_likelihood: Log-likelihood of rows at draws ``(S, *shape)``, nats: ``(S, rows)``.
     """
 
     prior: Callable[[Template, Family], Values]
     draw_static: Callable[..., Tensor]
     draw_sequences: Callable[..., Tensor]
-    anything: Callable[[Template], Likelihood]
+    anything: Likelihood
     chosen: Callable[[Template, Tensor, Tensor], Likelihood]
-    log_likelihood: Callable[[Template, Values, Tensor, Tensor], Tensor]
 
 
 def densities_of(template: Template) -> Densities:
     """Those of a template's variables."""
     return CATEGORICAL if template.states else GAUSSIAN
+
+
+def at_draws(template: Template, parameters: Values, x: Tensor, static: Tensor) -> Tensor:
+    """Log-likelihood of rows at draws ``(S, *shape)``, nats: ``(S, rows)``.
+
+    Raises:
+        ValueError: A categorical sequence has too many joint states of missing entries.
+    """
+    if template.states and not whole(x, static) and _joint_states(template) > FEW_STATES:
+        return _at_draws_by_sequence(template, parameters, x, static)
+    likelihood = densities_of(template).chosen(template, x, static)
+
+    def single(values: Values) -> Tensor:
+        total = likelihood.sequences(template, values, x, static)
+        return total + likelihood.static(template, values, static) if template.static else total
+
+    width = 1 if likelihood.sequences in (gaussian.complete, categorical.complete) else 16
+    return vmap(single, chunk_size=max(1, CELLS // (width * x.numel())))(parameters)
+
+
+def _at_draws_by_sequence(template: Template, parameters: Values, x: Tensor, static: Tensor) -> Tensor:
+    log = vmap(lambda values: categorical.tables(template, values))(parameters)
+    patterns = _patterns(template, x, static, with_complete=True)
+    if len(patterns) > PATTERNS or _frontier(template, patterns, x.shape[1]) > FRONTIER:
+        return messages.log_likelihood(template, log, x, static)
+    of_static = vmap(lambda values: categorical.static_forward(template, values, static))(parameters)
+    return of_static + elimination.by_group(template, log, x, static)
 
 
 def _normal_prior(template: Template, family: Family) -> Values:
@@ -81,22 +94,14 @@ def _normal_prior(template: Template, family: Family) -> Values:
     return {f"{family.site}_variance": variance, family.site: pyro.sample(family.site, slopes.to_event(1))}
 
 
-def _gaussian_anything(template: Template) -> Likelihood:
-    return Likelihood(missing.filtered, missing.static_density)
-
-
 def _gaussian_chosen(template: Template, x: Tensor, static: Tensor) -> Likelihood:
-    if not template.noisy and _whole(x, static):
+    if not template.noisy and whole(x, static):
         return Likelihood(gaussian.complete, missing.static_density)
     # Complete rows are taken in any case; with noise they need a pattern of their own.
     patterns = _patterns(template, x, static, with_complete=template.noisy)
     if len(patterns) > PATTERNS:
-        return _gaussian_anything(template)
+        return GAUSSIAN.anything
     return Likelihood(functools.partial(missing.by_pattern, patterns=patterns), missing.static_density)
-
-
-def _gaussian_log_likelihood(template: Template, parameters: Values, x: Tensor, static: Tensor) -> Tensor:
-    return _at_draws(_gaussian_chosen(template, x, static), template, parameters, x, static)
 
 
 def _dirichlet_prior(template: Template, family: Family) -> Values:
@@ -105,12 +110,8 @@ def _dirichlet_prior(template: Template, family: Family) -> Values:
     return {family.site: pyro.sample(family.site, table.to_event(len(parents)))}
 
 
-def _categorical_anything(template: Template) -> Likelihood:
-    return Likelihood(categorical.forward, categorical.static_forward)
-
-
 def _categorical_chosen(template: Template, x: Tensor, static: Tensor) -> Likelihood:
-    if _whole(x, static):
+    if whole(x, static):
         return Likelihood(categorical.complete, categorical.static_complete)
     patterns = _patterns(template, x, static, with_complete=False)
     few = len(patterns) <= CATEGORICAL_PATTERNS
@@ -120,60 +121,33 @@ def _categorical_chosen(template: Template, x: Tensor, static: Tensor) -> Likeli
         sequences = functools.partial(elimination.by_pattern, patterns=patterns)
         return Likelihood(sequences, categorical.static_forward)
     if joint <= categorical.JOINT_STATES:
-        return _categorical_anything(template)
+        return CATEGORICAL.anything
     found = f"{most:,} joint states of missing entries at once, and a task sums over {FRONTIER:,}"
     if not few:
         found = f"{len(patterns):,} patterns of missing entries, and a task tells {CATEGORICAL_PATTERNS} apart"
     raise ValueError(f"dbn: these rows have {found}: use gibbs(), or complete rows.")
 
 
-def _categorical_log_likelihood(template: Template, parameters: Values, x: Tensor, static: Tensor) -> Tensor:
-    """Raises a ValueError where a sequence has too many joint states of missing entries."""
-    if _whole(x, static) or _joint_states(template) <= FEW_STATES:
-        return _at_draws(_categorical_chosen(template, x, static), template, parameters, x, static)
-    log = vmap(lambda values: categorical.tables(template, values))(parameters)
-    patterns = _patterns(template, x, static, with_complete=True)
-    if len(patterns) > PATTERNS or _frontier(template, patterns, x.shape[1]) > FRONTIER:
-        return messages.log_likelihood(template, log, x, static)
-    of_static = vmap(lambda values: categorical.static_forward(template, values, static))(parameters)
-    return of_static + elimination.by_group(template, log, x, static, patterns=patterns)
-
-
 GAUSSIAN = Densities(
     _normal_prior,
     ancestral.gaussian_static,
     ancestral.gaussian_sequences,
-    _gaussian_anything,
+    Likelihood(missing.filtered, missing.static_density),
     _gaussian_chosen,
-    _gaussian_log_likelihood,
 )
 CATEGORICAL = Densities(
     _dirichlet_prior,
     ancestral.categorical_static,
     ancestral.categorical_sequences,
-    _categorical_anything,
+    Likelihood(categorical.forward, categorical.static_forward),
     _categorical_chosen,
-    _categorical_log_likelihood,
 )
-
-
-def _at_draws(likelihood: Likelihood, template: Template, parameters: Values, x: Tensor, static: Tensor) -> Tensor:
-    def single(values: Values) -> Tensor:
-        total = likelihood.sequences(template, values, x, static)
-        return total + likelihood.static(template, values, static) if template.static else total
-
-    width = 1 if likelihood.sequences in (gaussian.complete, categorical.complete) else 16
-    return vmap(single, chunk_size=max(1, CELLS // (width * x.numel())))(parameters)
-
-
-def _whole(x: Tensor, static: Tensor) -> bool:
-    return not bool(x.isnan().any() or static.isnan().any())
 
 
 def _patterns(template: Template, x: Tensor, static: Tensor, *, with_complete: bool) -> tuple[tuple[int, ...], ...]:
     seen = ~gaussian.entries(template, x, static).isnan()
     seen = torch.cat([seen, torch.ones_like(seen[:1])]) if with_complete else seen[~seen.all(1)]
-    return tuple(tuple(pattern.nonzero()[:, 0].tolist()) for pattern in torch.unique(seen, dim=0))
+    return tuple(tuple(at.tolist()) for _, at in gaussian.grouped(seen))
 
 
 def _frontier(template: Template, patterns: tuple[tuple[int, ...], ...], slices: int) -> int:

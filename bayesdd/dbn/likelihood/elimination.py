@@ -5,8 +5,8 @@ multiplied by each entry's probability, and a missing entry is summed out once i
 
 .. math:: \alpha \leftarrow \sum_{\text{done}} \alpha \; p(\text{entry} \mid \text{parents}).
 
-Which entries these are follows from the pattern alone, so the function records like any other and its rows go together,
-however many variables a slice has. An entry without a seen descendant sums to one and is left out. Exact; O(T V J) a
+What is summed out follows from the pattern alone, so that rows of one pattern are computed together and the function
+can be recorded as a graph. An entry without a seen descendant sums to one and is left out. Exact; O(T V J) a
 row, pattern and draw, J the states of the largest frontier. Source: Zhang & Poole, "Exploiting causal independence in
 Bayesian network inference", JAIR 1996.
 """
@@ -22,29 +22,19 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from bayesdd.dbn.likelihood.categorical import cell, complete, offsets, tables
-from bayesdd.dbn.likelihood.gaussian import entries
-from bayesdd.dbn.template.structure import Family, Node
+from bayesdd.dbn.likelihood.categorical import cell, complete, tables
+from bayesdd.dbn.likelihood.gaussian import entries, grouped
+from bayesdd.dbn.template.structure import Entry, Family, Node, Values
 from bayesdd.dbn.template.template import Template
 
-Values = dict[str, Tensor]
-Entry = tuple[str, int]  # a variable and its slice; static ones stand at -1
 Patterns = tuple[tuple[int, ...], ...]
 CELLS = 2**21  # draws x rows x joint states held at once: 16 MB
 
 
 def by_pattern(template: Template, values: Values, x: Tensor, static: Tensor, *, patterns: Patterns) -> Tensor:
-    """Log p(x | static) of complete rows and of few known patterns of missing entries; NaN for any other row.
+    """Log p(x | static) of complete rows and of few known patterns of missing states: ``(rows,)``.
 
-    Args:
-        template: The template.
-        values: Latent site -> value.
-        x: States, NaN where missing, shape ``(rows, T, V)``.
-        static: Static states, NaN where missing, shape ``(rows, V_s)``.
-        patterns: The entries that are seen, a pattern each: their places in ``gaussian.entries``.
-
-    Returns:
-        Shape ``(rows,)``.
+    NaN for a row of any other pattern. A pattern is the places, in ``gaussian.entries``, of the entries that are seen.
     """
     flat, log = entries(template, x, static), tables(template, values)
     seen, states = ~flat.isnan(), flat.nan_to_num().long()
@@ -57,16 +47,14 @@ def by_pattern(template: Template, values: Values, x: Tensor, static: Tensor, *,
     return score
 
 
-def by_group(template: Template, log: Tensor, x: Tensor, static: Tensor, *, patterns: Patterns) -> Tensor:
+def by_group(template: Template, log: Tensor, x: Tensor, static: Tensor) -> Tensor:
     """As :func:`by_pattern`, each pattern on its own rows only, at many draws of log tables ``(S, cells)``."""
     flat = entries(template, x, static)
-    seen, states = ~flat.isnan(), flat.nan_to_num().long()
-    found = log.new_full((len(log), len(x)), math.nan)
-    for places in patterns:
-        wanted = torch.tensor([place in places for place in range(flat.shape[1])])
+    found, states = log.new_empty(len(log), len(x)), flat.nan_to_num().long()
+    for mine, at in grouped(~flat.isnan()):
+        places = tuple(at.tolist())
         cost = largest(template, x.shape[1], places)
-        mine = (seen == wanted).all(1).nonzero()[:, 0]
-        for rows in mine.split(max(1, CELLS // cost)) if len(mine) else ():
+        for rows in mine.split(max(1, CELLS // cost)):
             own = functools.partial(eliminated, template, states=states[rows], places=places, slices=x.shape[1])
             found[:, rows] = vmap(own, chunk_size=max(1, CELLS // (cost * len(rows))))(log)
     return found
@@ -88,19 +76,12 @@ class _Step(NamedTuple):
 
 
 def eliminated(template: Template, log: Tensor, states: Tensor, places: tuple[int, ...], slices: int) -> Tensor:
-    """Log p(x | static) of rows that all have one pattern.
+    """Log p(x | static) ``(rows,)`` of rows that all have one pattern, at one draw of log tables ``(cells,)``.
 
-    Args:
-        template: The template.
-        log: Log tables side by side, shape ``(cells,)``.
-        states: Entries of the rows, any state where missing, shape ``(rows, V_s + T V)``.
-        places: The entries that are seen.
-        slices: Number T of slices.
-
-    Returns:
-        Shape ``(rows,)``.
+    States ``(rows, V_s + T V)`` are in the order of ``gaussian.entries``, any state where missing; those at ``places``
+    are seen.
     """
-    start, probability, order = offsets(template), log.exp(), _order(template, slices)
+    probability, order = log.exp(), template.structure.entries(slices)
     column = {entry: states[:, i] for i, (entry, _) in enumerate(order)}
     table, total, now = log.new_ones(len(states)), log.new_zeros(len(states)), -1
     of_static = None
@@ -118,7 +99,7 @@ def eliminated(template: Template, log: Tensor, states: Tensor, places: tuple[in
                 return column[entry].reshape(-1, *[1] * width)
             return torch.arange(template.states[node[0]]).reshape(-1, *[1] * (width - 1 - frontier.index(entry)))
 
-        table = table * probability[cell(template, start, step.family, of)]
+        table = table * probability[cell(template, step.family, of)]
         if step.done:
             table = table.sum([1 + step.frontier.index(entry) for entry in step.done])
     total = _scaled(table, total)[1]
@@ -131,9 +112,12 @@ def _scaled(table: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _steps(template: Template, slices: int, places: tuple[int, ...]) -> Iterator[_Step]:
-    order = _order(template, slices)
+    order = template.structure.entries(slices)
     seen = {order[place][0] for place in places}
-    parents = {entry: _parents(template, entry, family) for entry, family in order}
+    parents = {
+        (child, t): [(name, -1 if name in template.static else t - lag) for name, lag in family.parents]
+        for (child, t), family in order
+    }
     needed = set(seen)
     for entry, _ in reversed(order):
         if entry in needed:
@@ -150,15 +134,3 @@ def _steps(template: Template, slices: int, places: tuple[int, ...]) -> Iterator
         done = [one for one in frontier if not left[one]]
         yield _Step(entry, family, list(frontier), done)
         frontier = [one for one in frontier if one not in done]
-
-
-def _order(template: Template, slices: int) -> list[tuple[Entry, Family]]:
-    structure = template.structure
-    found = [((family.variable, -1), family) for family in structure.static]
-    for t in range(slices):
-        found += [((family.variable, t), family) for family in (structure.transition if t else structure.initial)]
-    return found
-
-
-def _parents(template: Template, entry: Entry, family: Family) -> list[Entry]:
-    return [(name, -1 if name in template.static else entry[1] - lag) for name, lag in family.parents]

@@ -6,8 +6,8 @@ the slice before):
 .. math:: u = B u + A b + c + \varepsilon, \quad \varepsilon \sim N(0, D), \quad B \text{ strictly triangular},
 
 and in reduced form ``u = gain b + shift + root noise`` with ``root = (I - B)^{-1} D^{1/2}``. All functions are of one
-draw, batched by ``torch.func.vmap``: nothing branches on a value. Missing entries and measurement noise are the
-business of ``missing``.
+draw, batched by ``torch.func.vmap``: nothing branches on a value. ``missing`` adds missing entries and measurement
+noise.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bayesdd.dbn.template.structure import Family, Node
+from bayesdd.dbn.template.columns import Rows
+from bayesdd.dbn.template.structure import Family, Node, Values
 from bayesdd.dbn.template.template import Template
 
-Values = dict[str, Tensor]
 LOG_2PI = math.log(2 * math.pi)
 
 
@@ -64,6 +64,19 @@ def entries(template: Template, x: Tensor, static: Tensor) -> Tensor:
     return torch.cat([static, x.flatten(1)], 1)
 
 
+def as_rows(template: Template, flat: Tensor, slices: int) -> Rows:
+    """The inverse of :func:`entries`: sequences and static values, in the template's own order."""
+    count = len(template.static)
+    return own_order(template, flat[:, count:].unflatten(1, (slices, -1)), flat[:, :count])
+
+
+def grouped(seen: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Rows ``(m,)`` of every pattern of entries seen ``(rows, n)``, and the places of these entries ``(r,)``."""
+    patterns, which, counts = torch.unique(seen, dim=0, return_inverse=True, return_counts=True)
+    rows = which.argsort(stable=True).split(counts.tolist())
+    return [(mine, pattern.nonzero()[:, 0]) for mine, pattern in zip(rows, patterns, strict=True)]
+
+
 def equations(template: Template, values: Values) -> tuple[Equations, Equations, Equations]:
     """Structural forms of the static variables, the first slice and a later one."""
     structure = template.structure
@@ -92,18 +105,24 @@ def _equations(values: Values, families: Sequence[Family], before: list[Node]) -
 
 
 def noise_variance(template: Template, values: Values) -> Tensor:
-    """Variance of the measurement noise of every variable, static ones first, parents first: ``(V_s + V,)``."""
+    """Variance of the measurement noise of every variable, static ones first, parents first: ``(..., V_s + V)``."""
     names = template.structure.static_order + template.structure.order
-    example = next(iter(values.values()))
     if template.noise_site:
-        return values[template.noise_site].square().expand(len(names))
-    return torch.tensor([template.noise_of(name) ** 2 for name in names], dtype=example.dtype)
+        scale = values[template.noise_site]
+        return scale.square()[..., None].expand(*scale.shape, len(names))
+    return torch.tensor([template.noise_of(name) ** 2 for name in names], dtype=next(iter(values.values())).dtype)
 
 
-def in_order(template: Template, x: Tensor, static: Tensor) -> tuple[Tensor, Tensor]:
+def in_order(template: Template, x: Tensor, static: Tensor) -> Rows:
     """Both columns with parents first."""
     dynamic, fixed = positions(template)
     return ordered(x, dynamic), ordered(static, fixed)
+
+
+def own_order(template: Template, x: Tensor, static: Tensor) -> Rows:
+    """The inverse of :func:`in_order`."""
+    moved, fixed = (torch.argsort(torch.tensor(places, dtype=torch.int64)) for places in positions(template))
+    return x[..., moved], static[..., fixed]
 
 
 def ordered(values: Tensor, positions: list[int]) -> Tensor:

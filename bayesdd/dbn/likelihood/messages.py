@@ -17,7 +17,8 @@ import functools
 import torch
 from torch import Tensor
 
-from bayesdd.dbn.likelihood.categorical import JOINT_STATES, cell, offsets
+from bayesdd.dbn.likelihood.categorical import JOINT_STATES, cell
+from bayesdd.dbn.template.columns import by_name
 from bayesdd.dbn.template.structure import Node
 from bayesdd.dbn.template.template import Template
 
@@ -25,16 +26,7 @@ CELLS = 2**21  # draws x sequences x transitions held at once: 16 MB
 
 
 def log_likelihood(template: Template, log: Tensor, x: Tensor, static: Tensor) -> Tensor:
-    """Log p(x, static) of the entries that are seen, nats.
-
-    Args:
-        template: The template.
-        log: Log tables side by side (``categorical.tables``), shape ``(S, cells)``.
-        x: States, NaN where missing, shape ``(rows, T, V)``.
-        static: Static states, NaN where missing, shape ``(rows, V_s)``.
-
-    Returns:
-        Shape ``(S, rows)``.
+    """Log p(x, static) of the entries that are seen, nats: log tables ``(S, cells)`` -> ``(S, rows)``.
 
     Raises:
         ValueError: A sequence has more than 256 joint states of missing entries in a slice.
@@ -56,67 +48,52 @@ def log_likelihood(template: Template, log: Tensor, x: Tensor, static: Tensor) -
         cost = count_static * count**2
         for draws in torch.arange(len(log)).split(max(1, CELLS // cost)):
             for rows in (group == at).nonzero()[:, 0].split(max(1, CELLS // (cost * len(draws)))):
-                block = _Block(template, x[rows], static[rows], live[rows], live_static[rows], count, count_static)
-                found[draws[:, None], rows] = block.sum(log[draws])
+                block = x[rows], static[rows], live[rows], live_static[rows]
+                found[draws[:, None], rows] = _summed(template, log[draws], *block, count, count_static)
     return found
 
 
 def needed(template: Template, x: Tensor, static: Tensor) -> tuple[Tensor, Tensor]:
     """Entries that are seen or have a seen descendant: ``(rows, T, V)`` and ``(rows, V_s)``."""
-    column = {name: i for i, name in enumerate(template.variables)}
-    fixed = {name: i for i, name in enumerate(template.static)}
     live, live_static = ~x.isnan(), ~static.isnan()
-    structure = template.structure
-    for t in reversed(range(x.shape[1])):
-        for family in reversed(structure.transition if t else structure.initial):
-            mine = live[:, t, column[family.variable]]
-            for name, lag in family.parents:
-                parent = live_static[:, fixed[name]] if name in fixed else live[:, t - lag, column[name]]
-                parent |= mine
-    for family in reversed(structure.static):
-        for name, _ in family.parents:
-            live_static[:, fixed[name]] |= live_static[:, fixed[family.variable]]
+    named = by_name(template, live, live_static)
+    for (child, t), family in reversed(template.structure.entries(x.shape[1])):
+        for parent, lag in family.parents:
+            named[parent][:, -1 if parent in template.static else t - lag] |= named[child][:, t]
     return live, live_static
 
 
-class _Block:
-    """Sequences whose missing entries have at most J joint states a slice, and J_s of the static variables.
+def _summed(
+    template: Template, log: Tensor, x: Tensor, static: Tensor, live: Tensor, live_static: Tensor, J: int, J_s: int
+) -> Tensor:
+    """Log-likelihood ``(S, rows)`` at log tables ``(S, cells)`` of sequences with at most J joint states a slice.
 
-    Axes: (draws,) rows, static states, states of the slice before, states of the slice.
+    J_s are those of the static variables. Axes: draws, rows, static states, states of the slice before, of the slice.
     """
+    structure, counts = template.structure, by_name(template, live, live_static)
+    states, valid = _configurations(x, live, _states(template, template.variables), J)
+    moving = dict(zip(template.variables, states.unbind(3), strict=True))
+    states, valid_static = _configurations(static, live_static, _states(template, template.static), J_s)
+    fixed = dict(zip(template.static, states.unbind(2), strict=True))
 
-    def __init__(
-        self, template: Template, x: Tensor, static: Tensor, live: Tensor, live_static: Tensor, J: int, J_s: int
-    ) -> None:
-        self.template, self.start = template, offsets(template)
-        self.live = dict(zip(template.variables, live.unbind(2), strict=True))
-        self.live_static = dict(zip(template.static, live_static.unbind(1), strict=True))
-        states, valid = _configurations(x, live, _states(template, template.variables), J)
-        self.states, self.valid = dict(zip(template.variables, states.unbind(3), strict=True)), valid
-        states, valid = _configurations(static, live_static, _states(template, template.static), J_s)
-        self.fixed, self.valid_static = dict(zip(template.static, states.unbind(2), strict=True)), valid
-
-    def sum(self, log: Tensor) -> Tensor:
-        """Log-likelihood at log tables ``(S, cells)``: ``(S, rows)``."""
-        structure = self.template.structure
-        total = torch.where(self.valid_static, 0.0, -torch.inf).to(log.dtype)
-        for family in structure.static:
-            part = log[:, cell(self.template, self.start, family, lambda node: self.fixed[node[0]])]
-            total = total + torch.where(self.live_static[family.variable][:, None], part, 0.0)
-        alpha = total.expand(len(log), *total.shape[-2:])[..., None]
-        for t in range(self.valid.shape[1]):
-            step = torch.where(self.valid[:, t], 0.0, -torch.inf).to(log.dtype)[:, None, None, :]
-            for family in structure.transition if t else structure.initial:
-                part = log[:, cell(self.template, self.start, family, functools.partial(self._of, t=t))]
-                step = step + torch.where(self.live[family.variable][:, t, None, None, None], part, 0.0)
-            alpha = (alpha[..., None] + step).logsumexp(-2)
-        return alpha.logsumexp((-2, -1))
-
-    def _of(self, node: Node, t: int) -> Tensor:
+    def of(node: Node, t: int) -> Tensor:
         name, lag = node
-        if name in self.fixed:
-            return self.fixed[name][:, :, None, None]
-        return self.states[name][:, t - 1, None, :, None] if lag else self.states[name][:, t, None, None, :]
+        if name in fixed:
+            return fixed[name][:, :, None, None]
+        return moving[name][:, t - 1, None, :, None] if lag else moving[name][:, t, None, None, :]
+
+    total = torch.where(valid_static, 0.0, -torch.inf).to(log.dtype)
+    for family in structure.static:
+        part = log[:, cell(template, family, lambda node: fixed[node[0]])]
+        total = total + torch.where(counts[family.variable], part, 0.0)
+    alpha = total.expand(len(log), *total.shape[-2:])[..., None]
+    for t in range(x.shape[1]):
+        step = torch.where(valid[:, t], 0.0, -torch.inf).to(log.dtype)[:, None, None, :]
+        for family in structure.transition if t else structure.initial:
+            part = log[:, cell(template, family, functools.partial(of, t=t))]
+            step = step + torch.where(counts[family.variable][:, t, None, None, None], part, 0.0)
+        alpha = (alpha[..., None] + step).logsumexp(-2)
+    return alpha.logsumexp((-2, -1))
 
 
 def _states(template: Template, names: tuple[str, ...]) -> Tensor:

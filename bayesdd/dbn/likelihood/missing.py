@@ -27,30 +27,22 @@ from bayesdd.dbn.likelihood.gaussian import (
     ordered,
     positions,
 )
+from bayesdd.dbn.template.structure import Values
 from bayesdd.dbn.template.template import Template
-
-Values = dict[str, Tensor]
 
 
 def by_pattern(
     template: Template, values: Values, x: Tensor, static: Tensor, *, patterns: tuple[tuple[int, ...], ...]
 ) -> Tensor:
-    """Log p(x | static) of rows with few known patterns of missing entries; NaN for a row of any other pattern.
+    """Log p(x | static) of rows with few known patterns of missing entries, NaN for any other row: ``(rows,)``.
 
-    Args:
-        template: The template.
-        values: Latent site -> value.
-        x: Sequences, shape ``(rows, T, V)``.
-        static: Static values, shape ``(rows, V_s)``.
-        patterns: The entries that are seen, a pattern each: their places in ``gaussian.entries``. Without
-            measurement noise complete rows need none.
-
-    Returns:
-        Shape ``(rows,)``.
+    A pattern is the places, in ``gaussian.entries``, of the entries that are seen. Without measurement noise complete
+    rows need none.
     """
     flat = entries(template, x, static)
     seen, filled = ~flat.isnan(), flat.nan_to_num()
-    mean, covariance = joint(template, values, x.shape[1])
+    mean, factor = unrolled(template, values, x.shape[1])
+    covariance = factor @ factor.mT + noise_of_entries(template, values, x.shape[1]).diag()
     score = torch.full((len(flat),), math.nan, dtype=mean.dtype)
     if not template.noisy:
         score = torch.where(seen.all(1), complete(template, values, x.nan_to_num(), static.nan_to_num()), score)
@@ -89,12 +81,6 @@ def static_density(template: Template, values: Values, static: Tensor) -> Tensor
     return _static_state(template, values, ordered(static, positions(template)[1]))[2]
 
 
-def joint(template: Template, values: Values, slices: int) -> tuple[Tensor, Tensor]:
-    """Mean ``(n,)`` and covariance ``(n, n)`` of all entries of a row as measured, in the order of ``entries``."""
-    mean, factor = unrolled(template, values, slices)
-    return mean, factor @ factor.mT + noise_of_entries(template, values, slices).diag()
-
-
 def unrolled(template: Template, values: Values, slices: int) -> tuple[Tensor, Tensor]:
     """Mean ``(n,)`` of all entries of a row, without noise, and a factor ``(n, n)`` of their covariance."""
     forms = [form.reduced() for form in equations(template, values)]
@@ -110,9 +96,9 @@ def unrolled(template: Template, values: Values, slices: int) -> tuple[Tensor, T
 
 
 def noise_of_entries(template: Template, values: Values, slices: int) -> Tensor:
-    """Variance of the measurement noise of all entries of a row ``(n,)``."""
+    """Variance of the measurement noise of all entries of a row ``(..., n)``; of a known noise ``(n,)``."""
     noise, count = noise_variance(template, values), len(template.static)
-    return torch.cat([noise[:count], noise[count:].repeat(slices)])
+    return torch.cat([noise[..., :count], noise[..., count:].tile(slices)], -1)
 
 
 def condition(

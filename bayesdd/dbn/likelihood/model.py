@@ -23,8 +23,8 @@ from bayesdd.task import Task
 def task(template: Template, data: Any) -> Task:
     """The task of given rows, with the cheapest exact likelihood for their patterns of missing entries.
 
-    Rows of other patterns, complete ones excepted, may come out as NaN: make a task of them too, or take
-    ``Task(bayesdd.dbn.likelihood.model_of(template), data)``, whose likelihood takes any.
+    Rows of other patterns, except complete ones, may score NaN: make a task of them too, or take
+    ``Task(bayesdd.dbn.likelihood.model_of(template), data)``, whose likelihood takes any pattern.
 
     Args:
         template: The template.
@@ -42,7 +42,7 @@ def task(template: Template, data: Any) -> Task:
 
 def model_of(template: Template) -> Callable[..., Tensor]:
     """The Pyro model of columns ``x`` (and ``static``) with any missing entries."""
-    return functools.partial(model, template=template, likelihood=densities_of(template).anything(template))
+    return functools.partial(model, template=template, likelihood=densities_of(template).anything)
 
 
 def model(
@@ -54,15 +54,9 @@ def model(
     rows: int = 1,
     slices: int = 1,
 ) -> Tensor:
-    """Sites of a template's families, then ``static`` and ``x``; what is left out is simulated.
+    """Sites of a template's families, then ``static`` (rows, V_s) and ``x`` (rows, T, V), NaN where missing.
 
-    Args:
-        x: Sequences, NaN where missing, shape ``(rows, T, V)``.
-        static: Static values, NaN where missing, shape ``(rows, V_s)``; none where the template has none.
-        template: The template.
-        likelihood: The densities that score rows.
-        rows: Number of rows to simulate where no column is given.
-        slices: Number T of slices to simulate.
+    What is left out is simulated: ``rows`` of ``slices`` slices. ``likelihood`` scores rows.
 
     Returns:
         The sequences, shape ``(rows, T, V)``.
@@ -96,12 +90,9 @@ def model(
 
 
 def soft_model(x: Tensor, static: Tensor | None = None, *, template: Template) -> Tensor:
-    """Complete rows of soft categories: the mean of the log-likelihood over independent entries scores a row.
+    """Complete rows of soft categories, probabilities ``(rows, T, V, K)`` and ``(rows, V_s, K)``.
 
-    Args:
-        x: Probabilities ``(rows, T, V, K)``.
-        static: Probabilities ``(rows, V_s, K)``; none where the template has none.
-        template: The template.
+    A row's score is the mean of the log-likelihood over its entries, which are independent.
     """
     values = prior(template)
     fixed = x.new_zeros(len(x), 0, x.shape[3]) if static is None else static
@@ -125,13 +116,9 @@ def prior(template: Template) -> dict[str, Tensor]:
 
 
 class RowDistribution(dist.TorchDistribution):
-    """One row each, scored and drawn by given functions.
+    """Rows of a shape ``(rows, *event)``, scored and drawn by given functions.
 
-    Args:
-        score: Rows ``(rows, *event)`` -> log densities ``(rows,)``, nats.
-        draw: -> rows.
-        support: Of one entry.
-        shape: ``(rows, *event)``.
+    ``score`` takes rows to log densities ``(rows,)``, nats; ``support`` is the constraint of one row.
     """
 
     arg_constraints: dict[str, Any] = {}  # noqa: RUF012 (an attribute that torch asks for)
@@ -166,11 +153,13 @@ def _site(
     support: Any,
     shape: tuple[int, ...],
 ) -> Tensor:
-    if column is None:
-        return pyro.sample(name, RowDistribution(score, draw, support, shape))
-    if not column.is_floating_point():
-        return pyro.sample(name, RowDistribution(score, draw, support, shape), obs=column)
-    # Pyro and bayesdd see numbers; the densities see which of them are missing.
-    missing = column.isnan()
-    masked = RowDistribution(lambda value: score(torch.where(missing, math.nan, value)), draw, support, shape)
-    return pyro.sample(name, masked, obs=torch.where(missing, 0.0, column))
+    shown = score
+    if column is not None and column.is_floating_point():
+        # Pyro and bayesdd see numbers; the densities see which of them are missing.
+        missing = column.isnan()
+        column = torch.where(missing, 0.0, column)
+
+        def shown(value: Tensor) -> Tensor:
+            return score(torch.where(missing, math.nan, value))
+
+    return pyro.sample(name, RowDistribution(shown, draw, support, shape), obs=column)

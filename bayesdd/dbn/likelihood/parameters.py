@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.distributions import biject_to
 
-from bayesdd.dbn.likelihood.densities import densities_of
-from bayesdd.dbn.template.columns import as_columns, columns, many_draws, one_draw
+from bayesdd.dbn.likelihood.densities import at_draws, densities_of
+from bayesdd.dbn.template.columns import Rows, as_columns, columns, many_draws
+from bayesdd.dbn.template.structure import Values
 from bayesdd.dbn.template.template import Template
 
 
@@ -24,13 +25,13 @@ def simulate(template: Template, parameters: Mapping[str, Any], rows: int, slice
         slices: Number T of slices.
         seed: Seed.
     """
-    return as_columns(template, simulated(template, one_draw(template, parameters), rows, slices, seed))
+    one = {site: torch.as_tensor(value)[None] for site, value in parameters.items()}
+    return as_columns(template, simulated(template, many_draws(template, one), rows, slices, seed))
 
 
-def simulated(
-    template: Template, values: Mapping[str, Tensor], rows: int, slices: int, seed: int
-) -> tuple[Tensor, Tensor]:
-    """As :func:`simulate`, of checked values: sequences, and static values, which may have no columns."""
+def simulated(template: Template, draws: Values, rows: int, slices: int, seed: int) -> Rows:
+    """As :func:`simulate`, at the mean of draws ``(S, *shape)``; static values have no columns if there are none."""
+    values = {site: draws[site].mean(0) for site in template.sites}
     kind, generator = densities_of(template), torch.Generator().manual_seed(seed)
     static = kind.draw_static(template, values, rows, generator)
     return kind.draw_sequences(template, values, static, slices, generator), static
@@ -47,12 +48,15 @@ def log_likelihood(template: Template, parameters: Mapping[str, Any], data: Any)
     Raises:
         ValueError: A categorical sequence has more than 256 joint states of missing entries in a slice.
     """
-    values = many_draws(template, parameters)
-    return densities_of(template).log_likelihood(template, values, *columns(template, data))
+    return at_draws(template, many_draws(template, parameters), *columns(template, data))
 
 
 def unconstrain(template: Template, parameters: Mapping[str, Any]) -> Tensor:
     """Values ``(S, *shape)`` of all sites as the task's flat unconstrained draws ``(S, P)``."""
-    values = many_draws(template, parameters)
-    free = [biject_to(template.kind.space(shape)).inv(values[site]) for site, shape in template.sites.items()]
+    return flattened(template, many_draws(template, parameters))
+
+
+def flattened(template: Template, draws: Values) -> Tensor:
+    """Draws ``(S, *shape)`` of any sites, unconstrained and side by side: ``(S, P)``."""
+    free = [biject_to(template.kind.space(value.shape[1:])).inv(value) for value in draws.values()]
     return torch.cat([value.reshape(len(value), -1) for value in free], 1)

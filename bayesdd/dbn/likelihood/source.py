@@ -16,10 +16,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import biject_to
 from torch.nn.functional import pad
 
 from bayesdd.data.columns import read
 from bayesdd.dbn.likelihood.densities import Likelihood, densities_of
+from bayesdd.dbn.likelihood.gaussian import as_rows, entries, grouped
 from bayesdd.dbn.likelihood.model import model, soft_model, task
 from bayesdd.dbn.likelihood.parameters import simulate
 from bayesdd.dbn.template.columns import Rows, as_columns, shaped
@@ -132,8 +134,9 @@ def student(template: Template, slices: int, sources: Sequence[Source] = (), sof
         if slices != x.shape[1]:
             raise ValueError(f"student: the sources have {x.shape[1]} slices, not {slices}.")
         return task(template, as_columns(template, (x, static)))
-    # These rows stand for the format only.
-    plain = {site: template.kind.plain(shape) for site, shape in template.sites.items()}
+    # These rows only show the format.
+    spaces = {site: (biject_to(template.kind.space(shape)), shape) for site, shape in template.sites.items()}
+    plain = {site: space(torch.zeros(space.inverse_shape(shape))) for site, (space, shape) in spaces.items()}
     rows = simulate(template, plain, 8, slices, seed=0)
     if not soft:
         return task(template, rows)
@@ -143,7 +146,7 @@ def student(template: Template, slices: int, sources: Sequence[Source] = (), sof
 
 
 def thinnings(template: Template, seen: Tensor, slices: int) -> list[Tensor]:
-    """A pattern of entries ``(n,)`` whole, without every second slice, and without the others; empty ones are whole."""
+    """A pattern of entries ``(n,)``, without its odd slices, and without its even ones; whole where none is left."""
     count = len(template.static)
     number = torch.arange(slices).repeat_interleave(len(template.variables))
     kept = [torch.cat([torch.ones(count, dtype=torch.bool), number % 2 == k]) & seen for k in (0, 1)]
@@ -152,14 +155,13 @@ def thinnings(template: Template, seen: Tensor, slices: int) -> list[Tensor]:
 
 def _with_thinned(template: Template, x: Tensor, static: Tensor) -> Rows:
     """Rows, and one more for every thinned pattern that merged rows may have."""
-    flat = torch.cat([static, x.flatten(1)], 1)
-    kinds, which = torch.unique(~flat.isnan(), dim=0, return_inverse=True)
+    flat, slices = entries(template, x, static), x.shape[1]
     more = [flat]
-    for k, kind in enumerate(kinds):
-        example = flat[which == k][0]
-        more += [torch.where(seen, example, torch.nan)[None] for seen in thinnings(template, kind, x.shape[1])[1:]]
-    every = torch.cat(more)
-    return every[:, static.shape[1] :].reshape(len(every), *x.shape[1:]), every[:, : static.shape[1]]
+    for rows, _ in grouped(~flat.isnan()):
+        example = flat[rows[0]]
+        thinned = thinnings(template, ~example.isnan(), slices)[1:]
+        more += [torch.where(seen, example, torch.nan)[None] for seen in thinned]
+    return as_rows(template, torch.cat(more), slices)
 
 
 def apart(template: Template, rows: Sequence[Rows]) -> list[tuple[str, str]]:
@@ -180,11 +182,10 @@ def _task(template: Template, rows: Rows) -> Task:
     x, static = rows
     if not template.static or not bool(static.isnan().all()):
         return task(template, as_columns(template, rows))
-    # A column without a single number is none to a Task: a source that sees nothing static has no such column.
-    likelihood = densities_of(template).chosen(template, *shaped(template, {"x": x, "static": static}))
-    return Task(
-        functools.partial(_without_static, template=template, likelihood=likelihood, slices=x.shape[1]), {"x": x}
-    )
+    # A Task refuses a column without a single number, so a source that sees nothing static has no such column.
+    likelihood = densities_of(template).chosen(template, x, static)
+    bound = functools.partial(_without_static, template=template, likelihood=likelihood, slices=x.shape[1])
+    return Task(bound, {"x": x})
 
 
 def _without_static(x: Tensor, *, template: Template, likelihood: Likelihood, slices: int) -> Tensor:
@@ -211,7 +212,7 @@ def _rows(template: Template, source: Source, name: str) -> Rows:
         if not bool((~data["x"].isnan()).any()):
             raise ValueError(f"{name} has seen no entry of any sequence: leave it out.")
         if "static" in data and bool(torch.as_tensor(data["static"]).isnan().all()):
-            del data["static"]  # what has no number in it is no column
+            del data["static"]  # the same as a column that is left out
     try:
         found = read(data)
         if "x" in found and found["x"].dim() == 3:

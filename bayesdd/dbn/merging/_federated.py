@@ -26,10 +26,9 @@ from torch import Tensor
 from bayesdd.data import Distilled, union
 from bayesdd.dbn.inference.augmentation import augmented
 from bayesdd.dbn.inference.pooling import BURN, CHAINS, KEPT
-from bayesdd.dbn.likelihood.gaussian import entries
+from bayesdd.dbn.likelihood.gaussian import as_rows, entries, grouped
 from bayesdd.dbn.likelihood.source import Source, gathered, with_noise
 from bayesdd.dbn.merging.holder import Holder, Set, simplex
-from bayesdd.dbn.merging.masked import as_rows
 from bayesdd.dbn.merging.moments import Joint, moments
 from bayesdd.dbn.template.template import Template
 
@@ -114,16 +113,12 @@ def united_draws(
         Latent site -> ``(S, *shape)``, and normalised log weights ``(S,)``.
     """
     flat, weight = (torch.cat(part) for part in zip(*sets, strict=True))
-    kinds, which = torch.unique(~flat.isnan(), dim=0, return_inverse=True)
-    places = [kind.nonzero()[:, 0] for kind in kinds]
     pieces, changed = [], []
-    for k, at in enumerate(places):
-        rows, own = flat[which == k][:, at], weight[which == k]
+    for mine, at in grouped(~flat.isnan()):
+        rows, own = flat[mine][:, at], weight[mine]
         evened = _evened(rows, own)
-        pieces.append(
-            torch.full((len(evened), flat.shape[1]), torch.nan, dtype=torch.float64).index_copy(1, at, evened)
-        )
-        changed.append(moments(rows, own) - moments(evened, evened.new_ones(len(evened))))
+        pieces.append(flat.new_full((len(evened), flat.shape[1]), torch.nan).index_copy(1, at, evened))
+        changed.append((at, moments(rows, own) - moments(evened, evened.new_ones(len(evened)))))
     found, _ = augmented(
         [template],
         [as_rows(template, torch.cat(pieces), slices)],
@@ -135,9 +130,7 @@ def united_draws(
     )
     values = {site: value.flatten(0, 1) for site, value in found.items()}
     joint = Joint.of(template, values, slices)
-    log_weight = torch.stack(
-        [joint.coefficients(template, at) @ by for at, by in zip(places, changed, strict=True)]
-    ).sum(0)
+    log_weight = torch.stack([joint.coefficients(template, at) @ by for at, by in changed]).sum(0)
     return values, log_weight - log_weight.logsumexp(0)
 
 

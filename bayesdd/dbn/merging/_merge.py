@@ -17,7 +17,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
 
 from bayesdd.data import CertificateWarning, Distilled
 from bayesdd.data.certificate import TOLERANCE
@@ -82,8 +81,8 @@ def merge(
     full = pooled(template, sources, seed=seed) if full is None else full
     pairs = apart(template, full.rows)
     if not complete:
-        masked = chosen_rows if template.states else masked_rows
-        x, static, weight, gap = masked(full, size, seed=seed, equal_weights=equal_weights)
+        masked = chosen_rows if template.states else partial(masked_rows, seed=seed)
+        x, static, weight, gap = masked(full, size, equal_weights=equal_weights)
         details = provenance(full, seed, size, "half-variance by least squares") | {"apart": pairs, "gap": asdict(gap)}
         if not (gap.kl_forward <= TOLERANCE and gap.kl_reverse <= TOLERANCE and gap.khat < KHAT_LIMIT):
             warnings.warn(
@@ -124,9 +123,9 @@ def overstated(full: Pooled, distilled: Distilled, *, draws: int = 4000, seed: i
     found = conjugate(template, distilled.data, distilled.weight).draw(draws, seed)
     names, columns = [], []
     for site in template.sites:
-        both = [full.draws[site], found[site]]
+        both = [values.reshape(len(values), -1) for values in (full.draws[site], found[site])]
         names += labels(template, site)
-        columns.append(torch.stack([f(b.reshape(len(b), -1)) for b in both for f in (_mean, _deviation)], 1))
+        columns.append(torch.stack([moment for some in both for moment in (some.mean(0), some.std(0))], 1))
     table = pd.DataFrame(torch.cat(columns).numpy(), names, ["mean", "sd", "mean_distilled", "sd_distilled"])
     return table.assign(ratio=table["sd_distilled"] / table["sd"])
 
@@ -152,11 +151,3 @@ def labels(template: Template, site: str) -> list[str]:
         return [site]
     index = pd.MultiIndex.from_product(axes)
     return [f"{site}[{', '.join(map(str, entry))}]" for entry in index.to_flat_index()]
-
-
-def _mean(draws: Tensor) -> Tensor:
-    return draws.mean(0)
-
-
-def _deviation(draws: Tensor) -> Tensor:
-    return draws.std(0)

@@ -11,7 +11,7 @@ from torch import Tensor
 from bayesdd.dbn.inference.pooling import Pooled
 from bayesdd.dbn.inference.regressions import Layout
 from bayesdd.dbn.inference.statistics import Statistics
-from bayesdd.dbn.likelihood.gaussian import in_order, positions
+from bayesdd.dbn.likelihood.gaussian import in_order, own_order
 from bayesdd.dbn.likelihood.parameters import simulated
 from bayesdd.dbn.merging.excess import excess_of, implied
 from bayesdd.dbn.merging.predictive import prediction_loss
@@ -37,16 +37,10 @@ def complete_rows(
     learn_edges: bool = False,
     iterations: int = ITERATIONS,
 ) -> tuple[Tensor, Tensor, Tensor, float]:
-    """Rows and weights whose posterior is closest to the given one.
+    """Rows and weights whose posterior is closest to the given one; in ``iterations`` steps a start at most.
 
-    Args:
-        full: The posterior; only its statistics and the means of its draws are used, no row of a source.
-        size: Number M of rows.
-        slices: Their number T of slices.
-        seed: Seed of the starting rows, which are simulated.
-        equal_weights: One common weight.
-        learn_edges: Whether edges will be learned from the rows.
-        iterations: Most iterations a start.
+    They start from simulated rows: of the posterior only its statistics and the mean draw are used, no row of a source.
+    ``learn_edges`` says that edges will be learned from them.
 
     Returns:
         Sequences ``(M, T, V)``, static values ``(M, V_s)``, weights ``(M,)``, and the excess, nats.
@@ -55,7 +49,7 @@ def complete_rows(
     if not isinstance(full.statistics, Statistics):
         raise TypeError("complete_rows is for linear-Gaussian templates; use soft_rows.")
     excess = excess_of(layout, full.statistics)
-    found, least, coordinates = None, math.inf, Coordinates.of(full, slices, seed)
+    found, least, coordinates = None, math.inf, _Coordinates.of(full, size, slices, seed)
     of_edges, share = (implied(full, slices), IMPLIED) if learn_edges else (excess, 0.0)
     first = layout.width - len(template.variables) if template.initial is None else 0
     if learn_edges and (size < first + SPARE or size * (slices - 1) < layout.width + SPARE):
@@ -63,11 +57,11 @@ def complete_rows(
         share, coordinates = 1.0, replace(coordinates, total=float(size))
 
     def aim(vector: Tensor) -> Tensor:
-        gram = layout.grams(*coordinates.rows(vector, size))
+        gram = layout.grams(*coordinates.rows(vector))
         return excess(gram) + share * of_edges(gram) if share else excess(gram)
 
     for start in range(STARTS):
-        begin = coordinates.start(size, seed + 1 + start, equal_weights=equal_weights)
+        begin = coordinates.start(seed + 1 + start, equal_weights=equal_weights)
         vector, value = lbfgs(aim, begin, iterations, enough=ENOUGH)
         if value < least:
             found, least = vector, value
@@ -77,62 +71,51 @@ def complete_rows(
         raise ValueError("complete_rows: no start gave a finite value; check the scales of the sources.")
     if least > TOO_FEW and not learn_edges:
         loss = prediction_loss(full, layout, slices, seed)
-        found, _ = lbfgs(lambda v: loss(layout.grams(*coordinates.rows(v, size))), found, iterations, stalled=1e-5)
-    x, static, weight = coordinates.rows(found, size)
+        found, _ = lbfgs(lambda v: loss(layout.grams(*coordinates.rows(v))), found, iterations, stalled=1e-5)
+    x, static, weight = coordinates.rows(found)
     least = float(excess(layout.grams(x, static, weight)))
-    moved, fixed = (torch.argsort(torch.tensor(places, dtype=torch.int64)) for places in positions(template))
-    return x[..., moved], static[..., fixed], weight, least
+    return *own_order(template, x, static), weight, least
 
 
 @dataclass(frozen=True, eq=False)
-class Coordinates:
+class _Coordinates:
     """Rows, parents first, and log weights as one flat vector; every variable in units of its deviation.
 
-    Attributes:
-        full: The posterior that is distilled.
-        slices: Number T of slices.
-        centre: Mean of every static variable and variable ``(V_s + V,)``, in the posterior predictive.
-        scale: Its deviation there.
-        total: Sum of the weights, where it is given.
+    ``centre`` and ``scale`` ``(V_s + V,)`` are the mean and the deviation of every static variable and variable in the
+    posterior predictive; ``total`` is the sum of the weights, where it is given.
     """
 
     full: Pooled
+    size: int
     slices: int
     centre: Tensor
     scale: Tensor
     total: float | None = None
 
     @classmethod
-    def of(cls, full: Pooled, slices: int, seed: int) -> Coordinates:
+    def of(cls, full: Pooled, size: int, slices: int, seed: int) -> _Coordinates:
         """From rows simulated at the posterior mean."""
-        x, static = _simulated(full, PILOT, slices, seed)
+        x, static = in_order(full.template, *simulated(full.template, full.draws, PILOT, slices, seed))
         columns = [column for column in (static, x.flatten(0, 1)) if column.shape[1]]
         centre = torch.cat([column.mean(0) for column in columns])
         scale = torch.cat([column.std(0) for column in columns]).clamp_min(1e-6)
-        return cls(full, slices, centre, scale)
+        return cls(full, size, slices, centre, scale)
 
-    def start(self, size: int, seed: int, *, equal_weights: bool) -> Tensor:
+    def start(self, seed: int, *, equal_weights: bool) -> Tensor:
         """Simulated rows, each weighted N / M."""
-        x, static = _simulated(self.full, size, self.slices, seed)
+        template, size = self.full.template, self.size
+        x, static = in_order(template, *simulated(template, self.full.draws, size, self.slices, seed))
         count = static.shape[1]
         white = [(static - self.centre[:count]) / self.scale[:count], (x - self.centre[count:]) / self.scale[count:]]
         weight = torch.full((1 if equal_weights else size,), math.log(self.full.count / size), dtype=torch.float64)
         return torch.cat([*(part.flatten() for part in white), weight])
 
-    def rows(self, vector: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    def rows(self, vector: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Sequences ``(M, T, V)``, static values ``(M, V_s)``, weights ``(M,)``."""
-        count = len(self.full.template.static)
-        width = len(self.centre) - count
-        static, x, weight = vector.split(
-            [size * count, size * self.slices * width, len(vector) - size * (count + self.slices * width)]
-        )
-        static = self.centre[:count] + self.scale[:count] * static.reshape(size, count)
-        x = self.centre[count:] + self.scale[count:] * x.reshape(size, self.slices, width)
-        weight = weight.exp().clamp_min(SMALLEST_WEIGHT).expand(size)
+        count, size = len(self.full.template.static), self.size
+        fixed, moving = size * count, size * self.slices * (len(self.centre) - count)
+        static = self.centre[:count] + self.scale[:count] * vector[:fixed].reshape(size, count)
+        x = vector[fixed : fixed + moving].reshape(size, self.slices, -1)
+        x = self.centre[count:] + self.scale[count:] * x
+        weight = vector[fixed + moving :].exp().clamp_min(SMALLEST_WEIGHT).expand(size)
         return x, static, weight if self.total is None else self.total * weight / weight.sum()
-
-
-def _simulated(full: Pooled, size: int, slices: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Rows at the posterior mean, parents first."""
-    centre = {site: full.draws[site].mean(0) for site in full.template.sites}
-    return in_order(full.template, *simulated(full.template, centre, size, slices, seed))

@@ -25,14 +25,8 @@ from bayesdd.dbn.template.columns import as_columns
 DRAWS = 800
 
 
-def chosen_rows(full: Pooled, size: int, *, seed: int, equal_weights: bool) -> tuple[Tensor, Tensor, Tensor, Gap]:
-    """Rows of the sources and their weights.
-
-    Args:
-        full: The joint posterior of a categorical template.
-        size: Number M of rows, at most; fewer where no further one helps.
-        seed: Not used, since nothing is drawn; ``masked_rows`` has the same signature.
-        equal_weights: One common weight.
+def chosen_rows(full: Pooled, size: int, *, equal_weights: bool) -> tuple[Tensor, Tensor, Tensor, Gap]:
+    """At most ``size`` rows of the sources and their weights; fewer where no further one helps.
 
     Returns:
         Sequences ``(M, T, V)``, static values ``(M, V_s)``, weights ``(M,)``, and the gap at draws held out.

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from bayesdd.dbn.inference.pooling import Pooled
-from bayesdd.dbn.inference.regressions import Layout, Regressions
+from bayesdd.dbn.inference.regressions import Layout
 from bayesdd.dbn.inference.statistics import Statistics, of_regressions
 from bayesdd.dbn.merging.moments import Joint
 from bayesdd.dbn.merging.predictive import log_normalisers
@@ -32,15 +32,12 @@ from bayesdd.dbn.template.template import saturated
 
 
 def implied(full: Pooled, slices: int) -> Callable[[Tensor], Tensor]:
-    """Second moments of rows ``(3, d, d)`` -> their excess over sequences simulated at the posterior mean, all edges.
+    """Second moments of rows ``(3, d, d)`` -> their excess with all edges, nats.
 
-    Args:
-        full: The posterior.
-        slices: Length of the sequences, as many as the sources have rows.
+    It is relative to as many sequences of ``slices`` slices as there are rows, simulated at the posterior mean.
     """
     layout = Layout.of(saturated(full.template))
-    found = layout.fitted(expected_gram(full, slices)[None])
-    return excess_of(layout, of_regressions(Regressions(*found), layout.real))
+    return excess_of(layout, of_regressions(layout.fitted(expected_gram(full, slices)[None]), layout.real))
 
 
 def expected_gram(full: Pooled, slices: int) -> Tensor:

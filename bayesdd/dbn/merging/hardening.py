@@ -15,7 +15,7 @@ from torch import Tensor
 from bayesdd.data import Distilled
 from bayesdd.dbn.inference.pooling import Pooled
 from bayesdd.dbn.likelihood.categorical import expected_counts
-from bayesdd.dbn.merging.soft import Dirichlets, Soft
+from bayesdd.dbn.merging.soft import Dirichlets
 from bayesdd.dbn.template.columns import as_columns, soft_columns
 from bayesdd.distillation.problem import SMALLEST_WEIGHT
 from bayesdd.numerics.optimise import lbfgs
@@ -30,7 +30,7 @@ def harden(full: Pooled, distilled: Distilled, *, size: int, seed: int = 0) -> D
     Args:
         full: The joint posterior.
         distilled: Complete rows of soft categories, from :func:`bayesdd.dbn.merge`.
-        size: Number of hard rows, at least that of the soft ones.
+        size: Number of hard rows, at least that of the soft ones; their counts are as coarse as their number.
         seed: Seed.
 
     Returns:
@@ -40,39 +40,22 @@ def harden(full: Pooled, distilled: Distilled, *, size: int, seed: int = 0) -> D
         ValueError: The rows are not of soft categories, or fewer hard ones are asked for.
     """
     columns = soft_columns(full.template, distilled.data)
-    if columns is None:
+    if columns is None or not isinstance(full.statistics, Tensor):
         raise ValueError("harden needs rows of soft categories, x of shape (rows, slices, variables, states).")
-    before = float(distilled.provenance["excess"])
-    hard = hardened(full, Soft(*columns, distilled.weight, before), size, seed=seed)
-    details = distilled.provenance | {"size": size, "excess": hard.excess, "rounding": hard.excess - before}
-    states = hard.x.argmax(-1), hard.static.argmax(-1)
-    return Distilled(as_columns(full.template, states), hard.weight, provenance=details)
+    (soft, fixed), generator = columns, torch.Generator().manual_seed(seed)
+    goal, split = Dirichlets(full.template, full.statistics), soft.shape[1] * soft.shape[2]
+    every = torch.cat([soft.flatten(1, 2), fixed], 1)
+    row = _copies(distilled.weight, size)
+    hard = torch.nn.functional.one_hot(_stratified(every, row, generator), every.shape[2]).double()
+    log_weight = (distilled.weight / torch.bincount(row, minlength=len(every)))[row].log()
 
-
-def hardened(full: Pooled, soft: Soft, size: int, *, seed: int) -> Soft:
-    """Hard rows, as probabilities 0 and 1, whose posterior is close to that of soft ones.
-
-    Args:
-        full: The posterior.
-        soft: Its soft rows.
-        size: Number of hard rows, at least that of the soft ones; their counts are as coarse as their number.
-        seed: Seed of the draws.
-    """
-    if not isinstance(full.statistics, Tensor):
-        raise TypeError("hardened is for categorical templates.")
-    generator, goal = torch.Generator().manual_seed(seed), Dirichlets(full.template, full.statistics)
-    row = _copies(soft.weight, size)
-    split = soft.x.shape[1] * soft.x.shape[2]
-    every = torch.cat([soft.x.flatten(1, 2), soft.static], 1)
-    picked = _stratified(every, row, generator)
-    hard = torch.nn.functional.one_hot(picked, every.shape[2]).double()
-    log_weight = (soft.weight / torch.bincount(row, minlength=len(every)))[row].log()
+    def rows(entries: Tensor) -> tuple[Tensor, Tensor]:
+        return entries[:, :split].unflatten(1, soft.shape[1:3]), entries[:, split:]
 
     def value(entries: Tensor, logs: Tensor) -> Tensor:
-        x = entries[:, :split].unflatten(1, soft.x.shape[1:3])
-        return goal.excess(expected_counts(full.template, x, entries[:, split:], logs.exp()))
+        return goal.excess(expected_counts(full.template, *rows(entries), logs.exp()))
 
-    possible, least, tried = (every > 0).any(0), math.inf, int(TRIED * picked.numel())
+    possible, least, tried = (every > 0).any(0), math.inf, int(TRIED * hard[..., 0].numel())
     for _ in range(POLISH):
         log_weight, now = lbfgs(lambda v: value(hard, v), log_weight, 100)  # noqa: B023
         if not now < least - 1e-3:
@@ -80,11 +63,11 @@ def hardened(full: Pooled, soft: Soft, size: int, *, seed: int) -> Soft:
             break
         hard, least = _changed(hard, now, max(tried, 1), possible, lambda entries: value(entries, log_weight))  # noqa: B023
         tried //= 4
-    return Soft(
-        hard[:, :split].unflatten(1, soft.x.shape[1:3]),
-        hard[:, split:],
+    cost = {"excess": least, "rounding": least - float(distilled.provenance["excess"])}
+    return Distilled(
+        as_columns(full.template, rows(hard.argmax(-1))),
         log_weight.exp().clamp_min(SMALLEST_WEIGHT),
-        least,
+        provenance=distilled.provenance | {"size": size} | cost,
     )
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from bayesdd.data import Distilled
 from bayesdd.data.columns import fingerprint
+from bayesdd.dbn.likelihood.gaussian import as_rows, entries, grouped
 from bayesdd.dbn.likelihood.missing import noise_of_entries
-from bayesdd.dbn.merging.masked import Match, as_rows, patterns, simulated
-from bayesdd.dbn.merging.moments import Joint, by_pattern
+from bayesdd.dbn.likelihood.parameters import simulated
+from bayesdd.dbn.merging.masked import Match, patterns
+from bayesdd.dbn.merging.moments import Joint
 from bayesdd.dbn.template.columns import as_columns
 from bayesdd.dbn.template.template import Template
 
@@ -23,33 +25,32 @@ ZOOMS = 4
 Set = tuple[Tensor, Tensor]  # entries (M, n), NaN where missing, and weights (M,)
 
 
+@dataclass(frozen=True, eq=False)
 class Holder:
-    """A source: what it does where its rows lie.
+    """A source and its rows' entries ``(rows, n)``: what it does where they lie.
 
-    Args:
-        template: The template with the source's noise.
-        student: The template with the noise of the rows that it sends, if any.
-        flat: Its rows' entries ``(rows, n)``.
-        slices: Slices T.
+    ``template`` has the source's noise, ``student`` that of the rows that it sends, if any.
     """
 
-    def __init__(self, template: Template, student: Template, flat: Tensor, slices: int) -> None:
-        self.template, self.student, self.flat, self.slices = template, student, flat, slices
-        self.keeps = student.noisy
+    template: Template
+    student: Template
+    flat: Tensor
+    slices: int
 
     def first(self) -> Set:
         """Mean and scatter of every pattern, freed of known noise, as weighted rows."""
-        rows, weights = [], []
+        rows, weights, keeps = [], [], self.student.noisy
         noise = noise_of_entries(replace(self.template, noise_site=None), {"": self.flat}, self.slices)
-        for at, seen in by_pattern(self.flat):
+        for mine, at in grouped(~self.flat.isnan()):
+            seen = self.flat[mine][:, at]
             count, size = seen.shape
             mean, centred = seen.mean(0), seen - seen.mean(0)
             scatter = centred.mT @ centred / count
-            shrink = 0.0 if self.keeps else size / (size + count)  # few rows say little about their correlations
+            shrink = 0.0 if keeps else size / (size + count)  # few rows say little about their correlations
             scatter = (1 - shrink) * scatter + shrink * scatter.diagonal().diag() + 1e-9 * torch.eye(size).double()
             values, vectors = torch.linalg.eigh(scatter)
             share = ((vectors.square().mT @ noise[at]) / values).clamp_max(1 - LEAST_SPREAD)
-            half = vectors * (values * (1.0 if self.keeps else 1 - share)).sqrt()
+            half = vectors * (values * (1.0 if keeps else 1 - share)).sqrt()
             corner = simplex(size + 1) * math.sqrt(size + 1)
             placed = torch.full((size + 1, self.flat.shape[1]), torch.nan, dtype=torch.float64)
             placed[:, at] = mean + corner @ half.mT
@@ -61,9 +62,9 @@ class Holder:
         """A set whose log-likelihood follows that of the rows at the server's draws."""
         if own is None:
             generator = torch.Generator().manual_seed(seed)
-            thinned = self.template.noisy and not self.keeps
+            thinned = self.template.noisy and not self.student.noisy
             seen, weight = patterns(self.template, self.flat, size, self.slices, generator, noisy=thinned)
-            start = simulated(joint.template, joint.draws, size, self.slices, seed)
+            start = entries(joint.template, *simulated(joint.template, joint.draws, size, self.slices, seed))
         else:
             start, weight = own
             seen, start = ~start.isnan(), start.nan_to_num()
@@ -80,11 +81,9 @@ class Holder:
         prior = torch.distributions.HalfNormal(self.template.noise_scale)
 
         def at(where: Joint, logs: Tensor) -> Tensor:
-            scores = [
-                where.log_likelihood(replace(self.template, noise=float(v.exp()), noise_site=None), self.flat)
-                for v in logs
-            ]
-            found: Tensor = torch.stack(scores) + (prior.log_prob(logs.exp()) + logs)[:, None]
+            known = [replace(self.template, noise=float(v.exp()), noise_site=None) for v in logs]
+            scores = torch.stack([where.log_likelihood(noisy, self.flat) for noisy in known])
+            found: Tensor = scores + (prior.log_prob(logs.exp()) + logs)[:, None]
             return found
 
         low, high = math.log(1e-3 * self.template.noise_scale), math.log(5 * self.template.noise_scale)
@@ -105,18 +104,15 @@ class Holder:
         """What the source sends."""
         flat, weight = own
         details = {
-            "sites": {
-                site: list(shape) for site, shape in replace(self.template, noise=0.0, noise_site=None).sites.items()
-            },
+            "sites": {site: list(shape) for site, shape in self.student.sites.items()},
             "fingerprint": fingerprint({"row": self.flat}),
             "seed": seed,
             "rows": len(self.flat),
             "size": len(flat),
             "objective": "half-variance at common draws",
         }
-        return Distilled(
-            as_columns(self.template, as_rows(self.template, flat, self.slices)), weight, provenance=details
-        )
+        rows = as_columns(self.template, as_rows(self.template, flat, self.slices))
+        return Distilled(rows, weight, provenance=details)
 
 
 def simplex(corners: int) -> Tensor:

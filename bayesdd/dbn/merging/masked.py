@@ -25,7 +25,7 @@ from torch import Tensor
 
 from bayesdd.dbn.inference.pooling import Pooled
 from bayesdd.dbn.likelihood import parameters
-from bayesdd.dbn.likelihood.gaussian import entries, positions
+from bayesdd.dbn.likelihood.gaussian import as_rows, entries, grouped
 from bayesdd.dbn.likelihood.source import thinnings
 from bayesdd.dbn.merging.moments import Joint, moments
 from bayesdd.dbn.template.template import Template
@@ -85,11 +85,7 @@ class Match:
         cls, joint: Joint, student: Template, target: Tensor, seen: Tensor, log_weight: Tensor | None = None
     ) -> Match:
         """At the draws of a joint Gaussian, for rows with the student's noise."""
-        patterns, which = torch.unique(seen, dim=0, return_inverse=True)
-        groups = []
-        for k, pattern in enumerate(patterns):
-            at = pattern.nonzero()[:, 0]
-            groups.append(((which == k).nonzero()[:, 0], at, joint.coefficients(student, at)))
+        groups = [(rows, at, joint.coefficients(student, at)) for rows, at in grouped(seen)]
         even = torch.full_like(target, -math.log(len(target))) if log_weight is None else log_weight
         centre = joint.mean.mean(0)
         return cls(target, even, seen, groups, centre, joint.covariance.mean(0).diagonal().sqrt())
@@ -101,37 +97,26 @@ class Match:
             total = total - linear @ moments(flat[rows][:, at], weight[rows])
         return total
 
-    def solved(
-        self, start: Tensor, weight: Tensor, *, equal_weights: bool = False, iterations: int = ITERATIONS
-    ) -> tuple[Tensor, Tensor]:
+    def solved(self, start: Tensor, weight: Tensor, *, equal_weights: bool = False) -> tuple[Tensor, Tensor]:
         """Rows ``(M, n)``, NaN where they have no entry, and weights ``(M,)``."""
         log_weight = weight.log().mean()[None] if equal_weights else weight.log()
         white = ((start - self.centre) / self.scale)[self.seen]
 
         def placed(vector: Tensor) -> tuple[Tensor, Tensor]:
             flat = vector.new_zeros(self.seen.shape).masked_scatter(self.seen, vector[: len(white)])
-            return self.centre + self.scale * flat, vector[len(white) :].exp().clamp_min(SMALLEST_WEIGHT).expand(
-                len(self.seen)
-            )
+            weight = vector[len(white) :].exp().clamp_min(SMALLEST_WEIGHT)
+            return self.centre + self.scale * flat, weight.expand(len(self.seen))
 
-        found, _ = lbfgs(
-            lambda v: half_variance(self.ratio(*placed(v)), self.log_weight),
-            torch.cat([white, log_weight]),
-            iterations,
-            enough=ENOUGH,
-        )
+        def aim(vector: Tensor) -> Tensor:
+            return half_variance(self.ratio(*placed(vector)), self.log_weight)
+
+        found, _ = lbfgs(aim, torch.cat([white, log_weight]), ITERATIONS, enough=ENOUGH)
         flat, weight = placed(found)
         return torch.where(self.seen, flat, torch.nan), weight
 
 
 def masked_rows(full: Pooled, size: int, *, seed: int, equal_weights: bool) -> tuple[Tensor, Tensor, Tensor, Gap]:
     """Rows with the sources' patterns of missing entries whose posterior is closest to the given one.
-
-    Args:
-        full: The joint posterior.
-        size: Number M of rows.
-        seed: Seed of the patterns and of the starting rows, which are simulated.
-        equal_weights: One common weight.
 
     Returns:
         Sequences ``(M, T, V)``, static values ``(M, V_s)``, weights ``(M,)``, and the gap at draws held out.
@@ -144,7 +129,7 @@ def masked_rows(full: Pooled, size: int, *, seed: int, equal_weights: bool) -> t
     target = log_likelihood(full, joint)
     last = int(len(target) * (1 - HELD_OUT))
     match = Match.of(joint, template, target, seen)
-    start = simulated(template, full.draws, size, full.slices, seed)
+    start = entries(template, *parameters.simulated(template, full.draws, size, full.slices, seed))
     flat, weight = _part(match, slice(None, last)).solved(start, weight, equal_weights=equal_weights)
     gap = Gap.of(_part(match, slice(last, None)).ratio(flat.nan_to_num(), weight))
     return *as_rows(template, flat, full.slices), weight, gap
@@ -182,20 +167,6 @@ def patterns(
         turn = met[tuple(pattern)] = met.get(tuple(pattern), -1) + 1
         found[row] = thinnings(template, found[row], slices)[turn % 3]
     return found, weight
-
-
-def simulated(template: Template, draws: dict[str, Tensor], size: int, slices: int, seed: int) -> Tensor:
-    """Complete rows at the mean of draws, as entries ``(M, n)``."""
-    centre = {site: draws[site].mean(0) for site in template.sites}
-    return entries(template, *parameters.simulated(template, centre, size, slices, seed))
-
-
-def as_rows(template: Template, flat: Tensor, slices: int) -> tuple[Tensor, Tensor]:
-    """Entries ``(rows, n)`` as sequences and static values, in the template's own order."""
-    count = len(template.static)
-    static, x = flat[:, :count], flat[:, count:].reshape(len(flat), slices, -1)
-    moved, fixed = (torch.argsort(torch.tensor(places, dtype=torch.int64)) for places in positions(template))
-    return x[..., moved], static[..., fixed]
 
 
 def _part(match: Match, some: slice) -> Match:

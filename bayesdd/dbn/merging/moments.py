@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from bayesdd.dbn.likelihood.gaussian import LOG_2PI
+from bayesdd.dbn.likelihood.gaussian import LOG_2PI, grouped
 from bayesdd.dbn.likelihood.missing import noise_of_entries, unrolled
 from bayesdd.dbn.template.template import Template
 
@@ -44,7 +44,7 @@ class Joint:
 
     def coefficients(self, template: Template, at: Tensor) -> Tensor:
         """The linear map of entries ``at`` measured with a template's noise: ``(S, F)``."""
-        noise = self._noise(template)
+        noise = noise_of_entries(template, self.draws, self.slices).expand(len(self.mean), -1)
         step = max(1, CHUNK // len(at) ** 2)
         pieces = [
             _coefficients(mean[:, at], covariance[:, at][:, :, at] + torch.diag_embed(spread[:, at]))
@@ -54,25 +54,12 @@ class Joint:
         ]
         return torch.cat(pieces)
 
-    def _noise(self, template: Template) -> Tensor:
-        site, count = template.noise_site, len(self.mean)
-        if site:
-            return vmap(lambda v: noise_of_entries(template, v, self.slices))({site: self.draws[site]})
-        return noise_of_entries(template, {"": self.mean}, self.slices).expand(count, -1)
-
     def log_likelihood(self, template: Template, flat: Tensor) -> Tensor:
         """Sum over rows of all entries ``(rows, n)``, NaN where missing, at every draw: ``(S,)``."""
         total = self.mean.new_zeros(len(self.mean))
-        for pattern, rows in by_pattern(flat):
-            total = total + self.coefficients(template, pattern) @ moments(rows, rows.new_ones(len(rows)))
+        for rows, at in grouped(~flat.isnan()):
+            total = total + self.coefficients(template, at) @ moments(flat[rows][:, at], flat.new_ones(len(rows)))
         return total
-
-
-def by_pattern(flat: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Places of the entries seen ``(r,)`` and the rows that have seen just these ``(m, r)``, pattern by pattern."""
-    kinds, which = torch.unique(~flat.isnan(), dim=0, return_inverse=True)
-    places = [kind.nonzero()[:, 0] for kind in kinds]
-    return [(at, flat[which == k][:, at]) for k, at in enumerate(places) if len(at)]
 
 
 def moments(rows: Tensor, weight: Tensor) -> Tensor:

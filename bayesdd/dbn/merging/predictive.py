@@ -29,11 +29,7 @@ SIMULATED = 400  # sequences, one a draw
 def prediction_loss(full: Pooled, layout: Layout, slices: int, seed: int) -> Callable[[Tensor], Tensor]:
     """Second moments of rows ``(3, d, d)`` -> minus the mean log predictive density of a sequence, nats.
 
-    Args:
-        full: The posterior whose predictions count.
-        layout: Its template's layout.
-        slices: Length of the sequences.
-        seed: Seed of the simulated sequences.
+    Sequences of ``slices`` slices are simulated from the full posterior.
     """
     generator = torch.Generator().manual_seed(seed)
     step = max(1, len(next(iter(full.draws.values()))) // SIMULATED)

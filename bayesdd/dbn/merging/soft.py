@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,22 +39,6 @@ REHEATS, WARM = 5, 2.5  # most restarts, and the largest logit that they begin w
 GAIN = 0.02  # share of the excess that a restart must gain for another to follow
 
 
-class Soft(NamedTuple):
-    """M rows of soft categories; K the largest number of states, unused states have probability 0.
-
-    Attributes:
-        x: ``(M, T, V, K)``.
-        static: ``(M, V_s, K)``.
-        weight: ``(M,)``.
-        excess: Forward KL above that of the best Dirichlets, nats.
-    """
-
-    x: Tensor
-    static: Tensor
-    weight: Tensor
-    excess: float
-
-
 class Dirichlets:
     """The forward KL of a posterior of tables to the Dirichlets that counts give.
 
@@ -73,7 +56,8 @@ class Dirichlets:
         widths = [shape[-1] for shape in template.sites.values() for _ in range(math.prod(shape[:-1]))]
         self.row = torch.repeat_interleave(torch.arange(len(widths)), torch.tensor(widths))
         self.rows = len(widths)
-        self.best = self._best()
+        start = torch.zeros_like(logs)
+        self.best = lbfgs(lambda v: self._cross_entropy(v.exp()), start, 500, stalled=0.0)[0].exp()
         self.least = float(self._cross_entropy(self.best))
 
     def excess(self, counts: Tensor) -> Tensor:
@@ -84,20 +68,17 @@ class Dirichlets:
         total = alpha.new_zeros(self.rows).index_add(0, self.row, alpha)
         return torch.lgamma(alpha).sum() - torch.lgamma(total).sum() - ((alpha - 1) * self.logs).sum()
 
-    def _best(self) -> Tensor:
-        start = torch.zeros_like(self.logs)
-        return lbfgs(lambda v: self._cross_entropy(v.exp()), start, 500, stalled=0.0)[0].exp()
 
+def soft_rows(
+    full: Pooled, size: int, slices: int, *, seed: int, equal_weights: bool
+) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Soft rows whose posterior is closest to the given one; K is the largest number of states.
 
-def soft_rows(full: Pooled, size: int, slices: int, *, seed: int, equal_weights: bool) -> Soft:
-    """Soft rows whose posterior is closest to the given one.
+    They start from simulated rows: of the posterior only E[log theta] and the mean tables are used, no row of a source.
 
-    Args:
-        full: The posterior; of it only E[log theta] and the mean tables are used, no row of a source.
-        size: Number M of rows.
-        slices: Their number T of slices.
-        seed: Seed of the starting rows, which are simulated.
-        equal_weights: One common weight.
+    Returns:
+        Probabilities ``(M, T, V, K)`` and ``(M, V_s, K)``, 0 for states that a variable does not have; weights
+        ``(M,)``; and the forward KL above that of the best Dirichlets, nats.
     """
     if not isinstance(full.statistics, Tensor):
         raise TypeError("soft_rows is for categorical templates; use complete_rows.")
@@ -116,8 +97,7 @@ def soft_rows(full: Pooled, size: int, slices: int, *, seed: int, equal_weights:
             vector, excess = again, value
         if not gained:
             break
-    x, static, weight = problem.rows(vector)
-    return Soft(x, static, weight, excess)
+    return *problem.rows(vector), excess
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,9 +118,7 @@ class _Problem:
 
     def start(self, full: Pooled, seed: int) -> Tensor:
         """Rows simulated at the posterior mean, softened; each weighted N / M."""
-        template = full.template
-        centre = {site: value.mean(0) for site, value in full.draws.items()}
-        x, static = simulated(template, centre, self.size, self.slices, seed)
+        x, static = simulated(full.template, full.draws, self.size, self.slices, seed)
         states = torch.cat([x.flatten(1), static], 1)
         logits = FIRST * torch.nn.functional.one_hot(states, self.possible.shape[1]).double()
         weight = torch.full((1 if self.equal_weights else self.size,), math.log(full.count / self.size)).double()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bayesdd.data.columns import read
-from bayesdd.dbn.template.structure import Family, Node, Of
+from bayesdd.dbn.template.structure import Family, Node, Of, Values
 from bayesdd.dbn.template.template import Template
 
 Rows = tuple[Tensor, Tensor]  # x (rows, T, V) and static (rows, V_s), NaN where missing
@@ -52,6 +52,17 @@ def shaped(template: Template, found: Mapping[str, Tensor]) -> Rows:
     return template.kind.column(x, template.variables), template.kind.column(static, template.static)
 
 
+def by_name(template: Template, x: Tensor, static: Tensor) -> dict[str, Tensor]:
+    """Variable -> its values ``(rows, T)``, of a static one ``(rows, 1)``; views."""
+    columns = (*x.unbind(2), *static[:, None].unbind(2))
+    return dict(zip(template.variables + template.static, columns, strict=True))
+
+
+def whole(x: Tensor, static: Tensor) -> bool:
+    """Whether no entry is missing."""
+    return not bool(x.isnan().any() or static.isnan().any())
+
+
 def soft_columns(template: Template, data: Any) -> tuple[Tensor, Tensor] | None:
     """Probabilities ``(rows, T, V, K)`` and ``(rows, V_s, K)`` where columns hold soft categories, else None.
 
@@ -76,7 +87,7 @@ def soft_columns(template: Template, data: Any) -> tuple[Tensor, Tensor] | None:
     return x, static
 
 
-def many_draws(template: Template, parameters: Mapping[str, Any]) -> dict[str, Tensor]:
+def many_draws(template: Template, parameters: Mapping[str, Any]) -> Values:
     """Latent site -> ``(S, *shape)``, float64, in the model's order; other names are left out.
 
     Raises:
@@ -91,12 +102,6 @@ def many_draws(template: Template, parameters: Mapping[str, Any]) -> dict[str, T
             raise ValueError(f"Template needs site {site!r} of shape {('S', *shape)}, got {tuple(value.shape)}.")
         found[site] = value
     return found
-
-
-def one_draw(template: Template, parameters: Mapping[str, Any]) -> dict[str, Tensor]:
-    """As :func:`many_draws`, of one draw: latent site -> ``shape``."""
-    stacked = {name: torch.as_tensor(value)[None] for name, value in parameters.items()}
-    return {site: value[0] for site, value in many_draws(template, stacked).items()}
 
 
 def groups(template: Template, x: Tensor, static: Tensor) -> list[tuple[tuple[Family, ...], Of]]:
@@ -116,5 +121,4 @@ def groups(template: Template, x: Tensor, static: Tensor) -> list[tuple[tuple[Fa
             return fixed[node[0]]
         return series[node[0]][:, :-1] if node[1] else series[node[0]][:, 1:]
 
-    structure = template.structure
-    return [(structure.static, first), (structure.initial, first), (structure.transition, later)]
+    return list(zip(template.structure, (first, first, later), strict=True))

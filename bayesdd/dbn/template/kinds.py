@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,58 +15,28 @@ from bayesdd.dbn.template.structure import Family
 Shape = tuple[int, ...]
 
 
-class Kind(Protocol):
-    """One family of conditional distributions, which all variables of a template share."""
-
-    def sites(self, family: Family) -> dict[str, Shape]:
-        """Latent site -> shape."""
-
-    def axes(self, family: Family) -> dict[str, tuple[Any, ...]]:
-        """Axes of the site that is named after the family -> their labels."""
-
-    def space(self, shape: Shape) -> Any:
-        """The constraint that values of a site of this shape obey."""
-
-    def plain(self, shape: Shape) -> Tensor:
-        """A value that every site of this shape may take."""
-
-    def entries(self, names: tuple[str, ...]) -> Any:
-        """The constraint that the entries of a column obey; its last axis holds the variables ``names``."""
-
-    def column(self, values: Tensor, names: tuple[str, ...]) -> Tensor:
-        """A column as the densities take it, NaN where missing.
-
-        Raises:
-            ValueError: An entry is none that its variable may take.
-        """
-
-
 @dataclass(frozen=True)
 class LinearGaussian:
     """Regressions: coefficients, intercept first, and a residual variance."""
 
     def sites(self, family: Family) -> dict[str, Shape]:
-        """Variance, then coefficients."""
+        """Latent site -> shape: the variance, then the coefficients."""
         return {f"{family.site}_variance": (), family.site: (1 + len(family.parents),)}
 
     def axes(self, family: Family) -> dict[str, tuple[Any, ...]]:
-        """The terms of the regression."""
+        """Axes of the coefficients -> their labels, the terms of the regression."""
         return {f"{family.site}_term": ("intercept", *family.terms)}
 
     def space(self, shape: Shape) -> Any:
-        """Coefficients are real, variances and noise scales positive."""
+        """The constraint of a site of this shape: coefficients are real, variances and noise scales positive."""
         return constraints.real if shape else constraints.positive
 
-    def plain(self, shape: Shape) -> Tensor:
-        """Coefficients 0, variances 1."""
-        return torch.full(shape, 0.0 if shape else 1.0)
-
     def entries(self, names: tuple[str, ...]) -> Any:
-        """Any real number."""
+        """The constraint of the entries of a column: any real number."""
         return constraints.real
 
     def column(self, values: Tensor, names: tuple[str, ...]) -> Tensor:
-        """Floating numbers."""
+        """A column as the densities take it, NaN where missing: floating numbers."""
         return values.double()
 
 
@@ -81,30 +51,30 @@ class Categorical:
     states: Mapping[str, int]
 
     def sites(self, family: Family) -> dict[str, Shape]:
-        """One table: its parents' states, then its own."""
+        """Latent site -> shape: a table of the parents' states, then its own."""
         names = [*(name for name, _ in family.parents), family.variable]
         return {family.site: tuple(self.states[name] for name in names)}
 
     def axes(self, family: Family) -> dict[str, tuple[Any, ...]]:
-        """The numbers of the parents' states, and of its own."""
+        """Axes of the table -> their labels, the numbers of the parents' states and of its own."""
         names = [*(f"{term}_parent" for term in family.terms), f"{family.variable}_state"]
         sizes = self.sites(family)[family.site]
         return {name: tuple(range(size)) for name, size in zip(names, sizes, strict=True)}
 
     def space(self, shape: Shape) -> Any:
-        """Probabilities of the states of the last axis."""
+        """The constraint of a table: probabilities of the states of the last axis."""
         return constraints.simplex
 
-    def plain(self, shape: Shape) -> Tensor:
-        """Even probabilities."""
-        return torch.full(shape, 1 / shape[-1])
-
     def entries(self, names: tuple[str, ...]) -> Any:
-        """States 0, 1, ... of each variable."""
+        """The constraint of the entries of a column, whose last axis holds these variables: their states 0, 1, ..."""
         return constraints.integer_interval(0, self._last(names))
 
     def column(self, values: Tensor, names: tuple[str, ...]) -> Tensor:
-        """Integers where no entry is missing, else floating states."""
+        """A column as the densities take it: integers where no entry is missing, else floating, NaN where missing.
+
+        Raises:
+            ValueError: An entry is none of its variable's states.
+        """
         known = ~values.isnan()
         whole = values == values.floor() if values.is_floating_point() else known
         bad = known & ((values < 0) | (values > self._last(names)) | ~whole)
@@ -119,3 +89,6 @@ class Categorical:
 
     def _last(self, names: tuple[str, ...]) -> Tensor:
         return torch.tensor([self.states[name] - 1 for name in names])
+
+
+Kind = LinearGaussian | Categorical  # all variables of a template are of one kind

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from graphlib import CycleError, TopologicalSorter
+from typing import NamedTuple
 
 from torch import Tensor
 
 Edge = tuple[str, str]  # parent, child
 Node = tuple[str, int]  # a variable and how many slices ago; static variables stand at 0
+Entry = tuple[str, int]  # a variable and its slice; static variables stand at -1
+Values = dict[str, Tensor]  # latent site -> value
 Of = Callable[[Node], Tensor]  # a node -> its values
 
 
@@ -33,8 +35,7 @@ class Family:
         return tuple(f"{name}_before" if lag else name for name, lag in self.parents)
 
 
-@dataclass(frozen=True)
-class Structure:
+class Structure(NamedTuple):
     """Families of a template, each group in an order in which parents precede children.
 
     Attributes:
@@ -62,46 +63,13 @@ class Structure:
         """Static variables, parents first."""
         return tuple(family.variable for family in self.static)
 
-    @classmethod
-    def of(
-        cls,
-        variables: tuple[str, ...],
-        static: tuple[str, ...],
-        intra: tuple[Edge, ...],
-        inter: tuple[Edge, ...],
-        initial: tuple[Edge, ...] | None,
-    ) -> Structure:
-        """The families of a template of these names and edges."""
-        every = [*static, *variables]
-        order = parents_first(every, (*intra, *(initial or ())))
+    def ranges(self, slices: int) -> list[tuple[tuple[Family, ...], range]]:
+        """Each group of families and the slices of their children, 0 for static ones."""
+        return list(zip(self, (range(1), range(1), range(1, slices)), strict=True))
 
-        def parents(edges: Iterable[Edge], lag: int) -> dict[str, tuple[Node, ...]]:
-            return {name: tuple((a, lag) for a, b in edges if b == name) for name in every}
-
-        within, before = parents(intra, 0), parents(inter, 1)
-        start = within if initial is None else parents(initial, 0)
-        slices = [name for name in order if name in variables]
-        return cls(
-            tuple(Family(name, name, within[name]) for name in order if name in static),
-            tuple(Family(name, f"{name}_initial", start[name]) for name in slices),
-            tuple(Family(name, name, within[name] + before[name]) for name in slices),
-        )
-
-
-def parents_first(names: Iterable[str], edges: Iterable[Edge]) -> list[str]:
-    """The names in an order in which parents precede children.
-
-    Raises:
-        ValueError: The edges run in a circle.
-    """
-    sorter: TopologicalSorter[str] = TopologicalSorter({name: () for name in names})
-    for parent, child in edges:
-        sorter.add(child, parent)
-    try:
-        return list(sorter.static_order())
-    except CycleError as error:
-        path = " -> ".join(error.args[1])
-        raise ValueError(
-            f"Template: the intra edges run in a circle, {path}: leave one out, or let it act on the next slice as an "
-            "inter edge."
-        ) from None
+    def entries(self, slices: int) -> list[tuple[Entry, Family]]:
+        """Every entry of a row of T slices and its family, parents first."""
+        found = [((family.variable, -1), family) for family in self.static]
+        for t in range(slices):
+            found += [((family.variable, t), family) for family in (self.transition if t else self.initial)]
+        return found

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from bayesdd.dbn.template.kinds import Categorical, Kind, LinearGaussian
-from bayesdd.dbn.template.structure import Edge, Structure, parents_first
+from bayesdd.dbn.template.structure import Edge, Family, Node, Structure
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,6 @@ class Template:
         noise_scale: Scale of its half-normal prior.
         initial: Edges into the first slice's variables, from each other or from static ones, where they are not those
             of ``intra``; none, ``()``, makes the variables of the first slice independent.
-
-    Attributes:
-        structure: Families, parents before children.
 
     Raises:
         ValueError: Names, edges, states or settings do not fit; the message names what, and what to do.
@@ -63,12 +62,28 @@ class Template:
         put("inter", tuple(tuple(edge) for edge in self.inter))
         put("initial", None if self.initial is None else tuple(tuple(edge) for edge in self.initial))
         put("states", dict(self.states))
-        _check(self)
+        _refuse_names(self)
+        _refuse_edges(self)
+        _parents_first(self)
+        _refuse_settings(self)
 
     @functools.cached_property
     def structure(self) -> Structure:
-        """Families of the template."""
-        return Structure.of(self.variables, self.static, self.intra, self.inter, self.initial)
+        """Families, parents before children."""
+        every = [*self.static, *self.variables]
+        order = _parents_first(self)
+
+        def parents(edges: Iterable[Edge], lag: int) -> dict[str, tuple[Node, ...]]:
+            return {name: tuple((a, lag) for a, b in edges if b == name) for name in every}
+
+        within, before = parents(self.intra, 0), parents(self.inter, 1)
+        start = within if self.initial is None else parents(self.initial, 0)
+        slices = [name for name in order if name in self.variables]
+        return Structure(
+            tuple(Family(name, name, within[name]) for name in order if name in self.static),
+            tuple(Family(name, f"{name}_initial", start[name]) for name in slices),
+            tuple(Family(name, name, within[name] + before[name]) for name in slices),
+        )
 
     @functools.cached_property
     def kind(self) -> Kind:
@@ -92,6 +107,12 @@ class Template:
             found |= self.kind.sites(family)
         return found | ({self.noise_site: ()} if self.noise_site else {})
 
+    @functools.cached_property
+    def offsets(self) -> dict[str, int]:
+        """Latent site -> where its entries start when those of all sites are laid side by side."""
+        sizes = [math.prod(shape) for shape in self.sites.values()]
+        return dict(zip(self.sites, itertools.accumulate(sizes, initial=0), strict=False))
+
     @property
     def dims(self) -> dict[str, tuple[str, ...]]:
         """Latent site -> names of its axes, as ArviZ takes them."""
@@ -112,15 +133,7 @@ def saturated(template: Template) -> Template:
     return replace(template, intra=intra, inter=tuple(itertools.product(own, own)))
 
 
-def _check(template: Template) -> None:
-    """Refuses names, edges, states and settings that make no template."""
-    _names(template)
-    _edges(template)
-    parents_first([*template.static, *template.variables], (*template.intra, *(template.initial or ())))
-    _settings(template)
-
-
-def _names(template: Template) -> None:
+def _refuse_names(template: Template) -> None:
     if not template.variables:
         raise ValueError("Template needs at least one variable that changes over time, got none.")
     every = [*template.static, *template.variables]
@@ -141,7 +154,7 @@ def _repeated(items: Iterable[object]) -> object | None:
     return next((item for item, times in Counter(items).items() if times > 1), None)
 
 
-def _edges(template: Template) -> None:
+def _refuse_edges(template: Template) -> None:
     every = {*template.static, *template.variables}
     for kind, edges in (("intra", template.intra), ("inter", template.inter), ("initial", template.initial or ())):
         for edge in edges:
@@ -173,7 +186,22 @@ def _edges(template: Template) -> None:
             )
 
 
-def _settings(template: Template) -> None:
+def _parents_first(template: Template) -> list[str]:
+    """All variables in an order in which parents precede children."""
+    sorter: TopologicalSorter[str] = TopologicalSorter({name: () for name in (*template.static, *template.variables)})
+    for parent, child in (*template.intra, *(template.initial or ())):
+        sorter.add(child, parent)
+    try:
+        return list(sorter.static_order())
+    except CycleError as error:
+        path = " -> ".join(error.args[1])
+        raise ValueError(
+            f"Template: the intra edges run in a circle, {path}: leave one out, or let it act on the next slice as an "
+            "inter edge."
+        ) from None
+
+
+def _refuse_settings(template: Template) -> None:
     every = [*template.static, *template.variables]
     if template.states:
         if unknown := [name for name in template.states if name not in every]:

@@ -9,14 +9,14 @@ import torch
 from scipy.special import gammaln
 
 import bayesdd
-from bayesdd import CertificateWarning, dbn
+from bayesdd import CertificateWarning, Distilled, dbn
 from bayesdd.dbn import harden, merge, overstated
 from bayesdd.dbn.inference import Pooled, inference_data, labelled, pooled
 from bayesdd.dbn.likelihood import unconstrain
 from bayesdd.dbn.likelihood.categorical import expected_counts
 from bayesdd.dbn.likelihood.source import Source
-from bayesdd.dbn.merging.hardening import _copies, _stratified, hardened
-from bayesdd.dbn.merging.soft import Dirichlets, Soft
+from bayesdd.dbn.merging.hardening import _copies, _stratified
+from bayesdd.dbn.merging.soft import Dirichlets
 from bayesdd.dbn.template.template import Template
 from bayesdd.task.provenance import check
 
@@ -171,11 +171,12 @@ def test_changing_entries_only_helps():
     even = one_hot(rows(25, 4))
     even = {name: column * 0 + found.data[name].gt(0).double() for name, column in even.items()}
     even = {name: column / column.sum(-1, keepdim=True) for name, column in even.items()}
-    start = Soft(even["x"], even["static"], found.weight, 0.0)
-    hard = hardened(full, start, 50, seed=0)
-    goal = Dirichlets(TINY, full.statistics)
-    assert hard.excess < float(goal.excess(expected_counts(TINY, even["x"], even["static"], found.weight)))
-    assert ((hard.x == 0) | (hard.x == 1)).all() and (hard.x.sum(-1) == 1).all()
+    before = float(
+        Dirichlets(TINY, full.statistics).excess(expected_counts(TINY, even["x"], even["static"], found.weight))
+    )
+    hard = harden(full, Distilled(even, found.weight, provenance={"excess": before}), size=50)
+    assert hard.provenance["excess"] < before
+    assert hard.provenance["rounding"] == hard.provenance["excess"] - before
 
 
 def test_copies_of_a_soft_row_have_its_states_by_their_probability():
