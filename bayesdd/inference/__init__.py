@@ -1,7 +1,8 @@
-"""From a density to draws: one file a method, all ``(density, *, draws, chains, seed) -> Draws``, ``draws`` a chain.
+"""From a density to draws: one file a method, all ``(density, *, draws, chains, seed) -> Draws``.
 
-``laplace``, ``hmc`` and ``nuts`` for any posterior; ``gauss_newton`` and ``constrained`` for networks. Beside them
-stand searches for modes: ``mode`` for densities with a Laplace fit, ``network_modes`` for networks.
+``draws`` are kept of each chain. ``laplace``, ``hmc`` and ``nuts`` are for any posterior; ``gauss_newton`` and
+``constrained`` for networks. Beside them stand searches for modes: ``mode`` for densities with a Laplace fit,
+``network_modes`` for networks.
 """
 
 from bayesdd.inference._constrained import constrained as constrained
