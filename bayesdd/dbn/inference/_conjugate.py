@@ -31,11 +31,8 @@ from bayesdd.dbn.template.template import Template
 class NormalInverseGamma:
     """Of a family's coefficients (k,), intercept first, and variance.
 
-    Attributes:
-        mean: Mean of the coefficients ``(k,)``.
-        precision: Precision of the coefficients in units of the variance ``(k, k)``.
-        shape: Shape of the variance's inverse gamma.
-        scale: Its scale.
+    ``mean`` ``(k,)`` and ``precision`` ``(k, k)``, in units of the variance, are those of the coefficients; ``shape``
+    and ``scale`` those of the variance's inverse gamma.
     """
 
     mean: Tensor

@@ -15,12 +15,7 @@ from bayesdd.posterior import arviz
 def labelled(template: Template, idata: Any) -> Any:
     """What ``bayesdd.sample`` returned, with the template's names: ``dose[dose_term="pressure_before"]``.
 
-    Args:
-        template: The template.
-        idata: ArviZ inference data of one of its tasks.
-
-    Returns:
-        The same groups; sites that are none of the template's keep their axes.
+    Takes ArviZ inference data of one of the template's tasks. Sites that are none of the template's keep their axes.
     """
     found = {}
     for group in _groups(idata):

@@ -103,13 +103,9 @@ class Completion:
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """One source: its rows ordered by pattern, and for every pattern its rows and the entries seen.
+    """One source: its entries ``(rows, n)``, NaN where missing, ordered by pattern.
 
-    Attributes:
-        template: The template with the source's noise.
-        flat: All entries ``(rows, n)``, NaN where missing.
-        patterns: Number of rows and entries seen.
-        live: Slices that count ``(rows, T)``.
+    A pattern is its number of rows and the entries seen; ``live`` ``(rows, T)`` says which slices count.
     """
 
     template: Template

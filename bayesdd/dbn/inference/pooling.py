@@ -144,10 +144,7 @@ def _by_hmc(
 def predictive(template: Template, draws: Mapping[str, Any], data: Any) -> Tensor:
     """Log posterior predictive density of every row, log mean_s p(row | theta_s), nats: ``(rows,)``.
 
-    Args:
-        template: The template.
-        draws: Latent site -> ``(S, *shape)``.
-        data: Columns as for :func:`bayesdd.dbn.task`.
+    Takes draws ``(S, *shape)`` of every latent site, and columns as for :func:`bayesdd.dbn.task`.
     """
     by_draw = log_likelihood(template, draws, data)
     return by_draw.logsumexp(0) - math.log(len(by_draw))

@@ -26,6 +26,9 @@ import torch
 from torch import Tensor
 
 Pairs = list[tuple[int, int]]  # (parent, child), as places
+Join = Callable[[Tensor, Tensor], Tensor]  # total scores of two
+Add = Callable[[list[float]], float]  # total score of several
+Pick = Callable[[list[float]], int]  # which of several
 
 
 class Candidates(NamedTuple):
@@ -68,16 +71,11 @@ def drawn(candidates: Candidates, generator: torch.Generator) -> Pairs:
     return _network(candidates, torch.logaddexp, _log_sum, pick)
 
 
-def _network(
-    candidates: Candidates,
-    pair: Callable[[Tensor, Tensor], Tensor],
-    add: Callable[[list[float]], float],
-    pick: Callable[[list[float]], int],
-) -> Pairs:
-    """Edges of a network: ``pair`` and ``add`` total scores of two and of several, ``pick`` chooses one of them."""
+def _network(candidates: Candidates, join: Join, add: Add, pick: Pick) -> Pairs:
+    """Edges of a network."""
     count = len(candidates.after)
     families = [candidates.families(v) for v in range(count)]
-    tables = [_subsets(*family, count, pair).tolist() for family in families]
+    tables = [_subsets(*family, count, join).tolist() for family in families]
     found: Pairs = []
     for v, before in _order(tables, candidates.after, add, pick):
         sets, scores = families[v]
@@ -87,26 +85,21 @@ def _network(
     return found
 
 
-def _subsets(sets: Tensor, scores: Tensor, count: int, add: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+def _subsets(sets: Tensor, scores: Tensor, count: int, join: Join) -> Tensor:
     """For every set C of variables the total over parents that lie in C, as far as they are variables: ``(2^n,)``."""
     inner = sets & ((1 << count) - 1)
     total = torch.full((1 << count,), -math.inf, dtype=scores.dtype).scatter_reduce(0, inner, scores, "amax")
-    if add is torch.logaddexp:
+    if join is torch.logaddexp:
         sums = torch.zeros_like(total).scatter_add(0, inner, (scores - total[inner]).exp())
         total = torch.where(total > -math.inf, total + sums.log(), total)
     every = torch.arange(1 << count)
     for bit in range(count):
         upper = every[every >> bit & 1 == 1]
-        total[upper] = add(total[upper], total[upper ^ 1 << bit])
+        total[upper] = join(total[upper], total[upper ^ 1 << bit])
     return total
 
 
-def _order(
-    tables: list[list[float]],
-    after: list[int],
-    add: Callable[[list[float]], float],
-    pick: Callable[[list[float]], int],
-) -> list[tuple[int, int]]:
+def _order(tables: list[list[float]], after: list[int], add: Add, pick: Pick) -> list[tuple[int, int]]:
     """Variables with the set of those before them, the last in order first."""
     count = len(tables)
 

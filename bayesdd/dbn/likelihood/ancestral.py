@@ -36,9 +36,8 @@ def gaussian_sequences(
     true = _static_draws(template, values, len(static), generator)
     error = spread[:count] * torch.randn(true.shape, generator=generator, dtype=true.dtype)
     # A joint draw of truth and measurement, moved to the measurement that was made (Matheron's rule).
-    _, _, root = equations(template, values)[0].reduced()
+    (_, _, root), *forms = [form.reduced() for form in equations(template, values)]
     true, _, _ = condition(true, root @ root.mT, static - error, spread.square(), 0)
-    _, *forms = [form.reduced() for form in equations(template, values)]
     before, found = true, []
     for t in range(slices):
         gain, shift, root = forms[min(t, 1)]

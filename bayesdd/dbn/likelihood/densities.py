@@ -66,7 +66,7 @@ def at_draws(template: Template, parameters: Values, x: Tensor, static: Tensor) 
     Raises:
         ValueError: A categorical sequence has too many joint states of missing entries.
     """
-    if template.states and not whole(x, static) and _joint_states(template) > FEW_STATES:
+    if template.states and not whole(x, static) and math.prod(template.states.values()) > FEW_STATES:
         return _at_draws_by_sequence(template, parameters, x, static)
     likelihood = densities_of(template).chosen(template, x, static)
 
@@ -81,7 +81,7 @@ def at_draws(template: Template, parameters: Values, x: Tensor, static: Tensor) 
 def _at_draws_by_sequence(template: Template, parameters: Values, x: Tensor, static: Tensor) -> Tensor:
     log = vmap(lambda values: categorical.tables(template, values))(parameters)
     patterns = _patterns(template, x, static, with_complete=True)
-    if len(patterns) > PATTERNS or _frontier(template, patterns, x.shape[1]) > FRONTIER:
+    if len(patterns) > PATTERNS or elimination.largest(template, x.shape[1], patterns) > FRONTIER:
         return messages.log_likelihood(template, log, x, static)
     of_static = vmap(lambda values: categorical.static_forward(template, values, static))(parameters)
     return of_static + elimination.by_group(template, log, x, static)
@@ -115,8 +115,8 @@ def _categorical_chosen(template: Template, x: Tensor, static: Tensor) -> Likeli
         return Likelihood(categorical.complete, categorical.static_complete)
     patterns = _patterns(template, x, static, with_complete=False)
     few = len(patterns) <= CATEGORICAL_PATTERNS
-    most = _frontier(template, patterns, x.shape[1]) if few else 0
-    joint = _joint_states(template)
+    most = elimination.largest(template, x.shape[1], patterns) if few else 0
+    joint = math.prod(template.states.values())
     if joint > FEW_STATES and few and most <= FRONTIER:
         sequences = functools.partial(elimination.by_pattern, patterns=patterns)
         return Likelihood(sequences, categorical.static_forward)
@@ -148,11 +148,3 @@ def _patterns(template: Template, x: Tensor, static: Tensor, *, with_complete: b
     seen = ~gaussian.entries(template, x, static).isnan()
     seen = torch.cat([seen, torch.ones_like(seen[:1])]) if with_complete else seen[~seen.all(1)]
     return tuple(tuple(at.tolist()) for _, at in gaussian.grouped(seen))
-
-
-def _frontier(template: Template, patterns: tuple[tuple[int, ...], ...], slices: int) -> int:
-    return max(elimination.largest(template, slices, pattern) for pattern in patterns)
-
-
-def _joint_states(template: Template) -> int:
-    return math.prod(template.states.values())

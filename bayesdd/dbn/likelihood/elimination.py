@@ -53,17 +53,17 @@ def by_group(template: Template, log: Tensor, x: Tensor, static: Tensor) -> Tens
     found, states = log.new_empty(len(log), len(x)), flat.nan_to_num().long()
     for mine, at in grouped(~flat.isnan()):
         places = tuple(at.tolist())
-        cost = largest(template, x.shape[1], places)
+        cost = largest(template, x.shape[1], (places,))
         for rows in mine.split(max(1, CELLS // cost)):
             own = functools.partial(eliminated, template, states=states[rows], places=places, slices=x.shape[1])
             found[:, rows] = vmap(own, chunk_size=max(1, CELLS // (cost * len(rows))))(log)
     return found
 
 
-def largest(template: Template, slices: int, places: tuple[int, ...]) -> int:
-    """States of the largest frontier of a pattern."""
-    sizes = [math.prod(template.states[name] for name, _ in step.frontier) for step in _steps(template, slices, places)]
-    return max(sizes, default=1)
+def largest(template: Template, slices: int, patterns: Patterns) -> int:
+    """States of the largest frontier of some patterns."""
+    steps = (step for places in patterns for step in _steps(template, slices, places))
+    return max((math.prod(template.states[name] for name, _ in step.frontier) for step in steps), default=1)
 
 
 class _Step(NamedTuple):

@@ -55,11 +55,7 @@ class Source:
 def gathered(template: Template, sources: Sequence[Source]) -> list[Rows]:
     """Rows of every source, padded to one number of slices; rows of which nothing is seen are left out.
 
-    Raises:
-        ValueError: A source does not fit the template or sees nothing, or no source sees one of the variables.
-
-    Warns:
-        UserWarning: Two sources have no variable in common.
+    Faults and warnings are those of :func:`target`.
     """
     if template.noisy:
         raise ValueError("Template: noise belongs to the sources that are merged: give it to Source, not to Template.")

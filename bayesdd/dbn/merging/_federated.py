@@ -142,4 +142,4 @@ def _evened(rows: Tensor, weight: Tensor) -> Tensor:
     kept = values > 1e-12 * values[-1].clamp_min(1e-300)
     half: Tensor = vectors[:, kept] * values[kept].sqrt()
     count = max(round(float(weight.sum())), half.shape[1] + 1)
-    return mean + simplex(count)[:, : half.shape[1]] * math.sqrt(count) @ half.mT
+    return simplex(mean, half, count)

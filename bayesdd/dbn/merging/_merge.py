@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
 
 import pandas as pd
 import torch
@@ -80,10 +79,20 @@ def merge(
         raise ValueError(f"merge needs size= of at least one row, got {size}.")
     full = pooled(template, sources, seed=seed) if full is None else full
     pairs = apart(template, full.rows)
+    details = {
+        "task": "bayesdd.dbn:student",
+        "sites": {site: list(shape) for site, shape in template.sites.items()},
+        "fingerprint": [fingerprint(as_columns(template, rows)) for rows in full.rows],
+        "seed": seed,
+        "rows": full.count,
+        "size": size,
+        "objective": "closed-form forward KL" if complete else "half-variance by least squares",
+        "rhat": full.rhat,
+        "apart": pairs,
+    }
     if not complete:
         masked = chosen_rows if template.states else partial(masked_rows, seed=seed)
         x, static, weight, gap = masked(full, size, equal_weights=equal_weights)
-        details = provenance(full, seed, size, "half-variance by least squares") | {"apart": pairs, "gap": asdict(gap)}
         if not (gap.kl_forward <= TOLERANCE and gap.kl_reverse <= TOLERANCE and gap.khat < KHAT_LIMIT):
             warnings.warn(
                 f"merge: at size={size} the distilled posterior is {gap.kl_forward:.2g} nats from the full one "
@@ -91,12 +100,12 @@ def merge(
                 CertificateWarning,
                 stacklevel=2,
             )
-        return Distilled(as_columns(template, (x, static)), weight, provenance=details)
+        return Distilled(as_columns(template, (x, static)), weight, provenance=details | {"gap": asdict(gap)})
     whole = soft_rows if template.states else partial(complete_rows, learn_edges=learn_edges)
     x, static, weight, excess = whole(
         full, size, full.slices if slices is None else slices, seed=seed, equal_weights=equal_weights
     )
-    details = provenance(full, seed, size, "closed-form forward KL") | {"apart": pairs, "excess": excess}
+    details |= {"excess": excess}
     found = Distilled(as_columns(template, (x, static)), weight, provenance=details)
     table = overstated(full, found)
     sure = table[table["ratio"] < TOO_SURE]["ratio"]
@@ -128,20 +137,6 @@ def overstated(full: Pooled, distilled: Distilled, *, draws: int = 4000, seed: i
         columns.append(torch.stack([moment for some in both for moment in (some.mean(0), some.std(0))], 1))
     table = pd.DataFrame(torch.cat(columns).numpy(), names, ["mean", "sd", "mean_distilled", "sd_distilled"])
     return table.assign(ratio=table["sd_distilled"] / table["sd"])
-
-
-def provenance(full: Pooled, seed: int, size: int, objective: str) -> dict[str, Any]:
-    """Where merged rows came from; JSON-able."""
-    return {
-        "task": "bayesdd.dbn:student",
-        "sites": {site: list(shape) for site, shape in full.template.sites.items()},
-        "fingerprint": [fingerprint(as_columns(full.template, rows)) for rows in full.rows],
-        "seed": seed,
-        "rows": full.count,
-        "size": size,
-        "objective": objective,
-        "rhat": full.rhat,
-    }
 
 
 def labels(template: Template, site: str) -> list[str]:

@@ -51,9 +51,8 @@ class Holder:
             values, vectors = torch.linalg.eigh(scatter)
             share = ((vectors.square().mT @ noise[at]) / values).clamp_max(1 - LEAST_SPREAD)
             half = vectors * (values * (1.0 if keeps else 1 - share)).sqrt()
-            corner = simplex(size + 1) * math.sqrt(size + 1)
             placed = torch.full((size + 1, self.flat.shape[1]), torch.nan, dtype=torch.float64)
-            placed[:, at] = mean + corner @ half.mT
+            placed[:, at] = simplex(mean, half, size + 1)
             rows.append(placed)
             weights.append(torch.full((size + 1,), count / (size + 1), dtype=torch.float64))
         return torch.cat(rows), torch.cat(weights)
@@ -115,8 +114,8 @@ class Holder:
         return Distilled(rows, weight, provenance=details)
 
 
-def simplex(corners: int) -> Tensor:
-    """Orthonormal columns ``(corners, corners - 1)``, each orthogonal to the constant one."""
+def simplex(mean: Tensor, half: Tensor, corners: int) -> Tensor:
+    """As many rows ``(corners, r)`` as asked for, of this mean ``(r,)`` and of scatter half half'."""
     basis = torch.cat([torch.ones(corners, 1), torch.eye(corners)[:, :-1]], 1).double()
-    found: Tensor = torch.linalg.qr(basis).Q
-    return found[:, 1:]
+    directions: Tensor = torch.linalg.qr(basis).Q[:, 1 : 1 + half.shape[1]]  # orthogonal to the constant one
+    return mean + directions * math.sqrt(corners) @ half.mT
