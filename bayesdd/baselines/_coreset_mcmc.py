@@ -12,10 +12,7 @@ The authors' kernel is a slice sampler; here it is HMC, all chains at once, in c
 the coreset posterior that is renewed now and then (the weights, and with them the target, go far). Cost an iteration:
 K (M + B) log-likelihoods and about 3 K M gradients.
 
-Measured on logistic regression (ds1, N = 24,060, P = 11), defaults, seeds 0 to 2, reverse KL between Laplace fits:
-6,850-33,160 nats at M = 22, 9.6-6,308 at M = 50, 2.4-11 at M = 100, 13 to 15 s each; on uniform rows 6,993-16,640 at
-M = 50 and 0.2-0.4 at M = 1,000 (seeds 0, 1). The authors run 25,000 to 200,000 iterations on batches of M to all rows:
-25,000 at M = 400 gave 0.3-0.6 where 5,000 gave 0.8-2.7 (uniform rows).
+The authors run 25,000 to 200,000 iterations on batches of M to all rows.
 
 Source: Chen & Campbell, "Coreset Markov chain Monte Carlo", AISTATS 2024; Chen, Huggins & Campbell, "Tuning-free
 coreset Markov chain Monte Carlo", 2024 (the step and the hot start).
@@ -28,7 +25,7 @@ import math
 import torch
 from torch import Tensor
 
-from bayesdd.baselines._parts import checked, rows_at, subset
+from bayesdd.baselines._parts import checked, rows_at, weighted_rows
 from bayesdd.data.columns import Columns
 from bayesdd.data.distilled import Distilled
 from bayesdd.density.density import Density
@@ -60,9 +57,6 @@ def coreset_mcmc(
     """Random rows with weights learned along Markov chains.
 
     Args:
-        task: The task.
-        size: Number M of rows; those whose weight ends at zero are left out.
-        seed: Seed.
         chains: Number K of chains, at least 2.
         iterations: Steps of the weights.
         batch: Real rows B a gradient, scanned in a random order; None for all.
@@ -71,11 +65,8 @@ def coreset_mcmc(
         stratified: Rows stratified over labels and fixed columns, if there are any, all with weight N / M to start with
             (the authors' choice for logistic regression); False for uniform rows.
 
-    Returns:
-        The weighted rows, without a certificate.
-
     Raises:
-        ValueError: ``size`` is not between 1 and N, fewer than two chains, or no weight is positive.
+        ValueError: Fewer than two chains.
     """
     size = checked(task, size)
     if chains < 2:
@@ -110,7 +101,7 @@ def coreset_mcmc(
             off = total(states.position, iteration) - own @ weight
         slope = -(off - off.mean()) @ (own - own.mean(0)) / (chains - 1)
         weight = (weight - dog.step(weight, slope)).clamp_min(0.0)
-    return subset(task, picked, weight, seed, "coreset_mcmc")
+    return weighted_rows(task, rows, weight, seed, "coreset_mcmc")
 
 
 class Dog:

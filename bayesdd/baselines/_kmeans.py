@@ -42,17 +42,12 @@ def kmeans(task: Task, size: int, *, seed: int, iterations: int = 30) -> Distill
     """k-means centres with the sizes of their clusters as weights.
 
     Args:
-        task: The task.
         size: Number M of centres; fewer come back where a stratum has fewer distinct rows than its share.
-        seed: Seed.
         iterations: Lloyd iterations after the k-means++ start.
 
     Returns:
-        The weighted centres, total weight N, without a certificate. With more strata than centres, strata are drawn by
-        their sizes and the weights scaled to the sum N.
-
-    Raises:
-        ValueError: ``size`` is not between 1 and N.
+        The weighted centres, total weight N. With more strata than centres, strata are drawn by their sizes and the
+        weights scaled to the sum N.
     """
     size = checked(task, size)
     generator = torch.Generator().manual_seed(seed)

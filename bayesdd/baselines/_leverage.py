@@ -19,7 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bayesdd.baselines._parts import checked, hilbert_vectors, subset
+from bayesdd.baselines._parts import checked, hilbert_vectors, weighted_rows
 from bayesdd.data.distilled import Distilled
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.task import Task
@@ -31,18 +31,14 @@ def leverage(
     """Rows sampled by the norms of their centred log-likelihood vectors.
 
     Args:
-        task: The task.
         size: Number M of draws with replacement; rows drawn repeatedly are merged, so that fewer may come back.
-        seed: Seed.
-        particles: Number S of draws from the Laplace fit of the full posterior.
-        draws: Own unconstrained draws ``(S, P)`` in their place.
         mix: The share epsilon of uniform sampling, in [0, 1]; 0 is as published in 2019.
 
     Returns:
-        The weighted rows, total weight N in expectation, without a certificate.
+        The weighted rows, total weight N in expectation.
 
     Raises:
-        ValueError: ``size`` is not between 1 and N, ``mix`` not in [0, 1], or there is no Laplace fit.
+        ValueError: ``mix`` is not in [0, 1].
     """
     size = checked(task, size)
     if not 0 <= mix <= 1:
@@ -50,7 +46,7 @@ def leverage(
     generator = torch.Generator().manual_seed(seed)
     probability = sensitivities(hilbert_vectors(task, particles, draws, generator, seed, "leverage"), mix)
     counts = torch.bincount(torch.multinomial(probability, size, True, generator=generator), minlength=task.size)
-    return subset(task, torch.arange(task.size), counts / (size * probability), seed, "leverage")
+    return weighted_rows(task, task.data, counts / (size * probability), seed, "leverage")
 
 
 def sensitivities(vectors: Tensor, mix: float) -> Tensor:

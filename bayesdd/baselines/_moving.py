@@ -1,11 +1,10 @@
-"""What the methods share that move rows by Adam: where the rows start and what they weigh, whitening, the descent."""
+"""What methods that move rows by Adam share: where rows start and what they weigh, whitening, the descent."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,8 +33,8 @@ def movable(task: Task, size: int, seed: int, *, hold: bool = False) -> tuple[Pr
     Args:
         task: The task.
         size: Number M of rows.
-        seed: Seed.
-        hold: Hold labels that could move, too.
+        seed: Seed of the choice.
+        hold: Whether to hold labels that could move.
 
     Returns:
         The problem, whose vector ends in M log weights; the stratum of every real row ``(N,)``; the real rows where the
@@ -88,35 +87,19 @@ def moved(
     problem: Problem,
     loss: Callable[[Tensor], Tensor],
     seed: int,
-    settings: Mapping[str, Any],
-    others: Sequence[Tensor] = (),
-) -> Distilled:
-    """The rows where :func:`descend` ends, with its settings; the seed is for the provenance."""
-    vector = descend(method, problem, loss, others=others, **settings)
-    task = problem.student
-    return problem.distilled(vector, provenance_of(task, [task], seed, problem.coordinates.size, objective=method))
-
-
-def descend(
-    method: str,
-    problem: Problem,
-    loss: Callable[[Tensor], Tensor],
-    *,
     iterations: int,
     rate: float,
     learn_weights: bool,
     others: Sequence[Tensor] = (),
-) -> Tensor:
-    """Adam on a noisy loss of a problem's vector, its step size decaying to zero as a cosine.
+) -> Distilled:
+    """The rows after Adam on a noisy loss of the problem's vector, its step size decaying to zero as a cosine.
 
     Args:
-        method: Name of the method, for the error.
+        method: Name of the method, for the provenance and the error.
         problem: The problem.
         loss: ``(n,)`` -> zero-dimensional; steps with a gradient that is not finite are left out.
-        iterations: Steps.
-        rate: First step size.
-        learn_weights: Whether the log weights move.
-        others: Further leaves that move with it (learned step sizes).
+        seed: Seed of the loss, for the provenance.
+        others: Further leaves that move with the vector (learned step sizes).
 
     Raises:
         ValueError: No gradient was finite.
@@ -125,7 +108,7 @@ def descend(
     free = len(vector) if learn_weights else len(vector) - problem.coordinates.size
     adam = torch.optim.Adam([vector, *others], lr=rate)
     usual = 0.0
-    moved = iterations == 0
+    any_finite = iterations == 0
     for step in range(iterations):
         adam.param_groups[0]["lr"] = 0.5 * rate * (1 + math.cos(math.pi * step / iterations))
         adam.zero_grad()
@@ -135,16 +118,16 @@ def descend(
         norm = math.sqrt(sum(float(slope.square().sum()) for slope in slopes))
         if not math.isfinite(norm):
             continue
-        # Adam remembers squares for a thousand steps: one gradient of 1e100, of a training path that almost diverges,
-        # would stop the rows for good.
+        # Adam remembers squares for a thousand steps: one gradient of 1e100 would stop the rows for good.
         for slope in slopes if norm > LONGEST * usual > 0 else ():
             slope *= LONGEST * usual / norm
         usual = 0.9 * usual + 0.1 * min(norm, LONGEST * usual) if usual else norm
         adam.step()
-        moved = True
-    if not moved:
+        any_finite = True
+    if not any_finite:
         raise Refusal(
             f"{method}: no gradient with respect to the rows of {problem.student.name} was finite in {iterations} "
             "steps; start from other rows (another seed), or lower the rate."
         )
-    return vector.detach()
+    task = problem.student
+    return problem.distilled(vector, provenance_of(task, [task], seed, problem.coordinates.size, objective=method))

@@ -1,4 +1,4 @@
-"""What several published methods share: rows as distilled sets, log-likelihood vectors, draws by Laplace fits, Adam."""
+"""What published methods share: rows as distilled sets, log-likelihood vectors, draws from Laplace fits, Adam."""
 
 from __future__ import annotations
 
@@ -52,24 +52,12 @@ def _bound(task: Task, size: int) -> str:
     return "" if gaussian is None else Bound.of(SecondOrder.of(gaussian, target), target).warning(size, TOLERANCE)
 
 
-def subset(task: Task, picked: Tensor, weight: Tensor, seed: int, method: str) -> Distilled:
-    """Real rows with weights as a distilled set; rows whose weight is not positive are left out.
-
-    Args:
-        task: The task.
-        picked: Row numbers, ``(M,)``.
-        weight: Their weights, ``(M,)``.
-        seed: Seed, for the provenance.
-        method: Name of the method, for the provenance.
+def weighted_rows(task: Task, rows: Columns, weight: Tensor, seed: int, method: str) -> Distilled:
+    """Rows with weights ``(M,)`` as a distilled set; rows whose weight is not positive are left out.
 
     Raises:
         ValueError: No weight is positive.
     """
-    return weighted_rows(task, rows_at(task, picked), weight, seed, method)
-
-
-def weighted_rows(task: Task, rows: Columns, weight: Tensor, seed: int, method: str) -> Distilled:
-    """Rows with weights as a distilled set, see :func:`subset`."""
     kept = weight > 0
     if not bool(kept.any()):
         raise Refusal(f"{method}: no row got a positive weight on {task.name}; take more rows or other settings.")
@@ -90,12 +78,7 @@ def rows_at(task: Task, picked: Tensor) -> Columns:
 
 
 def full_gaussian(task: Task, seed: int, method: str) -> Gaussian:
-    """Laplace fit of the full posterior.
-
-    Args:
-        task: The task.
-        seed: Seed of the search for the mode.
-        method: Name of the method that asks, for the message.
+    """Laplace fit of the full posterior, for a method that messages name.
 
     Raises:
         ValueError: There is none.
@@ -112,7 +95,7 @@ def full_gaussian(task: Task, seed: int, method: str) -> Gaussian:
 def vectors(task: Task, draws: Tensor, picked: Tensor | None = None) -> Tensor:
     """Log-likelihood of rows at draws, centred over the draws, nats: ``(rows, S)``.
 
-    Their inner products over S estimate the covariances of the rows' log-likelihoods under whatever posterior the draws
+    Their inner products over S estimate the covariances of the rows' log-likelihoods under the posterior that the draws
     come from. Source: Campbell & Broderick, "Automated scalable Bayesian inference via Hilbert coresets", JMLR 2019.
     """
     rows = task.data if picked is None else rows_at(task, picked)
@@ -149,8 +132,7 @@ def hilbert_vectors(
 class CoresetPosterior:
     """Draws from the posterior of weighted rows, by Laplace fits that each start from the last one's mean.
 
-    Without any positive weight the posterior is the prior, and draws are the model's own (the same at every call: 1 ms
-    each).
+    Without any positive weight the posterior is the prior, and draws are the model's own, the same at every call.
     """
 
     def __init__(self, task: Task, seed: int, method: str) -> None:
@@ -182,9 +164,9 @@ class CoresetPosterior:
 
 
 def near(density: Density, point: Tensor) -> Gaussian | None:
-    """Laplace fit by Newton's method alone, to a hundredth of a standard deviation; None if it is not that near.
+    """Laplace fit by Newton's method alone, to a hundredth of a standard deviation; None if it does not get there.
 
-    From the last weights' mean: 2 ms, against 6 ms to full digits and 12 to 22 ms with a search first (M = 50, P = 11).
+    From the last weights' mean it takes a third of the time of a fit to full digits.
     """
     for _ in range(NEWTON_STEPS):
         _, slope, hessian = density.likelihood_derivatives(point[None])

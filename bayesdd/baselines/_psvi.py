@@ -14,11 +14,6 @@ labels, counts and every other kind keep their starting values. (The authors' lo
 vector, intercept included, and centres the row gradients over coordinates where draws are meant; neither is copied.)
 Draws come from Laplace fits. Cost: ``iterations`` of those fits on M rows.
 
-Measured on logistic regression (ds1, N = 24,060, P = 11), defaults, seeds 0 to 2, reverse KL between Laplace fits:
-858-2,304 nats at M = 22, 552-2,315 at M = 50, 245-1,108 at M = 100, 2 s each. With ``step=0.1`` 2,085-9,647 at M = 50;
-at M = 100 the starting rows decide, 54-136 for three of ten seeds and 1,464-2,976 for seven (the authors' code: medians
-1,577 and 77). With ``step=10`` rows fly off, and most posteriors have no fit.
-
 Source: Manousakas, Xu, Mascolo & Campbell, "Bayesian pseudocoresets", NeurIPS 2020.
 """
 
@@ -48,20 +43,9 @@ def psvi(
     """Pseudo-rows and their weights.
 
     Args:
-        task: The task.
-        size: Number M of rows; those whose weight ends at zero are left out.
-        seed: Seed.
-        particles: Draws S of the pseudocoreset's posterior a gradient.
-        batch: Real rows drawn (with replacement) for the residual of a gradient; None for all.
-        iterations: Adam steps.
         step: First step, in the units of the rows and of the weights alike. A coordinate moves by at most about
-            ``step * log(iterations)``. The authors took 1 and 10 on logistic regressions, 0.1 on a linear one.
-
-    Returns:
-        The weighted rows, without a certificate.
-
-    Raises:
-        ValueError: ``size`` is not between 1 and N, there is no Laplace fit, or no weight is positive.
+            ``step * log(iterations)``. The authors took 1 and 10 on logistic regressions, 0.1 on a linear one. After
+            small steps the starting rows decide; after large ones rows may have no Laplace fit.
     """
     size = checked(task, size)
     generator = torch.Generator().manual_seed(seed)

@@ -12,27 +12,18 @@ from __future__ import annotations
 
 import torch
 
-from bayesdd.baselines._parts import checked, subset
+from bayesdd.baselines._parts import checked, weighted_rows
 from bayesdd.data.distilled import Distilled
 from bayesdd.distillation.stratified import choose
 from bayesdd.task.task import Task
 
 
 def stratified(task: Task, size: int, *, seed: int) -> Distilled:
-    """Rows stratified over labels, fixed columns and patterns of missing entries.
+    """Rows stratified over labels, fixed columns and patterns of missing entries, total weight N.
 
-    Args:
-        task: The task.
-        size: Number M of rows; fewer come back where a stratum has fewer rows than its share.
-        seed: Seed.
-
-    Returns:
-        The weighted rows, total weight N, without a certificate.
-
-    Raises:
-        ValueError: ``size`` is not between 1 and N.
+    Fewer rows than M come back where a stratum has fewer than its share.
     """
     size = checked(task, size)
     picked, share = choose(task.data, task.column_kinds, size, torch.Generator().manual_seed(seed))
     weight = torch.zeros(task.size, dtype=torch.float64).index_add(0, picked, share)
-    return subset(task, torch.arange(task.size), weight, seed, "stratified")
+    return weighted_rows(task, task.data, weight, seed, "stratified")

@@ -9,25 +9,14 @@ from __future__ import annotations
 
 import torch
 
-from bayesdd.baselines._parts import checked, subset
+from bayesdd.baselines._parts import checked, rows_at, weighted_rows
 from bayesdd.data.distilled import Distilled
 from bayesdd.task.task import Task
 
 
 def uniform(task: Task, size: int, *, seed: int) -> Distilled:
-    """Uniform rows with weight N / M.
-
-    Args:
-        task: The task.
-        size: Number M of rows.
-        seed: Seed.
-
-    Returns:
-        The weighted rows, without a certificate.
-
-    Raises:
-        ValueError: ``size`` is not between 1 and N.
-    """
+    """Uniform rows with weight N / M."""
     size = checked(task, size)
     picked = torch.randperm(task.size, generator=torch.Generator().manual_seed(seed))[:size]
-    return subset(task, picked, torch.full((size,), task.size / size, dtype=torch.float64), seed, "uniform")
+    weight = torch.full((size,), task.size / size, dtype=torch.float64)
+    return weighted_rows(task, rows_at(task, picked), weight, seed, "uniform")
