@@ -29,10 +29,10 @@ assert idata.posterior["w"].shape == (2, 50, 3)
 template = dbn.Template(("dose", "symptom"), intra=(("dose", "symptom"),), inter=(("symptom", "symptom"),))
 values = {site: torch.full(shape, 0.3, dtype=torch.float64) for site, shape in template.sites.items()}
 rows = dbn.simulate(template, values, 60, 3, 0)["x"]
-sources = [dbn.Source(rows[:30]), dbn.Source(rows[30:, :, :1], variables=("dose",))]
+sources = [dbn.Source({"x": rows[:30]}), dbn.Source({"x": rows[30:, :, :1]}, variables=("dose",))]
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", bayesdd.CertificateWarning)
-    merged = dbn.merge(template, sources, 4, seed=0, progress=False)
+    merged = dbn.merge(template, sources, size=4, seed=0)
 assert len(merged) > 0 and merged.data["x"].shape[1:] == (3, 2)
 
 family = pinn.Family(
