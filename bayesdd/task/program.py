@@ -207,7 +207,7 @@ def site_log_prob(msg: Message) -> Tensor:
 def _by_row(log_prob: Tensor, row_dim: int) -> Tensor:
     """Sums every axis but the rows'."""
     rows_first = log_prob.movedim(row_dim, 0)
-    # No sum over nothing: with the one below it took a third of a sweep's time.
+    # A sum over no axis would still cost a third of a sweep's time.
     return rows_first if rows_first.dim() == 1 else rows_first.reshape(len(rows_first), -1).sum(1)
 
 
@@ -246,18 +246,20 @@ def simulate(program: Program, values: Columns, columns: Columns) -> Columns:
     return {m["name"]: m["value"] for m in recorder.messages if m["name"] in wanted and not m["is_observed"]}
 
 
-def prior_draw(program: Program, columns: Columns, seed: int) -> Tensor:
-    """One unconstrained draw from the prior, shape ``(P,)``."""
+def prior_draws(program: Program, columns: Columns, count: int, seed: int) -> Tensor:
+    """Unconstrained draws from the prior, shape ``(count, P)``; draw i depends on seed + i alone."""
+    draws = []
     with running(), torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
-        with Recorder() as recorder:
-            program.model(**columns)
-        sites = program.structure.sites
-        drawn = {msg["name"]: msg for msg in recorder.messages}
-        if absent := [site.name for site in sites if site.name not in drawn]:
-            raise _wandering(absent[0])
-        free = [biject_to(drawn[s.name]["fn"].support).inv(drawn[s.name]["value"]).flatten() for s in sites]
-    return torch.cat(free)
+        for i in range(count):
+            torch.manual_seed(seed + i)
+            with Recorder() as recorder:
+                program.model(**columns)
+            drawn = {msg["name"]: msg for msg in recorder.messages}
+            if absent := [site.name for site in program.structure.sites if site.name not in drawn]:
+                raise _wandering(absent[0])
+            found = [drawn[site.name] for site in program.structure.sites]
+            draws.append(torch.cat([biject_to(msg["fn"].support).inv(msg["value"]).flatten() for msg in found]))
+    return torch.stack(draws)
 
 
 def unconstrained(program: Program, values: Columns, columns: Columns) -> tuple[Tensor, Tensor]:
