@@ -52,7 +52,7 @@ def parser(commands: Mapping[str, Callable[[argparse.Namespace], int]]) -> argpa
         made[name].formatter_class = argparse.RawDescriptionHelpFormatter
         made[name].set_defaults(command=name, init=None, distilled=None)
         if name == "new":
-            made[name].add_argument("file", help="the file to write (.py); there must be none of that name")
+            made[name].add_argument("file", help="the file to write (.py), which must not exist yet")
             continue
         made[name].add_argument("task", help="module:function, a Task or a function that returns one")
         made[name].add_argument("--data", help="rows that replace the task's own (.nc, .zarr, .npz or .csv)")

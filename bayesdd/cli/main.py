@@ -1,7 +1,7 @@
 """The command line: `bayesdd new`, `bayesdd distill`, `bayesdd certify`, `bayesdd sample`.
 
 A task is named `module:function`: a Task, or a function without required arguments that returns one; the working
-directory is importable. Exit codes: 0 fine, 1 not certified, 2 misuse, 130 interrupted. A user's mistake is one line.
+directory is importable. Exit codes: 0 fine, 1 not certified, 2 misuse (told in one line), 130 interrupted.
 
 torch and Pyro, which take seconds, are imported only after arguments and paths have been checked.
 """
@@ -27,7 +27,7 @@ from bayesdd.numerics.refusal import MissingPackage, Refusal, WrongType
 if TYPE_CHECKING:
     from bayesdd.task.task import Task
 
-MISTAKES = (Refusal, OSError, MemoryError)  # one line each; anything else is a fault and keeps its traceback
+MISTAKES = (Refusal, OSError, MemoryError)  # one line each; any other error is a fault of ours, with its traceback
 
 # Set by torchrun. The first rank alone writes and prints.
 _MANY = int(os.environ.get("WORLD_SIZE", "1")) > 1
@@ -76,7 +76,7 @@ def new(arguments: argparse.Namespace) -> int:
         with writable(path).open("x") as file:
             file.write(TASK.format(name=path.stem))
     except FileExistsError as error:
-        raise FileExistsError(f"new {path}: there is such a file already; name another one") from error
+        raise FileExistsError(f"new {path}: this file exists already; name another one") from error
     _tell(f"wrote {path}; next: bayesdd distill {path.stem}:task --size 20 --out d.nc")
     return 0
 
@@ -215,7 +215,7 @@ def _made(arguments: argparse.Namespace) -> "Task":
             raise WrongType(f"{arguments.task} needs arguments ({', '.join(required)}); give it defaults, or a wrapper")
         found = found()
     if not isinstance(found, Task):
-        raise WrongType(f"{arguments.task} is no bayesdd.Task and returns none, but {type(found).__name__}")
+        raise WrongType(f"{arguments.task} must be a bayesdd.Task or return one, not {type(found).__name__}")
     if arguments.columns and not arguments.data:
         raise Refusal("--columns chooses columns of --data, which is not given")
     if arguments.columns:

@@ -22,7 +22,7 @@ ROWS_COMPARED = 6
 
 
 class Verdict(NamedTuple):
-    """What the numbers show: the batching backend, columns without a gradient, deterministic sites free of rows."""
+    """What the numbers show: the batching backend, columns without a gradient, deterministic sites free of the rows."""
 
     backend: str
     rigid: frozenset[str]
@@ -98,7 +98,7 @@ def _two_starts(program: Program, columns: Columns, few: Columns, number: Callab
 
 
 def _telling(columns: Columns) -> set[int]:
-    """Rows where integers are smallest (they show shapes that follow the largest group index) or entries missing."""
+    """Rows with the smallest integer (they show shapes that follow the largest group index) or a missing entry."""
     found = set()
     for column in columns.values():
         flat = column.reshape(len(column), -1)
@@ -160,7 +160,7 @@ def _finite_gradients(
 
 
 def _free_of_rows(program: Program, draw: Tensor, singles: list[Columns]) -> tuple[str, ...]:
-    """Deterministic sites that are the same whichever row is there: only they are functions of the latents."""
+    """Deterministic sites with the same value at every row: these are functions of the latents alone."""
     with torch.no_grad(), running():
         found = [values(program, draw, rows) for rows in singles]
     return tuple(

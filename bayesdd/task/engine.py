@@ -3,7 +3,7 @@
 Three backends, tried in this order and chosen once per task:
 
 * ``graph``: ``torch.func.vmap``, recorded by ``make_fx`` per shape. Pyro's handlers then run only while recording
-  (500 chains with gradient: 35 ms before, 1 ms after). Recording raises on ``.item()``, data-dependent shapes and such.
+  (500 chains with gradient: 35 ms before, 1 ms after). Recording raises on ``.item()`` and on data-dependent shapes.
 * ``vmap``: the same without recording.
 * ``loop``: one run a draw, for models that vmap refuses (control flow on a latent value).
 """
@@ -201,7 +201,7 @@ def derivatives(engine: Engine, draws: Tensor, columns: Columns) -> dict[str, Te
     """Value, gradient of its sum in the draws, one Hessian product, and gradients in every floating column.
 
     In the columns it is the gradient of a contrast between draws: terms without theta cancel in the log-ratio, and
-    Pyro's Binomial leaves out the derivative of such a one.
+    Pyro's Binomial leaves out the derivative of such a term.
 
     Returns:
         ``""``: the value; ``"draws"``, ``"curvature"`` and the columns' names: gradients, None where there is no path.

@@ -157,7 +157,7 @@ class Feeder(Messenger):
             return
         site = self.sites.get(msg["name"])
         if site is None:
-            raise _wandering(msg["name"])
+            raise _not_always(msg["name"])
         free = self._free(site).reshape(site.free_shape)
         transform = biject_to(msg["fn"].support)
         msg["value"], msg["done"] = transform(free), True
@@ -183,7 +183,7 @@ class Feeder(Messenger):
                 self.log_likelihood.append(_by_row(log_prob, frame.dim))
 
 
-def _wandering(name: str) -> Refusal:
+def _not_always(name: str) -> Refusal:
     return Refusal(
         f"latent site {name!r} is there in some runs of the model and not in others: "
         "draw every site in every run and choose between them with torch.where"
@@ -217,7 +217,7 @@ def evaluate(program: Program, flat: Tensor, columns: Columns) -> tuple[Tensor, 
     with Feeder(program, flat) as feeder:
         program.model(**columns)
     if absent := [site.name for site in sites if site.name not in feeder.log_prior]:
-        raise _wandering(absent[0])
+        raise _not_always(absent[0])
     by_site = [feeder.log_prior[site.name] for site in sites]
     extra = torch.stack(feeder.extra_prior).sum() if feeder.extra_prior else flat.new_zeros(())
     first, *others = feeder.log_likelihood or [flat.new_zeros(0)]
@@ -256,7 +256,7 @@ def prior_draws(program: Program, columns: Columns, count: int, seed: int) -> Te
                 program.model(**columns)
             drawn = {msg["name"]: msg for msg in recorder.messages}
             if absent := [site.name for site in program.structure.sites if site.name not in drawn]:
-                raise _wandering(absent[0])
+                raise _not_always(absent[0])
             found = [drawn[site.name] for site in program.structure.sites]
             draws.append(torch.cat([biject_to(msg["fn"].support).inv(msg["value"]).flatten() for msg in found]))
     return torch.stack(draws)

@@ -25,7 +25,7 @@ from bayesdd.task.inspection import inspect
 from bayesdd.task.kinds import RELAXED
 from bayesdd.task.program import Message, Model, Program, Structure, base, is_deterministic, row_frame
 
-BLOCK = 65_536  # rows looked at together, so that memory stays bounded
+BLOCK = 65_536  # rows checked together, so that memory stays bounded
 
 
 def program_of(
@@ -222,7 +222,7 @@ def _support(msg: Message, program: Program, number: Callable[[int], int]) -> No
 
 
 def _outside(fn: Any, value: Tensor) -> Tensor:
-    """Where values lie outside the support and count, in the distribution's batch shape."""
+    """Where values that are not masked lie outside the support, in the distribution's batch shape."""
     if isinstance(fn, MaskedDistribution):
         return _outside(fn.base_dist, value) & torch.as_tensor(fn._mask)
     if isinstance(fn, Independent):

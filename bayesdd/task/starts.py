@@ -15,7 +15,7 @@ from bayesdd.task.program import Program, joined, prior_draws
 from bayesdd.task.refusals import explained
 
 STARTS = 8
-BLOCK = 8192  # rows looked at together, so that memory stays bounded
+BLOCK = 8192  # rows evaluated together, so that memory stays bounded
 
 
 def finite_starts(
@@ -87,6 +87,6 @@ def _blocks(rows: Columns) -> list[Columns]:
 
 
 def first_missing(columns: Columns, row: int) -> str | None:
-    """The first column that is missing in a row, wholly or in part."""
+    """The first column with a missing entry in a row."""
     floating = (name for name, column in columns.items() if column.is_floating_point())
     return next((name for name in floating if bool(columns[name][row].isnan().any())), None)

@@ -21,7 +21,7 @@ from bayesdd.task.kinds import Kind
 from bayesdd.task.program import Program, Structure, evaluate, prior_draws, running, simulate, values
 from bayesdd.task.simulation import simulated, stacked
 
-_WEIGHT = "row weight"  # rides along with the columns; no keyword argument can be called so
+_WEIGHT = "row weight"  # key of the weights among the columns; no keyword argument can have it
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +122,7 @@ class Task:
         return self._engines.rows.bytes_per_cell(torch.zeros(4, self.dim, dtype=torch.float64), few)
 
     def check(self, rows: Columns, first: int) -> None:
-        """Refuses a block from disk, of first row number ``first``, that breaks the model's contract."""
+        """Refuses a block from disk, whose first row has the number ``first``, if it breaks the model's contract."""
         refusals.supported(self.program, rows, range(first, self.size).__getitem__)
 
     def with_data(self, data: Any) -> Task:
