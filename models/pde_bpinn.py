@@ -9,7 +9,7 @@ problems with noisy data", Journal of Computational Physics 2021, sections 3.2.1
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -35,16 +35,14 @@ def _left(x: Tensor, alpha: Tensor, u: Jet, parameters: Mapping[str, Tensor | fl
     return DIFFUSION * u.second[0] + parameters["k"] * torch.tanh(u.u)
 
 
-def _end(sign: float) -> Callable[[Tensor], Tensor]:
-    return lambda alpha: _u(torch.full_like(alpha, sign * END))
-
-
 NONLINEAR = Family(
     name="nonlinear Poisson",
     x=((-END, END),),
     alpha=None,
     residual=_left,
-    boundary=ends(_end(-1.0), _end(1.0), (-END, END)),
+    boundary=ends(
+        lambda alpha: _u(torch.full_like(alpha, -END)), lambda alpha: _u(torch.full_like(alpha, END)), (-END, END)
+    ),
     exact=lambda x, alpha: _u(x[:, 0]),
     source=lambda x, alpha: DIFFUSION * _curvature(x[:, 0]) + 0.7 * torch.tanh(_u(x[:, 0])),
     parameters={"k": 0.7},
@@ -60,12 +58,7 @@ LINEAR = replace(
 def sensors(family: Family, count: int, noise: float, seed: int, *, source: bool = True) -> Columns:
     """Noisy measurements y of the right side (or of u, with ``source=False``) at equidistant points, ends included.
 
-    Args:
-        family: LINEAR or NONLINEAR.
-        count: Number of sensors.
-        noise: Standard deviation.
-        seed: Seed of the noise.
-        source: Whether the right side is measured, or u.
+    ``family`` is LINEAR or NONLINEAR, ``noise`` a standard deviation.
     """
     x = torch.linspace(-END, END, count, dtype=torch.float64)[:, None]
     nothing = torch.zeros(count, dtype=torch.float64)

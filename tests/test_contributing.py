@@ -37,14 +37,14 @@ assert found.certificate.ok and found.provenance["objective"] == "toy"
 BASELINE = '''
 """A toy: the first rows."""
 import torch
-from bayesdd.baselines._parts import checked, subset
+from bayesdd.baselines._parts import checked, weighted_rows
 from bayesdd.data.distilled import Distilled
 from bayesdd.task.task import Task
 def toy(task: Task, size: int, *, seed: int) -> Distilled:
     """The first rows, each with an equal share."""
     weight = torch.zeros(task.size, dtype=torch.float64)
     weight[: checked(task, size)] = task.size / size
-    return subset(task, torch.arange(task.size), weight, seed, "toy")
+    return weighted_rows(task, task.data, weight, seed, "toy")
 '''
 USE_BASELINE = """
 found = bayesdd.baselines.toy(task, 5, seed=0)

@@ -49,12 +49,7 @@ def giga(
 
 
 def geodesic_ascent(rows: Tensor, steps: int) -> Tensor:
-    """Non-negative weights ``(N,)`` of at most ``steps`` rows whose weighted sum is near the sum of all.
-
-    Args:
-        rows: Vectors ``(N, S)``.
-        steps: Number of steps.
-    """
+    """Non-negative weights ``(N,)`` of at most ``steps`` rows ``(N, S)`` whose weighted sum is near the sum of all."""
     total, norm = rows.sum(0), rows.norm(dim=1)
     weight, here = rows.new_zeros(len(rows)), torch.zeros_like(total)
     if not bool(total.any()):

@@ -56,15 +56,9 @@ def iht(
 def hard_thresholding(
     rows: Tensor, size: int, iterations: int = 300, tolerance: float = 1e-5, *, debias: bool = True, step: float = 0.5
 ) -> Tensor:
-    """Non-negative weights ``(N,)`` of at most ``size`` rows whose weighted sum is near the sum of all.
+    """Non-negative weights ``(N,)`` of at most ``size`` rows ``(N, S)`` whose weighted sum is near the sum of all.
 
-    Args:
-        rows: Vectors ``(N, S)``.
-        size: Most rows.
-        iterations: Most iterations.
-        tolerance: Relative change of the weights at which it stops.
-        debias: Algorithm II; False is algorithm I.
-        step: Multiple of the exact line search's step.
+    Settings are those of :func:`iht`.
     """
     total = rows.sum(0)
     weight, fitted = rows.new_zeros(len(rows)), torch.zeros_like(total)

@@ -88,17 +88,9 @@ def kernel_ridge(
 
 
 def ridge_prediction(kernel: Kernel, inputs: Tensor, targets: Tensor, new: Tensor, ridge: float) -> Tensor:
-    """Kernel ridge regression in closed form.
+    """Kernel ridge regression in closed form: ``(B, K)`` at new inputs ``(B, D)``.
 
-    Args:
-        kernel: ``(A, D), (B, D) -> (A, B)``.
-        inputs: ``(M, D)``.
-        targets: ``(M, K)``.
-        new: Where to predict, ``(B, D)``.
-        ridge: Lambda, as a share of the mean of the kernel's diagonal.
-
-    Returns:
-        Shape ``(B, K)``.
+    Inputs ``(M, D)``, targets ``(M, K)``; ``ridge`` is lambda as a share of the mean of the kernel's diagonal.
     """
     gram = kernel(inputs, inputs)
     noise = ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)

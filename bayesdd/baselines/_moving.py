@@ -30,11 +30,7 @@ def movable(task: Task, size: int, seed: int, *, hold: bool = False) -> tuple[Pr
     The weights are N / M each. Where rows cannot leave their stratum (hard classes, groups, patterns of missing
     entries) it is the stratum's N / M, so that every stratum counts for as much as in the data.
 
-    Args:
-        task: The task.
-        size: Number M of rows.
-        seed: Seed of the choice.
-        hold: Whether to hold labels that could move.
+    ``hold``: whether to hold labels that could move.
 
     Returns:
         The problem, whose vector ends in M log weights; the stratum of every real row ``(N,)``; the real rows where the

@@ -41,15 +41,13 @@ def checked(task: Task, size: int) -> int:
         )
     if not 1 <= size <= task.size:
         raise Refusal(f"a baseline needs a size between 1 and the {task.size} rows of {task.name}, got {size}.")
-    if size < task.dim and (line := _bound(task, size)):
-        warnings.warn(line, CertificateWarning, stacklevel=3)
+    if size < task.dim:
+        target = Target([task], task, "cpu", 0)
+        if (gaussian := target.gaussian()) is not None:
+            line = Bound.of(SecondOrder.of(gaussian, target), target).warning(size, TOLERANCE)
+            if line:
+                warnings.warn(line, CertificateWarning, stacklevel=3)
     return size
-
-
-def _bound(task: Task, size: int) -> str:
-    target = Target([task], task, "cpu", 0)
-    gaussian = target.gaussian()
-    return "" if gaussian is None else Bound.of(SecondOrder.of(gaussian, target), target).warning(size, TOLERANCE)
 
 
 def weighted_rows(task: Task, rows: Columns, weight: Tensor, seed: int, method: str) -> Distilled:

@@ -74,17 +74,9 @@ def own_factors(problem: Problem, start: Tensor, unit: Tensor, steps: int) -> Te
 
 
 def unrolled(task: Task, rows: Columns, weight: Tensor, start: Tensor, steps: Tensor) -> Tensor:
-    """Ends of training on weighted rows; differentiable in all arguments.
+    """Ends of training on weighted rows, ``(S, P)``, from ``start`` ``(S, P)``; differentiable in all arguments.
 
-    Args:
-        task: The task.
-        rows: Column -> ``(M, ...)``.
-        weight: Weights, ``(M,)``.
-        start: Starting points, ``(S, P)``.
-        steps: Step sizes, one entry a step, ``(T, P)`` or ``(T, S, P)``.
-
-    Returns:
-        Shape ``(S, P)``.
+    ``steps`` are the step sizes, one entry a step, ``(T, P)`` or ``(T, S, P)``.
     """
     draws = start.clone() if start.requires_grad else start.clone().requires_grad_(True)
     for step in steps:

@@ -91,9 +91,6 @@ def mismatch(
     Ways shorter than one posterior standard deviation count as one: at the end of their paths experts stand still.
 
     Args:
-        task: The task.
-        rows: Column -> ``(M, ...)``.
-        weight: Weights, ``(M,)``.
         first: Where experts and student begin, ``(S, P)``.
         last: Where the experts end, ``(S, P)``.
         steps: Student's step sizes, ``(n, P)`` or ``(n, S, P)``.

@@ -1,1 +1,1 @@
-"""The command line: ``bayesdd distill | sample | certify``."""
+"""The command line: ``bayesdd new | distill | certify | sample``."""

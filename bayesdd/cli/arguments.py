@@ -1,8 +1,7 @@
-"""What the command line takes: options, their types, and names of objectives."""
+"""Commands and options of the command line, their types, and the names of objectives."""
 
 import argparse
 import importlib
-import importlib.metadata
 import inspect
 import math
 import os
@@ -10,23 +9,23 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NoReturn
 
-# Name -> package, function, settings. Imported when asked for: `--help` takes no seconds.
-OBJECTIVES: dict[str, tuple[str, str, dict[str, float]]] = {
-    "half_variance": ("objectives", "half_variance", {}),
-    "reverse_kl": ("objectives", "reverse_kl", {}),
-    "forward_kl": ("objectives", "forward_kl", {}),
-    "renyi_half": ("objectives", "renyi", {"alpha": 0.5}),
-    "renyi_two": ("objectives", "renyi", {"alpha": 2.0}),
-    "fisher": ("objectives", "fisher", {}),
-    "draws_forward_kl": ("objectives", "draws_forward_kl", {}),
-    "bilevel": ("objectives", "bilevel", {}),
+# Name -> function of bayesdd.objectives and settings. Imported when asked for, so that `--help` is quick.
+OBJECTIVES: dict[str, tuple[str, dict[str, float]]] = {
+    "half_variance": ("half_variance", {}),
+    "reverse_kl": ("reverse_kl", {}),
+    "forward_kl": ("forward_kl", {}),
+    "renyi_half": ("renyi", {"alpha": 0.5}),
+    "renyi_two": ("renyi", {"alpha": 2.0}),
+    "fisher": ("fisher", {}),
+    "draws_forward_kl": ("draws_forward_kl", {}),
+    "bilevel": ("bilevel", {}),
 }
 
 
 def objective(name: str) -> Callable[..., Any]:
     """The objective of a name in ``OBJECTIVES``."""
-    package, function, settings = OBJECTIVES[name]
-    found: Callable[..., Any] = getattr(importlib.import_module(f"bayesdd.{package}"), function)
+    function, settings = OBJECTIVES[name]
+    found: Callable[..., Any] = getattr(importlib.import_module("bayesdd.objectives"), function)
     return partial(found, **settings) if settings else found
 
 
@@ -35,7 +34,7 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(**settings, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
-        if os.environ.get("RANK", "0") != "0":  # under torchrun all ranks have the same arguments: one speaks
+        if os.environ.get("RANK", "0") != "0":  # all ranks have the same arguments, so the first alone prints
             self.exit(2)
         self.exit(2, f"bayesdd: error: {message}; see {self.prog} --help\n")
 
@@ -43,7 +42,8 @@ class _Parser(argparse.ArgumentParser):
 def parser(commands: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.ArgumentParser:
     """The parser of all commands; a command's help is the first line of its docstring, its example the last."""
     whole = _Parser(prog="bayesdd", description="Bayesian dataset distillation.")
-    whole.add_argument("--version", action="version", version=f"bayesdd {_version()}")
+    version = importlib.import_module("bayesdd").__version__
+    whole.add_argument("--version", action="version", version=f"bayesdd {version}")
     added = whole.add_subparsers(title="commands", metavar="COMMAND", required=True)
     made = {}
     for name, run in commands.items():
@@ -52,7 +52,7 @@ def parser(commands: Mapping[str, Callable[[argparse.Namespace], int]]) -> argpa
         made[name].formatter_class = argparse.RawDescriptionHelpFormatter
         made[name].set_defaults(command=name, init=None, distilled=None)
         if name == "new":
-            made[name].add_argument("file", help="the file to write (.py); there must be none of that name")
+            made[name].add_argument("file", help="the file to write (.py), which must not exist yet")
             continue
         made[name].add_argument("task", help="module:function, a Task or a function that returns one")
         made[name].add_argument("--data", help="rows that replace the task's own (.nc, .zarr, .npz or .csv)")
@@ -87,13 +87,6 @@ def parser(commands: Mapping[str, Callable[[argparse.Namespace], int]]) -> argpa
     add("--seed", type=int, default=1, help="default: 1; not the one it was distilled with")
     add("--out", help="also write the set with its new certificate (.nc)")
     return whole
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("bayesdd")
-    except importlib.metadata.PackageNotFoundError:
-        return "(not installed, run from its source)"
 
 
 def _count(text: str) -> int:

@@ -1,9 +1,9 @@
 """The command line: `bayesdd new`, `bayesdd distill`, `bayesdd certify`, `bayesdd sample`.
 
 A task is named `module:function`: a Task, or a function without required arguments that returns one; the working
-directory is importable. Exit codes: 0 fine, 1 not certified, 2 misuse, 130 interrupted. A user's mistake is one line.
+directory is importable. Exit codes: 0 fine, 1 not certified, 2 misuse (told in one line), 130 interrupted.
 
-torch and Pyro are imported after the arguments and the paths are known to be good: `--help` and misuse take no seconds.
+torch and Pyro, which take seconds, are imported only after arguments and paths have been checked.
 """
 
 import argparse
@@ -19,17 +19,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bayesdd.cli import new as example
 from bayesdd.cli.arguments import objective, parser
+from bayesdd.cli.new import TASK
 from bayesdd.data.files import one_line, writable
 from bayesdd.numerics.refusal import MissingPackage, Refusal, WrongType
 
 if TYPE_CHECKING:
     from bayesdd.task.task import Task
 
-MISTAKES = (Refusal, OSError, MemoryError)  # one line each; anything else is a fault and keeps its traceback
+MISTAKES = (Refusal, OSError, MemoryError)  # one line each; any other error is a fault of ours, with its traceback
 
-# As torchrun says it. The first rank alone writes and prints.
+# Set by torchrun. The first rank alone writes and prints.
 _MANY = int(os.environ.get("WORLD_SIZE", "1")) > 1
 _FIRST = os.environ.get("RANK", "0") == "0"
 
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _with_others(arguments: argparse.Namespace) -> int:
-    """One rank of several: all see the same paths and tasks or all stop, and one line says why."""
+    """Runs the command as one rank of several; where paths or tasks differ all stop, and one line says why."""
     from bayesdd.density.ranks import joined
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what torchrun sends when another rank has died
@@ -74,9 +74,9 @@ def new(arguments: argparse.Namespace) -> int:
         raise Refusal(f"new {path}: the file becomes a Python module; call it by letters and end it in .py (clinic.py)")
     try:
         with writable(path).open("x") as file:
-            file.write(example.text(path.stem))
+            file.write(TASK.format(name=path.stem))
     except FileExistsError as error:
-        raise FileExistsError(f"new {path}: there is such a file already; name another one") from error
+        raise FileExistsError(f"new {path}: this file exists already; name another one") from error
     _tell(f"wrote {path}; next: bayesdd distill {path.stem}:task --size 20 --out d.nc")
     return 0
 
@@ -161,7 +161,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
 
 
 def _check_paths(arguments: argparse.Namespace) -> None:
-    """Refuse before the long computation what would fail after it."""
+    """Refuses, before the long computation, paths that would fail after it."""
     if arguments.command == "new":
         return
     if not all(arguments.task.partition(":")):
@@ -215,7 +215,7 @@ def _made(arguments: argparse.Namespace) -> "Task":
             raise WrongType(f"{arguments.task} needs arguments ({', '.join(required)}); give it defaults, or a wrapper")
         found = found()
     if not isinstance(found, Task):
-        raise WrongType(f"{arguments.task} is no bayesdd.Task and returns none, but {type(found).__name__}")
+        raise WrongType(f"{arguments.task} must be a bayesdd.Task or return one, not {type(found).__name__}")
     if arguments.columns and not arguments.data:
         raise Refusal("--columns chooses columns of --data, which is not given")
     if arguments.columns:
@@ -241,7 +241,7 @@ def _write(write: Callable[[str], None], out: str) -> None:
 
 
 def _warned(message: Warning | str, *_: object, **__: object) -> None:
-    if _FIRST:  # the others come to the same
+    if _FIRST:  # the other ranks have the same warnings
         _say(f"warning: {' '.join(str(message).split())}")
 
 

@@ -1,4 +1,4 @@
-"""The task file that ``bayesdd new`` writes: a model and rows that run, to be replaced by one's own."""
+"""The task file that ``bayesdd new`` writes, ``{name}`` for its own: a model and rows that run, to be replaced."""
 
 TASK = '''"""Who comes back to the clinic? A model and simulated rows: put your own in their place.
 
@@ -30,8 +30,3 @@ def task():
     y = torch.bernoulli(torch.sigmoid(x @ torch.tensor([-1.0, 0.5, 1.0])), generator=generator)
     return Task(model, {{"x": x, "y": y}})
 '''
-
-
-def text(name: str) -> str:
-    """The file's text for a module of that name."""
-    return TASK.format(name=name)

@@ -72,7 +72,8 @@ def function_space(
         purpose: Inputs drawn from the declared distribution: the student's columns without its outcome, in whatever
             form ``Task`` takes; a few hundred rows. They must lie where the kinds of the student's columns allow.
         draws: Draws of the target's posterior, by any inference: site -> ``(S, *shape)``, or what ``bayesdd.sample``
-            returned. Sites of the target alone may be among them.
+            returned; sites of the target alone are not used. Without draws and ``predictive``: linearised Laplace
+            approximations with the Gauss-Newton matrix around the best of several modes.
         predictive: Instead of draws, mean and sd of the regression function at the purpose's rows, ``(K,)`` each.
         label: With ``predictive``, the mean at any inputs, in torch: the student's columns without its outcome,
             ``(M, ...)``, -> ``(M,)``. Rows then keep the target's own outcomes as they move, which serves better.

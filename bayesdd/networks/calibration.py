@@ -41,12 +41,7 @@ FINE = 0.5  # range of log scales within which students are not fitted anew
 def interval_score(regression: Regression, theta: Tensor, rows: Columns, precision: Tensor, purpose: Purpose) -> Tensor:
     """Log of the score over 2 * 1.645, an sd in the outcome's units, ``(S,)``; differentiable in all arguments.
 
-    Args:
-        regression: The student.
-        theta: Its modes ``(S, P)`` on the rows.
-        rows: The rows.
-        precision: Their weights / noise^2, ``(M,)``.
-        purpose: Inputs and the target's predictive there.
+    ``theta`` are the students' modes ``(S, P)`` on the rows, ``precision`` the rows' weights / noise^2, ``(M,)``.
     """
     mean, spread = students.spread(regression, theta, rows, precision, purpose.inputs)
     return scored(mean - purpose.mean, spread, purpose.sd)
@@ -85,21 +80,12 @@ def rescaling(regression: Regression, fits: Fits, rows: Columns, precision: Tens
 def settled(
     regression: Regression, rows: Columns, weight: Tensor, purpose: Purpose, *, count: int, seed: int, steps: int
 ) -> float:
-    """Log of the common scale of weights that serves new students best.
+    """Log of the common scale of the weights ``(M,)`` that serves new students best.
 
-    Students are fitted at six scales. Among the scales whose interval scores are within a quarter of the best, it takes
-    the one whose mean coverage is nearest to 90%, and then searches half a unit of log weight around it with the modes
-    as they are. The mean over students and not the median: on sharp rows some students do not converge and cover far
-    less.
-
-    Args:
-        regression: The student.
-        rows: The rows.
-        weight: Their weights ``(M,)``.
-        purpose: What is to be predicted.
-        count: Number of students.
-        seed: Seed of the students.
-        steps: Levenberg-Marquardt steps of each fit.
+    ``count`` students are fitted at six scales, by ``steps`` Levenberg-Marquardt steps each. Among the scales whose
+    interval scores are within a quarter of the best, it takes the one whose mean coverage is nearest to 90%, and then
+    searches half a unit of log weight around it with the modes as they are. The mean over students and not the median:
+    on sharp rows some students do not converge and cover far less.
     """
     scores, gaps, found = [], [], []
     with torch.no_grad():

@@ -70,16 +70,8 @@ def purpose_of(
 ) -> Purpose:
     """Checks the inputs and evaluates the target's predictive there, by the student's own regression function.
 
-    Args:
-        regression: The student; the target shares its latents.
-        target: The target.
-        inputs: Columns of the student without its outcome, whatever form ``Task`` takes.
-        draws: Draws of the target's posterior: site -> ``(S, *shape)`` in the model's units, or what
-            ``bayesdd.sample`` returned; sites that only the target has are not used. None: linearised Laplace
-            approximations with the Gauss-Newton matrix around the best of several modes.
-        predictive: Mean and sd at the inputs, instead of draws.
-        label: With ``predictive``: the mean at any inputs.
-        seed: Seed of the searches for modes.
+    Arguments are those of :func:`function_space`. ``seed`` is that of the searches for modes, around which the target
+    is approximated where neither draws nor a predictive are given.
 
     Raises:
         ValueError: Inputs, draws or predictive do not fit (one line that says which).
@@ -129,13 +121,8 @@ def modes(target: Target, seed: int, *, searches: int = SEARCHES, steps: int = S
     """The best of several modes of a target and those nearly as good, ``(C, P of the target)``.
 
     Searches start at draws of the prior. Noise scales of several terms are first held at their prior medians: free, the
-    scale of a term that a random network fits badly grows, and the term is lost.
-
-    Args:
-        target: The target.
-        seed: Seed of the starts.
-        searches: Number of starts.
-        steps: Most steps of a search with scales held, and again of one without.
+    scale of a term that a random network fits badly grows, and the term is lost. ``steps`` is the most of a search with
+    scales held, and again of one without.
     """
     joint = target.joint
     starts = torch.zeros(searches, joint.dim, dtype=torch.float64)
@@ -162,15 +149,8 @@ def _is_scale(values: Tensor) -> bool:
 def linearised(regression: Regression, target: Target, modes: Tensor, inputs: Columns, seed: int) -> Tensor:
     """Predictions of the tangents at modes of the target, at draws of the Gauss-Newton Laplace approximations there.
 
-    Args:
-        regression: The student.
-        target: The target.
-        modes: Unconstrained, of all sites of the target, ``(C, P)``; all count alike.
-        inputs: Columns ``(K, ...)``.
-        seed: Seed of the draws.
-
-    Returns:
-        Shape ``(draws, K)``, about a thousand draws.
+    ``modes`` are unconstrained, of all sites of the target, ``(C, P)``, and count alike. Returns about a thousand draws
+    at the K inputs, ``(draws, K)``.
     """
     draws = around(target.joint, modes, draws=math.ceil(TARGET_DRAWS / len(modes)), seed=seed).values
     index = target.index

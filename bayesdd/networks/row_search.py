@@ -156,14 +156,10 @@ def implicit_gradient(
     theta: Tensor,
     upward: Tensor,
 ) -> Tensor:
-    """Gradient in the vector of a loss whose gradient at the students' modes is known.
+    """Gradient, in the vector ``(n,)``, of a loss whose gradient at the students' modes is known.
 
-    Args:
-        regression: The student.
-        stored: Rows and precisions, differentiable in the vector.
-        vector: ``(n,)``, requires gradients.
-        theta: Modes ``(S, P)``.
-        upward: Gradient of the loss there, ``(S, P)``.
+    ``stored`` gives rows and precisions, differentiable in the vector; at the modes ``theta`` ``(S, P)`` the loss has
+    the gradient ``upward`` ``(S, P)``.
     """
     rows, precision = stored()
     mean, slopes = regression.jacobian(theta.detach(), rows)
@@ -182,8 +178,7 @@ def weights(problem: Problem) -> int:
 
 def _placed(fits: Fits, one: Fits, at: int) -> Fits:
     place = torch.tensor([at])
-    pairs = ((fits.latents, one.latents), (fits.damping, one.damping), (fits.left, one.left))
-    return Fits(*(every.index_copy(0, place, new) for every, new in pairs))
+    return Fits(*(every.index_copy(0, place, new) for every, new in zip(fits, one, strict=True)))
 
 
 def log_error(regression: Regression, theta: Tensor, rows: Columns, precision: Tensor, purpose: Purpose) -> Tensor:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,8 +34,7 @@ SOFT = 0.1  # of the outcomes' spread: the sd that sharp rows have at the start 
 SHARPER = (0.125, 0.125, 0.25, 0.5)  # shares of a new student's steps at each precision, from there to the rows' own
 
 
-@dataclass(frozen=True, eq=False)
-class Fits:
+class Fits(NamedTuple):
     """Several students fitted to the same rows.
 
     Attributes:
@@ -98,18 +97,8 @@ def from_scratch(regression: Regression, rows: Columns, precision: Tensor, count
 
     A continuation in precision: on sharp rows a student first finds a rough function and improves slowly from there. No
     row is softened beyond a tenth of the outcomes' spread: with softer rows students sink to the constant that their
-    prior prefers, and stay there.
-
-    Args:
-        regression: The student.
-        rows: Columns, the outcome among them, ``(M,)`` each.
-        precision: Precision of each row's outcome, ``(M,)``.
-        count: Number of students.
-        seed: Seed of the draws.
-        steps: Levenberg-Marquardt steps of each.
-
-    Returns:
-        The students, latents ``(count, P)``.
+    prior prefers, and stay there. ``precision`` is that of each row's outcome, ``(M,)``; ``steps`` are each
+    student's.
     """
     fits = start(regression, count, seed)
     outcome = rows[regression.outcome]
@@ -119,7 +108,7 @@ def from_scratch(regression: Regression, rows: Columns, precision: Tensor, count
     for at, part in enumerate(SHARPER):
         gone = at / (len(SHARPER) - 1)
         now = torch.where(precision > soft, soft ** (1 - gone) * precision**gone, precision)
-        fresh = replace(fits, damping=torch.full_like(fits.damping, DAMPING))
+        fresh = fits._replace(damping=torch.full_like(fits.damping, DAMPING))
         fits = climb(regression, rows, now, fresh, math.ceil(part * steps))
     return fits
 
@@ -127,12 +116,7 @@ def from_scratch(regression: Regression, rows: Columns, precision: Tensor, count
 def climb(regression: Regression, rows: Columns, precision: Tensor, fits: Fits, steps: int) -> Fits:
     """Levenberg-Marquardt steps of all students; a step that does not descend is refused and damped more.
 
-    Args:
-        regression: The student.
-        rows: Columns, the outcome among them, ``(M,)`` each.
-        precision: Precision of each row's outcome, ``(M,)``.
-        fits: Where to start.
-        steps: Number of steps; further steps of a student that has converged change nothing.
+    ``precision`` is that of each row's outcome, ``(M,)``. Further steps of a student that has converged change nothing.
     """
     outcome = rows[regression.outcome]
 

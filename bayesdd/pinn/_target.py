@@ -178,15 +178,9 @@ def target(
 
 
 def starts(density: Density, count: int, seed: int = 0) -> Tensor:
-    """Where searches for modes of a target begin: weights drawn from their prior, scales at its median.
+    """Where searches for modes of a target begin, ``(count, P)``: weights drawn from their prior, scales at its median.
 
-    Args:
-        density: The joint posterior, its tasks made here.
-        count: Number of starts.
-        seed: Seed of the weights.
-
-    Returns:
-        Unconstrained points, ``(count, P)``.
+    ``density`` is the joint posterior of tasks made here.
     """
     generator = torch.Generator().manual_seed(seed)
     points = torch.randn(count, density.dim, generator=generator, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Draws to ArviZ: posteriors and predictions in named groups, and files that check their content."""
+"""Draws to ArviZ: posteriors and predictions in named groups, and their files."""
 
 from bayesdd.posterior.arviz import read as read
 from bayesdd.posterior.arviz import write as write

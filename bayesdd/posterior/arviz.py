@@ -1,8 +1,8 @@
 """Posteriors as ArviZ objects: the only file that knows ArviZ and its two generations.
 
 ArviZ 0.23 holds groups in an `InferenceData`, ArviZ 1.x in an `xarray.DataTree`; the groups themselves are ordinary
-`xarray.Dataset`s in both. Everything is therefore built as Datasets and wrapped once. Needs NumPy and xarray only
-(torch for `draws_from`); ArviZ is imported where it is used, because that takes a second.
+`xarray.Dataset`s in both. Everything is therefore built as Datasets and wrapped once. ArviZ is imported where it is
+used, because that takes a second.
 """
 
 import json
@@ -10,23 +10,20 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 import xarray as xr
+from torch import Tensor
 
 from bayesdd.data.files import load, replacing
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def to_arviz(groups: Mapping[str, xr.Dataset]) -> Any:
     """Wrap groups such as `posterior` and `sample_stats`: `InferenceData` under ArviZ 0.23, `DataTree` under 1.x."""
     inference_data = _inference_data()
-    if inference_data is not None:
-        return inference_data(**groups)
-    return xr.DataTree.from_dict(dict(groups))
+    return xr.DataTree.from_dict(dict(groups)) if inference_data is None else inference_data(**groups)
 
 
 def dataset(
@@ -65,7 +62,7 @@ def dataset(
     return xr.Dataset(variables, coords, {key: _attribute(value) for key, value in (attrs or {}).items()})
 
 
-def draws_from(idata: Any, sites: Mapping[str, tuple[int, ...]]) -> "dict[str, Tensor]":
+def draws_from(idata: Any, sites: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """The latent sites' constrained draws, chains joined, as float64 tensors ``(chains * draws, *shape)``.
 
     Args:
@@ -75,9 +72,24 @@ def draws_from(idata: Any, sites: Mapping[str, tuple[int, ...]]) -> "dict[str, T
     Raises:
         ValueError: no posterior group, a site it lacks, or a site of another shape.
     """
-    import torch
-
-    return {name: torch.from_numpy(array) for name, array in _draws(idata, sites).items()}
+    posterior = getattr(idata, "posterior", None)
+    if posterior is None:
+        raise ValueError("the inference data have no group 'posterior'; pass what bayesdd.sample returned")
+    draws = {}
+    for name, shape in sites.items():
+        if name not in posterior:
+            raise ValueError(
+                f"the posterior has no site {name!r}, only {sorted(posterior.data_vars)}; "
+                f"was it drawn from another model?"
+            )
+        array = np.asarray(posterior[name].transpose("chain", "draw", ...).values, dtype=np.float64)
+        if array.shape[2:] != tuple(shape):
+            raise ValueError(
+                f"site {name!r} has shape {array.shape[2:]} in the posterior, but {tuple(shape)} in the model; "
+                f"was it drawn from another model?"
+            )
+        draws[name] = torch.from_numpy(np.array(array.reshape(-1, *shape)))
+    return draws
 
 
 class Diagnostics(NamedTuple):
@@ -95,7 +107,7 @@ class Diagnostics(NamedTuple):
 def function_diagnostics(values: Any) -> Diagnostics:
     """R-hat and effective sample size of functions of the draws, such as a network's values at some inputs.
 
-    Weights of a network are not identified: R-hat of weights was 4.19 where that of the network's values was 1.01.
+    A network's weights are not identified: their R-hat can be large where that of the network's values is near one.
 
     Args:
         values: Tensor or array ``(chains, draws, quantities)``, or ``(chains, draws)`` for a single one.
@@ -144,10 +156,10 @@ def read(path: str | os.PathLike[str]) -> Any:
 def _inference_data() -> type[Any] | None:
     """ArviZ 0.23's class of that name; None under 1.x."""
     with warnings.catch_warnings():
-        # 0.23 announces 1.x on every import; this file is the answer to it.
+        # 0.23 announces 1.x on every import.
         warnings.simplefilter("ignore", FutureWarning)
         import arviz
-    # hasattr would not do: 1.3 answers to the old name too, by a warning and DataTree, which takes no groups.
+    # Not hasattr: 1.3 has the old name too, but as DataTree, which takes no groups, and warns.
     found: type[Any] | None = vars(arviz).get("InferenceData")
     return found
 
@@ -156,27 +168,6 @@ def _attribute(value: Any) -> Any:
     if isinstance(value, str | np.number) or (isinstance(value, int | float) and not isinstance(value, bool)):
         return value
     return json.dumps(value)
-
-
-def _draws(idata: Any, sites: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray[Any, Any]]:
-    posterior = getattr(idata, "posterior", None)
-    if posterior is None:
-        raise ValueError("the inference data have no group 'posterior'; pass what bayesdd.sample returned")
-    draws = {}
-    for name, shape in sites.items():
-        if name not in posterior:
-            raise ValueError(
-                f"the posterior has no site {name!r}, only {sorted(posterior.data_vars)}; "
-                f"was it drawn from another model?"
-            )
-        array = np.asarray(posterior[name].transpose("chain", "draw", ...).values, dtype=np.float64)
-        if array.shape[2:] != tuple(shape):
-            raise ValueError(
-                f"site {name!r} has shape {array.shape[2:]} in the posterior, but {tuple(shape)} in the model; "
-                f"was it drawn from another model?"
-            )
-        draws[name] = np.array(array.reshape(-1, *shape))
-    return draws
 
 
 def _read_groups(path: Path) -> dict[str, xr.Dataset]:

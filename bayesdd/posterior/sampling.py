@@ -1,4 +1,4 @@
-"""``sample``, ``predict`` and ``weighted``: what people do with a posterior once they have it."""
+"""``sample`` and ``predict``: draws of a posterior and of new outcomes; ``weighted``: the posterior as a Pyro model."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def sample(
     Returns:
         ``InferenceData`` (ArviZ 0.23) or ``DataTree`` (1.x) with groups ``posterior`` (constrained, with global
         deterministic sites), ``sample_stats``, ``observed_data`` and ``constant_data`` (the rows, distilled ones with
-        ``weight``) and, for full rows only, ``log_likelihood`` thinned to a bounded size. Rows that
-        stay on disk are in none of them.
+        ``weight``) and, for full rows only, ``log_likelihood`` thinned to a bounded size. Rows that stay on disk are in
+        none of them.
 
     Raises:
         ValueError: The set does not belong to the task, or numbers of draws or chains are below 1.
@@ -64,9 +64,7 @@ def sample(
         density = density_of(task, distilled, where)
     else:
         density = Density([(task, task.rows, None)], where, spread=True)
-    found = (method or hmc)(density, draws=draws, chains=chains, seed=seed)
-    if found.log_weight is not None:
-        found = _resampled(found, seed)
+    found = _resampled((method or hmc)(density, draws=draws, chains=chains, seed=seed), seed)
     values = {
         name: value.reshape(chains, draws, *value.shape[1:]) for name, value in task.constrain(found.flat).items()
     }
@@ -90,12 +88,12 @@ def sample(
 
 
 def _resampled(found: Draws, seed: int) -> Draws:
-    """Importance-weighted draws resampled to equal weight, chain by chain."""
+    """Importance-weighted draws resampled to equal weight, chain by chain; draws without weights as they are."""
+    if found.log_weight is None:
+        return found
     generator = torch.Generator().manual_seed(seed + 1)
-    log_weight = found.log_weight if found.log_weight is not None else torch.zeros(found.values.shape[:2])
-    picked = torch.multinomial(
-        torch.softmax(log_weight.cpu(), 1), log_weight.shape[1], replacement=True, generator=generator
-    )
+    probability = torch.softmax(found.log_weight.cpu(), 1)
+    picked = torch.multinomial(probability, probability.shape[1], replacement=True, generator=generator)
     chain = torch.arange(len(picked))[:, None]
     return Draws(found.values[chain, picked.to(found.values.device)], None, found.stats)
 
@@ -110,7 +108,7 @@ def _attributes(task: Task, distilled: Distilled | None, seed: int) -> dict[str,
 
 
 def _log_likelihood(task: Task, found: Draws) -> Any:
-    """Log-likelihood by row at every k-th draw: the group stays small however many rows there are."""
+    """Log-likelihood by row at every k-th draw, so that the group stays small with many rows."""
     chains, draws = found.values.shape[:2]
     step = max(1, math.ceil(chains * draws * task.size / LOG_LIKELIHOOD_CELLS))
     every = torch.arange(0, draws, min(step, draws))
@@ -119,7 +117,7 @@ def _log_likelihood(task: Task, found: Draws) -> Any:
         rows = {name: column.to(values.device) for name, column in task.data.items()}
         by_row = torch.cat([task.log_likelihood(rows, some) for some in values.split(max(1, 2**19 // task.size))])
     names = [observation.name for observation in task.structure.observed]
-    name = names[0] if len(names) == 1 else "joint"  # rows, not sites, are what is left out in cross-validation
+    name = names[0] if len(names) == 1 else "joint"  # cross-validation leaves out rows, not sites
     data = arviz.dataset({name: by_row.reshape(chains, len(every), -1)}, dims={name: ["row"]})
     return data.assign_coords(draw=every.numpy())
 
@@ -141,7 +139,7 @@ def predict(task: Task, idata: Any, rows: Any, *, seed: int = 0) -> Any:
     """
     observed = {o.column for o in task.structure.observed if o.column}
     wanted = [name for name in task.data if name not in observed]
-    # A model without covariates takes no rows at all: it draws as many as it does by itself.
+    # A model without covariates takes no rows: it draws its own number of them.
     given = {} if not wanted and isinstance(rows, Mapping) and not rows else read(rows)
     columns = {name: column for name, column in given.items() if name not in observed}
     if sorted(columns) != sorted(wanted):
@@ -173,7 +171,7 @@ def predict(task: Task, idata: Any, rows: Any, *, seed: int = 0) -> Any:
 
 
 def _row(columns: Columns) -> str:
-    """Name of the rows' dimension; a column may have taken it."""
+    """Name of the rows' dimension, other than that of any column."""
     name = "row"
     while name in columns:
         name += "_"

@@ -25,7 +25,7 @@ class RowScale(Messenger):
             return
         weight = self.weight.reshape(-1, *[1] * (-frame.dim - 1))
         msg["scale"] = weight if msg["scale"] is None else msg["scale"] * weight
-        # Soft observations (0.3 of a success) lie outside the declared support: only this site's check is switched off.
+        # Soft observations (0.3 of a success) lie outside the support: this site is not checked, all others are.
         fn = msg["fn"]
         while fn is not None:
             fn._validate_args = False

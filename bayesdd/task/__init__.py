@@ -1,6 +1,6 @@
 """A Pyro model with its rows: engine, contract and its refusals, kinds, provenance.
 
-The only room that knows Pyro's handlers; others take what they need of them from its files.
+The only room that knows Pyro's handlers; other rooms use them through its files.
 """
 
 from bayesdd.task.task import Task as Task

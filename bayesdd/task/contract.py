@@ -1,7 +1,4 @@
-"""Checks of arguments, and of the numbers that a model gives: rows apart and together, prior, values, gradients.
-
-Every message is one line that names the model, the site or column, what came and what to write instead.
-"""
+"""Checks of a model's arguments, and of its numbers: rows apart and together, prior, values, gradients."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ ROWS_COMPARED = 6
 
 
 class Verdict(NamedTuple):
-    """What the numbers show: the batching backend, columns without a gradient, deterministic sites free of rows."""
+    """What the numbers show: the batching backend, columns without a gradient, deterministic sites free of the rows."""
 
     backend: str
     rigid: frozenset[str]
@@ -89,19 +86,19 @@ def contract(program: Program, columns: Columns, kinds: Mapping[str, Kind], numb
             raise explained(error, program) from error
     movable = [name for name in few if kinds[name].to_free is not None]
     _finite_gradients(program, few, movable, [number(pick) for pick in picks], found)
-    rigid = frozenset(key for key in few if key in found and found[key] is None)
+    rigid = frozenset(key for key in few if key in found and found[key] is None)  # a group index held as floats
     return Verdict(backend, rigid, _free_of_rows(program, draws[0], singles))
 
 
 def _two_starts(program: Program, columns: Columns, few: Columns, number: Callable[[int], int]) -> Tensor:
-    """Two points, the first finite at all rows, the second at a few: each look at a million rows takes 0.3 s."""
+    """Two points, the first finite at all rows, the second at a few rows, which is quicker."""
     first = finite_starts(program, columns, 1, number=number)[0]
     others = finite_starts(program, few, 2)
     return torch.stack([first, others[0] if torch.equal(first, others[1]) else others[1]])
 
 
 def _telling(columns: Columns) -> set[int]:
-    """Rows where integers are smallest (they show shapes that follow the largest group index) or entries missing."""
+    """Rows with the smallest integer (they show shapes that follow the largest group index) or a missing entry."""
     found = set()
     for column in columns.values():
         flat = column.reshape(len(column), -1)
@@ -113,7 +110,7 @@ def _telling(columns: Columns) -> set[int]:
 
 
 def _independent(program: Program, draws: Tensor, few: Columns, singles: list[Columns]) -> None:
-    """One run gives what the next gives, and rows together what they give apart."""
+    """Two runs give the same, and rows together give what they give apart."""
     name, loop = program.name, Engine(functools.partial(joined, program), "loop")
     together, again = loop(draws, few), loop(draws, few)
     if not torch.equal(together.nan_to_num(), again.nan_to_num()):
@@ -163,7 +160,7 @@ def _finite_gradients(
 
 
 def _free_of_rows(program: Program, draw: Tensor, singles: list[Columns]) -> tuple[str, ...]:
-    """Deterministic sites that are the same whichever row is there: only they are functions of the latents."""
+    """Deterministic sites with the same value at every row: these are functions of the latents alone."""
     with torch.no_grad(), running():
         found = [values(program, draw, rows) for rows in singles]
     return tuple(

@@ -3,7 +3,7 @@
 Three backends, tried in this order and chosen once per task:
 
 * ``graph``: ``torch.func.vmap``, recorded by ``make_fx`` per shape. Pyro's handlers then run only while recording
-  (500 chains with gradient: 35 ms before, 1 ms after). Recording raises on ``.item()``, data-dependent shapes and such.
+  (500 chains with gradient: 35 ms before, 1 ms after). Recording raises on ``.item()`` and on data-dependent shapes.
 * ``vmap``: the same without recording.
 * ``loop``: one run a draw, for models that vmap refuses (control flow on a latent value).
 """
@@ -29,9 +29,7 @@ Expansion = tuple[Tensor, Tensor, Tensor]  # value, gradient (P,) and Hessian (P
 
 Single = Callable[[Tensor, Columns], Tensor]
 GRAPHS_KEPT = 64  # a graph holds its constants: memory stays bounded
-# Calls of one shape before it is recorded: a recording costs what twenty calls of vmap do, and half of the shapes of a
-# distillation come less than ten times.
-UNRECORDED = 10
+UNRECORDED = 10  # calls of one shape before it is recorded: a recording costs what twenty calls of vmap do
 UNKNOWN_BYTES = 512.0  # a cell of an ordinary regression takes less
 
 
@@ -108,8 +106,7 @@ class Engine:
 class GradientEngine:
     """Value and gradient of one scalar function of one draw, at many draws; not differentiable any further.
 
-    Recorded with its backward pass where that can be recorded (an HMC step of 80 chains on 50 rows: 0.8 ms by autograd,
-    0.5 ms so), else by autograd.
+    Recorded with its backward pass where that can be recorded, else by autograd.
     """
 
     def __init__(self, single: Single, backend: str) -> None:
@@ -129,7 +126,7 @@ class GradientEngine:
                 with torch.no_grad():
                     found = self._recorded(draws, columns)
                 return found[:, -1], found[:, :-1]
-            except RuntimeError:  # make_fx could not follow the backward pass: autograd from now on
+            except RuntimeError:  # make_fx cannot record the backward pass: autograd from now on
                 self._recorded = None
         with torch.enable_grad():
             leaf = draws.detach().requires_grad_(True)
@@ -144,10 +141,9 @@ def _key(draws: Tensor, columns: Columns) -> Any:
 
 
 def one_mode() -> AbstractContextManager[Any]:
-    """While recording: one mode for the shapes that make_fx notes beside every operation, instead of a new one each.
+    """While recording: one mode for the shapes that make_fx notes at every operation: twice as fast as a new one each.
 
-    A masked DBN was recorded in 0.37 s instead of 0.9 s. The names are private in torch: where they are gone, recording
-    is only slower.
+    The names are private in torch: where they are gone, recording is only slower.
     """
     try:
         from torch._guards import TracingContext, tracing
@@ -173,8 +169,8 @@ def moved(recorded: GraphModule, device: torch.device) -> None:
 def choose_backend(single: Single, draws: Tensor, columns: Columns) -> tuple[str, str]:
     """The fastest backend that agrees with running the model draw by draw, in value and derivatives.
 
-    Agreement is asked for at the given rows and, by the same recorded graph, at the rows in reverse order: a value
-    that was recorded as a constant shows there.
+    They must agree at the given rows and, by the same recorded graph, at the rows in reverse order, which shows a value
+    that was recorded as a constant.
 
     Args:
         single: The function of one draw.
@@ -192,7 +188,7 @@ def choose_backend(single: Single, draws: Tensor, columns: Columns) -> tuple[str
         engine = Engine(single, backend)
         try:
             found = [derivatives(engine, *point) for point in points]
-        except Exception as error:  # any refusal of vmap or make_fx, of whatever type, means: the next backend
+        except Exception as error:  # vmap and make_fx refuse by errors of many types: take the next backend
             reason = str(error).strip().split("\n")[0]
             continue
         if all(_agree(a, b) for a, b in zip(found, reference, strict=True)):
@@ -205,7 +201,7 @@ def derivatives(engine: Engine, draws: Tensor, columns: Columns) -> dict[str, Te
     """Value, gradient of its sum in the draws, one Hessian product, and gradients in every floating column.
 
     In the columns it is the gradient of a contrast between draws: terms without theta cancel in the log-ratio, and
-    Pyro's Binomial leaves out the derivative of such a one.
+    Pyro's Binomial leaves out the derivative of such a term.
 
     Returns:
         ``""``: the value; ``"draws"``, ``"curvature"`` and the columns' names: gradients, None where there is no path.
@@ -213,7 +209,7 @@ def derivatives(engine: Engine, draws: Tensor, columns: Columns) -> dict[str, Te
     draws = draws.detach().clone().requires_grad_(True)
     floating = {name: c.detach().clone().requires_grad_(True) for name, c in columns.items() if c.is_floating_point()}
     with warnings.catch_warnings():
-        # A model may well look at a column's number, int(x.max()); torch says so once a process, to nobody's use.
+        # A model may look at a column's number, int(x.max()); torch's warning of it helps nobody.
         warnings.filterwarnings("ignore", "Converting a tensor with requires_grad=True")
         value = engine(draws, {**columns, **floating})
     found: dict[str, Tensor | None] = {"": value.detach(), "draws": None, "curvature": None}
@@ -273,7 +269,7 @@ class HessianEngine:
         try:
             with torch.no_grad():
                 found = self._engine(point[None], columns)[0]
-        except Exception:  # a refusal of the transforms, of whatever type: the caller's own way from now on
+        except Exception:  # the transforms refuse by errors of many types: the caller's own way from now on
             self._engine = None
             return None
         dim = len(point)

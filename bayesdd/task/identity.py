@@ -1,4 +1,4 @@
-"""What a model is, the same in every process: a hash of its source and of what is bound to it."""
+"""A hash of a model's source and of what is bound to it, the same in every process."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _source(function: Any) -> str:
 
 
 def _spelled(value: Any) -> str:
-    """A value in words; ``repr`` shortens large arrays and gives functions by their address, new in every process."""
+    """A value as text; ``repr`` shortens large arrays and shows a function's address, another in every process."""
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_spelled, value))}]"
     if isinstance(value, dict):

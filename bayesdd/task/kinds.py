@@ -4,9 +4,9 @@ A kind maps a column's own units to free coordinates in which distillation optim
 that observes a column (its support), from the dtype (unobserved integers are ``fixed``), else ``real``; a user
 overrides them with ``Task(..., kinds={"x": bayesdd.kinds.positive})``.
 
-Bernoulli, Binomial, Poisson and negative binomial observations are relaxed: 0.3 stands for 0.3 of a success, on which
-these log-likelihoods carry on linearly. Categorical observations keep their classes unless ``soft(K)`` asks for
-class probabilities: one row then counts as K weighted rows that differ in the class only.
+Bernoulli, Binomial, Poisson and negative binomial observations are relaxed: 0.3 stands for 0.3 of a success, since
+these log-likelihoods are linear in the observation, up to a constant. Categorical observations keep their classes
+unless ``soft(K)`` asks for class probabilities: one row then counts as K weighted rows that differ in the class only.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def soft(classes: int) -> Kind:
 
 real = Kind("real", _same, _same)
 positive = Kind("positive", lambda value: value.clamp_min(1e-10).log(), torch.exp)
-# Margins: an exact 0 or 1 has no logit. 0.05 starts well inside, where gradients are alive.
+# Margins: an exact 0 or 1 has no logit; from 0.05 on gradients are large enough to move it.
 binary = Kind("binary", lambda value: _logit(value, 0.05), torch.sigmoid, whiten=False)
 count = Kind("count", lambda value: value.clamp_min(0.1).log(), torch.exp, whiten=False)
 trials = Kind("trials", binary.to_free, binary.from_free, whiten=False, bounded=True)
@@ -123,11 +123,6 @@ def infer(columns: Columns, observed: tuple[Observation, ...], given: Mapping[st
     }
 
 
-def settled(kinds: dict[str, Kind], rigid: frozenset[str], given: Mapping[str, Kind]) -> dict[str, Kind]:
-    """Kinds once the model has run: a column without a gradient (a group index held as floats) cannot move."""
-    return {name: fixed if name in rigid and name not in given else kind for name, kind in kinds.items()}
-
-
 RELAXED = {"Bernoulli": binary, "Poisson": count, "NegativeBinomial": count, "Binomial": trials}
 
 
@@ -135,7 +130,7 @@ def _inferred(column: Tensor, sites: list[Observation]) -> Kind:
     if not sites:
         return real if column.is_floating_point() else fixed
     wanted = [RELAXED.get(site.distribution) or _by_support(site.support) for site in sites]
-    # Elements of one column observed by sites of several kinds: no kind serves them all.
+    # Where sites of several kinds observe elements of one column, no kind serves them all.
     return wanted[0] if all(kind == wanted[0] for kind in wanted) else fixed
 
 

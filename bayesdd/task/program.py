@@ -157,7 +157,7 @@ class Feeder(Messenger):
             return
         site = self.sites.get(msg["name"])
         if site is None:
-            raise _wandering(msg["name"])
+            raise _not_always(msg["name"])
         free = self._free(site).reshape(site.free_shape)
         transform = biject_to(msg["fn"].support)
         msg["value"], msg["done"] = transform(free), True
@@ -183,7 +183,7 @@ class Feeder(Messenger):
                 self.log_likelihood.append(_by_row(log_prob, frame.dim))
 
 
-def _wandering(name: str) -> Refusal:
+def _not_always(name: str) -> Refusal:
     return Refusal(
         f"latent site {name!r} is there in some runs of the model and not in others: "
         "draw every site in every run and choose between them with torch.where"
@@ -207,7 +207,7 @@ def site_log_prob(msg: Message) -> Tensor:
 def _by_row(log_prob: Tensor, row_dim: int) -> Tensor:
     """Sums every axis but the rows'."""
     rows_first = log_prob.movedim(row_dim, 0)
-    # No sum over nothing: with the one below it took a third of a sweep's time.
+    # A sum over no axis would still cost a third of a sweep's time.
     return rows_first if rows_first.dim() == 1 else rows_first.reshape(len(rows_first), -1).sum(1)
 
 
@@ -217,7 +217,7 @@ def evaluate(program: Program, flat: Tensor, columns: Columns) -> tuple[Tensor, 
     with Feeder(program, flat) as feeder:
         program.model(**columns)
     if absent := [site.name for site in sites if site.name not in feeder.log_prior]:
-        raise _wandering(absent[0])
+        raise _not_always(absent[0])
     by_site = [feeder.log_prior[site.name] for site in sites]
     extra = torch.stack(feeder.extra_prior).sum() if feeder.extra_prior else flat.new_zeros(())
     first, *others = feeder.log_likelihood or [flat.new_zeros(0)]
@@ -246,18 +246,20 @@ def simulate(program: Program, values: Columns, columns: Columns) -> Columns:
     return {m["name"]: m["value"] for m in recorder.messages if m["name"] in wanted and not m["is_observed"]}
 
 
-def prior_draw(program: Program, columns: Columns, seed: int) -> Tensor:
-    """One unconstrained draw from the prior, shape ``(P,)``."""
+def prior_draws(program: Program, columns: Columns, count: int, seed: int) -> Tensor:
+    """Unconstrained draws from the prior, shape ``(count, P)``; draw i depends on seed + i alone."""
+    draws = []
     with running(), torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
-        with Recorder() as recorder:
-            program.model(**columns)
-        sites = program.structure.sites
-        drawn = {msg["name"]: msg for msg in recorder.messages}
-        if absent := [site.name for site in sites if site.name not in drawn]:
-            raise _wandering(absent[0])
-        free = [biject_to(drawn[s.name]["fn"].support).inv(drawn[s.name]["value"]).flatten() for s in sites]
-    return torch.cat(free)
+        for i in range(count):
+            torch.manual_seed(seed + i)
+            with Recorder() as recorder:
+                program.model(**columns)
+            drawn = {msg["name"]: msg for msg in recorder.messages}
+            if absent := [site.name for site in program.structure.sites if site.name not in drawn]:
+                raise _not_always(absent[0])
+            found = [drawn[site.name] for site in program.structure.sites]
+            draws.append(torch.cat([biject_to(msg["fn"].support).inv(msg["value"]).flatten() for msg in found]))
+    return torch.stack(draws)
 
 
 def unconstrained(program: Program, values: Columns, columns: Columns) -> tuple[Tensor, Tensor]:

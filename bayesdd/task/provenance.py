@@ -17,9 +17,9 @@ PACKAGES = ("bayesdd", "torch", "pyro-ppl")
 def provenance_of(
     student: Task, tasks: Sequence[Task], seed: int, size: int, objective: str, certifies: str = "posterior"
 ) -> dict[str, Any]:
-    """JSON-able provenance; no times and no paths, so that equal runs write equal files.
+    """Provenance that JSON can hold, without times and paths, so that equal runs write equal files.
 
-    ``certifies``: what the rows stand for and a certificate of them is of, "posterior" or "predictions".
+    ``certifies`` is what a certificate of the rows is about, "posterior" or "predictions".
     """
     return {
         "task": student.name,
@@ -37,12 +37,12 @@ def provenance_of(
 
 
 def identity(tasks: Sequence[Task]) -> str:
-    """SHA-256 of models, rows and versions: whether sums over rows made earlier may stand for these."""
+    """SHA-256 of models, rows and versions; sums over rows of another run are valid here where it is equal."""
     return hashlib.sha256(repr(parts_of(tasks)).encode()).hexdigest()
 
 
 def parts_of(tasks: Sequence[Task]) -> dict[str, Any]:
-    """What two runs must have in common to come to the same sums."""
+    """What two runs must have in common to compute the same sums."""
     return {
         "models": [(task.name, task.model_hash, task.plate) for task in tasks],
         "rows": [task.rows.fingerprint() for task in tasks],

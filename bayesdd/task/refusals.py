@@ -1,6 +1,7 @@
-"""What a model may not contain, refused at the site when a Task is made: Pyro is silent about most of it.
+"""What a model may not contain, refused at the site when a Task is made; Pyro is silent about most of it.
 
-Every message is one line that names the model, the site or column, what came and what to write instead.
+Every message, here and in ``contract``, is one line that names the model, the site or column, what came and what to
+write instead.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from bayesdd.task.inspection import inspect
 from bayesdd.task.kinds import RELAXED
 from bayesdd.task.program import Message, Model, Program, Structure, base, is_deterministic, row_frame
 
-BLOCK = 65_536  # rows looked at together, so that memory stays bounded
+BLOCK = 65_536  # rows checked together, so that memory stays bounded
 
 
 def program_of(
@@ -32,12 +33,7 @@ def program_of(
 ) -> tuple[Program, Columns]:
     """Runs the model on all rows given and reads its sites; binary and count observations become float64.
 
-    Args:
-        model: The Pyro model.
-        plate: Name of the row plate.
-        name: ``module:function`` of the model, for messages.
-        columns: Column -> ``(N, ...)``.
-        number: Place of a row -> its number in messages.
+    ``name`` is the model's in messages, ``number`` maps the place of a row to its number in them.
 
     Raises:
         Refusal: The model breaks the contract, or fails on its own columns.
@@ -88,7 +84,7 @@ def _accepted(program: Program, here: Structure, messages: list[Message], number
 
 
 def run(program: Program, columns: Columns) -> tuple[Structure, list[Message]]:
-    """``inspect`` with whatever the model raises put into one line that names it."""
+    """``inspect``, with any error of the model's as one line that names the model."""
     try:
         return inspect(program.model, columns, program.plate, 0, functools.partial(_refuse, program.name))
     except Exception as error:
@@ -226,7 +222,7 @@ def _support(msg: Message, program: Program, number: Callable[[int], int]) -> No
 
 
 def _outside(fn: Any, value: Tensor) -> Tensor:
-    """Where values lie outside the support and count, in the distribution's batch shape."""
+    """Where values that are not masked lie outside the support, in the distribution's batch shape."""
     if isinstance(fn, MaskedDistribution):
         return _outside(fn.base_dist, value) & torch.as_tensor(fn._mask)
     if isinstance(fn, Independent):

@@ -17,28 +17,16 @@ CELLS = 2**20  # draws x rows simulated at once
 def simulated(
     single: Callable[[Columns, Columns], Columns], rows: Columns, values: dict[str, Tensor], seed: int, backend: str
 ) -> Columns:
-    """Observed sites simulated at every draw.
-
-    Args:
-        single: Latents of one draw and columns of the rows -> observed site -> ``(M, ...)``.
-        rows: Columns, ``(M, ...)`` each.
-        values: Constrained latents, name -> ``(S, *shape)``.
-        seed: Seed.
-        backend: The task's.
-
-    Returns:
-        Observed site -> ``(S, M, ...)``.
-    """
+    """Observed sites simulated at every draw, see ``Task.simulate``; ``single`` is the same at one draw."""
     chunk = max(1, CELLS // len(next(iter(rows.values()), "1")))
     with torch.random.fork_rng(devices=[]), running(), torch.no_grad():
         torch.manual_seed(seed)
-        # 4,000 draws of 200 rows: 0.04 s at once, 0.5 s one by one. Samplers that vmap refuses take the loop.
         if backend != "loop":
             try:
                 batched = vmap(single, in_dims=(0, None), randomness="different", chunk_size=chunk)
                 found: Columns = batched(values, rows)
                 return found
-            except Exception:  # a sampler that vmap refuses, of whatever type: the loop below says what is wrong
+            except Exception:  # vmap refuses a sampler, by errors of many types: draw by draw, which is slower
                 torch.manual_seed(seed)
         count = len(next(iter(values.values())))
         return stacked([single({name: value[i] for name, value in values.items()}, rows) for i in range(count)])

@@ -11,11 +11,11 @@ from torch import Tensor
 from bayesdd.data.columns import Columns
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.engine import Engine
-from bayesdd.task.program import Program, joined, prior_draw
+from bayesdd.task.program import Program, joined, prior_draws
 from bayesdd.task.refusals import explained
 
 STARTS = 8
-BLOCK = 8192  # rows looked at together, so that memory stays bounded
+BLOCK = 8192  # rows evaluated together, so that memory stays bounded
 
 
 def finite_starts(
@@ -75,7 +75,7 @@ def _candidates(program: Program, rows: Columns, seed: int) -> Tensor:
     flat = torch.rand(STARTS, program.structure.dim, generator=generator, dtype=torch.float64) * 4 - 2
     first = {name: column[:1].cpu() for name, column in rows.items()}
     try:
-        prior = torch.stack([prior_draw(program, first, seed + i) for i in range(STARTS)])
+        prior = prior_draws(program, first, STARTS, seed)
     except Exception as error:
         raise explained(error, program) from error
     return torch.cat([flat / 4, prior, flat, torch.zeros_like(flat[:1])])
@@ -87,6 +87,6 @@ def _blocks(rows: Columns) -> list[Columns]:
 
 
 def first_missing(columns: Columns, row: int) -> str | None:
-    """The first column that is missing in a row, wholly or in part."""
+    """The first column with a missing entry in a row."""
     floating = (name for name, column in columns.items() if column.is_floating_point())
     return next((name for name in floating if bool(columns[name][row].isnan().any())), None)

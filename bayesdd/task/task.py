@@ -18,10 +18,10 @@ from bayesdd.task import contract, kinds, refusals
 from bayesdd.task.engine import UNRECORDED, Engine, Expansion, GradientEngine, HessianEngine
 from bayesdd.task.identity import model_hash, unwrapped
 from bayesdd.task.kinds import Kind
-from bayesdd.task.program import Program, Structure, evaluate, prior_draw, running, simulate, values
+from bayesdd.task.program import Program, Structure, evaluate, prior_draws, running, simulate, values
 from bayesdd.task.simulation import simulated, stacked
 
-_WEIGHT = "row weight"  # rides along with the columns; no keyword argument can be called so
+_WEIGHT = "row weight"  # key of the weights among the columns; no keyword argument can have it
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,9 +29,9 @@ class Task:
     """An inference task: one Pyro model, one row plate, the real rows.
 
     The model is called as ``model(**columns)``, one keyword a column, leading axis = rows; arguments with defaults need
-    no column. Observed sites stand in the row plate; latent sites are global and continuous. Everything that Pyro would
-    pass over in silence (one value per row, no statistics across rows, a prior that ignores the rows, finite
-    log-likelihoods and gradients) is checked here.
+    no column. Observed sites stand in the row plate; latent sites are global and continuous. What Pyro would pass over
+    in silence is checked here: one value per row, no statistics across rows, a prior that ignores the rows, finite
+    log-likelihoods and gradients.
 
     Args:
         model: A plain Pyro model.
@@ -76,7 +76,7 @@ class Task:
         put("rows", rows.like(columns))
         put("program", replace(program, structure=structure))
         put("kinds", dict(self.kinds))
-        put("column_kinds", kinds.settled(inferred, verdict.rigid, self.kinds))
+        put("column_kinds", inferred | dict.fromkeys(verdict.rigid - self.kinds.keys(), kinds.fixed))
         put("backend", verdict.backend)
 
     @property
@@ -119,10 +119,10 @@ class Task:
     def bytes_per_cell(self) -> float:
         """Bytes of intermediate tensors that one row at one draw takes."""
         few = {name: column[:4] for name, column in self.data.items()}
-        return self._rows_engine.bytes_per_cell(torch.zeros(4, self.dim, dtype=torch.float64), few)
+        return self._engines.rows.bytes_per_cell(torch.zeros(4, self.dim, dtype=torch.float64), few)
 
     def check(self, rows: Columns, first: int) -> None:
-        """Refuses a block from disk, of first row number ``first``, that breaks the model's contract."""
+        """Refuses a block from disk, whose first row has the number ``first``, if it breaks the model's contract."""
         refusals.supported(self.program, rows, range(first, self.size).__getitem__)
 
     def with_data(self, data: Any) -> Task:
@@ -135,8 +135,7 @@ class Task:
 
     def log_prior_by_site(self, draws: Tensor) -> Tensor:
         """As ``log_prior``, one column a latent site, the last for ``pyro.factor``: ``(S, sites + 1)``."""
-        row = self._first(draws.device)
-        return self._prior_engine(draws, row)
+        return self._engines.prior(draws, self._first(draws.device))
 
     def log_likelihood(self, rows: Columns, draws: Tensor) -> Tensor:
         """Log-likelihood of every row at every draw, nats; differentiable in draws and in floating columns.
@@ -148,23 +147,23 @@ class Task:
         Returns:
             Shape ``(S, M)``.
         """
-        return self._rows_engine(draws, rows)
+        return self._engines.rows(draws, rows)
 
     def likelihood_gradient(self, rows: Columns, weight: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         """Weighted log-likelihood ``(S,)`` and its gradient in the draws ``(S, P)``, as one recorded graph."""
-        return self._likelihood_slope(draws, {**rows, _WEIGHT: weight})
+        return self._engines.likelihood_slope(draws, {**rows, _WEIGHT: weight})
 
     def likelihood_hessian(self, rows: Columns, weight: Tensor, point: Tensor) -> Expansion | None:
         """Weighted log-likelihood, gradient ``(P,)`` and Hessian ``(P, P)`` at a point; None where not batched."""
-        return self._likelihood_curvature(point, {**rows, _WEIGHT: weight})
+        return self._engines.likelihood_curvature(point, {**rows, _WEIGHT: weight})
 
     def joint_gradient(self, rows: Columns, weight: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         """Log prior plus weighted log-likelihood ``(S,)`` and its gradient in the draws ``(S, P)``, as one graph."""
-        return self._joint_slope(draws, {**rows, _WEIGHT: weight})
+        return self._engines.joint_slope(draws, {**rows, _WEIGHT: weight})
 
     def prior_gradient(self, kept: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         """Log prior ``(S,)`` of the sites that ``kept`` counts (``(sites + 1,)``, 0 or 1), and its gradient."""
-        return self._prior_slope(draws, {**self._first(draws.device), _WEIGHT: kept})
+        return self._engines.prior_slope(draws, {**self._first(draws.device), _WEIGHT: kept})
 
     def constrain(self, draws: Tensor) -> dict[str, Tensor]:
         """Latent and global deterministic sites in the model's own units: name -> ``(S, *shape)``."""
@@ -206,43 +205,33 @@ class Task:
 
     def prior_draws(self, count: int, seed: int) -> Tensor:
         """Unconstrained draws from the prior, shape ``(count, P)``."""
-        row = self._first("cpu")
-        return torch.stack([prior_draw(self.program, row, seed + i) for i in range(count)])
+        return prior_draws(self.program, self._first("cpu"), count, seed)
 
     def _first(self, device: torch.device | str) -> Columns:
         return {name: column[:1].to(device) for name, column in self.data.items()}
 
-    def _evaluate(self, flat: Tensor, rows: Columns) -> tuple[Tensor, Tensor]:
-        return evaluate(self.program, flat, rows)
-
     @functools.cached_property
-    def _prior_engine(self) -> Engine:
-        return Engine(lambda flat, rows: self._evaluate(flat, rows)[0], self.backend, UNRECORDED)
+    def _engines(self) -> _Engines:
+        return _Engines(self.program, self.backend)
 
-    @functools.cached_property
-    def _rows_engine(self) -> Engine:
-        return Engine(lambda flat, rows: self._evaluate(flat, rows)[1], self.backend, UNRECORDED)
 
-    @functools.cached_property
-    def _likelihood_slope(self) -> GradientEngine:
-        return GradientEngine(self._scalar(lambda _, by_row, weight: by_row @ weight), self.backend)
+class _Engines:
+    """The model batched over draws: log prior by site, log-likelihood by row, and derivatives of weighted sums."""
 
-    @functools.cached_property
-    def _likelihood_curvature(self) -> HessianEngine:
-        return HessianEngine(self._scalar(lambda _, by_row, weight: by_row @ weight), self.backend)
+    def __init__(self, program: Program, backend: str) -> None:
+        def weighted(total: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[Tensor, Columns], Tensor]:
+            def single(flat: Tensor, columns: Columns) -> Tensor:
+                rows = {name: column for name, column in columns.items() if name != _WEIGHT}
+                return total(*evaluate(program, flat, rows), columns[_WEIGHT])
 
-    @functools.cached_property
-    def _prior_slope(self) -> GradientEngine:
-        return GradientEngine(self._scalar(lambda by_site, _, kept: by_site @ kept), self.backend)
+            return single
 
-    @functools.cached_property
-    def _joint_slope(self) -> GradientEngine:
-        joint = self._scalar(lambda by_site, by_row, weight: by_site.sum() + by_row @ weight)
-        return GradientEngine(joint, self.backend)
-
-    def _scalar(self, total: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[Tensor, Columns], Tensor]:
-        def single(flat: Tensor, columns: Columns) -> Tensor:
-            rows = {name: column for name, column in columns.items() if name != _WEIGHT}
-            return total(*self._evaluate(flat, rows), columns[_WEIGHT])
-
-        return single
+        self.prior = Engine(lambda flat, rows: evaluate(program, flat, rows)[0], backend, UNRECORDED)
+        self.rows = Engine(lambda flat, rows: evaluate(program, flat, rows)[1], backend, UNRECORDED)
+        likelihood = weighted(lambda _, by_row, weight: by_row @ weight)
+        self.likelihood_slope = GradientEngine(likelihood, backend)
+        self.likelihood_curvature = HessianEngine(likelihood, backend)
+        self.prior_slope = GradientEngine(weighted(lambda by_site, _, kept: by_site @ kept), backend)
+        self.joint_slope = GradientEngine(
+            weighted(lambda by_site, by_row, weight: by_site.sum() + by_row @ weight), backend
+        )

@@ -41,7 +41,7 @@ def _multinomial(self: Any, value: Tensor) -> Tensor:
 
 
 def _bernoulli(self: Any, value: Tensor) -> Tensor:
-    """Three operations, where vmap takes torch's cross entropy apart into twelve: sweeps in half the time."""
+    """Three operations in place of the twelve that vmap makes of torch's cross entropy: twice as fast."""
     logits, value = torch.broadcast_tensors(self.logits, value)
     found: Tensor = value * logits - torch.nn.functional.softplus(logits, threshold=LINEAR_FROM)
     return found

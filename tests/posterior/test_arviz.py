@@ -1,6 +1,6 @@
 """Posteriors: groups survive ArviZ and the disk; draws come back in order.
 
-Runs under ArviZ 0.23 and 1.x, and without torch.
+Runs under ArviZ 0.23 and 1.x.
 """
 
 import os
@@ -8,6 +8,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from bayesdd.posterior import arviz
@@ -77,14 +78,13 @@ def test_file_round_trip(tmp_path):
 
 def test_draws_come_back_chain_by_chain():
     idata = arviz.to_arviz({"posterior": groups()["posterior"].transpose(..., "chain")})
-    draws = arviz._draws(idata, SITES)
+    draws = arviz.draws_from(idata, SITES)
     assert list(draws) == list(SITES)
     np.testing.assert_array_equal(draws["w"], VALUES["w"].reshape(10, 3, 2))
     np.testing.assert_array_equal(draws["tau"], VALUES["tau"].reshape(10))
 
 
 def test_tensors_go_in_and_come_out():
-    torch = pytest.importorskip("torch")
     value = torch.ones(2, 5, 3, requires_grad=True)
     idata = arviz.to_arviz({"posterior": arviz.dataset({"a": value})})
     draws = arviz.draws_from(idata, {"a": (3,)})["a"]
@@ -101,10 +101,10 @@ def test_tensors_go_in_and_come_out():
 )
 def test_draws_of_another_model(sites, words):
     with pytest.raises(ValueError) as caught:
-        arviz._draws(arviz.to_arviz(groups()), sites)
+        arviz.draws_from(arviz.to_arviz(groups()), sites)
     assert "\n" not in str(caught.value) and all(word in str(caught.value) for word in words), caught.value
     with pytest.raises(ValueError, match="no group 'posterior'"):
-        arviz._draws(arviz.to_arviz({"observed_data": groups()["observed_data"]}), sites)
+        arviz.draws_from(arviz.to_arviz({"observed_data": groups()["observed_data"]}), sites)
 
 
 def test_files_that_hold_no_posterior(tmp_path):

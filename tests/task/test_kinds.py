@@ -116,9 +116,3 @@ def test_kinds_that_do_not_fit_are_refused_in_one_line(given, words):
     with pytest.raises(ValueError, match=words) as caught:
         kinds.infer(columns, (site,), given)
     assert "\n" not in str(caught.value)
-
-
-def test_a_column_without_a_gradient_is_kept_unless_the_user_says_otherwise():
-    found = {"x": kinds.real, "g": kinds.real}
-    assert kinds.settled(found, frozenset({"g"}), {}) == {"x": kinds.real, "g": kinds.fixed}
-    assert kinds.settled(found, frozenset({"g"}), {"g": kinds.real}) == found

@@ -1,12 +1,14 @@
 """Recorded graphs after simplification: the same numbers, derivatives and independence from fewer operations."""
 
+import functools
+
 import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from bayesdd.task import engine
 from bayesdd.task.engine import Engine, derivatives
-from bayesdd.task.program import float64
+from bayesdd.task.program import float64, joined
 from bayesdd.task.simplify import MOST_KEPT, simplify
 from models import categorical_regression, dbn, gaussian_mixture, logistic_regression, varying_intercepts
 
@@ -44,10 +46,7 @@ def test_models_keep_their_numbers_and_derivatives(make, monkeypatch):
     task = make(rows=30)
     draws = torch.randn(3, task.dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64) / 4
 
-    def single(flat, rows):
-        by_site, by_row = task._evaluate(flat, rows)
-        return torch.cat([by_site, by_row])
-
+    single = functools.partial(joined, task.program)
     fewer = Engine(single, "graph")
     ours = derivatives(fewer, draws, task.data)
     monkeypatch.setattr(engine, "simplify", lambda graph: None)
