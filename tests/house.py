@@ -117,8 +117,9 @@ def table(package: Path) -> str:
     lines = ["| room | what it is | imports |", "|---|---|---|"]
     for room in ROOMS:
         face = ast.get_docstring(ast.parse((package / room.replace(".", "/") / "__init__.py").read_text())) or ""
+        said = " ".join(face.partition("\n\n")[0].split()).replace("|", "\\|")
         below = ", ".join(f"`{other}`" for other in ROOMS if other in used[room]) or "nothing"
-        lines.append(f"| `{room}` | {' '.join(face.partition(chr(10) * 2)[0].split())} | {below} |")
+        lines.append(f"| `{room}` | {said} | {below} |")
     return "\n".join(lines) + "\n"
 
 

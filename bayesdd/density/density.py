@@ -20,6 +20,7 @@ from bayesdd.density.passes import BLOCK as BLOCK
 from bayesdd.density.passes import MEMORY as MEMORY
 from bayesdd.density.passes import Part, Passes, Sums
 from bayesdd.density.ranks import Ranks, current
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.engine import Expansion
 from bayesdd.task.task import Task
 
@@ -81,13 +82,13 @@ class Density:
         """Where a task's latents stand in the joint flat vector, ``(P of the task,)``.
 
         Raises:
-            ValueError: A site has another shape in ``other``, which the message names.
+            Refusal: A site has another shape in ``other``, which the message names.
         """
         index: list[int] = []
         for site in task.structure.sites:
             start, shape, width = self.starts[site.name]
             if shape != site.shape:
-                raise ValueError(
+                raise Refusal(
                     f"site {site.name!r} has shape {site.shape} in {task.name} but {shape} in {other}: "
                     "shared sites need equal shapes."
                 )
@@ -251,7 +252,7 @@ def _rows(task: Task, rows: Columns | Rows) -> Rows:
     if not isinstance(rows, Mapping):
         return rows
     if rows is task.data and len(next(iter(rows.values()))) < task.size:
-        raise ValueError(
+        raise Refusal(
             f"{task.name} reads its {task.size:,} rows from disk, and task.data is a sample of them: give task.rows."
         )
     return Held(rows)

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from bayesdd.data.files import one_line
 from bayesdd.numerics.devices import resolve
+from bayesdd.numerics.refusal import Refusal
 
 T = TypeVar("T")
 
@@ -45,7 +46,7 @@ class Ranks:
 
         Raises:
             ConnectionError: A rank died or does not answer.
-            RuntimeError: The ranks sum different things, or at different draws.
+            Refusal: The ranks sum different things, or at different draws.
         """
         values = draws.detach().cpu().contiguous().numpy().tobytes()
         mine = int.from_bytes(hashlib.sha256(what.encode() + values).digest()[:6], "big")  # exact in a float64
@@ -57,7 +58,7 @@ class Ranks:
             dist.all_reduce(on)
         on = on.to(flat.device)
         if bool((on[-self.count :] != mine).any()):
-            raise RuntimeError(
+            raise Refusal(
                 f"rank {self.rank} has other numbers than another rank: run all ranks on equal machines, with equal "
                 "versions, equal data and equal numbers of threads."
             )
@@ -103,12 +104,12 @@ class Ranks:
         """Refuses ranks that differ in their data, models or versions, which are given by name.
 
         Raises:
-            ValueError: They differ; names in what.
+            Refusal: They differ; names in what.
         """
         every = self.gathered(parts)
         for rank, other in enumerate(every):
             if differ := [name for name, value in every[0].items() if other[name] != value]:
-                raise ValueError(f"rank {rank} has other {' and '.join(differ)} than rank 0: give all ranks the same")
+                raise Refusal(f"rank {rank} has other {' and '.join(differ)} than rank 0: give all ranks the same")
 
     def from_first(self, make: Callable[[], T]) -> T:
         """What the first rank makes, sent to all."""
@@ -134,7 +135,7 @@ def joined(device: str | torch.device, patience: float = PATIENCE) -> Iterator[R
 
     Raises:
         ConnectionError: The others cannot be reached.
-        ValueError: There is no such device.
+        Refusal: There is no such device.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield Ranks()

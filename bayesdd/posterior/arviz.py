@@ -18,6 +18,7 @@ import xarray as xr
 from torch import Tensor
 
 from bayesdd.data.files import load, replacing
+from bayesdd.numerics.refusal import Refusal
 
 
 def to_arviz(groups: Mapping[str, xr.Dataset]) -> Any:
@@ -41,7 +42,7 @@ def dataset(
         attrs: attributes; what netCDF cannot hold (dicts, None, booleans) is stored as JSON.
 
     Raises:
-        ValueError: too few dimensions for a value, lengths that disagree, or a value named like a dimension.
+        Refusal: too few dimensions for a value, lengths that disagree, or a value named like a dimension.
     """
     dims = dims or {}
     variables: dict[str, tuple[tuple[str, ...], np.ndarray[Any, Any]]] = {}
@@ -51,13 +52,13 @@ def dataset(
         trailing = dims.get(name) or [f"{name}_dim_{i}" for i in range(array.ndim - len(lead))]
         names = (*lead, *trailing)
         if len(names) != array.ndim:
-            raise ValueError(f"{name!r} of shape {array.shape} needs {array.ndim} dimension names, got {names}")
+            raise Refusal(f"{name!r} of shape {array.shape} needs {array.ndim} dimension names, got {names}")
         for dim, length in zip(names, array.shape, strict=True):
             if lengths.setdefault(dim, length) != length:
-                raise ValueError(f"{name!r} has length {length} along {dim!r}, other values have {lengths[dim]}")
+                raise Refusal(f"{name!r} has length {length} along {dim!r}, other values have {lengths[dim]}")
         variables[name] = (names, array)
     if clash := sorted(set(variables) & set(lengths)):
-        raise ValueError(f"{clash[0]!r} is the name of a value and of a dimension; rename the site, or pass dims=")
+        raise Refusal(f"{clash[0]!r} is the name of a value and of a dimension; rename the site, or pass dims=")
     coords = {dim: np.arange(length) for dim, length in lengths.items()}
     return xr.Dataset(variables, coords, {key: _attribute(value) for key, value in (attrs or {}).items()})
 
@@ -70,21 +71,21 @@ def draws_from(idata: Any, sites: Mapping[str, tuple[int, ...]]) -> dict[str, Te
         sites: name -> shape of one draw (`task.sites`).
 
     Raises:
-        ValueError: no posterior group, a site it lacks, or a site of another shape.
+        Refusal: no posterior group, a site it lacks, or a site of another shape.
     """
     posterior = getattr(idata, "posterior", None)
     if posterior is None:
-        raise ValueError("the inference data have no group 'posterior'; pass what bayesdd.sample returned")
+        raise Refusal("the inference data have no group 'posterior'; pass what bayesdd.sample returned")
     draws = {}
     for name, shape in sites.items():
         if name not in posterior:
-            raise ValueError(
+            raise Refusal(
                 f"the posterior has no site {name!r}, only {sorted(posterior.data_vars)}; "
                 f"was it drawn from another model?"
             )
         array = np.asarray(posterior[name].transpose("chain", "draw", ...).values, dtype=np.float64)
         if array.shape[2:] != tuple(shape):
-            raise ValueError(
+            raise Refusal(
                 f"site {name!r} has shape {array.shape[2:]} in the posterior, but {tuple(shape)} in the model; "
                 f"was it drawn from another model?"
             )
@@ -113,7 +114,7 @@ def function_diagnostics(values: Any) -> Diagnostics:
         values: Tensor or array ``(chains, draws, quantities)``, or ``(chains, draws)`` for a single one.
 
     Raises:
-        ValueError: Another shape, fewer than two chains or four draws, or values that are not finite.
+        Refusal: Another shape, fewer than two chains or four draws, or values that are not finite.
 
     Source: Vehtari, Gelman, Simpson, Carpenter & Buerkner, "Rank-normalization, folding, and localization: an improved
     R-hat for assessing convergence of MCMC", Bayesian Analysis 2021, doi:10.1214/20-BA1221.
@@ -121,12 +122,12 @@ def function_diagnostics(values: Any) -> Diagnostics:
     array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=np.float64)
     array = array[..., None] if array.ndim == 2 else array
     if array.ndim != 3 or array.shape[0] < 2 or array.shape[1] < 4:
-        raise ValueError(
+        raise Refusal(
             f"function_diagnostics needs values (chains, draws, quantities) of at least two chains and four draws, got "
             f"{array.shape}."
         )
     if not np.isfinite(array).all():
-        raise ValueError("function_diagnostics needs finite values: some draws give NaN or infinity.")
+        raise Refusal("function_diagnostics needs finite values: some draws give NaN or infinity.")
     _inference_data()  # imports ArviZ, quietly
     import arviz
 
@@ -145,11 +146,11 @@ def read(path: str | os.PathLike[str]) -> Any:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: damaged, not netCDF, or without groups.
+        Refusal: damaged, not netCDF, or without groups.
     """
     groups = load(path, _read_groups, "a netCDF file of ArviZ groups")
     if not groups:
-        raise ValueError(f"{path} holds no groups; a posterior written by bayesdd.sample or ArviZ was expected")
+        raise Refusal(f"{path} holds no groups; a posterior written by bayesdd.sample or ArviZ was expected")
     return to_arviz(groups)
 
 

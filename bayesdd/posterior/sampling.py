@@ -14,6 +14,7 @@ from bayesdd.data.files import one_line
 from bayesdd.density.density import Density, density_of
 from bayesdd.inference import Draws, hmc
 from bayesdd.numerics.devices import resolve
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.posterior import arviz
 from bayesdd.posterior.weighting import weighted_model
 from bayesdd.task.provenance import check
@@ -50,14 +51,12 @@ def sample(
         none of them.
 
     Raises:
-        ValueError: The set does not belong to the task, or numbers of draws or chains are below 1.
+        Refusal: The set does not belong to the task, or numbers of draws or chains are below 1.
     """
     if draws < 1 or chains < 1:
-        raise ValueError(f"sample needs at least one draw and one chain, got draws={draws}, chains={chains}.")
+        raise Refusal(f"sample needs at least one draw and one chain, got draws={draws}, chains={chains}.")
     if taken := sorted({"chain", "draw"} & (task.sites.keys() | set(task.structure.deterministic))):
-        raise ValueError(
-            f"sample: site {taken[0]!r} of {task.name} has the name of an ArviZ dimension: rename the site."
-        )
+        raise Refusal(f"sample: site {taken[0]!r} of {task.name} has the name of an ArviZ dimension: rename the site.")
     where = resolve(device)
     if distilled is not None:
         check(distilled, task)
@@ -135,7 +134,7 @@ def predict(task: Task, idata: Any, rows: Any, *, seed: int = 0) -> Any:
         ArviZ inference data with groups ``posterior_predictive`` (dims chain, draw, row, ...) and ``constant_data``.
 
     Raises:
-        ValueError: A needed column is missing or none is left to predict.
+        Refusal: A needed column is missing or none is left to predict.
     """
     observed = {o.column for o in task.structure.observed if o.column}
     wanted = [name for name in task.data if name not in observed]
@@ -143,21 +142,21 @@ def predict(task: Task, idata: Any, rows: Any, *, seed: int = 0) -> Any:
     given = {} if not wanted and isinstance(rows, Mapping) and not rows else read(rows)
     columns = {name: column for name, column in given.items() if name not in observed}
     if sorted(columns) != sorted(wanted):
-        raise ValueError(f"predict needs the columns {wanted} of the new rows, got {sorted(columns)}.")
+        raise Refusal(f"predict needs the columns {wanted} of the new rows, got {sorted(columns)}.")
     for name, column in columns.items():
         if column.shape[1:] != task.data[name].shape[1:]:
-            raise ValueError(
+            raise Refusal(
                 f"predict: column {name!r} has shape {tuple(column.shape[1:])} a row, but "
                 f"{tuple(task.data[name].shape[1:])} in the task."
             )
         columns[name] = column.to(task.data[name].dtype)
         if not bool((columns[name] == column).logical_or(column.isnan()).all()):
-            raise ValueError(f"predict: column {name!r} holds whole numbers in the task, got others: round them.")
+            raise Refusal(f"predict: column {name!r} holds whole numbers in the task, got others: round them.")
     values = arviz.draws_from(idata, task.sites)
     try:
         drawn = task.simulate(columns, values, seed)
     except (TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(
+        raise Refusal(
             f"{task.name} cannot run without its observed columns {sorted(observed)}: give them the default None "
             f"({one_line(error)})."
         ) from error

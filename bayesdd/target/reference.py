@@ -12,6 +12,7 @@ from torch import Tensor
 from bayesdd.inference import hmc
 from bayesdd.numerics.gaussian import moment_matched
 from bayesdd.numerics.pareto import KHAT_LIMIT, khat
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.target.bound import Bound
 from bayesdd.target.particles import Particles
 from bayesdd.target.second_order import SecondOrder
@@ -62,14 +63,14 @@ def build(target: Target, seed: int) -> Reference:
     """Laplace fit of the full posterior and importance-weighted particles from it; HMC where there is no fit.
 
     Raises:
-        ValueError: Neither a Laplace fit nor HMC on the full data gives finite draws.
+        Refusal: Neither a Laplace fit nor HMC on the full data gives finite draws.
     """
     generator = torch.Generator().manual_seed(seed)
     gaussian = target.gaussian()
     if gaussian is None:
         draws = _hmc(target, seed)
         if not bool(torch.isfinite(draws).all()) or float(draws.std(0).min()) == 0:
-            raise ValueError(
+            raise Refusal(
                 "the full posterior has no Laplace fit and HMC on the full data did not move: "
                 "check the priors and scales of the model."
             )

@@ -19,6 +19,7 @@ from bayesdd.density.control_variate import ControlVariate, control_variate_of
 from bayesdd.density.density import MEMORY, Density
 from bayesdd.inference.mode import climb, climb_many, fit, newton, scattered
 from bayesdd.numerics.gaussian import Gaussian, marginal
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.target.nuisances import integrated
 from bayesdd.task.starts import BLOCK, first_missing
 from bayesdd.task.task import Task
@@ -50,7 +51,7 @@ class Target:
         control: Control variate that sweeps use; see ``with_control_variate``.
 
     Raises:
-        ValueError: The student has a latent site that no target task has, or shapes or prior densities differ.
+        Refusal: The student has a latent site that no target task has, or shapes or prior densities differ.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Target:
         self.joint = Density(parts, device, memory, spread=True, checkpoint=checkpoint)
         for site in student.structure.sites:
             if site.name not in self.joint.starts:
-                raise ValueError(
+                raise Refusal(
                     f"the student {student.name} has latent site {site.name!r} of shape {site.shape}, but the target "
                     f"has only {sorted(self.joint.starts)}, so that its rows say nothing about it. Drop it or fix its "
                     "value."
@@ -106,7 +107,7 @@ class Target:
             theirs = dict(zip(part.task.sites, part.task.log_prior_by_site(joint[:, part.index]).T, strict=False))
             for name in own.keys() & theirs.keys():
                 if not torch.allclose(own[name], theirs[name], rtol=1e-6, atol=1e-8):
-                    raise ValueError(
+                    raise Refusal(
                         f"site {name!r} has another prior density in {self.student.name} than in {part.task.name}: "
                         "shared sites need equal priors, since the prior cancels."
                     )
@@ -160,7 +161,7 @@ class Target:
         """
         if len(self.nuisance):
             if self.laplace is None:
-                raise ValueError(
+                raise Refusal(
                     "the target's own sites (beyond the student's) cannot be integrated out: the joint posterior has "
                     f"no Laplace fit. Give {self.student.name} these sites too."
                 )
@@ -196,9 +197,9 @@ class Target:
 def student_of(tasks: list[Task], student: Task | None) -> Task:
     """The student: given, or the only target task."""
     if not tasks:
-        raise ValueError("the target is an empty list: give a Task, or several.")
+        raise Refusal("the target is an empty list: give a Task, or several.")
     if student is None and len(tasks) > 1:
-        raise ValueError(
+        raise Refusal(
             f"a target of {len(tasks)} tasks needs student=: the Task that people will fit to the synthetic rows."
         )
     return tasks[0] if student is None else student
@@ -210,7 +211,7 @@ def refuse_bad_rows(tasks: Sequence[Task], density: Density, point: Tensor) -> N
     Rows in memory were all checked when the task was made.
 
     Raises:
-        ValueError: There is such a row.
+        Refusal: There is such a row.
     """
     if all(len(next(iter(task.data.values()))) == task.size for task in tasks):
         return
@@ -224,6 +225,6 @@ def refuse_bad_rows(tasks: Sequence[Task], density: Density, point: Tensor) -> N
                 place = int((~torch.isfinite(found)).nonzero()[0])
                 missing = first_missing(rows, place)
                 cause = f", with column {missing!r} missing: fill it with nan_to_num under a mask" if missing else ""
-                raise ValueError(
+                raise Refusal(
                     f"{part.task.name}: the log-likelihood of row {start + place} is not finite{cause}; or drop it."
                 )

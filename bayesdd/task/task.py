@@ -13,7 +13,7 @@ from torch.func import vmap
 
 from bayesdd.data.columns import Columns
 from bayesdd.data.rows import Rows, opened
-from bayesdd.numerics.refusal import Refusal
+from bayesdd.numerics.refusal import Refusal, WrongType
 from bayesdd.task import contract, kinds, refusals
 from bayesdd.task.engine import UNRECORDED, Engine, Expansion, GradientEngine, HessianEngine
 from bayesdd.task.identity import model_hash, unwrapped
@@ -50,7 +50,7 @@ class Task:
 
     Raises:
         Refusal: The rows or the model break the contract; the message names the site or column and the remedy.
-        TypeError: ``model`` is not callable, or a column is not numeric.
+        WrongType: ``model`` is not callable, or a column is not numeric.
     """
 
     model: Callable[..., Any]
@@ -64,7 +64,7 @@ class Task:
 
     def __post_init__(self) -> None:
         if not callable(self.model):
-            raise TypeError(f"Task needs a Pyro model (a function of the columns), got {type(self.model).__name__}.")
+            raise WrongType(f"Task needs a Pyro model (a function of the columns), got {type(self.model).__name__}.")
         rows = opened(self.data)
         contract.arguments(self.model, rows.sample, self.name)
         program, columns = refusals.program_of(self.model, self.plate, self.name, rows.sample, rows.number)

@@ -25,6 +25,7 @@ from torch import Tensor
 from bayesdd.dbn.likelihood.categorical import by_site, cells, expected_counts
 from bayesdd.dbn.template.columns import columns, groups, soft_columns, whole
 from bayesdd.dbn.template.template import Template
+from bayesdd.numerics.refusal import Refusal
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,11 +94,11 @@ def conjugate(template: Template, data: Any, weight: Any = None) -> Posterior:
         weight: Weights of the rows ``(rows,)``; one each if left out.
 
     Raises:
-        ValueError: The columns do not fit, entries are missing, or the template is noisy.
+        Refusal: The columns do not fit, entries are missing, or the template is noisy.
     """
     x, static = soft_columns(template, data) or columns(template, data)
     if template.noisy or not whole(x, static):
-        raise ValueError(
+        raise Refusal(
             "conjugate() is a closed form for complete rows without measurement noise: use task() and bayesdd.sample, "
             "or gibbs() for categorical rows with missing entries."
         )

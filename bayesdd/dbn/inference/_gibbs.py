@@ -25,6 +25,7 @@ from bayesdd.dbn.likelihood.messages import needed
 from bayesdd.dbn.template.columns import by_name, columns
 from bayesdd.dbn.template.structure import Family, Node
 from bayesdd.dbn.template.template import Template
+from bayesdd.numerics.refusal import Refusal
 
 
 def gibbs(template: Template, data: Any, *, draws: int = 1000, burn: int = 200, seed: int = 0) -> dict[str, Tensor]:
@@ -38,10 +39,10 @@ def gibbs(template: Template, data: Any, *, draws: int = 1000, burn: int = 200, 
         seed: Seed.
 
     Raises:
-        ValueError: The columns do not fit, or the template is linear-Gaussian.
+        Refusal: The columns do not fit, or the template is linear-Gaussian.
     """
     if not template.states:
-        raise ValueError("gibbs draws tables of categorical variables: use task() and bayesdd.sample.")
+        raise Refusal("gibbs draws tables of categorical variables: use task() and bayesdd.sample.")
     generator = torch.Generator().manual_seed(seed)
     chain = _Chain.of(template, *columns(template, data), generator)
     kept = torch.empty(draws, sum(map(math.prod, template.sites.values())), dtype=torch.float64)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bayesdd.dbn.template.template import Template
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.posterior import arviz
 
 
@@ -46,7 +47,7 @@ def inference_data(template: Template, draws: Mapping[str, Tensor], *, chains: i
     values = {site: torch.as_tensor(value) for site, value in draws.items()}
     count = len(next(iter(values.values())))
     if count % chains:
-        raise ValueError(f"inference_data: {count} draws are not {chains} chains of equal length.")
+        raise Refusal(f"inference_data: {count} draws are not {chains} chains of equal length.")
     shaped = {site: value.reshape(chains, count // chains, *value.shape[1:]) for site, value in values.items()}
     return labelled(template, arviz.to_arviz({"posterior": arviz.dataset(shaped)}))
 

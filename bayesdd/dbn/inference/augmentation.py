@@ -27,6 +27,7 @@ from bayesdd.dbn.likelihood.missing import noise_of_entries, unrolled
 from bayesdd.dbn.template.columns import Rows
 from bayesdd.dbn.template.structure import Values
 from bayesdd.dbn.template.template import Template
+from bayesdd.numerics.refusal import Refusal
 
 
 def augmented(
@@ -48,7 +49,7 @@ def augmented(
         Latent site, noise sites among them -> ``(chains, draws // thin, *shape)``; the statistics.
     """
     if draws < 1:
-        raise ValueError(f"augmentation needs at least one sweep, got draws={draws}.")
+        raise Refusal(f"augmentation needs at least one sweep, got draws={draws}.")
     layout, slices = Layout.of(templates[0]), rows[0][0].shape[1]
     state = Completion.start(templates, rows, chains, generator)
     kept: list[Values] = []

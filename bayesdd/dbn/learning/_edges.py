@@ -29,6 +29,7 @@ from bayesdd.dbn.learning.search import behind, nodes, refuse_many, searches, wi
 from bayesdd.dbn.likelihood.missing import unrolled
 from bayesdd.dbn.likelihood.source import Source, gathered, with_noise
 from bayesdd.dbn.template.template import Template, saturated
+from bayesdd.numerics.refusal import Refusal
 
 CHAINS = 4  # one of two chains that holds on to a false edge would give it a share of a half
 BURN = 150
@@ -62,15 +63,15 @@ def edges(
         max_parents: Most parents of a variable, those of the slice before and static ones included.
 
     Raises:
-        ValueError: Sources and template do not fit, variables are categorical or too many, or no draw is asked for.
+        Refusal: Sources and template do not fit, variables are categorical or too many, or no draw is asked for.
 
     Warns:
         UserWarning: The chains disagree.
     """
     if template.states:
-        raise ValueError("edges() is for linear-Gaussian variables: merge categorical sources, then learn(score=bdeu).")
+        raise Refusal("edges() is for linear-Gaussian variables: merge categorical sources, then learn(score=bdeu).")
     if draws < 1:
-        raise ValueError(f"edges() needs draws= of at least one sweep, got {draws}.")
+        raise Refusal(f"edges() needs draws= of at least one sweep, got {draws}.")
     refuse_many(template)
     # Only the first slice's edges, so that entries stand in one order, whatever network is drawn.
     plain = replace(template, intra=(), inter=())

@@ -26,6 +26,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bayesdd.numerics.refusal import Refusal
+
 PSEUDO_ROWS = 1.0  # the mean's weight in the prior of ``bge``
 RELATIVE = 1e-9  # the least variance that is told from zero, in the column's own
 
@@ -80,7 +82,7 @@ def bic(sample: Sample, sets: Tensor) -> Tensor:
 def bge(sample: Sample, sets: Tensor) -> Tensor:
     """Log marginal likelihood of linear-Gaussian nodes, nats: sets ``(B, k)`` -> ``(B,)``."""
     if sample.states:
-        raise ValueError("bge scores linear-Gaussian variables, but these have states: use bdeu or bic.")
+        raise Refusal("bge scores linear-Gaussian variables, but these have states: use bdeu or bic.")
     nodes, size = sample.values.shape[1], sets.shape[1]
     total, degrees = sample.weight.sum(), 2 + size  # of d + 2, those that belong to size of the d nodes
     scatter, mean = _scatter(sample)
@@ -96,7 +98,7 @@ def bge(sample: Sample, sets: Tensor) -> Tensor:
 def bdeu(sample: Sample, sets: Tensor, *, pseudo_rows: float = 1.0) -> Tensor:
     """Log marginal likelihood of categorical nodes, nats: sets ``(B, k)`` -> ``(B,)``."""
     if not sample.states:
-        raise ValueError("bdeu scores categorical variables, but these have no states: use bge or bic.")
+        raise Refusal("bdeu scores categorical variables, but these have no states: use bge or bic.")
     found = []
     for row in sets:
         counts = _counts(sample, row)

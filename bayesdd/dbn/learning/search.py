@@ -25,6 +25,7 @@ from bayesdd.dbn.learning.scores import Sample, Score, bge
 from bayesdd.dbn.template.columns import columns, whole
 from bayesdd.dbn.template.structure import Node
 from bayesdd.dbn.template.template import Template
+from bayesdd.numerics.refusal import Refusal
 
 NODES = 24  # 2^24 sets are a table of 128 MB
 
@@ -47,7 +48,7 @@ def learn(template: Template, data: Any, weight: Any = None, *, score: Score = b
         max_parents: Most parents of a variable, those of the slice before and static ones included.
 
     Raises:
-        ValueError: Entries are missing, or there are too many variables for an exact search.
+        Refusal: Entries are missing, or there are too many variables for an exact search.
     """
     problems = searches(template, _blocks(template, data, weight), score, max_parents)
     return with_edges(template, [best(problem) for problem in problems])
@@ -124,7 +125,7 @@ def _blocks(template: Template, data: Any, weight: Any) -> list[Sample]:
     """Values of static variables; first slices and static values; later ones, static values, slices before."""
     x, static = columns(template, data)
     if not whole(x, static):
-        raise ValueError("learn() needs complete rows, and some entries are NaN: distil or complete them first.")
+        raise Refusal("learn() needs complete rows, and some entries are NaN: distil or complete them first.")
     refuse_many(template)
     weight = torch.ones(len(x), dtype=torch.float64) * (1.0 if weight is None else torch.as_tensor(weight))
     steps = x.shape[1] - 1
@@ -138,7 +139,7 @@ def refuse_many(template: Template) -> None:
     """Refuses templates of too many nodes for an exact search."""
     count = len(nodes(template)[2])
     if count > NODES:
-        raise ValueError(
+        raise Refusal(
             f"an exact search is among at most {NODES} nodes, two for each variable and one for each static one, got "
             f"{count}: leave variables out."
         )

@@ -15,6 +15,7 @@ from bayesdd.dbn.likelihood.gaussian import equations, noise_variance, ordered, 
 from bayesdd.dbn.likelihood.missing import condition
 from bayesdd.dbn.template.structure import Family, Node, Values
 from bayesdd.dbn.template.template import Template
+from bayesdd.numerics.refusal import Refusal
 
 
 def gaussian_static(template: Template, values: Values, rows: int, generator: torch.Generator | None = None) -> Tensor:
@@ -66,10 +67,10 @@ def categorical_sequences(
     """Sequences ``(rows, T, V)`` given complete static states ``(rows, V_s)``.
 
     Raises:
-        ValueError: Static states are given as floating numbers, of which some may be missing.
+        Refusal: Static states are given as floating numbers, of which some may be missing.
     """
     if template.static and static.is_floating_point():
-        raise ValueError("dbn: sequences are simulated for complete static states only: give static= as integers.")
+        raise Refusal("dbn: sequences are simulated for complete static states only: give static= as integers.")
     draw, found = _drawer(template, values, generator), []
     fixed: dict[Node, Tensor] = {(name, 0): static[:, i] for i, name in enumerate(template.static)}
     known = dict(fixed)

@@ -21,6 +21,7 @@ from bayesdd.dbn.likelihood import ancestral, categorical, elimination, gaussian
 from bayesdd.dbn.template.columns import whole
 from bayesdd.dbn.template.structure import Family, Values
 from bayesdd.dbn.template.template import Template
+from bayesdd.numerics.refusal import Refusal
 
 PATTERNS = 32  # above, filtering each row is cheaper; a pattern costs 45 operations of the recorded graph
 CELLS = 2**21  # numbers that the entries of one chunk of draws may take: 16 MB
@@ -64,7 +65,7 @@ def at_draws(template: Template, parameters: Values, x: Tensor, static: Tensor) 
     """Log-likelihood of rows at draws ``(S, *shape)``, nats: ``(S, rows)``.
 
     Raises:
-        ValueError: A categorical sequence has too many joint states of missing entries.
+        Refusal: A categorical sequence has too many joint states of missing entries.
     """
     if template.states and not whole(x, static) and math.prod(template.states.values()) > FEW_STATES:
         return _at_draws_by_sequence(template, parameters, x, static)
@@ -125,7 +126,7 @@ def _categorical_chosen(template: Template, x: Tensor, static: Tensor) -> Likeli
     found = f"{most:,} joint states of missing entries at once, and a task sums over {FRONTIER:,}"
     if not few:
         found = f"{len(patterns):,} patterns of missing entries, and a task tells {CATEGORICAL_PATTERNS} apart"
-    raise ValueError(f"dbn: these rows have {found}: use gibbs(), or complete rows.")
+    raise Refusal(f"dbn: these rows have {found}: use gibbs(), or complete rows.")
 
 
 GAUSSIAN = Densities(

@@ -21,6 +21,7 @@ from bayesdd.dbn.likelihood.categorical import JOINT_STATES, cell
 from bayesdd.dbn.template.columns import by_name
 from bayesdd.dbn.template.structure import Node
 from bayesdd.dbn.template.template import Template
+from bayesdd.numerics.refusal import Refusal
 
 CELLS = 2**21  # draws x sequences x transitions held at once: 16 MB
 
@@ -29,7 +30,7 @@ def log_likelihood(template: Template, log: Tensor, x: Tensor, static: Tensor) -
     """Log p(x, static) of the entries that are seen, nats: log tables ``(S, cells)`` -> ``(S, rows)``.
 
     Raises:
-        ValueError: A sequence has more than 256 joint states of missing entries in a slice.
+        Refusal: A sequence has more than 256 joint states of missing entries in a slice.
     """
     live, live_static = needed(template, x, static)
     free, free_static = live & x.isnan(), live_static & static.isnan()
@@ -38,7 +39,7 @@ def log_likelihood(template: Template, log: Tensor, x: Tensor, static: Tensor) -
     joint_static = _count(free_static, _states(template, template.static))
     worst = int((joint * joint_static).argmax())
     if (most := int(joint[worst] * joint_static[worst])) > JOINT_STATES:
-        raise ValueError(
+        raise Refusal(
             f"dbn: sequence {worst} has {most:,} joint states of missing entries in slice {int(slices[worst].argmax())}"
             f", and the exact sum takes at most {JOINT_STATES}: use gibbs(), which has no such limit, or drop it."
         )

@@ -17,6 +17,7 @@ from bayesdd.dbn.likelihood.categorical import expected
 from bayesdd.dbn.likelihood.densities import Likelihood, densities_of
 from bayesdd.dbn.template.columns import as_columns, columns
 from bayesdd.dbn.template.template import Template
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.task import Task
 
 
@@ -31,7 +32,7 @@ def task(template: Template, data: Any) -> Task:
         data: Columns ``x`` (rows, T, V) and, with static variables, ``static`` (rows, V_s); NaN where missing.
 
     Raises:
-        ValueError: The columns do not fit, or categorical entries are missing and a slice has more than 256 joint
+        Refusal: The columns do not fit, or categorical entries are missing and a slice has more than 256 joint
             states.
     """
     x, static = columns(template, data)
@@ -98,7 +99,7 @@ def soft_model(x: Tensor, static: Tensor | None = None, *, template: Template) -
     fixed = x.new_zeros(len(x), 0, x.shape[3]) if static is None else static
 
     def draw() -> Tensor:
-        raise ValueError("dbn: soft rows are not simulated; simulate hard ones with simulate().")
+        raise Refusal("dbn: soft rows are not simulated; simulate hard ones with simulate().")
 
     with pyro.plate("data", len(x)):
         rows = RowDistribution(lambda value: expected(template, values, value, fixed), draw, constraints.real, x.shape)
@@ -141,7 +142,7 @@ class RowDistribution(dist.TorchDistribution):
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """One draw of all rows."""
         if tuple(sample_shape):
-            raise ValueError("dbn: rows are drawn once a run of the model: run it again for more.")
+            raise Refusal("dbn: rows are drawn once a run of the model: run it again for more.")
         return self._draw()
 
 

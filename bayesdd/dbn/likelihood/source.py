@@ -26,6 +26,7 @@ from bayesdd.dbn.likelihood.model import model, soft_model, task
 from bayesdd.dbn.likelihood.parameters import simulate
 from bayesdd.dbn.template.columns import Rows, as_columns, shaped
 from bayesdd.dbn.template.template import Template
+from bayesdd.numerics.refusal import Refusal, WrongType
 from bayesdd.task import Task, kinds
 
 NAMED = 8  # pairs that a message names
@@ -58,16 +59,16 @@ def gathered(template: Template, sources: Sequence[Source]) -> list[Rows]:
     Faults and warnings are those of :func:`target`.
     """
     if template.noisy:
-        raise ValueError("Template: noise belongs to the sources that are merged: give it to Source, not to Template.")
+        raise Refusal("Template: noise belongs to the sources that are merged: give it to Source, not to Template.")
     if not sources:
-        raise ValueError("merging needs at least one source, got none.")
+        raise Refusal("merging needs at least one source, got none.")
     found = [_rows(template, source, f"source {k}") for k, source in enumerate(sources)]
     slices = max(x.shape[1] for x, _ in found)
     found = [(pad(x, (0, 0, 0, slices - x.shape[1]), value=torch.nan), static) for x, static in found]
     seen = [_seen(rows).any(0) for rows in found]
     names = [*template.static, *template.variables]
     if unseen := [name for name, any_ in zip(names, torch.stack(seen).any(0).tolist(), strict=True) if not any_]:
-        raise ValueError(
+        raise Refusal(
             f"merging: no source sees the variable {unseen[0]!r}: leave it out of the template, or add a source that "
             "has measured it."
         )
@@ -94,7 +95,7 @@ def target(template: Template, sources: Sequence[Source]) -> list[Task]:
         sources: The sources.
 
     Raises:
-        ValueError: A source does not fit or sees nothing, or no source sees one of the variables.
+        Refusal: A source does not fit or sees nothing, or no source sees one of the variables.
 
     Warns:
         UserWarning: Two sources have no variable in common.
@@ -118,17 +119,17 @@ def student(template: Template, slices: int, sources: Sequence[Source] = (), sof
         soft: Rows are of soft categories, as complete categorical ones are merged.
 
     Raises:
-        ValueError: Soft rows of linear-Gaussian variables, or sources of another number of slices.
+        Refusal: Soft rows of linear-Gaussian variables, or sources of another number of slices.
     """
     if soft and not template.states:
-        raise ValueError("student(soft=True) is for categorical templates; this one is linear-Gaussian.")
+        raise Refusal("student(soft=True) is for categorical templates; this one is linear-Gaussian.")
     if sources:
         found = gathered(template, sources)
         x, static = (torch.cat(part) for part in zip(*found, strict=True))
         if any(noisy.noisy for noisy in with_noise(template, sources)):
             x, static = _with_thinned(template, x, static)
         if slices != x.shape[1]:
-            raise ValueError(f"student: the sources have {x.shape[1]} slices, not {slices}.")
+            raise Refusal(f"student: the sources have {x.shape[1]} slices, not {slices}.")
         return task(template, as_columns(template, (x, static)))
     # These rows only show the format.
     spaces = {site: (biject_to(template.kind.space(shape)), shape) for site, shape in template.sites.items()}
@@ -197,16 +198,16 @@ def _seen(rows: Rows) -> Tensor:
 
 def _rows(template: Template, source: Source, name: str) -> Rows:
     if not isinstance(source, Source):
-        raise TypeError(f"merging: {name} must be a Source(rows, ...), got {type(source).__name__}.")
+        raise WrongType(f"merging: {name} must be a Source(rows, ...), got {type(source).__name__}.")
     every = [*template.static, *template.variables]
     wanted = every if source.variables is None else list(source.variables)
     if unknown := [variable for variable in wanted if variable not in every]:
-        raise ValueError(f"{name}: variables= names {unknown[0]!r}, which is none of the template's {every}.")
+        raise Refusal(f"{name}: variables= names {unknown[0]!r}, which is none of the template's {every}.")
     data = {**source.data} if isinstance(source.data, Mapping) else source.data
     if isinstance(data, dict) and "x" in data:
         data["x"] = _padded(data["x"], name)
         if not bool((~data["x"].isnan()).any()):
-            raise ValueError(f"{name} has seen no entry of any sequence: leave it out.")
+            raise Refusal(f"{name} has seen no entry of any sequence: leave it out.")
         if "static" in data and bool(torch.as_tensor(data["static"]).isnan().all()):
             del data["static"]  # the same as a column that is left out
     try:
@@ -222,7 +223,7 @@ def _rows(template: Template, source: Source, name: str) -> Rows:
     static[:, [variable not in wanted for variable in template.static]] = torch.nan
     kept = _seen((x, static)).any(1)
     if not bool(kept.any()):
-        raise ValueError(f"{name} has seen no entry of the variables {wanted}: leave it out.")
+        raise Refusal(f"{name} has seen no entry of the variables {wanted}: leave it out.")
     return x[kept], static[kept]
 
 
@@ -231,7 +232,7 @@ def _padded(x: Any, name: str) -> Tensor:
     if isinstance(x, list | tuple):
         parts = [torch.as_tensor(part).double() for part in x]
         if not parts or any(part.dim() != 2 or part.shape[1] != parts[0].shape[1] for part in parts):
-            raise ValueError(f"{name}: a list of sequences needs arrays (slices, variables) of equal width.")
+            raise Refusal(f"{name}: a list of sequences needs arrays (slices, variables) of equal width.")
         x = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=torch.nan)
     found: Tensor = torch.as_tensor(x).double()
     return found

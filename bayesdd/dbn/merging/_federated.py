@@ -31,6 +31,7 @@ from bayesdd.dbn.likelihood.source import Source, gathered, with_noise
 from bayesdd.dbn.merging.holder import Holder, Set, simplex
 from bayesdd.dbn.merging.moments import Joint, moments
 from bayesdd.dbn.template.template import Template
+from bayesdd.numerics.refusal import Refusal
 
 DRAWS = 3000
 
@@ -63,23 +64,23 @@ def federated(
         keep their noise ``dbn.task(dataclasses.replace(template, noise=noise), rows.data)``.
 
     Raises:
-        ValueError: Sources, sizes or rounds do not fit.
+        Refusal: Sources, sizes or rounds do not fit.
     """
     if template.states:
-        raise ValueError("federated is for linear-Gaussian templates: merge() serves categorical sources.")
+        raise Refusal("federated is for linear-Gaussian templates: merge() serves categorical sources.")
     each = [sizes] * len(sources) if isinstance(sizes, int) else list(sizes)
     if len(each) != len(sources) or min(each, default=1) < 1 or rounds < 1:
-        raise ValueError(
+        raise Refusal(
             f"federated needs a positive size for each of {len(sources)} sources and at least one round, got "
             f"sizes={sizes}, rounds={rounds}."
         )
     named = [source.noise_site for source in sources if source.noise_site]
     if len(set(named)) < len(named):
-        raise ValueError(
+        raise Refusal(
             "federated: sources that share an unknown noise must share rows: give each a noise_site= of its own."
         )
     if keep_noise and (named or any(source.noise != sources[0].noise for source in sources)):
-        raise ValueError(
+        raise Refusal(
             f"federated(keep_noise=True) needs one known noise, the same for all sources, got "
             f"{[source.noise_site or source.noise for source in sources]}."
         )

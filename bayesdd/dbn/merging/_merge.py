@@ -29,6 +29,7 @@ from bayesdd.dbn.merging.soft import soft_rows
 from bayesdd.dbn.template.columns import as_columns
 from bayesdd.dbn.template.template import Template
 from bayesdd.numerics.pareto import KHAT_LIMIT
+from bayesdd.numerics.refusal import Refusal
 
 TOO_SURE = 0.8  # ratio of posterior deviations, distilled over full, below which a parameter is over-stated
 SHOWN = 4  # parameters that a warning names
@@ -68,15 +69,15 @@ def merge(
         of its posterior deviations, distilled over full, where below 0.8) and the posterior's R-hat.
 
     Raises:
-        ValueError: Sources, template or size do not fit.
+        Refusal: Sources, template or size do not fit.
 
     Warns:
         CertificateWarning: Complete rows over-state parameters.
     """
     if learn_edges and (template.states or not complete):
-        raise ValueError("merge(learn_edges=True) is for complete=True and linear-Gaussian variables.")
+        raise Refusal("merge(learn_edges=True) is for complete=True and linear-Gaussian variables.")
     if size < 1:
-        raise ValueError(f"merge needs size= of at least one row, got {size}.")
+        raise Refusal(f"merge needs size= of at least one row, got {size}.")
     full = pooled(template, sources, seed=seed) if full is None else full
     pairs = apart(template, full.rows)
     details = {

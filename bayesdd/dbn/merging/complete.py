@@ -17,6 +17,7 @@ from bayesdd.dbn.merging.excess import excess_of, implied
 from bayesdd.dbn.merging.predictive import prediction_loss
 from bayesdd.distillation.problem import SMALLEST_WEIGHT
 from bayesdd.numerics.optimise import lbfgs
+from bayesdd.numerics.refusal import Refusal, WrongType
 
 STARTS = 3
 TOO_FEW = 5.0  # nats of excess above which rows are too few for the posterior: then its predictions are matched
@@ -47,7 +48,7 @@ def complete_rows(
     """
     template, layout = full.template, Layout.of(full.template)
     if not isinstance(full.statistics, Statistics):
-        raise TypeError("complete_rows is for linear-Gaussian templates; use soft_rows.")
+        raise WrongType("complete_rows is for linear-Gaussian templates; use soft_rows.")
     excess = excess_of(layout, full.statistics)
     found, least, coordinates = None, math.inf, _Coordinates.of(full, size, slices, seed)
     of_edges, share = (implied(full, slices), IMPLIED) if learn_edges else (excess, 0.0)
@@ -68,7 +69,7 @@ def complete_rows(
         if least <= ENOUGH:
             break
     if found is None:
-        raise ValueError("complete_rows: no start gave a finite value; check the scales of the sources.")
+        raise Refusal("complete_rows: no start gave a finite value; check the scales of the sources.")
     if least > TOO_FEW and not learn_edges:
         loss = prediction_loss(full, layout, slices, seed)
         found, _ = lbfgs(lambda v: loss(layout.grams(*coordinates.rows(v))), found, iterations, stalled=1e-5)

@@ -21,6 +21,7 @@ from bayesdd.dbn.inference.pooling import Pooled
 from bayesdd.dbn.likelihood import log_likelihood
 from bayesdd.dbn.merging.masked import HELD_OUT, Gap
 from bayesdd.dbn.template.columns import as_columns
+from bayesdd.numerics.refusal import Refusal
 
 DRAWS = 800
 
@@ -32,10 +33,10 @@ def chosen_rows(full: Pooled, size: int, *, equal_weights: bool) -> tuple[Tensor
         Sequences ``(M, T, V)``, static values ``(M, V_s)``, weights ``(M,)``, and the gap at draws held out.
 
     Raises:
-        ValueError: Some row has too many joint states of missing entries, or more rows are asked for than there are.
+        Refusal: Some row has too many joint states of missing entries, or more rows are asked for than there are.
     """
     if size > full.count:
-        raise ValueError(f"merge chooses among {full.count} categorical rows: ask for size= of at most that.")
+        raise Refusal(f"merge chooses among {full.count} categorical rows: ask for size= of at most that.")
     x, static = (torch.cat(part) for part in zip(*full.rows, strict=True))
     step = max(1, len(next(iter(full.draws.values()))) // DRAWS)
     draws = {site: value[::step] for site, value in full.draws.items()}

@@ -19,6 +19,7 @@ from bayesdd.dbn.merging.soft import Dirichlets
 from bayesdd.dbn.template.columns import as_columns, soft_columns
 from bayesdd.distillation.problem import SMALLEST_WEIGHT
 from bayesdd.numerics.optimise import lbfgs
+from bayesdd.numerics.refusal import Refusal
 
 POLISH = 12  # most turns
 TRIED = 0.1  # share of the entries that the first turn changes at once
@@ -37,11 +38,11 @@ def harden(full: Pooled, distilled: Distilled, *, size: int, seed: int = 0) -> D
         Integer rows and weights; the provenance holds ``excess``, and ``rounding``, the nats of it that hardness costs.
 
     Raises:
-        ValueError: The rows are not of soft categories, or fewer hard ones are asked for.
+        Refusal: The rows are not of soft categories, or fewer hard ones are asked for.
     """
     columns = soft_columns(full.template, distilled.data)
     if columns is None or not isinstance(full.statistics, Tensor):
-        raise ValueError("harden needs rows of soft categories, x of shape (rows, slices, variables, states).")
+        raise Refusal("harden needs rows of soft categories, x of shape (rows, slices, variables, states).")
     (soft, fixed), generator = columns, torch.Generator().manual_seed(seed)
     goal, split = Dirichlets(full.template, full.statistics), soft.shape[1] * soft.shape[2]
     every = torch.cat([soft.flatten(1, 2), fixed], 1)
@@ -95,7 +96,7 @@ def _changed(
 def _copies(weight: Tensor, size: int) -> Tensor:
     """Soft row of every hard one: each at least once, the heavier more often."""
     if size < len(weight):
-        raise ValueError(f"hard rows are at least as many as soft ones: ask for {len(weight)} or more, not {size}.")
+        raise Refusal(f"hard rows are at least as many as soft ones: ask for {len(weight)} or more, not {size}.")
     share = (size - len(weight)) * weight / weight.sum()
     counts = 1 + share.floor().long()
     counts[torch.argsort(share.floor() - share)[: size - int(counts.sum())]] += 1

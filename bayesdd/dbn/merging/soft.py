@@ -30,6 +30,7 @@ from bayesdd.dbn.template.template import Template
 from bayesdd.distillation.problem import SMALLEST_WEIGHT
 from bayesdd.numerics.levenberg_marquardt import least_squares
 from bayesdd.numerics.optimise import lbfgs
+from bayesdd.numerics.refusal import WrongType
 
 ITERATIONS = 400
 FIRST = 1.5  # logit of a simulated state
@@ -81,7 +82,7 @@ def soft_rows(
         ``(M,)``; and the forward KL above that of the best Dirichlets, nats.
     """
     if not isinstance(full.statistics, Tensor):
-        raise TypeError("soft_rows is for categorical templates; use complete_rows.")
+        raise WrongType("soft_rows is for categorical templates; use complete_rows.")
     goal = Dirichlets(full.template, full.statistics)
     problem = _Problem(goal, size, slices, equal_weights)
     vector, counted = problem.start(full, seed), len(goal.logs) <= MOST_CELLS

@@ -11,6 +11,7 @@ from torch import Tensor
 from bayesdd.data.columns import read
 from bayesdd.dbn.template.structure import Family, Node, Of, Values
 from bayesdd.dbn.template.template import Template
+from bayesdd.numerics.refusal import Refusal
 
 Rows = tuple[Tensor, Tensor]  # x (rows, T, V) and static (rows, V_s), NaN where missing
 
@@ -27,7 +28,7 @@ def columns(template: Template, data: Any) -> Rows:
     Floating, or integers for categorical columns without missing entries.
 
     Raises:
-        ValueError: A column is missing, unknown or of the wrong shape, or a state is none of a variable's.
+        Refusal: A column is missing, unknown or of the wrong shape, or a state is none of a variable's.
     """
     return shaped(template, read(data))
 
@@ -36,16 +37,16 @@ def shaped(template: Template, found: Mapping[str, Tensor]) -> Rows:
     """As :func:`columns`, of columns that have been read; a static one may be missing altogether."""
     wanted = ["x", "static"] if template.static else ["x"]
     if sorted(found) != sorted(wanted):
-        raise ValueError(f"Template needs the columns {wanted}, got {sorted(found)}.")
+        raise Refusal(f"Template needs the columns {wanted}, got {sorted(found)}.")
     x, size = found["x"], len(template.variables)
     if x.dim() != 3 or x.shape[2] != size or not x.shape[1]:
-        raise ValueError(
+        raise Refusal(
             f"Template needs column 'x' of shape (rows, slices, {size}), last axis {list(template.variables)}, "
             f"got {tuple(x.shape)}."
         )
     static = found.get("static", torch.zeros(len(x), 0, dtype=torch.float64))
     if static.shape[1:] != (len(template.static),):
-        raise ValueError(
+        raise Refusal(
             f"Template needs column 'static' of shape (rows, {len(template.static)}), last axis "
             f"{list(template.static)}, got {tuple(static.shape)}."
         )
@@ -67,7 +68,7 @@ def soft_columns(template: Template, data: Any) -> tuple[Tensor, Tensor] | None:
     """Probabilities ``(rows, T, V, K)`` and ``(rows, V_s, K)`` where columns hold soft categories, else None.
 
     Raises:
-        ValueError: They are no probabilities of the template's states.
+        Refusal: They are no probabilities of the template's states.
     """
     if not template.states or not isinstance(data, Mapping) or torch.as_tensor(data.get("x", 0.0)).dim() != 4:
         return None
@@ -76,14 +77,14 @@ def soft_columns(template: Template, data: Any) -> tuple[Tensor, Tensor] | None:
     static = torch.as_tensor(data.get("static", torch.zeros(len(x), 0, most))).double()
     for name, column, names in (("x", x, template.variables), ("static", static, template.static)):
         if column.shape[-2:] != (len(names), most):
-            raise ValueError(
+            raise Refusal(
                 f"Template needs soft column {name!r} of shape (rows, ..., {len(names)}, {most}), got "
                 f"{tuple(column.shape)}."
             )
         unused = torch.arange(most) >= torch.tensor([template.states[n] for n in names], dtype=torch.int64)[:, None]
         wrong = (column < 0).any() | ((column.sum(-1) - 1).abs() > 1e-6).any() | (column * unused > 1e-9).any()
         if bool(wrong):
-            raise ValueError(f"Template: soft column {name!r} needs probabilities of each variable's own states.")
+            raise Refusal(f"Template: soft column {name!r} needs probabilities of each variable's own states.")
     return x, static
 
 
@@ -91,15 +92,15 @@ def many_draws(template: Template, parameters: Mapping[str, Any]) -> Values:
     """Latent site -> ``(S, *shape)``, float64, in the model's order; other names are left out.
 
     Raises:
-        ValueError: A site is missing or of the wrong shape.
+        Refusal: A site is missing or of the wrong shape.
     """
     found = {}
     for site, shape in template.sites.items():
         if site not in parameters:
-            raise ValueError(f"Template needs a value of site {site!r}, got {sorted(parameters)}.")
+            raise Refusal(f"Template needs a value of site {site!r}, got {sorted(parameters)}.")
         value = torch.as_tensor(parameters[site]).double()
         if value.shape[1:] != shape or value.dim() != len(shape) + 1:
-            raise ValueError(f"Template needs site {site!r} of shape {('S', *shape)}, got {tuple(value.shape)}.")
+            raise Refusal(f"Template needs site {site!r} of shape {('S', *shape)}, got {tuple(value.shape)}.")
         found[site] = value
     return found
 

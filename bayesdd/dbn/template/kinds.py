@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from bayesdd.dbn.template.structure import Family
+from bayesdd.numerics.refusal import Refusal
 
 Shape = tuple[int, ...]
 
@@ -73,7 +74,7 @@ class Categorical:
         """A column as the densities take it: integers where no entry is missing, else floating, NaN where missing.
 
         Raises:
-            ValueError: An entry is none of its variable's states.
+            Refusal: An entry is none of its variable's states.
         """
         known = ~values.isnan()
         whole = values == values.floor() if values.is_floating_point() else known
@@ -81,7 +82,7 @@ class Categorical:
         if bool(bad.any()):
             where = bad.nonzero()[0].tolist()
             name = names[where[-1]]
-            raise ValueError(
+            raise Refusal(
                 f"Template: variable {name!r} has the states 0 to {self.states[name] - 1}, but row {where[0]} holds "
                 f"{values[tuple(where)].item()}: recode it, or write NaN where it is missing."
             )

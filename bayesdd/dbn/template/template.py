@@ -13,6 +13,7 @@ from typing import Any
 
 from bayesdd.dbn.template.kinds import Categorical, Kind, LinearGaussian
 from bayesdd.dbn.template.structure import Edge, Family, Node, Structure
+from bayesdd.numerics.refusal import Refusal
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Template:
             of ``intra``; none, ``()``, makes the variables of the first slice independent.
 
     Raises:
-        ValueError: Names, edges, states or settings do not fit; the message names what, and what to do.
+        Refusal: Names, edges, states or settings do not fit; the message names what, and what to do.
     """
 
     variables: tuple[str, ...]
@@ -135,19 +136,17 @@ def saturated(template: Template) -> Template:
 
 def _refuse_names(template: Template) -> None:
     if not template.variables:
-        raise ValueError("Template needs at least one variable that changes over time, got none.")
+        raise Refusal("Template needs at least one variable that changes over time, got none.")
     every = [*template.static, *template.variables]
     if repeated := _repeated(every):
-        raise ValueError(f"Template: variable {repeated!r} is named twice: give each variable a name of its own.")
+        raise Refusal(f"Template: variable {repeated!r} is named twice: give each variable a name of its own.")
     sites = [*every, *(f"{name}_initial" for name in template.variables)]
     sites += [] if template.states else [f"{site}_variance" for site in sites]
     sites += [template.noise_site] if template.noise_site else []
     if taken := [name for name in sites if name in ("x", "static", "data")]:
-        raise ValueError(
-            f"Template: a latent site would be called {taken[0]!r}, as a column or the plate is: rename it."
-        )
+        raise Refusal(f"Template: a latent site would be called {taken[0]!r}, as a column or the plate is: rename it.")
     if repeated := _repeated(sites):
-        raise ValueError(f"Template: two latent sites would be called {repeated!r}: rename the variable or the noise.")
+        raise Refusal(f"Template: two latent sites would be called {repeated!r}: rename the variable or the noise.")
 
 
 def _repeated(items: Iterable[object]) -> object | None:
@@ -159,28 +158,28 @@ def _refuse_edges(template: Template) -> None:
     for kind, edges in (("intra", template.intra), ("inter", template.inter), ("initial", template.initial or ())):
         for edge in edges:
             if len(edge) != 2:
-                raise ValueError(f"Template: {kind} edges are pairs (parent, child), got {edge!r}.")
+                raise Refusal(f"Template: {kind} edges are pairs (parent, child), got {edge!r}.")
             if unknown := [name for name in edge if name not in every]:
-                raise ValueError(
+                raise Refusal(
                     f"Template: the {kind} edge {edge} names {unknown[0]!r}, which is none of the variables "
                     f"{sorted(every)}: add it to variables= or static=, or correct the edge."
                 )
         if repeated := _repeated(edges):
-            raise ValueError(f"Template: the {kind} edge {repeated} is given twice: drop one.")
+            raise Refusal(f"Template: the {kind} edge {repeated} is given twice: drop one.")
     for edge in template.inter:
         if static := [name for name in edge if name in template.static]:
-            raise ValueError(
+            raise Refusal(
                 f"Template: the inter edge {edge} touches the static variable {static[0]!r}, which has no slices: "
                 "write it as an intra edge."
             )
     if into := [edge for edge in template.initial or () if edge[1] in template.static]:
-        raise ValueError(
+        raise Refusal(
             f"Template: the initial edge {into[0]} ends in the static variable {into[0][1]!r}, which precedes all "
             "slices: write edges between static variables as intra edges."
         )
     for parent, child in template.intra:
         if child in template.static and parent not in template.static:
-            raise ValueError(
+            raise Refusal(
                 f"Template: the intra edge {(parent, child)} ends in the static variable {child!r}, which precedes all "
                 "slices: only static variables can be its parents."
             )
@@ -195,7 +194,7 @@ def _parents_first(template: Template) -> list[str]:
         return list(sorter.static_order())
     except CycleError as error:
         path = " -> ".join(error.args[1])
-        raise ValueError(
+        raise Refusal(
             f"Template: the intra edges run in a circle, {path}: leave one out, or let it act on the next slice as an "
             "inter edge."
         ) from None
@@ -205,22 +204,22 @@ def _refuse_settings(template: Template) -> None:
     every = [*template.static, *template.variables]
     if template.states:
         if unknown := [name for name in template.states if name not in every]:
-            raise ValueError(f"Template: states= names {unknown[0]!r}, which is none of the variables {every}.")
+            raise Refusal(f"Template: states= names {unknown[0]!r}, which is none of the variables {every}.")
         if gaussian := [name for name in every if name not in template.states]:
-            raise ValueError(
+            raise Refusal(
                 f"Template mixes categorical variables {sorted(template.states)} with linear-Gaussian {gaussian}: give "
                 "states= for all variables, or for none."
             )
         if few := [name for name, count in template.states.items() if count < 2]:
-            raise ValueError(f"Template: variable {few[0]!r} needs at least two states, got {template.states[few[0]]}.")
+            raise Refusal(f"Template: variable {few[0]!r} needs at least two states, got {template.states[few[0]]}.")
         if template.noisy:
-            raise ValueError("Template: measurement noise is for linear-Gaussian variables, but states= are given.")
+            raise Refusal("Template: measurement noise is for linear-Gaussian variables, but states= are given.")
     if isinstance(template.noise, Mapping) and (unknown := [name for name in template.noise if name not in every]):
-        raise ValueError(f"Template: noise= names {unknown[0]!r}, which is none of the variables {every}.")
+        raise Refusal(f"Template: noise= names {unknown[0]!r}, which is none of the variables {every}.")
     if any(template.noise_of(name) < 0 for name in every):
-        raise ValueError(f"Template: noise= is a standard deviation, not negative, got {template.noise!r}.")
+        raise Refusal(f"Template: noise= is a standard deviation, not negative, got {template.noise!r}.")
     if template.noise_site and any(template.noise_of(name) for name in every):
-        raise ValueError("Template: noise= is known noise and noise_site= unknown noise: give one of them.")
+        raise Refusal("Template: noise= is known noise and noise_site= unknown noise: give one of them.")
     for setting in ("coefficient_scale", "variance_shape", "variance_scale", "pseudo_count", "noise_scale"):
         if not getattr(template, setting) > 0:
-            raise ValueError(f"Template: {setting}= must be positive, got {getattr(template, setting)!r}.")
+            raise Refusal(f"Template: {setting}= must be positive, got {getattr(template, setting)!r}.")
