@@ -1,11 +1,13 @@
 """Kinds: maps that invert each other, and the kind that a site's support calls for."""
 
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from torch.distributions import constraints
 
 from bayesdd import kinds
+from bayesdd.task import Task
 from bayesdd.task.program import Observation
 
 
@@ -116,3 +118,14 @@ def test_kinds_that_do_not_fit_are_refused_in_one_line(given, words):
     with pytest.raises(ValueError, match=words) as caught:
         kinds.infer(columns, (site,), given)
     assert "\n" not in str(caught.value)
+
+
+def test_a_column_without_a_gradient_is_kept_unless_the_user_says_otherwise():
+    def model(group, y):
+        level = pyro.sample("level", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+        with pyro.plate("data", len(y)):
+            pyro.sample("y", dist.Normal(level[group.long()], 1.0), obs=y)
+
+    rows = {"group": torch.tensor([0.0, 1.0, 0.0, 1.0]), "y": torch.tensor([0.1, 0.9, -0.2, 1.3])}
+    assert Task(model, rows).column_kinds == {"group": kinds.fixed, "y": kinds.real}
+    assert Task(model, rows, kinds={"group": kinds.real}).column_kinds["group"] is kinds.real

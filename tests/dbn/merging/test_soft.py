@@ -176,6 +176,8 @@ def test_changing_entries_only_helps():
     )
     hard = harden(full, Distilled(even, found.weight, provenance={"excess": before}), size=50)
     assert hard.provenance["excess"] < before
+    states = torch.tensor([TINY.states[name] for name in TINY.variables])
+    assert hard.data["x"].dtype == torch.int64 and bool(((hard.data["x"] >= 0) & (hard.data["x"] < states)).all())
     assert hard.provenance["rounding"] == hard.provenance["excess"] - before
 
 
