@@ -19,6 +19,7 @@ from pyro.infer.autoguide import (
 
 import bayesdd
 from bayesdd.data.certificate import CertificateWarning
+from bayesdd.distillation import stratified
 from bayesdd.distillation.problem import Problem
 from bayesdd.distillation.rounds import measured
 from bayesdd.objectives import bilevel, draws_forward_kl, fisher, predictive_risk
@@ -207,7 +208,9 @@ def test_hypergradient_against_finite_differences(guide):
     reference = build(Target([task], task, "cpu", 0), seed=0)
     precision = torch.cholesky_inverse(reference.second_order.gaussian.factor)
     assert 150 < float(torch.linalg.cond(precision)) < 300
-    problem = Problem.random(task, 8, generator, torch.device("cpu"), equal_weights=False, move_rows=True)
+    picked, weight = stratified.choose(task.data, task.column_kinds, 8, generator)
+    rows, weight = {name: column[picked] for name, column in task.data.items()}, weight * (task.size / weight.sum())
+    problem = Problem.from_rows(task, rows, weight, torch.device("cpu"), equal_weights=False, move_rows=True)
     loss = bilevel(reference, guide=guide)
     v = problem.start.clone().requires_grad_(True)
     (gradient,) = torch.autograd.grad(loss(*problem.hard(v)), v)
