@@ -1,102 +1,171 @@
-"""Modes that a distilled posterior misses: a few optimisations of the full posterior from scattered starts.
+"""Modes of both posteriors, and what one of them costs where the other has none.
 
-Importance weights know only regions with draws: a certificate's other numbers cannot see a mode without any.
+With g the log-ratio less the log-ratio of the evidences, ``KL(full, distilled) = E_full[g + exp(-g) - 1]``: no term is
+negative. A mode of mass m of the full posterior therefore adds m (g + exp(-g) - 1), and likewise, with the sign of g
+turned, one of the distilled posterior to KL(distilled, full); a mode that the other lacks costs -log(1 - m) at least.
+Which mass may be overlooked thus follows from the tolerance and from the log-ratio there. Modes that mirror each other
+(labels, signs) have equal log-ratios and cost nothing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from bayesdd.density.density import Density
-from bayesdd.inference.mode import climb, newton, scattered
-from bayesdd.numerics.gaussian import Gaussian, kl, marginal
+from bayesdd.inference.mode import climb, newton, prior_draws
+from bayesdd.inference.searches import climb_together
+from bayesdd.numerics.gaussian import Gaussian, marginal
 from bayesdd.target.target import LARGE, Target
 
-SEARCHES = 6  # starting points, about half of them prior draws
+STARTS = 24  # searches of one round: half of them from prior draws, half from a box around the origin
+ROUNDS = 4  # most rounds; the first that finds no new mode is the last
+MOST = 64  # modes that are followed
+ROWS = 512  # of each task on which searches begin
 SAME = 0.01  # squared Mahalanobis distance within which two searches ended in the same mode
-MASS = 0.1  # nats: difference of relative heights within which two posteriors give a mode the same mass
+EQUAL = 1e-6  # nats for each unit of 1 + |value|: log joints and log-ratios of mirrored modes agree within it
+DRAWS = 16  # of a mode's Gaussian, at which its log-ratio is looked at
+LACKS = 1.0  # nats of log-ratio beyond which a mode counts as lacking in the other posterior
+
+LogRatio = Callable[[Tensor], Tensor]
 
 
-def uncovered_mode(
-    target: Target, distilled: Density, draws: Tensor, seed: int, tolerance: float, known: Gaussian | None
-) -> bool:
-    """Whether a few optimisations of the full posterior find a mode that the distilled posterior does not have.
+class Found(NamedTuple):
+    """Distinct modes of a posterior, and how many searches were made."""
 
-    The searches run on few rows with weights, only their ends on all rows. A mode counts if it holds a twentieth of the
-    draws' own mode's mass or more; the distilled posterior has it if its draws lie there, or if a mode of its own does,
-    of the same relative mass and within the tolerance in KL, nats, between the two Laplace fits.
+    modes: list[Gaussian]
+    searches: int
 
-    The draws are of the distilled posterior, ``(S, P)``; ``known`` is the full posterior's Laplace fit.
+    @property
+    def log_evidence(self) -> float:
+        """Laplace's estimate of the evidence under all modes found, nats."""
+        masses = [mode.log_mass for mode in self.modes]
+        return float(torch.tensor([*masses, -math.inf], dtype=torch.float64).logsumexp(0))
+
+
+def modes_of_rows(density: Density, hints: Tensor, seed: int) -> Found:
+    """All modes of the posterior of a few rows, mirrored ones too; ``hints`` ``(K, P)`` are further starting points."""
+    return _search(density, density, hints, None, seed, None, None)
+
+
+def modes_of_target(target: Target, hints: Tensor, known: Gaussian | None, seed: int, log_ratio: LogRatio) -> Found:
+    """Modes of the full posterior, mirrored ones left out: searches begin on few rows and end on all.
+
+    Args:
+        target: The target.
+        hints: Further starting points ``(K, P)``.
+        known: Laplace fit of the full posterior, if at hand.
+        seed: Seed of the starting points.
+        log_ratio: The log-ratio at draws of the shared latents, nats.
     """
-    thinned, centre = target.thinned(), draws[0]
-    points = _wide(thinned, SEARCHES, seed)
-    start = points[0].clone()
-    start[target.index] = centre
-    home = (
-        known if known is not None and _inside(known, start) else newton(target.joint, climb(target.joint, start, 100))
-    )
-    found = False
-    for mode in _others(target, thinned, home, points):
-        shared = marginal(mode, target.index)
-        covered = float(_inside(shared, draws).double().mean()) >= 0.01
-        if not covered and not _matches(distilled, centre, home, shared, tolerance):
-            found = True
-            break
-    target.joint.count(thinned)
+    few = target.thinned(ROWS)
+    finish = target.mode_near if target.joint.size >= LARGE else None
+    found = _search(target.joint, few, hints, known, seed, lambda at: log_ratio(at[:, target.index]), finish)
+    target.joint.count(few)
     return found
 
 
-def _others(target: Target, thinned: Density, home: Gaussian | None, points: Tensor) -> Iterator[Gaussian]:
-    """Modes of the full posterior, searched for from points ``(K, P)``, that are heavy enough and not ``home``."""
-    joint = target.joint
-    # Ends of searches on few rows; first that from the draws' own mode, where other searches may end too.
-    searched: list[Tensor] = [] if home is None or thinned.size == joint.size else [climb(thinned, home.mean)]
-    for point in points:
-        found = climb(thinned, point)
-        if home is not None and _inside(home, found):
-            continue
-        # Searches on few rows that end together, in units of their wider posterior, continue as one.
-        if home is not None and any(
-            float(home.distance(found, other)) * thinned.size < SAME * joint.size for other in searched
-        ):
-            continue
-        searched.append(found)
-        # With many rows the mode of all is near the mode of few.
-        mode = target.mode_near(found) if joint.size >= LARGE else newton(joint, climb(joint, found, 100))
-        if mode is None or (home is not None and _inside(home, mode.mean)):
-            continue
-        if home is None or mode.log_mass >= home.log_mass - math.log(20):
-            yield mode
+def cost(found: Found, index: Tensor | None, log_ratio: LogRatio, usual: float, sign: float, seed: int) -> float:
+    """Nats that the costliest mode adds to the KL divergence from its own posterior to the other.
 
-
-def _matches(distilled: Density, centre: Tensor, home: Gaussian | None, mode: Gaussian, tolerance: float) -> bool:
-    """Whether the distilled posterior has the same mode with the same mass relative to the draws' own mode."""
-    here, there = newton(distilled, centre), newton(distilled, mode.mean)
-    if home is None or here is None or there is None:
-        return False
-    # ``mode`` is a marginal over the nuisances, whose share of the mass cancels against that in ``home``.
-    excess = (there.height - here.height) - (mode.height - home.height)
-    return abs(excess) < MASS and kl(mode, there) < min(tolerance, 1.0)
-
-
-def _wide(density: Density, count: int, seed: int) -> Tensor:
-    """Scattered starting points with a finite log joint: prior draws and uniform ones in turn, ``(count, P)``."""
+    Args:
+        found: Modes.
+        index: Coordinates of the shared latents; None: all.
+        log_ratio: The log-ratio at draws of the shared latents, nats.
+        usual: Log of full over distilled evidence, nats.
+        sign: 1 for modes of the full posterior, -1 for those of the distilled one.
+        seed: Seed of the draws.
+    """
+    if len(found.modes) < 2:
+        return 0.0
+    shared = found.modes if index is None else [marginal(mode, index) for mode in found.modes]
+    mass = torch.softmax(torch.tensor([mode.log_mass for mode in found.modes], dtype=torch.float64), 0)
     generator = torch.Generator().manual_seed(seed)
-    found = [scattered(density, 1, seed)[0]]
-    for attempt in range(4 * count):
-        point = 4 * torch.rand(density.dim, generator=generator, dtype=torch.float64).to(density.device) - 2
-        if attempt % 2:
-            for part in density.parts:
-                point[part.index] = part.task.prior_draws(1, seed + attempt)[0].to(density.device)
-        if bool(torch.isfinite(density.log_joint(point[None]))):
-            found.append(point)
-        if len(found) > count:
+    points = torch.cat([mode.draw(DRAWS, generator) for mode in shared])
+    gap = sign * (log_ratio(points).reshape(len(shared), DRAWS).median(1).values.cpu() - usual)
+    terms = mass * excess(gap)
+    lacking = torch.where(gap > LACKS, -torch.log1p(-mass.clamp_max(1 - 1e-12)), 0.0)
+    return float(torch.maximum(terms, lacking).max())
+
+
+def excess(gap: Tensor) -> Tensor:
+    """``g + exp(-g) - 1``, the integrand of a KL divergence: 0 at 0, never negative; large at NaN.
+
+    Gaps below -2 count as -2: the other posterior's excess is the other divergence's to say.
+    """
+    gap = torch.nan_to_num(gap, nan=1e12, posinf=1e12).clamp(-2.0, 1e12)
+    return gap + torch.expm1(-gap)
+
+
+def _search(
+    density: Density,
+    few: Density,
+    hints: Tensor,
+    known: Gaussian | None,
+    seed: int,
+    log_ratio: LogRatio | None,
+    finish: Callable[[Tensor], Gaussian | None] | None,
+) -> Found:
+    """Distinct modes from scattered starts; with ``log_ratio`` mirrored ones are left out.
+
+    Mirrored are ends with the log joint and the log-ratio of an earlier one.
+    """
+    found: list[Gaussian] = [] if known is None else [known]
+    ends = torch.zeros(0, density.dim, dtype=torch.float64, device=density.device)
+    marks = torch.zeros(0, 2, dtype=torch.float64, device=density.device)
+    searches = 0
+    for turn in range(ROUNDS):
+        starts = _starts(few, STARTS, seed + 7919 * turn)
+        if turn == 0:
+            starts = torch.cat([*([mode.mean[None] for mode in found]), hints, starts])
+        metric = found[0] if found else None
+        unit = starts.std(0).clamp_min(1e-6) if metric is None else metric.factor.norm(dim=1)
+        reached = climb_together(few, starts, unit)
+        searches += len(starts)
+        new = _distinct(reached, ends, metric, few.size / density.size)
+        here = few.log_joint(new) if len(new) else new.new_zeros(0)
+        new, here = new[torch.isfinite(here)], here[torch.isfinite(here)]
+        ratio = torch.zeros_like(here) if log_ratio is None or not len(new) else log_ratio(new)
+        fresh = 0
+        for end, mark in zip(new, torch.stack([here, ratio], 1), strict=True):
+            close = (marks - mark).abs() < EQUAL * (1 + mark.abs())
+            mirrored = log_ratio is not None and bool(close.all(1).any())
+            ends, marks = torch.cat([ends, end[None]]), torch.cat([marks, mark[None]])
+            if mirrored or len(found) >= MOST or any(bool(_inside(mode, end)) for mode in found):
+                continue
+            mode = finish(end) if finish else newton(density, end if few is density else climb(density, end, 100))
+            if mode is not None and not any(bool(_inside(other, mode.mean)) for other in found):
+                found.append(mode)
+                fresh += 1
+        if not fresh and turn:
             break
-    return torch.stack(found[-count:])
+    return Found(sorted(found, key=lambda mode: -mode.log_mass), searches)
+
+
+def _distinct(points: Tensor, ends: Tensor, metric: Gaussian | None, share: float) -> Tensor:
+    """Points ``(K, P)`` that differ from each other and from earlier ends."""
+    kept: list[Tensor] = []
+    for point in points[torch.isfinite(points).all(1)]:
+        others = torch.cat([ends, *(other[None] for other in kept)])
+        if metric is None:
+            near = (others - point).abs().amax(1) < 1e-3 * (1 + point.abs().max()) if len(others) else others[:, 0] > 0
+        else:
+            # In units of the posterior of few rows, which is wider.
+            near = metric.distance(others - point + metric.mean) * share < SAME
+        if not bool(near.any()):
+            kept.append(point)
+    return torch.stack(kept) if kept else points[:0]
+
+
+def _starts(density: Density, count: int, seed: int) -> Tensor:
+    """Starting points ``(count, P)``: half of them draws of the prior, half uniform in a box around the origin."""
+    generator = torch.Generator().manual_seed(seed)
+    box = 4 * torch.rand(count - count // 2, density.dim, generator=generator, dtype=torch.float64) - 2
+    return torch.cat([prior_draws(density, count // 2, seed + 1), box.to(density.device)])
 
 
 def _inside(mode: Gaussian, points: Tensor) -> Tensor:

@@ -3,61 +3,102 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bayesdd.certificate.estimates import corrected, estimate
-from bayesdd.certificate.modes import uncovered_mode
+from bayesdd.certificate.looks import explored, hints, second_look
+from bayesdd.certificate.modes import modes_of_rows
 from bayesdd.data.certificate import Certificate
 from bayesdd.density.density import Density
 from bayesdd.inference import hmc
 from bayesdd.inference.draws import Draws
-from bayesdd.inference.mode import fit, fits
-from bayesdd.numerics.gaussian import Gaussian, moment_matched
+from bayesdd.inference.mode import fit
+from bayesdd.inference.sequential import Tempered
+from bayesdd.numerics.gaussian import Gaussian, log_mixture, mixture, moment_matched
 from bayesdd.numerics.pareto import khat
 from bayesdd.target.target import Target
 
 CHAINS, DRAWS = 80, 50  # 4,000 draws; standard errors come from the spread between chains
 FRESH = 1_000_003  # keeps the seeds of fresh draws apart from those of a distillation
-NEGLIGIBLE_MODE = 100.0  # a mode of the distilled posterior with less than a hundredth of the mass is left out
 LAPLACE_KHAT, LAPLACE_SHARE = 0.5, 0.5  # importance-corrected Laplace draws are used when both hold
+TOO_FEW = 10.0  # times denser than its Laplace draws: a posterior is not covered by them there
+MISSED = 1e-4  # mass of such places from which draws are added there
+WIDENED = 4  # most such places
+WIDER, LEAST_SHARE = 1.5, 0.05  # in sds, and of all draws: what draws added there must reach
 
 
 def draw_distilled(density: Density, seed: int, *, count: int = CHAINS * DRAWS, start: Draws | None = None) -> Draws:
-    """Draws of the distilled posterior for certificates: importance-corrected Laplace where that is good, else HMC.
+    """Draws of the distilled posterior: importance-corrected Laplace where that is good, else HMC.
 
     With ``start``, draws of a posterior close by, the chains start from these and are whitened by them.
     """
+    gaussian = fit(density, seed=seed) if start is None else fit(density, start=start.flat.mean(0))
+    modes = [] if gaussian is None else [gaussian]
+    return _weighted(density, modes, seed, count, None) or _chains(density, modes, seed, count, start, None)
+
+
+def _weighted(density: Density, modes: list[Gaussian], seed: int, count: int, own: Tempered | None) -> Draws | None:
+    """Importance-weighted draws around modes, and where tempered particles show mass that these do not cover.
+
+    None where the weights are too uneven.
+    """
+    if not modes:
+        return None
     # Its own stream of random numbers: the particles of a distillation of the same seed must not come back.
     generator = torch.Generator().manual_seed(FRESH * (seed + 1))
-    gaussian = fit(density, seed=seed) if start is None else fit(density, start=start.flat.mean(0))
-    if gaussian is not None:
-        values, log_density = gaussian.draw_student(count, generator)
+    parts = list(modes)
+    while True:
+        values, log_density = mixture(parts, count, generator)
         log_weight = density.log_joint(values) - log_density
         log_weight = torch.where(torch.isfinite(log_weight), log_weight, -torch.inf)
-        weight = torch.softmax(log_weight, 0)
-        if khat(log_weight)[0] < LAPLACE_KHAT and float(1 / (weight**2).sum()) > LAPLACE_SHARE * count:
-            return Draws(values[:, None], log_weight[:, None])
-        warmup = 600 if len(gaussian.mean) > 20 else 300
-    else:
-        warmup = 800
+        evidence = float(log_weight.logsumexp(0)) - math.log(count)
+        missed = None if own is None else _missed(own, parts, evidence)
+        if missed is None or len(parts) - len(modes) >= WIDENED:
+            break
+        parts.append(missed)
+    weight = torch.softmax(log_weight, 0)
+    uneven = khat(log_weight)[0] >= LAPLACE_KHAT or float(1 / (weight**2).sum()) <= LAPLACE_SHARE * count
+    return None if uneven or missed is not None else Draws(values[:, None], log_weight[:, None])
+
+
+def _missed(own: Tempered, parts: list[Gaussian], evidence: float) -> Gaussian | None:
+    """A normal at particles where the posterior is much denser than a proposal: a slab, a heavy tail, another mode."""
+    dense = own.log_joint - log_mixture(parts, own.every) - evidence
+    there = (dense > math.log(TOO_FEW)) & (own.log_weight > -math.inf)
+    weight = torch.where(there, own.log_weight, -torch.inf).exp()
+    mass = float(weight.sum())
+    if mass < MISSED:
+        return None
+    found = moment_matched(own.every[there], weight[there] / mass)
+    wider = Gaussian(found.mean, WIDER * found.factor)
+    log_mass = evidence + math.log(max(mass, LEAST_SHARE))
+    return replace(wider, height=log_mass - replace(wider, height=0.0).log_mass)
+
+
+def _chains(
+    density: Density, modes: list[Gaussian], seed: int, count: int, start: Draws | None, own: Tempered | None
+) -> Draws:
+    """HMC chains: from tempered particles, which lie in every region in proportion to its mass; else from a fit."""
+    chains, begin = min(CHAINS, count), None
+    gaussian, warmup = (modes[0], 600 if density.dim > 20 else 300) if modes else (None, 800)
     if start is not None:
         gaussian, warmup = moment_matched(start.flat), 150
-    return _chains(density, count, seed, warmup, gaussian)
-
-
-def _fresh(density: Density, seed: int, count: int, start: Draws | None) -> Draws:
-    """Draws in every mode of the distilled posterior, so that one that the full posterior lacks is seen."""
-    modes = fits(density, seed=seed)
-    if sum(mode.log_mass > modes[0].log_mass - math.log(NEGLIGIBLE_MODE) for mode in modes) > 1:
-        return _chains(density, count, seed, 300, None)
-    return draw_distilled(density, seed, count=count, start=start)
-
-
-def _chains(density: Density, count: int, seed: int, warmup: int, gaussian: Gaussian | None) -> Draws:
-    chains = min(CHAINS, count)
-    return hmc(density, draws=math.ceil(count / chains), chains=chains, seed=seed, warmup=warmup, gaussian=gaussian)
+    if own is not None:
+        begin = own.points[torch.linspace(0, len(own.points) - 1, chains).long().to(own.points.device)]
+        gaussian = moment_matched(own.points) if gaussian is None or len(modes) > 1 else gaussian
+    return hmc(
+        density,
+        draws=math.ceil(count / chains),
+        chains=chains,
+        seed=FRESH * (seed + 1),
+        warmup=warmup,
+        gaussian=gaussian,
+        start=begin,
+    )
 
 
 def certificate_of(
@@ -68,11 +109,18 @@ def certificate_of(
     start: Draws | None = None,
     known: Gaussian | None = None,
 ) -> Certificate:
-    """The certificate of a distilled posterior within a tolerance in nats, from fresh draws and one sweep.
+    """The certificate of a distilled posterior within a tolerance in nats: two independent looks.
+
+    The first draws from the distilled posterior and sweeps the full data there: its are the numbers. The second
+    (``bayesdd.certificate.looks``) can only contradict it.
 
     ``start`` are earlier draws of it, to start the chains from; ``known`` is the full posterior's Laplace fit.
     """
-    draws = _fresh(distilled, seed, CHAINS * DRAWS // target.draw_divisor, start)
+    own = explored(distilled, seed)
+    own_modes = modes_of_rows(distilled, hints(own, distilled, seed), seed)
+    count = CHAINS * DRAWS // target.draw_divisor
+    draws = _weighted(distilled, own_modes.modes, seed, count, own)
+    draws = draws or _chains(distilled, own_modes.modes, seed, count, start, own)
     flat = draws.flat
     if known is None and (len(target.nuisance) or not target.exact):
         known = target.laplace  # which the sweep needs too
@@ -84,14 +132,33 @@ def certificate_of(
         found[f"{name}_se"] = math.hypot(found[f"{name}_se"], 0.5 * error**2)
     log_weight = draws.flat_log_weight
     table = corrected(target.student.constrain(flat), log_weight, torch.nan_to_num(ratio, nan=-torch.inf))
-    generator = torch.Generator().manual_seed(seed)
-    picked = torch.multinomial(torch.softmax(log_weight, 0).cpu(), min(1000, len(flat)), True, generator=generator)
-    missed = uncovered_mode(target, distilled, flat[picked.to(flat.device)], seed, tolerance, known)
+
+    def log_ratio(points: Tensor) -> Tensor:
+        return target.log_likelihood(points)[0] - distilled.sweep(points)
+
+    look = second_look(target, own, own_modes, log_ratio, _log_evidence_ratio(ratio, log_weight), seed, known)
+    doubts = []
+    for name, side in (("kl_reverse", look.reverse), ("kl_forward", look.forward)):
+        short = side.least - found[name]
+        if short > 2 * found[f"{name}_se"]:
+            # The second look counts mass that it has met by few draws: what it says is a lower bound.
+            found |= {name: max(found[name], side.least), f"{name}_se": math.inf}
+            doubts.append((side.least, side.why))
     return Certificate(
         **found,
         sweeps=target.joint.evaluations,
         gradients=target.joint.gradients,
         tolerance=tolerance,
-        better_mode=missed,
         corrected=table,
+        doubt=max(doubts)[1] if doubts else "",
+        modes=look.modes,
+        searches=look.searches,
+        particles=look.particles,
     )
+
+
+def _log_evidence_ratio(log_ratio: Tensor, log_weight: Tensor) -> float:
+    """Log of full over distilled evidence, nats, from draws of the distilled posterior."""
+    here = torch.isfinite(log_ratio)
+    weighted = (log_weight + log_ratio)[here].logsumexp(0) - log_weight[here].logsumexp(0)
+    return float(weighted) if bool(here.any()) else -math.inf

@@ -34,7 +34,11 @@ class Certificate:
         gradients: The same for gradients (a Hessian counts P).
         draws: Draws of the distilled posterior behind the estimates.
         tolerance: What both KLs plus two standard errors must stay within, nats.
-        better_mode: Whether a mode of the full posterior was found that the distilled draws do not cover.
+        better_mode: In files of earlier versions: whether a mode was found that the distilled draws do not cover.
+        doubt: What independent draws and searches speak against it, one line; empty if nothing.
+        modes: Distinct modes of the full posterior that searches found; mirrored ones count once.
+        searches: Searches for modes, of both posteriors.
+        particles: Draws of both posteriors from a start as wide as the prior.
         corrected: Table: mean and sd of every parameter, corrected to the full posterior and as distilled.
     """
 
@@ -53,12 +57,16 @@ class Certificate:
     draws: int
     tolerance: float
     better_mode: bool = False
+    doubt: str = ""
+    modes: int = 0
+    searches: int = 0
+    particles: int = 0
     corrected: pd.DataFrame | None = None
     sweeps_se: float = 0.0
 
     @property
     def ok(self) -> bool:
-        """Both KLs plus two standard errors within the tolerance, k-hat below 0.7, no uncovered mode found."""
+        """Both KLs plus two standard errors within the tolerance, k-hat below 0.7, and no doubt."""
         return not self.reasons
 
     @property
@@ -71,7 +79,9 @@ class Certificate:
                 found.append(f"{name} {_nats(value, error)} exceeds the tolerance of {self.tolerance:g} nats")
         if not self.khat < KHAT_LIMIT:
             found.append(f"k-hat {self.khat:.2f} is not below {KHAT_LIMIT}")
-        if self.better_mode:
+        if self.doubt:
+            found.append(self.doubt)
+        elif self.better_mode:
             found.append("the full posterior has a mode that the distilled posterior does not cover")
         return found
 
@@ -150,14 +160,16 @@ def from_dict(values: dict[str, Any]) -> Certificate | PredictiveCertificate:
     posterior.
     """
 
-    def read(value: Any) -> Any:
+    def read(name: str) -> Any:
+        """A field; infinities and NaN were written as strings, a table by columns."""
+        value = values[name]
         if isinstance(value, dict):
             return pd.DataFrame(**value)
-        return float(value) if isinstance(value, str) else value
+        return float(value) if isinstance(value, str) and name != "doubt" else value
 
     unnamed = "posterior" if math.isnan(float(values.get("mean_error", math.nan))) else "predictions"
     sort = PredictiveCertificate if values.get("certifies", unnamed) == "predictions" else Certificate
-    return sort(**{field.name: read(values[field.name]) for field in fields(sort) if field.name in values})
+    return sort(**{field.name: read(field.name) for field in fields(sort) if field.name in values})
 
 
 def _verdict(reasons: list[str]) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 
+FEW = 0.05  # share of a mixture's draws that all modes get alike: a mass by Laplace may be too low
 LEAST_DEGREES = 20  # of the Student-t proposal: with fewer its own tails make the importance weights uneven
 
 
@@ -37,21 +39,29 @@ class Gaussian:
         noise = torch.randn(count, len(self.mean), generator=generator, dtype=torch.float64).to(self.mean.device)
         return self.mean + noise @ self.factor.T
 
-    def draw_student(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draws from the Student-t of this mean and scale, ``(count, P)``, and their log densities, ``(count,)``.
+    def draw_student(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draws from the Student-t of this mean and scale, ``(count, P)``.
 
         As a proposal it reaches the tails, where a log-ratio has its large values, more often than the normal does.
         Degrees of freedom grow with P: a normal's radius concentrates as P grows, and with 20 degrees in 100 dimensions
         most importance weights would be small.
         """
-        dim = len(self.mean)
-        degrees = max(LEAST_DEGREES, 2 * dim)
+        dim, degrees = len(self.mean), self._degrees
         noise = torch.randn(count, dim, generator=generator, dtype=torch.float64)
         square = torch.randn(count, degrees, generator=generator, dtype=torch.float64).square().sum(1)
         white = (noise * (degrees / square).sqrt()[:, None]).to(self.mean.device)
+        return self.mean + white @ self.factor.T
+
+    def log_prob_student(self, points: Tensor) -> Tensor:
+        """Log density of that Student-t at points ``(S, P)``, nats, ``(S,)``."""
+        dim, degrees = len(self.mean), self._degrees
         norm = math.lgamma((degrees + dim) / 2) - math.lgamma(degrees / 2) - dim / 2 * math.log(degrees * math.pi)
-        log_density = -(degrees + dim) / 2 * torch.log1p((white**2).sum(1) / degrees)
-        return self.mean + white @ self.factor.T, log_density + norm - self.factor.diagonal().abs().log().sum()
+        log_density: Tensor = -(degrees + dim) / 2 * torch.log1p(self.distance(points) / degrees)
+        return log_density + norm - self.factor.diagonal().abs().log().sum()
+
+    @property
+    def _degrees(self) -> int:
+        return max(LEAST_DEGREES, 2 * len(self.mean))
 
     def log_prob(self, draws: Tensor) -> Tensor:
         """Log density, nats, shape ``(S,)``."""
@@ -65,6 +75,31 @@ class Gaussian:
         white = torch.linalg.solve_triangular(self.factor, shift.reshape(-1, shift.shape[-1]).T, upper=False)
         square: Tensor = (white**2).sum(0)
         return square.reshape(shift.shape[:-1])
+
+
+def mixture(parts: Sequence[Gaussian], count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draws from the Student-t's of several fits, in proportion to their masses; at least a few of each.
+
+    Returns:
+        Draws ``(count, P)`` and their log density under the whole mixture, nats, ``(count,)``.
+    """
+    counts = (_shares(parts) * count).floor().long()
+    counts[int(counts.argmax())] += count - int(counts.sum())
+    draws = torch.cat([part.draw_student(int(n), generator) for part, n in zip(parts, counts, strict=True)])
+    return draws, log_mixture(parts, draws)
+
+
+def log_mixture(parts: Sequence[Gaussian], points: Tensor) -> Tensor:
+    """Log density of the same mixture at points ``(S, P)``, nats, ``(S,)``."""
+    shares = _shares(parts).log().tolist()
+    return torch.stack(
+        [part.log_prob_student(points) + share for part, share in zip(parts, shares, strict=True)]
+    ).logsumexp(0)
+
+
+def _shares(parts: Sequence[Gaussian]) -> Tensor:
+    mass = torch.softmax(torch.tensor([part.log_mass for part in parts], dtype=torch.float64), 0)
+    return (1 - FEW) * mass + FEW / len(parts)
 
 
 def kl(p: Gaussian, q: Gaussian) -> float:

@@ -182,15 +182,19 @@ class Target:
         full[:, self.index] = draws
         return full
 
-    def thinned(self, most: int = ROWS_FOR_SEARCH) -> Density:
-        """The joint posterior on at most ``most`` rows of each task, weighted N / n: searches begin on it."""
+    def thinned(self, most: int = ROWS_FOR_SEARCH, *, weighted: bool = True) -> Density:
+        """The joint posterior on at most ``most`` rows of each task, weighted N / n: searches begin on it.
+
+        Not weighted, it is the wider posterior of these rows alone.
+        """
         parts = []
         for task in self.tasks:
             here = len(next(iter(task.data.values())))
             count = min(here, most)
             picked = torch.arange(count) * here // count  # spread over all rows, which may be sorted
             rows = {name: column[picked] for name, column in task.data.items()}
-            parts.append((task, rows, torch.full((count,), task.size / count, dtype=torch.float64)))
+            weight = task.size / count if weighted else 1.0
+            parts.append((task, rows, torch.full((count,), weight, dtype=torch.float64)))
         return Density(parts, self.joint.device, self.joint.memory)
 
 

@@ -251,7 +251,7 @@ def prior_draws(program: Program, columns: Columns, count: int, seed: int) -> Te
     draws = []
     with running(), torch.random.fork_rng(devices=[]), torch.no_grad():
         for i in range(count):
-            torch.manual_seed(seed + i)
+            torch.default_generator.manual_seed(seed + i)  # torch.manual_seed takes longer than a small model
             with Recorder() as recorder:
                 program.model(**columns)
             drawn = {msg["name"]: msg for msg in recorder.messages}

@@ -1,0 +1,166 @@
+"""A second look: draws of both posteriors that no mode search and no chain of the first look has chosen.
+
+The first look draws from the distilled posterior around the modes that it knows; mass elsewhere, of either posterior,
+is invisible to its weights. Here both posteriors are drawn from a start as wide as the prior
+(``bayesdd.inference.sequential``), and both KL divergences are estimated once more, with nothing of the first look but
+the ratio of the evidences. Modes of both are searched for, and what they cost is counted.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bayesdd.certificate.modes import Found, LogRatio, cost, excess, modes_of_target
+from bayesdd.density.density import Density
+from bayesdd.inference.sequential import Tempered, tempered
+from bayesdd.numerics.gaussian import Gaussian
+from bayesdd.target.target import Target
+
+PARTICLES = 256
+MOST_LATENTS = 64  # beyond which tempering takes too many stages for a look
+MOST_ROWS = 2048  # of the full data, beyond which only searches for modes look at the full posterior
+ROWS_FOR_HINTS = 128  # of more rows than that; their posterior is wide, and its particles start searches
+HINTS = 12  # particles from which searches start
+SWEPT = 2**22  # rows x particles up to which the log-ratio is computed at the particles of all stages
+FAR = 3.0  # nats of log-ratio beyond the usual at which a particle lies where the other posterior has next to no mass
+STANDARD_ERRORS = 3.0
+STREAM = 2_000_003  # keeps these seeds apart from those of other draws
+LINEAGE = 3.0  # particles with common ancestors tell less: variances are this many times as large
+
+
+class Side(NamedTuple):
+    """What the second look says of one divergence.
+
+    Attributes:
+        least: Nats that it is at least, by the second look; 0 where that cannot be said.
+        why: The same in words; empty where ``least`` is 0.
+    """
+
+    least: float
+    why: str
+
+
+class Look(NamedTuple):
+    """What the second look found.
+
+    Attributes:
+        reverse: Of KL(distilled, full).
+        forward: Of KL(full, distilled).
+        modes: Distinct modes of the full posterior.
+        searches: Searches for modes.
+        particles: Particles of both posteriors, all stages together.
+    """
+
+    reverse: Side
+    forward: Side
+    modes: int
+    searches: int
+    particles: int
+
+
+def explored(density: Density, seed: int) -> Tempered | None:
+    """Particles of a posterior; None with many latents, or where a model runs draw by draw only."""
+    if density.dim > MOST_LATENTS or any(part.task.backend == "loop" for part in density.parts):
+        return None
+    return tempered(density, particles=PARTICLES, seed=STREAM * (seed + 1))
+
+
+def second_look(
+    target: Target,
+    own: Tempered | None,
+    own_modes: Found,
+    log_ratio: LogRatio,
+    usual: float,
+    seed: int,
+    known: Gaussian | None,
+) -> Look:
+    """Looks for mass of either posterior that the first look has not seen.
+
+    Args:
+        target: The target.
+        own: Particles of the distilled posterior.
+        own_modes: Its modes.
+        log_ratio: The log-ratio at draws of the shared latents, nats.
+        usual: Log of full over distilled evidence by the first look, nats.
+        seed: Seed.
+        known: Laplace fit of the full posterior, if at hand.
+    """
+    joint = target.joint
+    few = joint if target.rows <= MOST_ROWS else target.thinned(ROWS_FOR_HINTS, weighted=False)
+    full = explored(few, seed + 1)
+    starts = [hints(full, joint, seed)]
+    if own_modes.modes and not len(target.nuisance):
+        starts.append(target.joint_order(torch.stack([mode.mean for mode in own_modes.modes])))
+    modes = modes_of_target(target, torch.cat(starts), known, seed, log_ratio)
+    if few is not joint:
+        joint.count(few)
+    whole = full if few is joint else None
+    return Look(
+        _side(own, own_modes, None, target.rows, log_ratio, usual, -1.0, seed),
+        _side(whole, modes, target.index, target.rows, log_ratio, usual, 1.0, seed),
+        len(modes.modes),
+        modes.searches + own_modes.searches,
+        sum(len(look.every) for look in (own, full) if look is not None),
+    )
+
+
+def hints(found: Tempered | None, density: Density, seed: int) -> Tensor:
+    """Particles of late stages, from which searches start, ``(K, P)``: the first ones are as wide as the prior."""
+    if found is None:
+        return torch.zeros(0, density.dim, dtype=torch.float64, device=density.device)
+    late = len(found.every) // 2
+    picked = late + torch.randint(len(found.every) - late, (HINTS,), generator=torch.Generator().manual_seed(seed))
+    return found.every[picked.to(found.every.device)]
+
+
+def _side(
+    found: Tempered | None,
+    modes: Found,
+    index: Tensor | None,
+    rows: int,
+    log_ratio: LogRatio,
+    usual: float,
+    sign: float,
+    seed: int,
+) -> Side:
+    """One divergence by a posterior's own particles and modes."""
+    of, other = ("full", "distilled") if sign > 0 else ("distilled", "full")
+    least, why = 0.0, ""
+    if found is not None:
+        points, weight = _drawn(found, modes.log_evidence, rows, seed)
+        gap = sign * (log_ratio(points if index is None else points[:, index]) - usual)
+        terms, beyond = excess(gap), gap > FAR
+        far, mass = float(weight[beyond] @ terms[beyond]), float(weight[beyond].sum())
+        near = torch.where(beyond, 0.0, terms)
+        value = float(weight @ near)
+        error = math.sqrt(LINEAGE * float((weight**2 * (near - value) ** 2).sum()))
+        least = far + max(0.0, value - STANDARD_ERRORS * error)
+        why = f"independent draws of the {of} posterior put KL({of}, {other}) at {far + value:.2g} nats"
+        if far > value:
+            why = (
+                f"about {mass:.2g} of the {of} posterior's mass lies where the {other} one has next to none, "
+                f"which costs about {far:.2g} nats"
+            )
+    lacking = cost(modes, index, log_ratio, usual, sign, seed)
+    if lacking > least:
+        least = lacking
+        why = f"the {of} posterior has a mode that the {other} one lacks, which costs about {lacking:.2g} nats"
+    return Side(least, why if least else "")
+
+
+def _drawn(found: Tempered, log_evidence: float, rows: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Particles and weights: those of all stages, or some of them where rows are many.
+
+    Weights sum to one, or to less where the particles have missed modes that are known.
+    """
+    scale = math.exp(min(0.0, found.log_evidence - log_evidence))
+    if rows * len(found.every) <= SWEPT:
+        return found.every, scale * found.log_weight.exp()
+    generator = torch.Generator().manual_seed(seed)
+    picked = torch.multinomial(found.log_weight.exp().cpu(), PARTICLES, replacement=True, generator=generator)
+    points = found.every[picked.to(found.every.device)]
+    return points, points.new_full((PARTICLES,), scale / PARTICLES)
