@@ -15,6 +15,7 @@ from bayesdd.data.certificate import TOLERANCE, Certificate, PredictiveCertifica
 from bayesdd.data.distilled import Distilled
 from bayesdd.density.density import MEMORY, density_of
 from bayesdd.numerics.devices import resolve
+from bayesdd.numerics.exclusive import exclusive
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.objectives.sorts import Solver, Standalone, sort_of
 from bayesdd.target.target import Target, student_of
@@ -22,6 +23,7 @@ from bayesdd.task.provenance import check
 from bayesdd.task.task import Task
 
 
+@exclusive
 def certify(
     target: Task | Sequence[Task],
     distilled: Distilled,

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bayesdd.certificate.modes import Found, LogRatio, cost, excess, modes_of_target
+from bayesdd.certificate.modes import FAR, Found, LogRatio, cost, excess, modes_of_target
 from bayesdd.density.density import Density
 from bayesdd.inference.sequential import Tempered, tempered
 from bayesdd.numerics.gaussian import Gaussian
@@ -26,7 +26,6 @@ MOST_ROWS = 2048  # of the full data, beyond which only searches for modes look 
 ROWS_FOR_HINTS = 128  # of more rows than that; their posterior is wide, and its particles start searches
 HINTS = 12  # particles from which searches start
 SWEPT = 2**22  # rows x particles up to which the log-ratio is computed at the particles of all stages
-FAR = 3.0  # nats of log-ratio beyond the usual at which a particle lies where the other posterior has next to no mass
 STANDARD_ERRORS = 3.0
 STREAM = 2_000_003  # keeps these seeds apart from those of other draws
 LINEAGE = 3.0  # particles with common ancestors tell less: variances are this many times as large
@@ -37,10 +36,12 @@ class Side(NamedTuple):
 
     Attributes:
         least: Nats that it is at least, by the second look; 0 where that cannot be said.
-        why: The same in words; empty where ``least`` is 0.
+        far: The part of that which comes from mass where the other posterior has next to none.
+        why: The same in words.
     """
 
     least: float
+    far: float
     why: str
 
 
@@ -129,27 +130,24 @@ def _side(
 ) -> Side:
     """One divergence by a posterior's own particles and modes."""
     of, other = ("full", "distilled") if sign > 0 else ("distilled", "full")
-    least, why = 0.0, ""
+    far, near, why = 0.0, 0.0, ""
     if found is not None:
         points, weight = _drawn(found, modes.log_evidence, rows, seed)
         gap = sign * (log_ratio(points if index is None else points[:, index]) - usual)
         terms, beyond = excess(gap), gap > FAR
-        far, mass = float(weight[beyond] @ terms[beyond]), float(weight[beyond].sum())
-        near = torch.where(beyond, 0.0, terms)
-        value = float(weight @ near)
-        error = math.sqrt(LINEAGE * float((weight**2 * (near - value) ** 2).sum()))
-        least = far + max(0.0, value - STANDARD_ERRORS * error)
-        why = f"independent draws of the {of} posterior put KL({of}, {other}) at {far + value:.2g} nats"
-        if far > value:
-            why = (
-                f"about {mass:.2g} of the {of} posterior's mass lies where the {other} one has next to none, "
-                f"which costs about {far:.2g} nats"
-            )
+        far = float(weight[beyond] @ terms[beyond])
+        terms = torch.where(beyond, 0.0, terms)
+        mean = float(weight @ terms)
+        near = max(0.0, mean - STANDARD_ERRORS * math.sqrt(LINEAGE * float((weight * (terms - mean)).square().sum())))
+        why = (
+            f"about {float(weight[beyond].sum()):.2g} of the {of} posterior's mass lies where the {other} one has next "
+            f"to none, which costs about {far:.2g} nats"
+        )
     lacking = cost(modes, index, log_ratio, usual, sign, seed)
-    if lacking > least:
-        least = lacking
+    if lacking > far:
+        far = lacking
         why = f"the {of} posterior has a mode that the {other} one lacks, which costs about {lacking:.2g} nats"
-    return Side(least, why if least else "")
+    return Side(far + near, far, why)
 
 
 def _drawn(found: Tempered, log_evidence: float, rows: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -29,7 +29,7 @@ ROWS = 512  # of each task on which searches begin
 SAME = 0.01  # squared Mahalanobis distance within which two searches ended in the same mode
 EQUAL = 1e-6  # nats for each unit of 1 + |value|: log joints and log-ratios of mirrored modes agree within it
 DRAWS = 16  # of a mode's Gaussian, at which its log-ratio is looked at
-LACKS = 1.0  # nats of log-ratio beyond which a mode counts as lacking in the other posterior
+FAR = 3.0  # nats of log-ratio beyond the usual: the other posterior has next to no mass there
 
 LogRatio = Callable[[Tensor], Tensor]
 
@@ -70,7 +70,7 @@ def modes_of_target(target: Target, hints: Tensor, known: Gaussian | None, seed:
 
 
 def cost(found: Found, index: Tensor | None, log_ratio: LogRatio, usual: float, sign: float, seed: int) -> float:
-    """Nats that the costliest mode adds to the KL divergence from its own posterior to the other.
+    """Nats that the costliest mode that the other posterior lacks adds to the divergence from its own.
 
     Args:
         found: Modes.
@@ -87,9 +87,8 @@ def cost(found: Found, index: Tensor | None, log_ratio: LogRatio, usual: float, 
     generator = torch.Generator().manual_seed(seed)
     points = torch.cat([mode.draw(DRAWS, generator) for mode in shared])
     gap = sign * (log_ratio(points).reshape(len(shared), DRAWS).median(1).values.cpu() - usual)
-    terms = mass * excess(gap)
-    lacking = torch.where(gap > LACKS, -torch.log1p(-mass.clamp_max(1 - 1e-12)), 0.0)
-    return float(torch.maximum(terms, lacking).max())
+    costs = torch.maximum(mass * excess(gap), -torch.log1p(-mass.clamp_max(1 - 1e-12)))
+    return float(torch.where(gap > FAR, costs, 0.0).max())
 
 
 def excess(gap: Tensor) -> Tensor:

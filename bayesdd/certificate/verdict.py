@@ -27,6 +27,7 @@ FRESH = 1_000_003  # keeps the seeds of fresh draws apart from those of a distil
 LAPLACE_KHAT, LAPLACE_SHARE = 0.5, 0.5  # importance-corrected Laplace draws are used when both hold
 TOO_FEW = 10.0  # times denser than its Laplace draws: a posterior is not covered by them there
 MISSED = 1e-4  # mass of such places from which draws are added there
+SERIOUS = 0.1  # of the tolerance: cost of mass far off from which the second look is believed
 WIDENED = 4  # most such places
 WIDER, LEAST_SHARE = 1.5, 0.05  # in sds, and of all draws: what draws added there must reach
 
@@ -139,11 +140,13 @@ def certificate_of(
     look = second_look(target, own, own_modes, log_ratio, _log_evidence_ratio(ratio, log_weight), seed, known)
     doubts = []
     for name, side in (("kl_reverse", look.reverse), ("kl_forward", look.forward)):
-        short = side.least - found[name]
-        if short > 2 * found[f"{name}_se"]:
-            # The second look counts mass that it has met by few draws: what it says is a lower bound.
-            found |= {name: max(found[name], side.least), f"{name}_se": math.inf}
+        error, short = found[f"{name}_se"], side.least - found[name]
+        if side.far > SERIOUS * tolerance and short > 2 * error:
+            # Mass that the second look has met by few draws: what it says is a lower bound.
+            found |= {name: side.least, f"{name}_se": math.inf}
             doubts.append((side.least, side.why))
+        elif short > 2 * error:
+            found[f"{name}_se"] = math.hypot(error, 0.5 * short)
     return Certificate(
         **found,
         sweeps=target.joint.evaluations,

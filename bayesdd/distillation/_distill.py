@@ -21,6 +21,7 @@ from bayesdd.distillation.problem import Problem
 from bayesdd.distillation.progress import Pace
 from bayesdd.distillation.search import certified, smallest, solved
 from bayesdd.numerics.devices import resolve
+from bayesdd.numerics.exclusive import exclusive
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.objectives import half_variance
 from bayesdd.objectives.sorts import Standalone, name_of, sort_of
@@ -30,6 +31,7 @@ from bayesdd.task.provenance import check, provenance_of
 from bayesdd.task.task import Task
 
 
+@exclusive
 def distill(
     target: Task | Sequence[Task],
     size: int | None = None,

@@ -10,6 +10,7 @@ from bayesdd.distillation.rounds import Solution, matched, optimised, refined
 from bayesdd.objectives import half_variance
 from bayesdd.objectives.sorts import Matching, sort_of
 
+OWN = 500_009  # keeps the seeds of certificates made here apart from those that users give to certify
 ITERATIONS = 200  # of L-BFGS on fixed particles
 
 
@@ -47,4 +48,4 @@ def smallest(run: Run, init: Distilled | None = None) -> Solution:
 def certified(run: Run, solution: Solution) -> Certificate:
     """The certificate of a solution, from fresh draws."""
     target, density = run.reference.target, solution.problem.density(solution.vector)
-    return certificate_of(target, density, run.limit, run.seed + 1, solution.draws, target.laplace)
+    return certificate_of(target, density, run.limit, OWN + run.seed, solution.draws, target.laplace)

@@ -14,6 +14,7 @@ from bayesdd.data.files import one_line
 from bayesdd.density.density import Density, density_of
 from bayesdd.inference import Draws, hmc
 from bayesdd.numerics.devices import resolve
+from bayesdd.numerics.exclusive import exclusive
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.posterior import arviz
 from bayesdd.posterior.weighting import weighted_model
@@ -23,6 +24,7 @@ from bayesdd.task.task import Task
 LOG_LIKELIHOOD_CELLS = 2_000_000  # draws x rows kept in the log_likelihood group: 16 MB
 
 
+@exclusive
 def sample(
     task: Task,
     distilled: Distilled | None = None,
@@ -121,6 +123,7 @@ def _log_likelihood(task: Task, found: Draws) -> Any:
     return data.assign_coords(draw=every.numpy())
 
 
+@exclusive
 def predict(task: Task, idata: Any, rows: Any, *, seed: int = 0) -> Any:
     """Posterior predictive draws at new rows, observed columns left out.
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from bayesdd.data.columns import Columns
+from bayesdd.numerics.exclusive import LOCK
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.vmap_safe import vmap_safe
 
@@ -88,13 +89,14 @@ class Program:
 
 @contextmanager
 def float64() -> Iterator[None]:
-    """Float64 as the default dtype; restored."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
+    """Float64 as the default dtype; restored. Other threads wait."""
+    with LOCK:
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(before)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ def simulated(
 ) -> Columns:
     """Observed sites simulated at every draw, see ``Task.simulate``; ``single`` is the same at one draw."""
     chunk = max(1, CELLS // len(next(iter(rows.values()), "1")))
-    with torch.random.fork_rng(devices=[]), running(), torch.no_grad():
+    with running(), torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         if backend != "loop":
             try:

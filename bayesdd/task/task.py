@@ -13,6 +13,7 @@ from torch.func import vmap
 
 from bayesdd.data.columns import Columns
 from bayesdd.data.rows import Rows, opened
+from bayesdd.numerics.exclusive import exclusive
 from bayesdd.numerics.refusal import Refusal, WrongType
 from bayesdd.task import contract, kinds, refusals
 from bayesdd.task.engine import UNRECORDED, Engine, Expansion, GradientEngine, HessianEngine
@@ -62,6 +63,7 @@ class Task:
     column_kinds: dict[str, Kind] = field(init=False, repr=False)
     backend: str = field(init=False, repr=False)
 
+    @exclusive
     def __post_init__(self) -> None:
         if not callable(self.model):
             raise WrongType(f"Task needs a Pyro model (a function of the columns), got {type(self.model).__name__}.")
