@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, fields
+from html import escape
 from typing import Any
 
 import pandas as pd
@@ -85,16 +86,41 @@ class Certificate:
             found.append("the full posterior has a mode that the distilled posterior does not cover")
         return found
 
+    @property
+    def verdict(self) -> str:
+        """The verdict in one sentence."""
+        if self.reasons:
+            return _refused(self.reasons)
+        table, apart = self.corrected, ""
+        if table is not None and len(table):
+            shift = ((table["mean"] - table["distilled_mean"]).abs() / table["sd"]).max()
+            spread = (table["distilled_sd"] / table["sd"] - 1).abs().max()
+            apart = f": no mean of a parameter differs by more than {shift:.1g} sds, no sd by more than {spread:.1%}"
+        return f"certified: the posterior of these rows is that of all the data{apart}"
+
+    @property
+    def numbers(self) -> dict[str, str]:
+        """What stands behind the verdict, in words."""
+        even = math.isinf(self.khat) and self.khat < 0
+        looked = f"{self.searches} searches for modes ({self.modes} found)" if self.searches else "not known"
+        if self.particles:
+            looked += f", {self.particles:,} draws of both posteriors from starts as wide as the prior"
+        return {
+            "KL(distilled, full)": _nats(self.kl_reverse, self.kl_reverse_se),
+            "KL(full, distilled)": _nats(self.kl_forward, self.kl_forward_se),
+            "half-variance": _nats(self.half_variance, self.half_variance_se),
+            "importance weights": ("even" if even else f"k-hat {self.khat:.2f} (must be below {KHAT_LIMIT})")
+            + f", {self.ess:.0f} effective draws of {self.draws}",
+            "looked elsewhere": looked,
+            "cost": f"{self.sweeps:.0f} sweeps of all rows, {self.gradients:.0f} with gradient",
+        }
+
     def __str__(self) -> str:
         """The verdict and its numbers."""
-        return (
-            f"{_verdict(self.reasons)}\n"
-            f"  KL(distilled, full) {_nats(self.kl_reverse, self.kl_reverse_se)}\n"
-            f"  KL(full, distilled) {_nats(self.kl_forward, self.kl_forward_se)}\n"
-            f"  half-variance       {_nats(self.half_variance, self.half_variance_se)}\n"
-            f"  k-hat {self.khat:.2f}, effective draws {self.ess:.0f} of {self.draws}\n"
-            f"  sweeps {self.sweeps:.0f}, gradient sweeps {self.gradients:.0f}"
-        )
+        return _text(self.verdict, self.numbers)
+
+    def _repr_html_(self) -> str:
+        return _html(self.verdict, self.numbers, ok=self.ok)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: infinities and NaN as strings, the table by columns."""
@@ -139,14 +165,28 @@ class PredictiveCertificate:
             )
         return found
 
+    @property
+    def verdict(self) -> str:
+        """The verdict in one sentence."""
+        if self.reasons:
+            return _refused(self.reasons)
+        return "certified: students of these rows predict what all the data predict; of the parameters nothing is said"
+
+    @property
+    def numbers(self) -> dict[str, str]:
+        """What stands behind the verdict, in words."""
+        return {
+            "error of predictive means": f"{self.mean_error:.3g} +- {self.mean_error_se:.1g} predictive sds",
+            "ratio of spreads": f"{self.spread_ratio:.3g} +- {self.spread_ratio_se:.1g}",
+            "students": f"{self.draws}, each fitted from scratch",
+        }
+
     def __str__(self) -> str:
         """The verdict and its numbers."""
-        return (
-            f"{_verdict(self.reasons)}\n"
-            f"  error of predictive means {self.mean_error:.3g} +- {self.mean_error_se:.1g} predictive sds\n"
-            f"  ratio of spreads          {self.spread_ratio:.3g} +- {self.spread_ratio_se:.1g}\n"
-            f"  {self.draws} students from scratch; nothing is said of the posterior of the parameters"
-        )
+        return _text(self.verdict, self.numbers)
+
+    def _repr_html_(self) -> str:
+        return _html(self.verdict, self.numbers, ok=self.ok)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: infinities and NaN as strings."""
@@ -172,8 +212,20 @@ def from_dict(values: dict[str, Any]) -> Certificate | PredictiveCertificate:
     return sort(**{field.name: read(field.name) for field in fields(sort) if field.name in values})
 
 
-def _verdict(reasons: list[str]) -> str:
-    return "NOT certified: " + "; ".join(reasons) if reasons else "certified"
+def _refused(reasons: list[str]) -> str:
+    return "NOT certified: " + "; ".join(reasons)
+
+
+def _text(verdict: str, numbers: dict[str, str]) -> str:
+    width = max(map(len, numbers))
+    return "\n".join([verdict, *(f"  {name:<{width}}  {value}" for name, value in numbers.items())])
+
+
+def _html(verdict: str, numbers: dict[str, str], *, ok: bool) -> str:
+    head, _, rest = verdict.partition(": ")
+    rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in numbers.items())
+    colour = "#00695c" if ok else "#b71c1c"
+    return f'<p><b style="color: {colour}">{escape(head)}</b>: {escape(rest)}</p><table>{rows}</table>'
 
 
 def _nats(value: float, error: float) -> str:

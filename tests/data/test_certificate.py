@@ -1,5 +1,6 @@
 """The two certificates: what is ok, in their own words, and the files of this version and the one before."""
 
+import html
 import json
 import math
 from dataclasses import replace
@@ -15,7 +16,9 @@ from bayesdd.data.certificate import from_dict
 POSTERIOR = Certificate(
     kl_reverse=0.01, kl_reverse_se=0.001, kl_forward=0.02, kl_forward_se=0.002, half_variance=0.01,
     half_variance_se=0.001, khat=-math.inf, khat_se=0.0, ess=900.0, ess_se=3.0, sweeps=12.0, gradients=40.0,
-    draws=2000, tolerance=0.05, corrected=pd.DataFrame({"mean": [1.0, 2.0], "sd": [0.1, 0.2]}, index=["a", "b[0]"]),
+    draws=2000, tolerance=0.05, corrected=pd.DataFrame(
+        {"mean": [1.0, 2.0], "sd": [0.1, 0.2], "distilled_mean": [1.001, 2.0], "distilled_sd": [0.1, 0.201]},
+        index=["a", "b[0]"]),
 )  # fmt: skip
 PREDICTIVE = PredictiveCertificate(0.1, 0.02, 1.1, 0.05, draws=8, tolerance=0.3)
 BOTH = pytest.mark.parametrize("certificate", [POSTERIOR, PREDICTIVE])
@@ -39,8 +42,18 @@ def test_reasons_and_words(certificate, begins):
     assert len(certificate.reasons) == len(begins)
     assert all(reason.startswith(begin) for reason, begin in zip(certificate.reasons, begins, strict=True))
     assert certificate.ok is (not begins)
-    assert str(certificate).startswith("NOT certified: " if begins else "certified\n")
+    assert str(certificate).startswith("NOT certified: " if begins else "certified: ")
     assert ("nats" in str(certificate)) is isinstance(certificate, Certificate)
+    page = certificate._repr_html_()
+    assert all(number in html.unescape(page) for number in certificate.numbers.values()) and "<table>" in page
+
+
+def test_the_verdict_in_one_sentence():
+    """The first mean moves by 0.01 sds, the second sd by 0.5 %."""
+    assert "more than 0.01 sds, no sd by more than 0.5%" in str(POSTERIOR)
+    doubtful = replace(POSTERIOR, doubt="about 0.1 of the full posterior's mass lies elsewhere")
+    assert not doubtful.ok and str(doubtful).startswith("NOT certified: about 0.1 of the full")
+    assert "inf" not in str(POSTERIOR) and "even" in POSTERIOR.numbers["importance weights"]
 
 
 @BOTH
