@@ -19,7 +19,7 @@ STEPS = 60  # most steps of a search; those of unimodal regressions end after ab
 RISE = 1e-4  # share of the rise promised by the slope that a step must bring (Armijo)
 ENDED = 1e-6  # nats that the next step promises, below which a search has ended
 HALVINGS = 12
-LONGEST = 3.0  # of one step, in the units given
+LONGEST = 3.0  # of the first step, in the units given; doubled where steps of that length succeed
 
 
 def climb_together(density: Density, starts: Tensor, unit: Tensor) -> Tensor:
@@ -34,12 +34,12 @@ def climb_together(density: Density, starts: Tensor, unit: Tensor) -> Tensor:
         Shape ``(K, P)``.
     """
     count, dim = starts.shape
-    point, size = starts, starts.new_ones(count)
+    point, size, longest = starts, starts.new_ones(count), starts.new_full((count,), LONGEST)
     value, slope = _at(density, point)
     inverse = (unit**2).diag().expand(count, dim, dim).clone()
     first = torch.ones(count, dtype=torch.bool, device=starts.device)
     for _ in range(STEPS):
-        step = _limited((inverse @ slope[..., None])[..., 0], unit)
+        step = _limited((inverse @ slope[..., None])[..., 0], unit, longest)
         promised = (step * slope).sum(1)
         going = torch.isfinite(value) & (promised > ENDED) & (size > 2.0**-HALVINGS)
         if not bool(going.any()):
@@ -48,6 +48,8 @@ def climb_together(density: Density, starts: Tensor, unit: Tensor) -> Tensor:
         found, tilt = _at(density, trial)
         better = going & (found >= value + RISE * size * promised)
         change, move = slope - tilt, trial - point
+        full = (move / unit).abs().amax(1) > 0.9 * longest
+        longest = torch.where(better & full, 2 * longest, longest)
         inverse = torch.where(better[:, None, None], _renewed(inverse, move, change, first, unit), inverse)
         point = torch.where(better[:, None], trial, point)
         value = torch.where(better, found, value)
@@ -63,10 +65,10 @@ def _at(density: Density, points: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(good, value, -torch.inf), torch.where(good[:, None], slope, 0.0)
 
 
-def _limited(step: Tensor, unit: Tensor) -> Tensor:
-    """Steps ``(K, P)`` shortened so that no coordinate moves by more than the longest."""
-    longest = (step / unit).abs().amax(1).clamp_min(1e-300)
-    return step * (LONGEST / longest).clamp_max(1.0)[:, None]
+def _limited(step: Tensor, unit: Tensor, longest: Tensor) -> Tensor:
+    """Steps ``(K, P)`` shortened so that no coordinate moves by more than the longest ``(K,)``."""
+    length = (step / unit).abs().amax(1).clamp_min(1e-300)
+    return step * (longest / length).clamp_max(1.0)[:, None]
 
 
 def _renewed(inverse: Tensor, move: Tensor, change: Tensor, first: Tensor, unit: Tensor) -> Tensor:

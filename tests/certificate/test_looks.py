@@ -1,0 +1,66 @@
+"""Verdicts on sets whose divergences are known: mass that is no mode, aliases, heavy tails, mirrored modes."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import bayesdd
+from bayesdd.certificate.modes import excess
+from studies.trust import divergences
+from studies.trust.families import family
+
+
+def test_excess_is_the_integrand_of_the_divergence():
+    """Between N(0, 1) and N(0.5, 1) both sides' integrals are 1/8."""
+    x = torch.linspace(-9, 9, 20_001, dtype=torch.float64)
+    gap = 0.125 - 0.5 * x
+    weight = torch.softmax(-0.5 * x**2, 0)
+    assert float(weight @ excess(gap)) == pytest.approx(0.125, abs=2e-3)  # gaps below -2 are cut
+    assert float(excess(torch.zeros(1))) == 0 and float(excess(torch.tensor([math.nan]))) > 1e11
+
+
+@pytest.mark.parametrize("name", ["proportion", "rate", "robust", "mixture", "mirrored"])
+def test_intervals_hold_and_sound_sets_pass(name):
+    """Tails, labels and signs: two sets each, asked at three times the truth; four standard errors."""
+    for seed in (3, 4):
+        one = family(name, seed)
+        rows, weight = one.some(np.random.default_rng(seed))
+        distilled = bayesdd.Distilled(rows, weight)
+        reverse, forward = divergences(one, distilled)
+        if max(reverse, forward) > 0.3:
+            continue
+        said = bayesdd.certify(one.task, distilled, seed=seed, tolerance=3 * max(reverse, forward, 1e-3))
+        assert said.ok, said.reasons
+        assert abs(said.kl_reverse - reverse) < 4 * said.kl_reverse_se + 1e-9
+        assert abs(said.kl_forward - forward) < 4 * said.kl_forward_se + 1e-9
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_slab_that_the_rows_lack_is_no_certificate(seed):
+    """The rows are taken for clean ones: the slab's mass is in the full posterior only."""
+    one = family("slab", seed)
+    rows = {**one.task.data, "robust": torch.zeros(2, dtype=torch.float64)}
+    distilled = bayesdd.Distilled(rows, torch.ones(2, dtype=torch.float64))
+    assert divergences(one, distilled)[1] > 1.0
+    said = bayesdd.certify(one.task, distilled, seed=seed, tolerance=1.0)
+    assert not said.ok and "full posterior's mass" in said.doubt
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_aliases_that_only_one_posterior_has_are_no_certificate(seed):
+    """At whole times omega and 2 pi - omega give the same values; rows at other times tell them apart."""
+    one = family("frequency", 1)
+    t = torch.arange(1.0, 13.0, dtype=torch.float64)
+    full = one.task.with_data({"t": t, "y": 1.2 * (1.1 * t).sin()})
+    between = t + 0.25
+    distilled = bayesdd.Distilled({"t": between, "y": 1.2 * (1.1 * between).sin()}, torch.ones(12))
+    said = bayesdd.certify(full, distilled, seed=seed, tolerance=0.05)
+    assert not said.ok and said.doubt
+
+
+def test_the_rows_themselves_are_sound_however_many_modes():
+    one = family("mixture", 0)
+    distilled = bayesdd.Distilled(one.task.data, torch.ones(one.task.size))
+    assert bayesdd.certify(one.task, distilled, tolerance=1e-6).ok
