@@ -19,6 +19,7 @@ from bayesdd.data import columns
 from bayesdd.data.certificate import Certificate, PredictiveCertificate, from_dict
 from bayesdd.data.columns import DISTILLED_MARK, Columns
 from bayesdd.data.files import load, replacing
+from bayesdd.data.seal import check_seal, sealed
 from bayesdd.numerics.refusal import Refusal
 
 FORMAT = 1
@@ -105,7 +106,7 @@ class Distilled:
             OSError: the file cannot be written (one line); an earlier file at `path` is unchanged.
             TypeError: the provenance holds something that JSON cannot.
         """
-        dataset = _to_dataset(self)
+        dataset = sealed(_to_dataset(self))
         # Fletcher32: a flipped bit in the values is an error on reading, not another posterior.
         encoding = {name: {"_FillValue": None, "fletcher32": bool(v.size)} for name, v in dataset.variables.items()}
         with replacing(path) as part:
@@ -117,7 +118,8 @@ class Distilled:
 
         Raises:
             FileNotFoundError: no such file.
-            Refusal: a damaged file, a netCDF file that holds no distilled set, or one of a newer format.
+            Refusal: a damaged file, a netCDF file that holds no distilled set, or one of a newer format. One of an
+                earlier version, which has no content hash, is read with a warning.
         """
         dataset = load(path, lambda p: xr.load_dataset(p, engine="netcdf4", decode_cf=False), "a netCDF file")
         version = dataset.attrs.get(DISTILLED_MARK)
@@ -126,9 +128,11 @@ class Distilled:
         if version > FORMAT:
             raise Refusal(f"{path} has format {version}, this bayesdd reads up to {FORMAT}; upgrade bayesdd")
         try:
-            return _from_dataset(dataset)
+            found = _from_dataset(dataset)
         except (KeyError, ValueError, TypeError) as error:
             raise Refusal(f"{path} is a damaged distilled set: {type(error).__name__}: {error}") from error
+        check_seal(dataset, str(path))
+        return found
 
 
 def explode(data: Columns, weight: Tensor, soft: Mapping[str, int]) -> tuple[Columns, Tensor]:

@@ -18,6 +18,7 @@ import xarray as xr
 from torch import Tensor
 
 from bayesdd.data.files import load, replacing
+from bayesdd.data.seal import SEAL, check_seal, sealed
 from bayesdd.numerics.refusal import Refusal
 
 
@@ -136,9 +137,27 @@ def function_diagnostics(values: Any) -> Diagnostics:
 
 
 def write(idata: Any, path: str | os.PathLike[str]) -> None:
-    """Write to netCDF, whole or not at all: on failure (OSError, one line) an earlier file at `path` stays."""
+    """Write to netCDF with content hashes, whole or not at all.
+
+    Raises:
+        OSError: It cannot be written (one line); an earlier file at `path` stays.
+    """
+    groups = groups_of(idata)
+    whole = {name: sealed(group, _part(name, groups)) for name, group in groups.items()}
     with replacing(path) as part:
-        idata.to_netcdf(str(part), engine="netcdf4")
+        to_arviz(whole).to_netcdf(str(part), engine="netcdf4")
+
+
+def groups_of(idata: Any) -> dict[str, xr.Dataset]:
+    """The groups of either generation's object by name."""
+    if hasattr(idata, "groups") and callable(idata.groups):
+        return {name: idata[name] for name in idata.groups()}
+    return {name: node.to_dataset() for name, node in idata.children.items()}
+
+
+def _part(name: str, groups: Mapping[str, Any]) -> str:
+    """What a group's seal says of its place: a file that lost or changed groups is damaged."""
+    return f"{name} of {sorted(groups)}"
 
 
 def read(path: str | os.PathLike[str]) -> Any:
@@ -146,11 +165,16 @@ def read(path: str | os.PathLike[str]) -> Any:
 
     Raises:
         FileNotFoundError: no such file.
-        Refusal: damaged, not netCDF, or without groups.
+        Refusal: damaged, not netCDF, or without groups. A posterior of bayesdd's earlier versions, which has no content
+            hash, is read with a warning; other programs' files have none.
     """
     groups = load(path, _read_groups, "a netCDF file of ArviZ groups")
     if not groups:
         raise Refusal(f"{path} holds no groups; a posterior written by bayesdd.sample or ArviZ was expected")
+    own = any(group.attrs.get("inference_library") == "bayesdd" for group in groups.values())
+    sealed_one = any(SEAL in group.attrs for group in groups.values())
+    for at, (name, group) in enumerate(groups.items()):
+        check_seal(group, str(path), _part(name, groups), ours=sealed_one or (own and at == 0))
     return to_arviz(groups)
 
 
