@@ -37,6 +37,7 @@ _FIRST = os.environ.get("RANK", "0") == "0"
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = argparse.Namespace(out=None)
+    _local_modules_last()
     try:
         arguments = parser(COMMANDS).parse_args(argv)
         with warnings.catch_warnings():
@@ -52,6 +53,12 @@ def main(argv: list[str] | None = None) -> int:
     except MISTAKES as error:
         _say(f"error: {one_line(error)}")
         return 2
+
+
+def _local_modules_last() -> None:
+    """The working directory at the end of the path: a task's own modules are found, nothing installed is shadowed."""
+    here = os.getcwd()
+    sys.path[:] = [*(path for path in sys.path if os.path.realpath(path or here) != os.path.realpath(here)), here]
 
 
 def _with_others(arguments: argparse.Namespace) -> int:
@@ -201,7 +208,6 @@ def _made(arguments: argparse.Namespace) -> "Task":
     from bayesdd.task.task import Task
 
     where, _, name = arguments.task.partition(":")
-    sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(where)
     except ImportError as error:

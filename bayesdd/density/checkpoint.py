@@ -24,6 +24,7 @@ from bayesdd.task.provenance import identity
 from bayesdd.task.task import Task
 
 MARK = b"bayesdd checkpoint 2\n"
+NONE = b"bayesdd: no file"
 LEAST_CELLS = 2**20  # draws x rows below which a pass takes no longer than keeping its sums
 MOST_BYTES = 2**28  # of sums, so that writing them does not take longer than the passes
 
@@ -41,7 +42,7 @@ class Checkpoint:
 
     def __init__(self, path: str | os.PathLike[str], tasks: Sequence[Task]) -> None:
         self.path, self.identity, self.ranks = Path(path), identity(tasks), current()
-        self._records: dict[str, list[Tensor]] = self.ranks.from_first(self._load)
+        self._records = self._load(self.ranks.from_first(self._held))
         self._writable = self.ranks.rank == 0
 
     def sums(self, what: str, draws: Tensor, cells: int, make: Callable[[], Sequence[Tensor]]) -> Sequence[Tensor]:
@@ -72,10 +73,16 @@ class Checkpoint:
             self._writable = False
             warnings.warn(f"no checkpoint is kept from here on: {one_line(error)}", UserWarning, stacklevel=4)
 
-    def _load(self) -> dict[str, list[Tensor]]:
+    def _held(self) -> bytes:
+        """The file as it is; what stands for no file at all where there is none."""
         if not self.path.exists():
+            return NONE
+        return self.path.read_bytes() if self.path.is_file() else b""
+
+    def _load(self, held: bytes) -> dict[str, list[Tensor]]:
+        if held == NONE:
             return {}
-        if not self.path.is_file() or not (held := self.path.read_bytes()).startswith(MARK):
+        if not held.startswith(MARK):
             raise Refusal(
                 f"checkpoint {self.path}: there is a file that is no checkpoint of this version; it was left as it is: "
                 "name another path, or remove it"

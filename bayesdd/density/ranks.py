@@ -3,13 +3,15 @@
 ``torchrun --nproc-per-node=2 -m bayesdd distill ...`` starts them. Each rank owns whole groups of row blocks. A pass
 ends in one ``all_reduce``, in which every group's sum comes from the rank that owns it and zeros from the others, so
 that the order of summation does not matter. All ranks compute the distilled rows and all decisions from equal seeds and
-equal sums; every pass checks that they agree. Processes communicate by gloo on the CPU, by nccl on GPUs.
+equal sums; every pass checks that they agree. Processes communicate by gloo on the CPU, by nccl on GPUs, in tensors and
+JSON; neither is encrypted or asks who sends, so that ranks belong on a trusted network only.
 """
 
 from __future__ import annotations
 
 import datetime
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -74,13 +76,17 @@ class Ranks:
         return self.summed(slab, f"each of {count}", draws)
 
     def gathered(self, mine: T) -> list[T]:
-        """Every rank's object, in their order."""
+        """Every rank's object, in their order; strings, numbers, lists and mappings, which travel as JSON."""
         if not self.many:
             return [mine]
-        found: list[Any] = [None] * self.count
+        own = json.dumps(mine).encode()
+        sizes = [torch.zeros(1, dtype=torch.int64, device=_place()) for _ in range(self.count)]
         with _answered():
-            dist.all_gather_object(found, mine)
-        return found
+            dist.all_gather(sizes, torch.tensor([len(own)], device=_place()))
+            most = max(int(size) for size in sizes)
+            padded = [torch.zeros(most, dtype=torch.uint8, device=_place()) for _ in sizes]
+            dist.all_gather(padded, _bytes(own.ljust(most)))
+        return [json.loads(bytes(text.cpu().numpy())) for text in padded]
 
     def agreed(self, make: Callable[[], T], mistakes: tuple[type[Exception], ...]) -> T:
         """What ``make`` gives here; a mistake on any rank ends all, and the first rank that made it reports it.
@@ -111,15 +117,26 @@ class Ranks:
             if differ := [name for name, value in every[0].items() if other[name] != value]:
                 raise Refusal(f"rank {rank} has other {' and '.join(differ)} than rank 0: give all ranks the same")
 
-    def from_first(self, make: Callable[[], T]) -> T:
+    def from_first(self, make: Callable[[], bytes]) -> bytes:
         """What the first rank makes, sent to all."""
         if not self.many:
             return make()
-        box: list[Any] = [make() if self.rank == 0 else None]
+        made = make() if self.rank == 0 else b""
+        size = torch.tensor([len(made)], device=_place())
         with _answered():
-            dist.broadcast_object_list(box)
-        made: T = box[0]
-        return made
+            dist.broadcast(size, 0)
+            sent = _bytes(made) if self.rank == 0 else torch.zeros(int(size), dtype=torch.uint8, device=_place())
+            dist.broadcast(sent, 0)
+        return bytes(sent.cpu().numpy())
+
+
+def _place() -> torch.device:
+    """Where tensors that ranks exchange must be."""
+    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+
+
+def _bytes(text: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(text), dtype=torch.uint8).to(_place()) if text else torch.zeros(0).byte()
 
 
 def current() -> Ranks:
