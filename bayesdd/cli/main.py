@@ -15,13 +15,14 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bayesdd.cli.arguments import objective, parser
 from bayesdd.cli.new import TASK
-from bayesdd.data.files import one_line, writable
+from bayesdd.data.files import claimed, one_line, writable
 from bayesdd.numerics.refusal import MissingPackage, Refusal, WrongType
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def main(argv: list[str] | None = None) -> int:
             if _MANY:
                 return _with_others(arguments)
             _check_paths(arguments)
-            return COMMANDS[arguments.command](arguments)
+            with claimed(arguments.out) if getattr(arguments, "out", None) else nullcontext():
+                return COMMANDS[arguments.command](arguments)
     except KeyboardInterrupt:
         kept = _resume(arguments.out)
         _say("interrupted; " + (f"the same command resumes from {kept}" if kept.exists() else "nothing was written"))
@@ -68,7 +70,8 @@ def _with_others(arguments: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what torchrun sends when another rank has died
     with joined(arguments.device, arguments.patience) as ranks:
         ranks.agreed(lambda: _check_paths(arguments), MISTAKES)
-        return COMMANDS[arguments.command](arguments)
+        with claimed(arguments.out) if arguments.out and _FIRST else nullcontext():
+            return COMMANDS[arguments.command](arguments)
 
 
 def new(arguments: argparse.Namespace) -> int:

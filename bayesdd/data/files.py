@@ -1,8 +1,10 @@
 """Files: written whole or not at all, and read with one clear line when they are missing or damaged."""
 
+import glob
 import os
 import secrets
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -10,9 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from filelock import FileLock, Timeout
+
 from bayesdd.numerics.refusal import Refusal
 
 T = TypeVar("T")
+
+STRAY_AFTER = 60.0  # seconds: a process may share its number with a dead one of another machine on a shared disk
 
 
 def writable(path: str | os.PathLike[str]) -> Path:
@@ -52,7 +58,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         OSError: in one line, if the file cannot be written.
     """
     target = writable(path)
-    part = target.with_name(f".{secrets.token_hex(6)}.part")
+    _remove_strays(target)
+    part = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
     try:
         yield part
         _sync(part)
@@ -63,6 +70,47 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         part.unlink(missing_ok=True)
     _sync(target.parent)
+
+
+def _remove_strays(target: Path) -> None:
+    """Removes what killed processes of this machine left half-written beside a file."""
+    for stray in target.parent.glob(f".{glob.escape(target.name)}.*.*.part"):
+        owner = stray.name.split(".")[-3]
+        old = time.time() - stray.stat().st_mtime > STRAY_AFTER
+        if owner.isdecimal() and old and not _alive(int(owner)):
+            stray.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
+@contextmanager
+def claimed(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Holds a path for one process: another that wants to write it is told at once.
+
+    Raises:
+        OSError: Another process holds it.
+    """
+    target = Path(os.path.realpath(path))
+    lock = FileLock(target.with_name(f".{target.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise OSError(
+            f"cannot write {path}: another process is about to write it; wait for it, or name another file"
+        ) from None
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def load(path: str | os.PathLike[str], read: Callable[[Path], T], what: str, *, folder: bool = False) -> T:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bayesdd.data.distilled import Distilled
-from bayesdd.data.files import load, one_line, replacing
+from bayesdd.data.files import claimed, load, one_line, replacing
 
 ROOT = Path(__file__).parents[2]
 SMALL = Distilled({"x": torch.ones(3)}, torch.ones(3))
@@ -97,3 +97,40 @@ def test_a_flipped_bit_in_the_values_is_noticed(tmp_path):
     path.write_bytes(damaged)
     with pytest.raises(ValueError, match="cannot be read"):
         Distilled.from_netcdf(path)
+
+
+HOLDS = """
+import sys, time
+from bayesdd.data.files import claimed
+with claimed(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_one_process_at_a_time_writes_a_file(tmp_path):
+    out = tmp_path / "d.nc"
+    holder = subprocess.Popen([sys.executable, "-c", HOLDS, str(out)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(OSError, match="another process"), claimed(out):
+            pass
+    finally:
+        holder.kill()
+        holder.communicate()
+    with claimed(out):  # what a killed process held is free
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    old = tmp_path / f".d.nc.{dead.pid}.abcd.part"
+    kept = [tmp_path / f".d.nc.{os.getpid()}.abcd.part", tmp_path / f".other.nc.{dead.pid}.abcd.part"]
+    for path in (old, *kept):
+        path.write_text("half")
+        os.utime(path, (0, 0))
+    with replacing(tmp_path / "d.nc") as part:
+        part.write_text("whole")
+    assert not old.exists() and all(path.exists() for path in kept) and (tmp_path / "d.nc").read_text() == "whole"
