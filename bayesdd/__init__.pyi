@@ -4,6 +4,8 @@ from . import inference as inference
 from . import networks as networks
 from . import objectives as objectives
 from . import pinn as pinn
+from .calibration import Calibration as Calibration
+from .calibration import calibrate as calibrate
 from .certificate import certify as certify
 from .data import Certificate as Certificate
 from .data import CertificateWarning as CertificateWarning

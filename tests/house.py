@@ -22,6 +22,7 @@ ROOMS = (
     "objectives",
     "certificate",
     "distillation",
+    "calibration",
     "baselines",
     "networks",
     "pinn",
