@@ -86,6 +86,7 @@ binary = Kind("binary", lambda value: _logit(value, 0.05), torch.sigmoid, whiten
 count = Kind("count", lambda value: value.clamp_min(0.1).log(), torch.exp, whiten=False)
 trials = Kind("trials", binary.to_free, binary.from_free, whiten=False, bounded=True)
 fixed = Kind("fixed", None, None, whiten=False)
+whole = Kind("whole", None, None, whiten=False)  # as fixed, but starting rows are spread over its values
 
 
 def infer(columns: Columns, observed: tuple[Observation, ...], given: Mapping[str, Kind]) -> dict[str, Kind]:
