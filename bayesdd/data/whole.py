@@ -27,8 +27,12 @@ class Likelihood(Protocol):
     """What a task is asked for here."""
 
     @property
+    def data(self) -> Columns:
+        """The task's own rows: their names and types."""
+
+    @property
     def discrete(self) -> tuple[str, ...]:
-        """Columns that discrete sites observe."""
+        """Columns that discrete sites observe, and those with their numbers of trials."""
 
     def log_likelihood(self, rows: Columns, draws: Tensor) -> Tensor:
         """Nats, ``(S, rows)``, at unconstrained draws ``(S, P)``."""
@@ -79,8 +83,17 @@ def splits(task: Likelihood, data: Columns) -> dict[str, bool]:
         data: The rows, ``(M, ...)`` each, without soft columns.
 
     Returns:
-        Name of each column that a discrete site observes -> whether its fractions split exactly.
+        Name of each column of ``task.discrete`` -> whether its fractions split exactly.
+
+    Raises:
+        Refusal: The columns are not those of the task.
     """
+    if odd := sorted(data.keys() ^ task.data.keys()):
+        raise Refusal(
+            f"to_frame(whole=True): column {odd[0]!r} is not in both the rows, which have {sorted(data)}, and the task "
+            f"given, which has {sorted(task.data)}; give the task that the rows belong to."
+        )
+    data = {name: column.to(task.data[name].dtype) for name, column in data.items()}
     names = [name for name in task.discrete if name in data]
     if not names:
         return {}

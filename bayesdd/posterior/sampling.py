@@ -77,14 +77,15 @@ def sample(
     if log_likelihood:
         refuse_large("sample(log_likelihood=True)", chains * draws, task.size)
     where = resolve(device)
-    full = Density([(task, task.rows, None)], where, spread=True)
     if distilled is not None:
         distilled = check(distilled, task)
-    density = full if distilled is None else density_of(task, distilled, where)
+        density = density_of(task, distilled, where)
+    else:
+        density = _full(task, where)
     found = (method or hmc)(density, draws=draws, chains=chains, seed=seed)
     attrs = _attributes(task, distilled, seed)
     if corrected:
-        found, said = weighted_draws(found, full, density)
+        found, said = weighted_draws(found, _full(task, where), density)
         attrs.update(said)
     found = resampled(found, seed)
     values = {
@@ -103,6 +104,10 @@ def sample(
     if log_likelihood:
         groups["log_likelihood"] = group_of(task, found.flat, chains)
     return arviz.to_arviz(groups)
+
+
+def _full(task: Task, device: torch.device) -> Density:
+    return Density([(task, task.rows, None)], device, spread=True)
 
 
 def _attributes(task: Task, distilled: Distilled | None, seed: int) -> dict[str, Any]:
@@ -171,9 +176,9 @@ def predict(task: Task, idata: Any, rows: Any, *, seed: int = 0) -> Any:
 
 
 def _as_observed(task: Task, values: Columns) -> Columns:
-    """Discrete sites' values as integers, which ArviZ plots and ranks as counts; as they are where some are missing."""
+    """Discrete sites' values as integers, which ArviZ plots as counts; as they are where missing or fractional."""
     discrete = {o.name for o in task.structure.observed if o.discrete}
-    return {n: v.long() if n in discrete and not bool(v.isnan().any()) else v for n, v in values.items()}
+    return {n: v.long() if n in discrete and bool((v == v.floor()).all()) else v for n, v in values.items()}
 
 
 def _columns(rows: Any) -> Columns:

@@ -117,9 +117,15 @@ class Task:
 
     @property
     def discrete(self) -> tuple[str, ...]:
-        """Columns that discrete sites observe, in the order of the data."""
-        found = {o.column for o in self.structure.observed if o.discrete}
-        return tuple(name for name in self.data if name in found)
+        """Columns that discrete sites observe, and those with their numbers of trials, in the order of the data."""
+        sites = [o for o in self.structure.observed if o.discrete]
+        found = {o.column for o in sites}
+        bounds = [bound for o in sites if isinstance(bound := getattr(o.support, "upper_bound", None), Tensor)]
+        return tuple(
+            name
+            for name, column in self.data.items()
+            if name in found or any(bound.dim() and torch.equal(column[: len(bound)], bound) for bound in bounds)
+        )
 
     @property
     def name(self) -> str:
@@ -147,9 +153,10 @@ class Task:
         return Task(self.model, data, self.plate, self.kinds)
 
     def with_whole_outcomes(self) -> Task:
-        """The same task with discrete outcomes of kind ``whole``: values that occur, which do not move."""
+        """The same task with discrete outcomes that stay values that occur: counts of kind ``whole``, classes fixed."""
+        held = {name: kinds.whole if self.data[name].is_floating_point() else kinds.fixed for name in self.discrete}
         found = copy.copy(self)
-        object.__setattr__(found, "column_kinds", self.column_kinds | dict.fromkeys(self.discrete, kinds.whole))
+        object.__setattr__(found, "column_kinds", self.column_kinds | held)
         return found
 
     def log_prior(self, draws: Tensor) -> Tensor:

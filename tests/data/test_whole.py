@@ -61,6 +61,11 @@ CASES = {
         Task(regression(binomial), {"x": X, "y": NOUGHTS, "n": TRIALS}),
         {"x": U, "y": FRACTION * 3, "n": torch.full((M,), 3)},
     ),
+    # Numbers of trials given as floats move like any covariate: they are split along the same uniform.
+    "moving trials": (
+        Task(regression(binomial), {"x": X, "y": NOUGHTS, "n": TRIALS.double()}),
+        {"x": U, "y": FRACTION * 3, "n": 3 + COUNT},
+    ),
     "poisson": (Task(regression(poisson), {"x": X, "y": NOUGHTS}), {"x": U, "y": COUNT}),
     # Of known size, so that what is not linear in y is free of the parameters.
     "negative binomial": (Task(regression(negative_binomial), {"x": X, "y": NOUGHTS}), {"x": U, "y": COUNT}),
@@ -78,7 +83,7 @@ def test_whole_rows_have_the_same_log_likelihood_up_to_a_constant(case):
     excess = log_likelihood(task, rows, WEIGHT) - log_likelihood(task, back.data, weight)
     assert float((excess - excess[0]).abs().max()) < 1e-10 * float(excess.abs().max() + 100)
     assert abs(float(weight.sum() - WEIGHT.sum())) < 1e-12 * float(WEIGHT.sum())
-    if case == "binomial":
+    if "n" in rows:
         assert frame["n"].dtype == np.int64 and (frame["y"] <= frame["n"]).all()
 
 
@@ -129,6 +134,8 @@ def test_missing_entries_stay_missing_and_whole_rows_stay_one():
 def test_where_nobody_knows_the_task_is_asked_for():
     with pytest.raises(ValueError, match="needs task=, the task that the rows belong to"):
         Distilled({"y": FRACTION}, WEIGHT).to_frame(whole=True)
+    with pytest.raises(ValueError, match="column 'x' is not in both the rows"):
+        Distilled({"y": FRACTION}, WEIGHT).to_frame(whole=True, task=CASES["poisson"][0])
     recorded = Distilled({"y": FRACTION}, WEIGHT, provenance={"splits": {"y": True}})
     assert recorded.to_frame(whole=True)["y"].isin([0, 1]).all()
 
