@@ -125,5 +125,8 @@ def fitting(distilled: Distilled, task: Task) -> Distilled:
     found = replace(distilled, data=data, soft=soft)
     if distilled.provenance.get("model_hash") != task.model_hash:
         rows, owner, _ = pieces(found.hard()[0], task.discrete)
-        supported(task.program, rows, lambda at: int(owner[at]))
+        try:
+            supported(task.program, rows, lambda at: int(owner[at]))
+        except Refusal as error:
+            raise Refusal(f"{wrong}: {error}") from error
     return found

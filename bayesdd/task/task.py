@@ -30,6 +30,7 @@ from bayesdd.task.program import (
     unconstrained,
     values,
 )
+from bayesdd.task.refusals import BLOCK
 from bayesdd.task.simulation import simulated, stacked
 
 _WEIGHT = "row weight"  # key of the weights among the columns; no keyword argument can have it
@@ -235,8 +236,12 @@ class Task:
 
     def observations(self, rows: Columns) -> Columns:
         """What each observed site sees of its column, NaN where masked: site -> ``(rows, ...)``."""
-        found = observations(self.program, rows)
-        return {o.name: found[o.name] for o in self.structure.observed if o.column and o.name in found}
+        count, found = len(next(iter(rows.values()))), list[Columns]()
+        for start in range(0, count, BLOCK):
+            block = {name: column[start : start + BLOCK] for name, column in rows.items()}
+            found.append(observations(self.program, block))
+        names = [o.name for o in self.structure.observed if o.column and o.name in found[0]]
+        return {name: torch.cat([block[name] for block in found]) for name in names}
 
     def upper_bounds(self, rows: Columns) -> Columns:
         """Upper bound of every bounded column (Binomial's trials) at given rows: column -> shape of the column."""

@@ -140,7 +140,9 @@ def test_groups_dims_and_attributes_are_those_of_arviz():
     assert not hasattr(few, "observed_data") and not hasattr(few, "constant_data")
 
 
-def test_outcomes_are_named_by_site_and_discrete_ones_are_integers():
+def test_outcomes_are_named_by_site_and_discrete_ones_are_integers(monkeypatch):
+    monkeypatch.setattr("bayesdd.task.task.BLOCK", 7)
+
     def two(x, count=None, y=None):
         w = pyro.sample("w", dist.Normal(0.0, 1.0).expand([D]).to_event(1))
         with pyro.plate("data", len(x)):
