@@ -19,7 +19,7 @@ from bayesdd.numerics.exclusive import exclusive
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.objectives.sorts import Solver, Standalone, sort_of
 from bayesdd.target.target import Target, student_of
-from bayesdd.task.provenance import check
+from bayesdd.task.provenance import fitting
 from bayesdd.task.task import Task
 
 
@@ -39,8 +39,10 @@ def certify(
     """Says in nats how far a distilled posterior is from the full one, from fresh draws and one sweep of the full data.
 
     Args:
-        target: The task, or several whose log-likelihoods add.
-        distilled: The distilled set.
+        target: The task, or several whose log-likelihoods add. Another task than the one distilled for will do, if the
+            set's columns fit it by name, shape and support; columns that it does not take are left out. What bound
+            ``distill`` (kinds, constant and fixed columns) binds nothing here.
+        distilled: The distilled set, or one made by hand: ``Distilled({"y": array}, weights)``.
         seed: Seed of the draws.
         student: The task that the distilled rows belong to; default the target itself.
         tolerance: KL in nats that counts as certified; default 0.05.
@@ -54,12 +56,12 @@ def certify(
         The certificate, of predictions if ``objective`` is given; nothing warns, ask ``.ok``.
 
     Raises:
-        Refusal: The set does not belong to the task, or matches predictions and no objective says which.
+        Refusal: The set's columns do not fit the task, or it matches predictions and no objective says which.
     """
     _refuse_wrong_objective(distilled.provenance, objective)
     tasks = [target] if isinstance(target, Task) else list(target)
     student = student_of(tasks, student)
-    check(distilled, student)
+    distilled = fitting(distilled, student)
     where = resolve(device if objective is None else "cpu")
     goal = Target(tasks, student, where, seed, memory, exact=exact)
     if objective is not None:

@@ -70,6 +70,9 @@ def parser(commands: Mapping[str, Callable[[argparse.Namespace], int]]) -> argpa
     add("--init", help="start from an earlier distilled set (.nc)")
     add("--equal-weights", action="store_true", help="one common weight, for tools that take no weights")
     add("--fixed-rows", action="store_true", help="keep the rows where they start, optimise weights only")
+    add(
+        "--whole", action="store_true", help="whole outcomes: values that occur, held, for tools that take no fractions"
+    )
     add("--quiet", action="store_true", help="no progress bar")
     add("--out", required=True, help="file to write (.nc)")
 
@@ -79,6 +82,8 @@ def parser(commands: Mapping[str, Callable[[argparse.Namespace], int]]) -> argpa
     add("--chains", type=_count, default=4, help="default: 4")
     add("--seed", type=int, default=0, help="default: 0")
     add("--method", choices=("hmc", "nuts", "laplace"), help="default: chosen by bayesdd")
+    add("--log-likelihood", action="store_true", help="of every real row at every draw, for loo and compare")
+    add("--corrected", action="store_true", help="draws of a distilled set corrected to the posterior of all rows")
     add("--out", required=True, help="file to write (.nc)")
 
     add = made["certify"].add_argument

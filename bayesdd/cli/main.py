@@ -112,6 +112,7 @@ def distill(arguments: argparse.Namespace) -> int:
         progress=not arguments.quiet,
         equal_weights=arguments.equal_weights,
         move_rows=not arguments.fixed_rows,
+        whole_outcomes=arguments.whole,
         checkpoint=checkpoint,
     )
     _write(result.to_netcdf, arguments.out)
@@ -136,7 +137,15 @@ def sample(arguments: argparse.Namespace) -> int:
     method = getattr(importlib.import_module("bayesdd.inference"), arguments.method) if arguments.method else None
     draws, chains = arguments.draws, arguments.chains
     idata = sample(
-        task, distilled, draws=draws, chains=chains, seed=arguments.seed, method=method, device=arguments.device
+        task,
+        distilled,
+        draws=draws,
+        chains=chains,
+        seed=arguments.seed,
+        method=method,
+        log_likelihood=arguments.log_likelihood,
+        corrected=arguments.corrected,
+        device=arguments.device,
     )
     _write(lambda path: arviz.write(idata, path), arguments.out)
     of = f"{len(distilled):,} weighted rows" if distilled is not None else f"all {task.size:,} rows"

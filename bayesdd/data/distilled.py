@@ -20,21 +20,31 @@ from bayesdd.data.certificate import Certificate, PredictiveCertificate, from_di
 from bayesdd.data.columns import DISTILLED_MARK, Columns
 from bayesdd.data.files import load, replacing
 from bayesdd.data.seal import check_seal, sealed
+from bayesdd.data.whole import Likelihood, splits, whole_rows
 from bayesdd.numerics.refusal import Refusal
 
 FORMAT = 1
+ABOUT = (
+    "weighted rows that have the posterior of one model given all its real rows; another model's answers differ, and "
+    "bayesdd.certify(other_task, distilled) says how far"
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Distilled:
     """Weighted synthetic rows, their certificate and where they came from.
 
+    The rows serve the model that they were distilled for, whose posterior they have. They are no sample of the real
+    rows: averages over them, and other models' answers, differ; ``bayesdd.certify(other_task, distilled)`` says how
+    far. A set made by hand, ``Distilled({"y": array}, weights)``, serves wherever its columns fit.
+
     Attributes:
         data: column -> ``(M, ...)``, float64 or int64, CPU, detached, in the user's own units.
         weight: ``(M,)`` float64, positive and finite.
         certificate: how far the distilled posterior is from the full one; None until somebody asked.
         soft: columns held as class probabilities ``(M, K)``: name -> K.
-        provenance: JSON-able: task, model_hash, sites, fingerprint, seed, rows (N), size (M), objective, versions.
+        provenance: JSON-able: task, model_hash, sites, fingerprint, seed, rows (N), size (M), objective, versions,
+            splits (discrete outcome column -> whether its fractions split into whole rows).
 
     Raises:
         Refusal: columns and weights whose rows differ in number, weights that are not positive and finite, class
@@ -91,13 +101,33 @@ class Distilled:
         kept = weight > 0
         return {name: value[kept] for name, value in data.items()}, weight[kept]
 
-    def to_frame(self) -> pd.DataFrame:
+    def to_frame(self, whole: bool = False, task: Likelihood | None = None) -> pd.DataFrame:
         """The hard rows as a table, array columns spelled `x[0]`, `x[1]`, ...; the last column is the weight.
 
-        It is called "weight", or "distilled_weight" where the data have a column "weight" of their own.
+        It is called "weight", or "distilled_weight" where the data have a column "weight" of their own. The table's
+        ``attrs`` say which model it serves.
+
+        Args:
+            whole: Whole outcomes only: a row whose binary, binomial or Poisson outcome is a fraction becomes several
+                weighted rows with the same log-likelihood (``bayesdd.data.whole``).
+            task: The task that the rows belong to, where ``distill`` has not recorded whether their fractions split.
+
+        Raises:
+            Refusal: The fractions do not split, or nobody knows whether they do.
         """
         data, weight = self.hard()
-        return columns.to_frame({**data, _weight_name(data): weight})
+        if whole:
+            verdict = self.provenance.get("splits") if task is None else splits(task, data)
+            if verdict is None:
+                raise Refusal(
+                    "to_frame(whole=True) needs task=, the task that the rows belong to: this set does not record "
+                    "whether its fractional outcomes split into whole rows."
+                )
+            data, weight = whole_rows(data, weight, verdict)
+        frame = columns.to_frame({**data, _weight_name(data): weight})
+        named = {key: self.provenance[key] for key in ("task", "rows") if key in self.provenance}
+        frame.attrs.update(about=ABOUT, **named)
+        return frame
 
     def to_netcdf(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one netCDF file, whole or not at all; equal objects give equal bytes.
@@ -216,7 +246,7 @@ def _to_dataset(distilled: Distilled) -> xr.Dataset:
         name: ([row, *(_free(f"{name}_dim_{i}", values) for i in range(value.ndim - 1))], value.numpy())
         for name, value in values.items()
     }
-    attrs: dict[str, Any] = {DISTILLED_MARK: FORMAT, "weight": weight}
+    attrs: dict[str, Any] = {DISTILLED_MARK: FORMAT, "about": ABOUT, "weight": weight}
     attrs.update(soft=json.dumps(distilled.soft), provenance=json.dumps(distilled.provenance))
     if distilled.certificate is not None:
         attrs["certificate"] = json.dumps(distilled.certificate.to_dict())

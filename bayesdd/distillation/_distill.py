@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from bayesdd.data.certificate import TOLERANCE, CertificateWarning
 from bayesdd.data.distilled import Distilled
+from bayesdd.data.whole import drawn, splits
 from bayesdd.density.checkpoint import Checkpoint
 from bayesdd.density.density import MEMORY
 from bayesdd.density.ranks import current
@@ -45,6 +46,7 @@ def distill(
     progress: bool = True,
     equal_weights: bool = False,
     move_rows: bool = True,
+    whole_outcomes: bool = False,
     memory: int = MEMORY,
     checkpoint: str | os.PathLike[str] | None = None,
 ) -> Distilled:
@@ -67,6 +69,9 @@ def distill(
         equal_weights: One common weight: for tools that take no weights. Their posteriors are then too wide unless
             rows are repeated; point estimates agree up to the prior.
         move_rows: False keeps real rows and optimises weights only (a coreset).
+        whole_outcomes: Discrete outcomes stay values that occur: chosen with the starting rows and held, while
+            covariates and weights move. For tools whose densities truncate fractions or refuse them, whatever the
+            family (for Bernoulli, binomial and Poisson ``to_frame(whole=True)`` splits fractions exactly instead).
         memory: Bytes that the intermediate tensors of one block of rows and draws may take.
         checkpoint: A file for the sums of passes over the rows: a run that was cut short, given the same file, resumes
             there with the same result. It is left in place, and ignored with other data, models or versions.
@@ -83,7 +88,11 @@ def distill(
     """
     tasks = [target] if isinstance(target, Task) else list(target)
     alone = sort_of(objective) is Standalone
-    student = sizes(tasks, student, size, tolerance, init)
+    student, init = sizes(tasks, student, size, tolerance, init)
+    if whole_outcomes:
+        held = student.with_whole_outcomes()
+        tasks, student = [held if task is student else task for task in tasks], held
+        init = None if init is None else with_whole_outcomes(init, student, seed)
     # Networks that a few rows can teach are small: objectives that stand alone run on the CPU, where they are faster.
     where = resolve("cpu" if alone else device)
     kept = None if checkpoint is None else Checkpoint(checkpoint, tasks)
@@ -105,6 +114,8 @@ def distill(
             details = provenance_of(student, tasks, seed, found.problem.coordinates.size, objective=name_of(objective))
             result = replace(found.problem.distilled(found.vector, details), certificate=certified(run, found))
             too_few = reference.bound.warning(len(result), limit)
+    splitting = splits(student, result.hard()[0])
+    result = replace(result, provenance=result.provenance | {"splits": splitting})
     if too_few:
         warnings.warn(too_few, CertificateWarning, stacklevel=2)
     if result.certificate and (reasons := result.certificate.reasons):
@@ -142,8 +153,16 @@ def _alone(
     return replace(result, certificate=found.certificate(result.data, result.weight, limit, seed + 1))
 
 
-def sizes(tasks: list[Task], student: Task | None, size: int | None, tolerance: float | None, init: Any) -> Task:
-    """Checks the arguments of ``distill`` and returns the student."""
+def with_whole_outcomes(init: Distilled, student: Task, seed: int) -> Distilled:
+    """An earlier set as hard rows, each fractional outcome drawn as one of the whole numbers beside it."""
+    rows, weight = init.hard()
+    return Distilled(drawn(rows, student.discrete, torch.Generator().manual_seed(seed)), weight)
+
+
+def sizes(
+    tasks: list[Task], student: Task | None, size: int | None, tolerance: float | None, init: Distilled | None
+) -> tuple[Task, Distilled | None]:
+    """Checks the arguments of ``distill``; returns the student, and ``init`` in the types of its columns."""
     found = student_of(tasks, student)
     rows = sum(task.size for task in tasks)
     if size is None and tolerance is None:
@@ -152,6 +171,4 @@ def sizes(tasks: list[Task], student: Task | None, size: int | None, tolerance: 
         raise Refusal(f"distill needs a size from 1 to the {rows} real rows, got {size!r}.")
     if tolerance is not None and not 0 < tolerance < float("inf"):
         raise Refusal(f"distill needs a positive tolerance in nats, got {tolerance!r}.")
-    if init is not None:
-        check(init, found)
-    return found
+    return found, None if init is None else check(init, found)

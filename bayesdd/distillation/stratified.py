@@ -13,6 +13,8 @@ from bayesdd.task.kinds import Kind
 MOST_COUNTED = 2**16  # possible strata up to which rows are counted, not sorted
 SORTED = 2**18  # rows among which members of strata are sought first
 STRATIFIED = {"binary", "fixed"}
+MOST_LEVELS = 8  # of a whole outcome that get strata of their own; more are grouped
+GROUPED = (0.1, 0.25, 0.5, 0.75, 0.9, 0.97)  # quantiles between the groups, closer in the tail that few rows reach
 
 
 def strata(columns: Columns, kinds: dict[str, Kind]) -> Tensor:
@@ -22,11 +24,25 @@ def strata(columns: Columns, kinds: dict[str, Kind]) -> Tensor:
     for name, column in columns.items():
         kind = kinds[name]
         flat = column.reshape(count, -1)
-        if kind.classes or (kind.name in STRATIFIED and not (kind.name == "fixed" and column.is_floating_point())):
+        if kind.name == "whole":
+            keys.append(_levels(flat.nan_to_num(0.0) if column.is_floating_point() else flat))
+        elif kind.classes or (kind.name in STRATIFIED and not (kind.name == "fixed" and column.is_floating_point())):
             keys.append(flat.nan_to_num(0.0).long() if column.is_floating_point() else flat)
         if column.is_floating_point() and bool(torch.isnan(column).any()):
             keys.append(torch.isnan(flat).long())
     return _numbered(torch.cat(keys, 1)) if keys else torch.zeros(count, dtype=torch.int64)
+
+
+def _levels(outcomes: Tensor) -> Tensor:
+    """Level of each outcome ``(N, K)`` among those of its element: its value, or a range of values where many occur."""
+    found = []
+    for outcome in outcomes.double().T:
+        some = outcome[:: -(-len(outcome) // SORTED)]
+        values = torch.unique(some)
+        if len(values) > MOST_LEVELS:
+            values = torch.unique(some.sort().values[(torch.tensor(GROUPED) * len(some)).long()])
+        found.append(torch.bucketize(outcome, values))
+    return torch.stack(found, 1)
 
 
 def _numbered(keys: Tensor) -> Tensor:

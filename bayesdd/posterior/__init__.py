@@ -1,5 +1,6 @@
 """Draws to ArviZ: posteriors and predictions in named groups, and their files."""
 
+from bayesdd.posterior._log_likelihood import log_likelihood as log_likelihood
 from bayesdd.posterior.arviz import read as read
 from bayesdd.posterior.arviz import write as write
 from bayesdd.posterior.sampling import predict as predict

@@ -64,6 +64,21 @@ def dataset(
     return xr.Dataset(variables, coords, {key: _attribute(value) for key, value in (attrs or {}).items()})
 
 
+def with_group(idata: Any, name: str, group: xr.Dataset) -> Any:
+    """The same inference data with one group more, or another in its place; the given object stays as it is."""
+    if _inference_data() is None:
+        groups = {key: node.to_dataset() for key, node in idata.children.items()}
+        return xr.DataTree.from_dict({"/": xr.Dataset(attrs=idata.attrs), **groups, name: group})
+    groups = {key: idata[key] for key in idata.groups()}
+    return type(idata)(attrs=idata.attrs, **{**groups, name: group})
+
+
+def labelled(group: xr.Dataset, posterior: xr.Dataset) -> xr.Dataset:
+    """A group of as many chains and draws as a posterior, under the posterior's labels of them."""
+    labels = {dim: posterior[dim].values for dim in ("chain", "draw") if dim in posterior.coords}
+    return group.assign_coords(labels)
+
+
 def draws_from(idata: Any, sites: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """The latent sites' constrained draws, chains joined, as float64 tensors ``(chains * draws, *shape)``.
 

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
-from bayesdd.data.columns import Columns, read
-from bayesdd.data.distilled import Distilled
+from bayesdd.data.columns import Columns
+from bayesdd.data.distilled import ABOUT, Distilled
 from bayesdd.data.files import one_line
+from bayesdd.data.rows import opened
 from bayesdd.density.density import Density, density_of
 from bayesdd.inference import Draws, hmc
 from bayesdd.numerics.devices import resolve
 from bayesdd.numerics.exclusive import exclusive
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.posterior import arviz
+from bayesdd.posterior._log_likelihood import group_of, refuse_large, row_dimension
+from bayesdd.posterior.resampling import corrected as weighted_draws
+from bayesdd.posterior.resampling import resampled
 from bayesdd.posterior.weighting import weighted_model
 from bayesdd.task.provenance import check
 from bayesdd.task.task import Task
 
-LOG_LIKELIHOOD_CELLS = 2_000_000  # draws x rows kept in the log_likelihood group: 16 MB
+STREAM = 2**30  # added to predict's seed: noise from the stream of the draws themselves would be correlated with them
 
 
 @exclusive
@@ -33,6 +36,8 @@ def sample(
     chains: int = 4,
     seed: int = 0,
     method: Callable[..., Draws] | None = None,
+    log_likelihood: bool = False,
+    corrected: bool = False,
     device: str = "auto",
 ) -> Any:
     """Posterior draws as ArviZ inference data.
@@ -44,59 +49,67 @@ def sample(
         chains: Chains.
         seed: Seed.
         method: ``bayesdd.inference.hmc`` (default), ``nuts`` or ``laplace``.
+        log_likelihood: Whether to add the group ``log_likelihood``: every real row of the task at every draw, which
+            ``arviz.loo`` and ``compare`` need, 8 bytes each. ``bayesdd.log_likelihood`` adds it later, also in float32.
+        corrected: With ``distilled``: draws are resampled by their importance weights exp(Delta), which takes one pass
+            over the task's rows. Where ``khat`` is below 0.7 they are then draws of the posterior given all rows, exact
+            up to Monte Carlo error, and so is what ``arviz.loo`` makes of them. Attributes of ``posterior`` say k-hat
+            and the effective sample size of the weights.
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Returns:
         ``InferenceData`` (ArviZ 0.23) or ``DataTree`` (1.x) with groups ``posterior`` (constrained, with global
-        deterministic sites), ``sample_stats``, ``observed_data`` and ``constant_data`` (the rows, distilled ones with
-        ``weight``) and, for full rows only, ``log_likelihood`` thinned to a bounded size. Rows that stay on disk are in
-        none of them.
+        deterministic sites) and ``sample_stats``; for all rows in memory ``observed_data`` (outcomes, named by observed
+        site, NaN where masked) and ``constant_data`` (covariates); for a distilled set ``distilled_data`` (its rows and
+        ``weight``) and no real rows, which ``predict`` brings.
 
     Raises:
-        Refusal: The set does not belong to the task, or numbers of draws or chains are below 1.
+        Refusal: The set does not belong to the task, numbers of draws or chains are below 1, there is nothing to
+            correct, or the log-likelihood would take more than 8 GiB.
+
+    Warns:
+        CertificateWarning: Draws were to be corrected, but k-hat is above 0.7.
     """
     if draws < 1 or chains < 1:
         raise Refusal(f"sample needs at least one draw and one chain, got draws={draws}, chains={chains}.")
     if taken := sorted({"chain", "draw"} & (task.sites.keys() | set(task.structure.deterministic))):
         raise Refusal(f"sample: site {taken[0]!r} of {task.name} has the name of an ArviZ dimension: rename the site.")
+    if corrected and distilled is None:
+        raise Refusal("sample(corrected=True) corrects draws of a distilled set to all rows: give distilled=.")
+    if log_likelihood:
+        refuse_large("sample(log_likelihood=True)", chains * draws, task.size)
     where = resolve(device)
     if distilled is not None:
-        check(distilled, task)
+        distilled = check(distilled, task)
         density = density_of(task, distilled, where)
     else:
-        density = Density([(task, task.rows, None)], where, spread=True)
-    found = _resampled((method or hmc)(density, draws=draws, chains=chains, seed=seed), seed)
+        density = _full(task, where)
+    found = (method or hmc)(density, draws=draws, chains=chains, seed=seed)
+    attrs = _attributes(task, distilled, seed)
+    if corrected:
+        found, said = weighted_draws(found, _full(task, where), density)
+        attrs.update(said)
+    found = resampled(found, seed)
     values = {
         name: value.reshape(chains, draws, *value.shape[1:]) for name, value in task.constrain(found.flat).items()
     }
-    attrs = _attributes(task, distilled, seed)
     groups = {"posterior": arviz.dataset(values, attrs=attrs)}
     if found.stats:
         groups["sample_stats"] = arviz.dataset(found.stats)
-    whole = len(next(iter(task.data.values()))) == task.size
-    rows, weight = (task.data if whole else {}, None) if distilled is None else distilled.hard()
-    observed = {o.column for o in task.structure.observed if o.column}
-    seen = {name: column for name, column in rows.items() if name in observed}
-    constant = {name: column for name, column in rows.items() if name not in observed}
-    if weight is not None:
-        constant["distilled_weight" if "weight" in rows else "weight"] = weight
-    for group, columns in (("observed_data", seen), ("constant_data", constant)):
-        if columns:
-            groups[group] = arviz.dataset(columns, lead=(_row(columns),))
-    if distilled is None and whole:
-        groups["log_likelihood"] = _log_likelihood(task, found)
+    if distilled is not None:
+        rows, weight = distilled.hard()
+        name = "distilled_weight" if "weight" in rows else "weight"
+        lead = (_free("distilled_row", rows),)
+        groups["distilled_data"] = arviz.dataset({**rows, name: weight}, lead, attrs={"about": ABOUT})
+    elif len(next(iter(task.data.values()))) == task.size:
+        groups.update(_real_rows(task, task.data))
+    if log_likelihood:
+        groups["log_likelihood"] = group_of(task, found.flat, chains)
     return arviz.to_arviz(groups)
 
 
-def _resampled(found: Draws, seed: int) -> Draws:
-    """Importance-weighted draws resampled to equal weight, chain by chain; draws without weights as they are."""
-    if found.log_weight is None:
-        return found
-    generator = torch.Generator().manual_seed(seed + 1)
-    probability = torch.softmax(found.log_weight.cpu(), 1)
-    picked = torch.multinomial(probability, probability.shape[1], replacement=True, generator=generator)
-    chain = torch.arange(len(picked))[:, None]
-    return Draws(found.values[chain, picked.to(found.values.device)], None, found.stats)
+def _full(task: Task, device: torch.device) -> Density:
+    return Density([(task, task.rows, None)], device, spread=True)
 
 
 def _attributes(task: Task, distilled: Distilled | None, seed: int) -> dict[str, Any]:
@@ -108,73 +121,98 @@ def _attributes(task: Task, distilled: Distilled | None, seed: int) -> dict[str,
     return attrs
 
 
-def _log_likelihood(task: Task, found: Draws) -> Any:
-    """Log-likelihood by row at every k-th draw, so that the group stays small with many rows."""
-    chains, draws = found.values.shape[:2]
-    step = max(1, math.ceil(chains * draws * task.size / LOG_LIKELIHOOD_CELLS))
-    every = torch.arange(0, draws, min(step, draws))
-    values = found.values[:, every].flatten(0, 1)
-    with torch.no_grad():
-        rows = {name: column.to(values.device) for name, column in task.data.items()}
-        by_row = torch.cat([task.log_likelihood(rows, some) for some in values.split(max(1, 2**19 // task.size))])
-    names = [observation.name for observation in task.structure.observed]
-    name = names[0] if len(names) == 1 else "joint"  # cross-validation leaves out rows, not sites
-    data = arviz.dataset({name: by_row.reshape(chains, len(every), -1)}, dims={name: ["row"]})
-    return data.assign_coords(draw=every.numpy())
+def _real_rows(task: Task, columns: Columns) -> dict[str, Any]:
+    """``observed_data``, named by observed site as predictions are, and ``constant_data``, named by column."""
+    observed = {o.column for o in task.structure.observed}
+    constant = {name: column for name, column in columns.items() if name not in observed}
+    lead, groups = (row_dimension(task),), {}
+    if len(constant) < len(columns) and (seen := _as_observed(task, task.observations(columns))):
+        groups["observed_data"] = arviz.dataset(seen, lead)
+    if constant:
+        groups["constant_data"] = arviz.dataset(constant, lead)
+    return groups
 
 
 @exclusive
 def predict(task: Task, idata: Any, rows: Any, *, seed: int = 0) -> Any:
-    """Posterior predictive draws at new rows, observed columns left out.
+    """Posterior predictive draws at rows, new ones or the task's own; outcomes that are given are not looked at.
+
+    ``idata.extend(predict(task, idata, task.data))`` (ArviZ 1.x: ``idata.update``), with the group ``log_likelihood``,
+    is what ``plot_ppc``, ``loo_pit`` and ``plot_loo_pit`` take. Predictions at other rows are plotted by themselves.
 
     Args:
         task: The task.
         idata: What ``sample`` returned.
-        rows: Columns of the new rows: mapping, data frame, dataset or path, as for a Task.
+        rows: Columns of the rows, in whatever form a Task takes; columns that the model does not take are left out.
         seed: Seed.
 
     Returns:
-        ArviZ inference data with groups ``posterior_predictive`` (dims chain, draw, row, ...) and ``constant_data``.
+        ArviZ inference data with groups ``posterior_predictive`` (dims chain, draw, row, ...), ``constant_data``
+        (covariates) and, where outcomes are given, ``observed_data`` (named by observed site, NaN where masked).
 
     Raises:
-        Refusal: A needed column is missing or none is left to predict.
+        Refusal: A needed column is missing, one does not fit the task's, none is left to predict, or the predictions
+            would take more than 8 GiB.
     """
     observed = {o.column for o in task.structure.observed if o.column}
     wanted = [name for name in task.data if name not in observed]
-    # A model without covariates takes no rows: it draws its own number of them.
-    given = {} if not wanted and isinstance(rows, Mapping) and not rows else read(rows)
-    columns = {name: column for name, column in given.items() if name not in observed}
-    if sorted(columns) != sorted(wanted):
-        raise Refusal(f"predict needs the columns {wanted} of the new rows, got {sorted(columns)}.")
-    for name, column in columns.items():
-        if column.shape[1:] != task.data[name].shape[1:]:
-            raise Refusal(
-                f"predict: column {name!r} has shape {tuple(column.shape[1:])} a row, but "
-                f"{tuple(task.data[name].shape[1:])} in the task."
-            )
-        columns[name] = column.to(task.data[name].dtype)
-        if not bool((columns[name] == column).logical_or(column.isnan()).all()):
-            raise Refusal(f"predict: column {name!r} holds whole numbers in the task, got others: round them.")
+    columns = _fitting(task, _columns(rows), wanted)
+    given = {name: columns.pop(name) for name in observed & columns.keys()}
     values = arviz.draws_from(idata, task.sites)
+    count = len(next(iter(columns.values()), "1"))
+    refuse_large("predict", len(next(iter(values.values()))), count)
     try:
-        drawn = task.simulate(columns, values, seed)
+        drawn = task.simulate(columns, values, seed + STREAM)
     except (TypeError, AttributeError, RuntimeError) as error:
         raise Refusal(
             f"{task.name} cannot run without its observed columns {sorted(observed)}: give them the default None "
             f"({one_line(error)})."
         ) from error
-    chains = idata.posterior.sizes["chain"]
+    chains, drawn = idata.posterior.sizes["chain"], _as_observed(task, drawn)
     predicted = {name: value.reshape(chains, -1, *value.shape[1:]) for name, value in drawn.items()}
-    dims = {name: ["row", *(f"{name}_dim_{i}" for i in range(value.dim() - 3))] for name, value in predicted.items()}
-    groups = {"posterior_predictive": arviz.dataset(predicted, dims=dims)}
-    if columns:
-        groups["constant_data"] = arviz.dataset(columns, lead=(_row(columns),))
+    row = row_dimension(task)
+    dims = {name: [row, *(f"{name}_dim_{i}" for i in range(value.dim() - 3))] for name, value in predicted.items()}
+    groups = {"posterior_predictive": arviz.labelled(arviz.dataset(predicted, dims=dims), idata.posterior)}
+    if columns or given:
+        groups.update(_real_rows(task, {**columns, **given}))
     return arviz.to_arviz(groups)
 
 
-def _row(columns: Columns) -> str:
-    """Name of the rows' dimension, other than that of any column."""
-    name = "row"
+def _as_observed(task: Task, values: Columns) -> Columns:
+    """Discrete sites' values as integers, which ArviZ plots as counts; as they are where missing or fractional."""
+    discrete = {o.name for o in task.structure.observed if o.discrete}
+    return {n: v.long() if n in discrete and bool((v == v.floor()).all()) else v for n, v in values.items()}
+
+
+def _columns(rows: Any) -> Columns:
+    """Columns from all that a Task takes; a model without covariates takes no rows: it draws its own number of them."""
+    if isinstance(rows, Mapping) and not rows:
+        return {}
+    found = opened(rows)
+    return found.take(torch.arange(found.size))
+
+
+def _fitting(task: Task, given: Columns, wanted: list[str]) -> Columns:
+    """The columns that the task takes, in its types."""
+    if absent := [name for name in wanted if name not in given]:
+        raise Refusal(f"predict needs the columns {wanted} of the rows, got {sorted(given)}: {absent[0]!r} is missing.")
+    columns = {}
+    for name, theirs in task.data.items():
+        if name not in given:
+            continue
+        column = given[name]
+        if column.shape[1:] != theirs.shape[1:]:
+            raise Refusal(
+                f"predict: column {name!r} has shape {tuple(column.shape[1:])} a row, but {tuple(theirs.shape[1:])} in "
+                "the task."
+            )
+        columns[name] = column.to(theirs.dtype)
+        if columns[name].dtype != column.dtype and bool((columns[name] != column).any()):
+            raise Refusal(f"predict: column {name!r} holds whole numbers in the task, got others: round them.")
+    return columns
+
+
+def _free(name: str, columns: Columns) -> str:
     while name in columns:
         name += "_"
     return name
@@ -190,6 +228,5 @@ def weighted(task: Task, distilled: Distilled) -> Callable[[], Any]:
         task: The task that the rows belong to.
         distilled: The distilled set.
     """
-    check(distilled, task)
-    rows, weight = distilled.hard()
+    rows, weight = check(distilled, task).hard()
     return weighted_model(task.model, rows, weight, task.plate)

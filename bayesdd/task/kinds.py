@@ -4,9 +4,11 @@ A kind maps a column's own units to free coordinates in which distillation optim
 that observes a column (its support), from the dtype (unobserved integers are ``fixed``), else ``real``; a user
 overrides them with ``Task(..., kinds={"x": bayesdd.kinds.positive})``.
 
-Bernoulli, Binomial, Poisson and negative binomial observations are relaxed: 0.3 stands for 0.3 of a success, since
-these log-likelihoods are linear in the observation, up to a constant. Categorical observations keep their classes
-unless ``soft(K)`` asks for class probabilities: one row then counts as K weighted rows that differ in the class only.
+Bernoulli, Binomial, Poisson and negative binomial observations are relaxed: 0.3 stands for 0.3 of a success. The first
+three log-likelihoods are linear in the observation, up to a constant; a negative binomial's is its smooth continuation,
+which other tools do not share (``distill(..., whole_outcomes=True)`` keeps counts whole). Categorical observations keep
+their classes unless ``soft(K)`` asks for class probabilities: one row then counts as K weighted rows that differ in the
+class only.
 """
 
 from __future__ import annotations
@@ -86,6 +88,7 @@ binary = Kind("binary", lambda value: _logit(value, 0.05), torch.sigmoid, whiten
 count = Kind("count", lambda value: value.clamp_min(0.1).log(), torch.exp, whiten=False)
 trials = Kind("trials", binary.to_free, binary.from_free, whiten=False, bounded=True)
 fixed = Kind("fixed", None, None, whiten=False)
+whole = Kind("whole", None, None, whiten=False)  # as fixed, but starting rows are spread over its values
 
 
 def infer(columns: Columns, observed: tuple[Observation, ...], given: Mapping[str, Kind]) -> dict[str, Kind]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.distributions import Delta
+from pyro.distributions import Delta, MaskedDistribution
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
@@ -54,6 +54,11 @@ class Observation:
     support: Any
     column: str | None
     distribution: str
+
+    @property
+    def discrete(self) -> bool:
+        """Whether the support consists of separate values."""
+        return bool(getattr(self.support, "is_discrete", False))
 
 
 @dataclass(frozen=True)
@@ -245,7 +250,41 @@ def simulate(program: Program, values: Columns, columns: Columns) -> Columns:
     with Recorder() as recorder, pyro.poutine.condition(data=values):
         program.model(**columns)
     wanted = {observation.name for observation in program.structure.observed}
-    return {m["name"]: m["value"] for m in recorder.messages if m["name"] in wanted and not m["is_observed"]}
+    found = [msg for msg in recorder.messages if msg["name"] in wanted and not msg["is_observed"]]
+    return {msg["name"]: _rows_first(msg, msg["value"], program.plate) for msg in found}
+
+
+def observations(program: Program, columns: Columns) -> Columns:
+    """What the observed sites of the row plate see, NaN where they are masked: site -> ``(rows, ...)``."""
+    with running(), torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        with Recorder() as recorder:
+            program.model(**columns)
+    wanted = {observation.name for observation in program.structure.observed}
+    found = [msg for msg in recorder.messages if msg["name"] in wanted and msg["is_observed"]]
+    return {msg["name"]: _rows_first(msg, _seen(msg), program.plate) for msg in found}
+
+
+def _rows_first(msg: Message, value: Tensor, plate: str) -> Tensor:
+    """A site's value with the rows' axis, which a plate beside it may have put elsewhere, in front."""
+    frame = row_frame(msg, plate)
+    return value if frame is None else value.movedim(frame.dim - len(msg["fn"].event_shape), 0)
+
+
+def _seen(msg: Message) -> Tensor:
+    """An observed site's value, NaN in the entries that a mask leaves out."""
+    value: Tensor = msg["value"]
+    fn, masks = msg["fn"], [(msg["fn"], msg["mask"])]
+    while hasattr(fn, "base_dist"):
+        if isinstance(fn, MaskedDistribution):
+            masks.append((fn, fn._mask))
+        fn = fn.base_dist
+    for level, mask in masks:
+        if mask is not None and not (isinstance(mask, bool) and mask):
+            here = torch.as_tensor(mask).expand(level.batch_shape)
+            here = here.reshape(*here.shape, *[1] * (value.dim() - here.dim()))
+            value = torch.where(here, value.double(), torch.nan)
+    return value
 
 
 def prior_draws(program: Program, columns: Columns, count: int, seed: int) -> Tensor:

@@ -6,9 +6,14 @@ import hashlib
 import importlib.metadata
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from bayesdd.data.distilled import Distilled, described, refuse_difference
+from bayesdd.data.columns import Columns
+from bayesdd.data.distilled import Distilled, refuse_difference
+from bayesdd.data.whole import pieces
+from bayesdd.numerics.refusal import Refusal
+from bayesdd.task.refusals import supported
 from bayesdd.task.task import Task
 
 PACKAGES = ("bayesdd", "torch", "pyro-ppl")
@@ -60,11 +65,11 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def check(distilled: Distilled, task: Task) -> None:
-    """Refuses a task that distilled rows do not belong to; warns if its model's source has changed since.
+def check(distilled: Distilled, task: Task) -> Distilled:
+    """The set in the types of the task that it belongs to; warns if the model's source has changed since.
 
     Raises:
-        Refusal: Latent sites, columns, their shapes or types differ (one line naming the first difference).
+        Refusal: Latent sites or columns differ, or as ``fitting`` (one line naming the first difference).
     """
     wrong = f"the distilled set does not belong to {task.name}"
     if "sites" in distilled.provenance:
@@ -72,12 +77,56 @@ def check(distilled: Distilled, task: Task) -> None:
             {k: f"of shape {tuple(v)}" for k, v in s.items()} for s in (distilled.provenance["sites"], task.sites)
         )
         refuse_difference(ours, theirs, f"{wrong}: latent site", "the task")
-    ours, theirs = described(distilled.data), described(task.data)
-    ours.update({name: theirs.get(name, "soft") for name in distilled.soft})
-    refuse_difference(ours, theirs, f"{wrong}: column", "the task")
+    if odd := [name for name in distilled.data if name not in task.data]:
+        raise Refusal(f"{wrong}: column {odd[0]!r} is absent in the task, which has {sorted(task.data)}; leave it out.")
+    found = fitting(distilled, task)
     if distilled.provenance.get("model_hash") not in (None, task.model_hash):
         warnings.warn(
             f"the source of {task.name} has changed since this set was distilled; certify it or distill anew",
             UserWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
+    return found
+
+
+def fitting(distilled: Distilled, task: Task) -> Distilled:
+    """The set in the types of a task, its own or another, whose columns fit by name, shape and support.
+
+    Columns that the task does not take are left out. Sets that the task's own model has not made are run through it
+    once, each fractional outcome as the whole numbers beside it.
+
+    Raises:
+        Refusal: A column is missing, has another shape or values that the task's type or support excludes.
+    """
+    wrong = f"the distilled set does not fit {task.name}"
+    if any(name in task.data and task.data[name].is_floating_point() for name in distilled.soft):
+        rows, weight = distilled.hard()
+        distilled = replace(distilled, data=rows, weight=weight, soft={})
+    data: Columns = {}
+    for name, theirs in task.data.items():
+        if name not in distilled.data:
+            raise Refusal(
+                f"{wrong}: it lacks column {name!r}, and has {sorted(distilled.data)}; rename or add the column."
+            )
+        ours = distilled.data[name]
+        shape = tuple(ours.shape[2:] if name in distilled.soft else ours.shape[1:])
+        if shape != theirs.shape[1:]:
+            raise Refusal(
+                f"{wrong}: column {name!r} has shape {shape} a row, but {tuple(theirs.shape[1:])} in the task; give it "
+                "the task's shape."
+            )
+        data[name] = ours if name in distilled.soft else ours.to(theirs.dtype)
+        if data[name].dtype != ours.dtype and bool((odd := ours != data[name]).any()):
+            raise Refusal(
+                f"{wrong}: column {name!r} holds whole numbers in the task, but the set has {float(ours[odd][0]):g}; "
+                "round it."
+            )
+    soft = {name: classes for name, classes in distilled.soft.items() if name in data}
+    found = replace(distilled, data=data, soft=soft)
+    if distilled.provenance.get("model_hash") != task.model_hash:
+        rows, owner, _ = pieces(found.hard()[0], task.discrete)
+        try:
+            supported(task.program, rows, lambda at: int(owner[at]))
+        except Refusal as error:
+            raise Refusal(f"{wrong}: {error}") from error
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,18 @@ from bayesdd.task import contract, kinds, refusals
 from bayesdd.task.engine import UNRECORDED, Engine, Expansion, GradientEngine, HessianEngine
 from bayesdd.task.identity import model_hash, unwrapped
 from bayesdd.task.kinds import Kind
-from bayesdd.task.program import Program, Structure, evaluate, prior_draws, running, simulate, values
+from bayesdd.task.program import (
+    Program,
+    Structure,
+    evaluate,
+    observations,
+    prior_draws,
+    running,
+    simulate,
+    unconstrained,
+    values,
+)
+from bayesdd.task.refusals import BLOCK
 from bayesdd.task.simulation import simulated, stacked
 
 _WEIGHT = "row weight"  # key of the weights among the columns; no keyword argument can have it
@@ -107,6 +119,18 @@ class Task:
         return {name: kind.classes for name, kind in self.column_kinds.items() if kind.classes}
 
     @property
+    def discrete(self) -> tuple[str, ...]:
+        """Columns that discrete sites observe, and those with their numbers of trials, in the order of the data."""
+        sites = [o for o in self.structure.observed if o.discrete]
+        found = {o.column for o in sites}
+        bounds = [bound for o in sites if isinstance(bound := getattr(o.support, "upper_bound", None), Tensor)]
+        return tuple(
+            name
+            for name, column in self.data.items()
+            if name in found or any(bound.dim() and torch.equal(column[: len(bound)], bound) for bound in bounds)
+        )
+
+    @property
     def name(self) -> str:
         """``module:function`` of the model."""
         function = unwrapped(self.model)
@@ -130,6 +154,13 @@ class Task:
     def with_data(self, data: Any) -> Task:
         """The same model, plate and kinds on other rows (checked anew)."""
         return Task(self.model, data, self.plate, self.kinds)
+
+    def with_whole_outcomes(self) -> Task:
+        """The same task with discrete outcomes that stay values that occur: counts of kind ``whole``, classes fixed."""
+        held = {name: kinds.whole if self.data[name].is_floating_point() else kinds.fixed for name in self.discrete}
+        found = copy.copy(self)
+        object.__setattr__(found, "column_kinds", self.column_kinds | held)
+        return found
 
     def log_prior(self, draws: Tensor) -> Tensor:
         """Log prior density of unconstrained draws, Jacobian included, nats: ``(S, P)`` -> ``(S,)``."""
@@ -179,6 +210,40 @@ class Task:
                 found: Columns = vmap(single)(draws)
                 return found
             return stacked([single(draw) for draw in draws])
+
+    def unconstrain(self, values: Columns) -> Tensor:
+        """Inverse of ``constrain``: latent site -> ``(S, *shape)`` to unconstrained draws ``(S, P)``.
+
+        Raises:
+            Refusal: A draw lies outside the support of its site, or on its boundary.
+        """
+        row = self._first("cpu")
+
+        def single(one: Columns) -> Tensor:
+            return unconstrained(self.program, one, row)[0]
+
+        with torch.no_grad(), running():
+            if self.backend != "loop":
+                flat: Tensor = vmap(single)(values)
+            else:
+                count = len(next(iter(values.values())))
+                flat = torch.stack([single({name: v[i] for name, v in values.items()}) for i in range(count)])
+        for site in self.structure.sites:
+            if not bool(torch.isfinite(flat[:, site.start : site.stop]).all()):
+                raise Refusal(
+                    f"{self.name}: some draws of site {site.name!r} lie outside the support of its prior, or on the "
+                    "boundary: were they drawn from another model?"
+                )
+        return flat
+
+    def observations(self, rows: Columns) -> Columns:
+        """What each observed site sees of its column, NaN where masked: site -> ``(rows, ...)``."""
+        count, found = len(next(iter(rows.values()))), list[Columns]()
+        for start in range(0, count, BLOCK):
+            block = {name: column[start : start + BLOCK] for name, column in rows.items()}
+            found.append(observations(self.program, block))
+        names = [o.name for o in self.structure.observed if o.column and o.name in found[0]]
+        return {name: torch.cat([block[name] for block in found]) for name in names}
 
     def upper_bounds(self, rows: Columns) -> Columns:
         """Upper bound of every bounded column (Binomial's trials) at given rows: column -> shape of the column."""

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +11,6 @@ import xarray as xr
 from bayesdd.data.certificate import Certificate
 from bayesdd.data.columns import read
 from bayesdd.data.distilled import FORMAT, Distilled, union
-from bayesdd.task.provenance import check
 
 
 def random(*shape, seed=0):
@@ -201,47 +199,6 @@ def test_provenance_that_json_cannot_hold_is_refused_and_leaves_no_file(tmp_path
     with pytest.raises(TypeError):
         plain(provenance={"task": object()}).to_netcdf(tmp_path / "d.nc")
     assert os.listdir(tmp_path) == []
-
-
-def task(**changes):
-    data = {"x": random(9, 2, 3), "y": torch.zeros(9, dtype=torch.int64)}
-    return SimpleNamespace(**{"name": "m:f", "model_hash": "a", "sites": {"w": (6,)}, "data": data, **changes})
-
-
-def test_check_accepts_its_own_task():
-    check(plain(), task())
-    check(plain(provenance={}), task(model_hash="b"))
-    labels = {"x": random(9, 2), "y": torch.zeros(9, dtype=torch.int64), "z": torch.zeros(9, dtype=torch.int64)}
-    check(soft(), task(data=labels))
-
-
-def test_check_warns_of_a_changed_model():
-    with pytest.warns(UserWarning, match="^the source of m:f has changed[^\n]*$"):
-        check(plain(), task(model_hash="b"))
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"sites": {"w": (7,)}}, ["site 'w'", "(6,)", "(7,)"]),
-        ({"sites": {"w": (6,), "tau": ()}}, ["site 'tau'", "absent"]),
-        ({"sites": {}}, ["site 'w'", "absent"]),
-        ({"data": {"x": random(9, 2, 3)}}, ["column 'y'", "absent"]),
-        ({"data": {"x": random(9, 2), "y": torch.zeros(9).long()}}, ["column 'x'", "(2, 3)", "(2,)"]),
-        ({"data": {"x": random(9, 2, 3), "y": torch.zeros(9)}}, ["column 'y'", "integer", "real"]),
-        ({"data": {"x": random(9, 2, 3), "y": torch.zeros(9).long(), "z": random(9)}}, ["column 'z'", "absent"]),
-    ],
-)
-def test_check_refuses_another_task(changes, words):
-    with pytest.raises(ValueError) as caught:
-        check(plain(), task(**changes))
-    message = str(caught.value)
-    assert "\n" not in message and all(word in message for word in ["m:f", *words]), message
-
-
-def test_check_refuses_a_soft_column_the_task_lacks():
-    with pytest.raises(ValueError, match="'z' is soft, but absent"):
-        check(soft(), task(data={"x": random(9, 2), "y": torch.zeros(9).long()}))
 
 
 def test_provenance_is_readable_by_anybody(tmp_path):

@@ -3,6 +3,7 @@
 import warnings
 from functools import partial
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -191,3 +192,70 @@ def test_a_functional_is_asked_whether_it_is_infinite():
     doubtful.refuse_infinite = refuse_infinite
     with pytest.raises(bayesdd.Refusal, match="infinite of order 2 at 8 rows"):
         quiet(logistic_regression.task(rows=300, dim=3), 8, objective=partial(doubtful, alpha=2))
+
+
+def overdispersed(x, y=None):
+    """Negative binomial counts of unknown size, whose log density is not linear in the counts."""
+    w, size = pyro.sample("w", dist.Normal(0.0, 1.0)), pyro.sample("size", dist.Gamma(2.0, 1.0))
+    with pyro.plate("data", len(x)):
+        return pyro.sample("y", dist.NegativeBinomial(size, logits=x * w - size.log()), obs=y)
+
+
+def counts(x, y=None):
+    w = pyro.sample("w", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x)):
+        return pyro.sample("y", dist.Poisson((x * w).exp()), obs=y)
+
+
+def count_task(model, rows=200):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=rows)
+    return bayesdd.Task(model, {"x": x, "y": rng.poisson(np.exp(0.5 * x) * rng.gamma(2.0, 0.5, rows))})
+
+
+def test_whole_outcomes_are_values_that_occur_and_are_certified():
+    task = count_task(overdispersed)
+    seen = set(task.data["y"].tolist())
+    found = quiet(task, 6, seed=1, whole_outcomes=True)
+    assert found.certificate.ok and set(found.data["y"].tolist()) <= seen and len(set(found.data["y"].tolist())) > 2
+    frame = found.to_frame(whole=True)
+    assert len(frame) == 6 and frame["y"].dtype == "int64"
+    assert bayesdd.Task(task.model, frame.drop(columns="weight")).size == 6  # a task takes no fractions
+    assert task.column_kinds["y"] is bayesdd.kinds.count
+
+
+def test_whole_outcomes_start_from_an_earlier_set_with_fractions():
+    task = count_task(counts)
+    start = bayesdd.Distilled({"x": task.data["x"][:4], "y": task.data["y"][:4] + 0.5}, torch.full((4,), 50.0))
+    found = quiet(task, 4, init=start, whole_outcomes=True)
+    assert torch.equal(found.data["y"], found.data["y"].round()) and found.certificate.ok
+
+
+def test_whole_outcomes_of_soft_classes_are_classes():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(100, 1, generator=generator, dtype=torch.float64)
+
+    def model(x, y=None):
+        w = pyro.sample("w", dist.Normal(0.0, 1.0).expand([1, 3]).to_event(2))
+        with pyro.plate("data", len(x)):
+            return pyro.sample("y", dist.Categorical(logits=x @ w), obs=y)
+
+    task = bayesdd.Task(model, {"x": x, "y": torch.arange(100) % 3}, kinds={"y": bayesdd.kinds.soft(3)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = quiet(task, 9, whole_outcomes=True)
+    assert found.soft == {} and found.data["y"].dtype == torch.int64 and set(found.data["y"].tolist()) == {0, 1, 2}
+
+
+def test_what_distil_records_is_what_the_table_needs(tmp_path):
+    task = logistic_regression.task(rows=300, dim=3)
+    found = quiet(task, 8)
+    assert found.provenance["splits"] == {"y": True}
+    found.to_netcdf(tmp_path / "d.nc")
+    frame = bayesdd.Distilled.from_netcdf(tmp_path / "d.nc").to_frame(whole=True)
+    assert frame.equals(found.to_frame(whole=True, task=task)) and set(frame["y"]) == {0, 1}
+    whole = bayesdd.Distilled(task.with_data(frame.drop(columns="weight")).data, frame["weight"].to_numpy())
+    draws = torch.randn(30, task.dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    excess = sum(sign * task.log_likelihood(part.data, draws) @ part.weight for sign, part in ((1, found), (-1, whole)))
+    assert float((excess - excess[0]).abs().max()) < 1e-10 * float(found.weight.sum())
+    assert "certify" in frame.attrs["about"] and frame.attrs["task"] == task.name

@@ -56,6 +56,16 @@ def test_soft_classes_are_strata_and_counts_are_not():
     assert len(strata({"y": labels.double()}, {"y": kinds.count}).unique()) == 1
 
 
+def test_whole_outcomes_are_strata_by_value_or_in_ranges_where_many_occur():
+    few = {"y": (torch.arange(N) % 5).double()}
+    assert torch.equal(strata(few, {"y": kinds.whole}), torch.arange(N) % 5)
+    many = {"y": torch.arange(N).double() ** 2}
+    group = strata(many, {"y": kinds.whole})
+    assert bool((group.diff() >= 0).all()) and 5 <= len(group.unique()) <= 8
+    picked, _ = chosen(many, {"y": kinds.whole}, 10)
+    assert len(many["y"][picked].unique()) == 10 and int(picked.max()) > 0.97 * N  # the tail that few rows reach
+
+
 def test_rows_of_a_stratum_differ_while_there_are_enough():
     picked, _ = chosen(ROWS, KINDS, 60)
     assert len(picked.unique()) == 60

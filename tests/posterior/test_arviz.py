@@ -146,3 +146,20 @@ def test_importing_arviz_warns_nobody():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         arviz._inference_data()
+
+
+@pytest.mark.parametrize("newer", [False, True])
+def test_a_group_is_added_to_a_copy_in_either_generation(newer, monkeypatch):
+    if newer:
+        monkeypatch.setattr(arviz, "_inference_data", lambda: None)
+    idata = arviz.to_arviz(groups())
+    more = arviz.dataset({"y": np.zeros((2, 5, 4))}, dims={"y": ["row"]})
+    for value in (0.0, 1.0):
+        idata_with = arviz.with_group(idata, "log_likelihood", arviz.labelled(more + value, idata.posterior))
+        assert float(idata_with.log_likelihood["y"].max()) == value
+        np.testing.assert_array_equal(idata_with.posterior["w"], VALUES["w"])
+        assert not hasattr(idata, "log_likelihood")
+    again = arviz.with_group(idata_with, "log_likelihood", more)
+    assert float(again.log_likelihood["y"].max()) == 0.0 and float(idata_with.log_likelihood["y"].max()) == 1.0
+    draws = arviz.draws_from(again, SITES)
+    np.testing.assert_array_equal(draws["tau"], VALUES["tau"].reshape(10))

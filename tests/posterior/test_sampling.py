@@ -4,14 +4,16 @@ import functools
 import math
 
 import numpy as np
+import pandas as pd
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+import xarray as xr
 from pyro.infer import MCMC, NUTS, SVI, Trace_ELBO
 from pyro.infer.autoguide import AutoMultivariateNormal
 
-from bayesdd import Distilled, Task, inference, predict, sample, weighted
+from bayesdd import Distilled, Task, inference, on_disk, predict, sample, weighted
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*tensor.*requires_grad.*:UserWarning"),
@@ -128,28 +130,56 @@ def test_groups_dims_and_attributes_are_those_of_arviz():
     assert full.posterior.sizes["chain"] == 4 and full.posterior.sizes["draw"] == 500
     assert full.sample_stats["diverging"].dims == ("chain", "draw")
     assert full.observed_data["y"].dims == ("row",) and full.constant_data["x"].dims[0] == "row"
-    np.testing.assert_array_equal(few.observed_data["y"], SET.data["y"])
-    np.testing.assert_array_equal(few.constant_data["weight"], SET.weight)
     assert full.posterior.attrs["task"] == TASK.name and full.posterior.attrs["seed"] == 0
+    assert not hasattr(full, "log_likelihood") and not hasattr(full, "distilled_data")
+    for name in ("x", "y"):
+        np.testing.assert_array_equal(few.distilled_data[name], SET.data[name])
+    np.testing.assert_array_equal(few.distilled_data["weight"], SET.weight)
+    assert few.distilled_data["weight"].dims == ("distilled_row",) and "certify" in few.distilled_data.attrs["about"]
+    # Whoever is handed a distilled posterior is not handed the real rows with it.
+    assert not hasattr(few, "observed_data") and not hasattr(few, "constant_data")
 
 
-def test_log_likelihood_is_kept_of_full_rows_only():
-    full, few = drawn(False, "hmc"), drawn(True, "hmc")
-    assert not hasattr(few, "log_likelihood")
-    values = full.log_likelihood["y"]
-    assert values.dims == ("chain", "draw", "row") and values.sizes["row"] == N
-    w = torch.from_numpy(full.posterior["w"].sel(draw=values["draw"]).values.copy())
-    expected = dist.Normal(w @ X.T, 1.0).log_prob(Y)
-    np.testing.assert_allclose(values, expected, rtol=1e-9)
+def test_outcomes_are_named_by_site_and_discrete_ones_are_integers(monkeypatch):
+    monkeypatch.setattr("bayesdd.task.task.BLOCK", 7)
+
+    def two(x, count=None, y=None):
+        w = pyro.sample("w", dist.Normal(0.0, 1.0).expand([D]).to_event(1))
+        with pyro.plate("data", len(x)):
+            pyro.sample("visits", dist.Poisson((x @ w).exp()), obs=count)
+            with pyro.poutine.mask(mask=True if y is None else ~y.isnan()):
+                pyro.sample("level", dist.Normal(x @ w, 1.0), obs=None if y is None else y.nan_to_num())
+
+    y = torch.where(X[:, 0] > 0, Y, torch.nan)
+    columns = {"x": X, "count": torch.arange(N) % 3, "y": y}
+    task = Task(two, columns)
+    full = sample(task, draws=5, chains=2, method=inference.laplace, device="cpu")
+    found = predict(task, full, columns)
+    for idata in (full, found):
+        assert idata.observed_data["visits"].dtype == np.int64
+        np.testing.assert_array_equal(idata.observed_data["visits"], columns["count"])
+        np.testing.assert_array_equal(idata.observed_data["level"], y)
+        assert list(idata.constant_data.data_vars) == ["x"]
+    assert found.posterior_predictive["visits"].dtype == np.int64
+    for name in found.observed_data:
+        assert found.posterior_predictive[name].dims == ("chain", "draw", *found.observed_data[name].dims)
 
 
-def test_log_likelihood_is_thinned_to_a_bounded_size(monkeypatch):
-    monkeypatch.setattr("bayesdd.posterior.sampling.LOG_LIKELIHOOD_CELLS", 40 * N)
-    idata = sample(TASK, draws=50, chains=2, method=inference.laplace, device="cpu")
-    values = idata.log_likelihood["y"]
-    assert values.size <= 40 * N
-    w = torch.from_numpy(idata.posterior["w"].sel(draw=values["draw"]).values.copy())
-    np.testing.assert_allclose(values, dist.Normal(w @ X.T, 1.0).log_prob(Y), rtol=1e-9)
+def test_a_plate_beside_the_rows_leaves_them_in_front():
+    def grid(x, y=None):
+        w = pyro.sample("w", dist.Normal(0.0, 1.0))
+        rows, times = pyro.plate("data", len(x), dim=-2), pyro.plate("times", 3, dim=-1)
+        with rows, times:
+            return pyro.sample("y", dist.Normal(w * x, 1.0), obs=y)
+
+    x = torch.arange(15.0).reshape(5, 3).double()
+    task = Task(grid, {"x": x, "y": 2 * x})
+    idata = sample(task, draws=400, chains=2, method=inference.laplace, device="cpu")
+    np.testing.assert_array_equal(idata.observed_data["y"], 2 * x)
+    found = predict(task, idata, {"x": x}).posterior_predictive["y"]
+    assert found.dims == ("chain", "draw", "row", "y_dim_0")
+    # The posterior of w is 2 within 2 / sum x^2, so that every mean is 2 x within five standard errors.
+    assert float(np.abs(found.mean(("chain", "draw")).values - 2 * x.numpy()).max()) < 5 * math.sqrt(1.3 / 800) + 0.03
 
 
 def test_the_seed_decides_and_the_global_generator_does_not_move():
@@ -171,6 +201,22 @@ def test_predictions_have_the_exact_mean_and_spread():
     assert float(((torch.from_numpy(y.mean(0)) - new @ mean) / sd).abs().max()) < 5 / math.sqrt(1500)
     assert float((torch.from_numpy(y.std(0)) / sd - 1).abs().max()) < 5 / math.sqrt(2 * 1500)
     np.testing.assert_array_equal(found.constant_data["x"], new)
+    assert not hasattr(found, "observed_data")
+
+
+def test_rows_to_predict_come_in_every_form_that_a_task_takes(tmp_path):
+    """Columns that the model does not take are left out; outcomes are handed on and change no prediction."""
+    idata = drawn(False, "laplace")
+    frame = pd.DataFrame({"x[0]": X[:7, 0], "x[1]": X[:7, 1], "y": Y[:7], "id": np.arange(7)})
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    dataset = xr.Dataset({"x": (("n", "d"), X[:7].numpy()), "y": ("n", Y[:7].numpy())})
+    dataset.to_netcdf(tmp_path / "rows.nc", engine="netcdf4")
+    bare = predict(TASK, idata, {"x": X[:7].numpy()}, seed=4).posterior_predictive["y"]
+    for rows in (frame, dataset, tmp_path / "rows.csv", str(tmp_path / "rows.nc"), on_disk(tmp_path / "rows.nc")):
+        found = predict(TASK, idata, rows, seed=4)
+        np.testing.assert_allclose(found.posterior_predictive["y"], bare, rtol=1e-12)
+        np.testing.assert_allclose(found.observed_data["y"], Y[:7], rtol=1e-12)
+        assert list(found.constant_data.data_vars) == ["x"]
 
 
 def test_rows_called_row_and_weight_keep_their_names():
@@ -182,15 +228,18 @@ def test_rows_called_row_and_weight_keep_their_names():
     task = Task(named, {"row": X[:, 0], "weight": X[:, 1], "y": Y})
     few = Distilled({name: column[:2] for name, column in task.data.items()}, torch.tensor([1.0, 2.0]))
     idata = sample(task, few, draws=5, chains=2, method=inference.laplace, device="cpu")
-    np.testing.assert_array_equal(idata.constant_data["distilled_weight"], few.weight)
-    np.testing.assert_array_equal(idata.constant_data["weight"], X[:2, 1])
-    np.testing.assert_array_equal(idata.constant_data["row"], X[:2, 0])
+    np.testing.assert_array_equal(idata.distilled_data["distilled_weight"], few.weight)
+    np.testing.assert_array_equal(idata.distilled_data["weight"], X[:2, 1])
+    np.testing.assert_array_equal(idata.distilled_data["row"], X[:2, 0])
+    full = sample(task, draws=5, chains=2, method=inference.laplace, log_likelihood=True, device="cpu")
+    assert full.observed_data["y"].dims == full.constant_data["row"].dims == ("row_",)
+    assert full.log_likelihood["y"].dims == ("chain", "draw", "row_")
 
 
 @pytest.mark.parametrize(
     "rows, words",
     [
-        ({"z": X}, r"needs the columns \['x'\] of the new rows, got \['z'\]"),
+        ({"z": X}, r"needs the columns \['x'\] of the rows, got \['z'\]: 'x' is missing"),
         ({"x": X[:, :1]}, r"'x' has shape \(1,\) a row, but \(2,\)"),
     ],
 )
@@ -203,8 +252,12 @@ def test_misuse_of_sample_is_refused():
     with pytest.raises(ValueError, match="at least one draw and one chain, got draws=0, chains=4"):
         sample(TASK, SET, draws=0)
     other = Distilled({"z": X[:3], "y": Y[:3]}, torch.ones(3))
-    with pytest.raises(ValueError, match="'z' is real of shape"):
+    with pytest.raises(ValueError, match="column 'z' is absent in the task"):
         sample(TASK, other)
+    with pytest.raises(ValueError, match="corrects draws of a distilled set to all rows: give distilled="):
+        sample(TASK, corrected=True)
+    with pytest.raises(ValueError, match=r"30 rows at 100,000,000 draws take .* GiB, more than the 8 allowed"):
+        sample(TASK, draws=10**8, chains=1, log_likelihood=True)
 
     def chain(x, y=None):
         w = pyro.sample("chain", dist.Normal(0.0, 1.0))
