@@ -15,6 +15,7 @@ from .data import on_disk as on_disk
 from .data import union as union
 from .distillation import distill as distill
 from .numerics import Refusal as Refusal
+from .posterior import ConvergenceWarning as ConvergenceWarning
 from .posterior import log_likelihood as log_likelihood
 from .posterior import predict as predict
 from .posterior import sample as sample

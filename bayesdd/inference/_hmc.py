@@ -3,13 +3,16 @@ r"""Hamiltonian Monte Carlo with many vectorised chains.
 All chains move together: one batched gradient serves every chain's leapfrog step. Coordinates are whitened by the
 Laplace covariance (or, where there is none, by the chains' own pooled covariance), so that a trajectory of length about
 :math:`\pi/2` gives nearly independent draws; its length is jittered to avoid resonances. The step size is adapted
-by dual averaging on the harmonic mean of the chains' acceptance probabilities.
+by dual averaging on the harmonic mean of the chains' acceptance probabilities. Where several modes were found, every
+transition is followed by a proposal from the mixture of their Student-t's, which takes chains from one to another.
 
 Sources: Hoffman & Gelman, "The No-U-Turn sampler", JMLR 2014 (dual averaging); Hoffman, Radul & Sountsov, "An adaptive
 MCMC scheme for setting trajectory lengths in HMC", AISTATS 2021 (cross-chain adaptation).
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -20,6 +23,7 @@ from bayesdd.inference.leapfrog import MAX_STEPS, Chains
 from bayesdd.inference.mode import fits, scattered
 from bayesdd.numerics.gaussian import Gaussian
 
+NEGLIGIBLE = 1e4  # times the mass of a mode: chains do not jump to it
 SHRINK = 1 / 8  # of the step, in every third warm-up transition: on a steep slope a chain may reject every full step
 
 
@@ -56,7 +60,7 @@ def hmc(
     Returns:
         Draws with ``diverging``, ``acceptance_rate``, ``energy``, ``lp``, ``n_steps`` and ``step_size``.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator, modes = torch.Generator().manual_seed(seed), list[Gaussian]()
     if gaussian is None and start is None and whiten:
         modes = fits(density, seed=seed)
         if modes:
@@ -80,7 +84,15 @@ def hmc(
             state.whiten(torch.cat(seen))
             seen = []
     state.steps.end()
-    return collected(state.step, lambda: state.position, draws, thin)
+    heavy = [mode for mode in modes if mode.log_mass > modes[0].log_mass - math.log(NEGLIGIBLE)]
+
+    def transition() -> dict[str, Tensor]:
+        record = state.step()
+        if len(heavy) > 1:
+            state.jump(heavy)
+        return record
+
+    return collected(transition, lambda: state.position, draws, thin)
 
 
 def _spread(modes: list[Gaussian], chains: int, generator: torch.Generator) -> Tensor:

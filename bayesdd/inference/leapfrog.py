@@ -6,13 +6,14 @@ Source: Neal, "MCMC using Hamiltonian dynamics", Handbook of Markov Chain Monte 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from bayesdd.inference.dual_averaging import DualAveraging
-from bayesdd.numerics.gaussian import Gaussian
+from bayesdd.numerics.gaussian import Gaussian, log_mixture, shares
 
 TARGET_ACCEPT, LONGEST_STEP = 0.8, 1.5
 MAX_STEPS = 64
@@ -119,6 +120,21 @@ class Chains:
             "n_steps": torch.full_like(taken, steps, dtype=torch.int64),
             "step_size": torch.full_like(accept, size),
         }
+
+    def jump(self, modes: Sequence[Gaussian]) -> None:
+        """A Metropolis-Hastings step of every chain with proposals from the modes, whatever the chain's own place."""
+        count = len(self.position)
+        picked = torch.multinomial(shares(modes), count, replacement=True, generator=self.generator)
+        drawn = torch.stack([mode.draw_student(count, self.generator) for mode in modes])
+        proposed = drawn[picked, torch.arange(count)]
+        log_joint, gradient = self.density.log_joint_gradient(proposed)
+        there, here = log_mixture(modes, proposed), log_mixture(modes, self.position)
+        log_ratio = log_joint - there - self.log_joint + here
+        good = torch.isfinite(log_joint) & torch.isfinite(gradient).all(1)
+        taken = good & (self._noise(count, uniform=True).log() < log_ratio)
+        self.position = torch.where(taken[:, None], proposed, self.position)
+        self.gradient = torch.where(taken[:, None], gradient, self.gradient)
+        self.log_joint = torch.where(taken, log_joint, self.log_joint)
 
     def whiten(self, seen: Tensor) -> None:
         """Renews the whitening from the chains' own draws, shrunk to their variances where draws are few."""

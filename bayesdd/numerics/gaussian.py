@@ -83,7 +83,7 @@ def mixture(parts: Sequence[Gaussian], count: int, generator: torch.Generator) -
     Returns:
         Draws ``(count, P)`` and their log density under the whole mixture, nats, ``(count,)``.
     """
-    counts = (_shares(parts) * count).floor().long()
+    counts = (shares(parts) * count).floor().long()
     counts[int(counts.argmax())] += count - int(counts.sum())
     draws = torch.cat([part.draw_student(int(n), generator) for part, n in zip(parts, counts, strict=True)])
     return draws, log_mixture(parts, draws)
@@ -91,13 +91,14 @@ def mixture(parts: Sequence[Gaussian], count: int, generator: torch.Generator) -
 
 def log_mixture(parts: Sequence[Gaussian], points: Tensor) -> Tensor:
     """Log density of the same mixture at points ``(S, P)``, nats, ``(S,)``."""
-    shares = _shares(parts).log().tolist()
+    logs = shares(parts).log().tolist()
     return torch.stack(
-        [part.log_prob_student(points) + share for part, share in zip(parts, shares, strict=True)]
+        [part.log_prob_student(points) + share for part, share in zip(parts, logs, strict=True)]
     ).logsumexp(0)
 
 
-def _shares(parts: Sequence[Gaussian]) -> Tensor:
+def shares(parts: Sequence[Gaussian]) -> Tensor:
+    """Shares of the mixture, ``(K,)``: by mass, and a few of each."""
     mass = torch.softmax(torch.tensor([part.log_mass for part in parts], dtype=torch.float64), 0)
     return (1 - FEW) * mass + FEW / len(parts)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from bayesdd.numerics.exclusive import exclusive
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.posterior import arviz
 from bayesdd.posterior._log_likelihood import group_of, refuse_large, row_dimension
+from bayesdd.posterior.convergence import ConvergenceWarning, troubles
 from bayesdd.posterior.resampling import corrected as weighted_draws
 from bayesdd.posterior.resampling import resampled
 from bayesdd.posterior.weighting import weighted_model
@@ -68,6 +70,7 @@ def sample(
             correct, or the log-likelihood would take more than 8 GiB.
 
     Warns:
+        ConvergenceWarning: Chains disagree, stand still or diverge; the line names the sites.
         CertificateWarning: Draws were to be corrected, but k-hat is above 0.7.
     """
     if draws < 1 or chains < 1:
@@ -93,6 +96,13 @@ def sample(
     values = {
         name: value.reshape(chains, draws, *value.shape[1:]) for name, value in task.constrain(found.flat).items()
     }
+    if trouble := troubles({name: values[name] for name in task.sites}, found.stats):
+        warnings.warn(
+            f"sample: {'; '.join(trouble)}: do not rely on these draws as they are; more draws, a "
+            "reparameterised model or another method= may help",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
     groups = {"posterior": arviz.dataset(values, attrs=attrs)}
     if found.stats:
         groups["sample_stats"] = arviz.dataset(found.stats)
