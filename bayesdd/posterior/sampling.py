@@ -189,4 +189,4 @@ def weighted(task: Task, distilled: Distilled) -> Callable[[], Any]:
     """
     check(distilled, task)
     rows, weight = distilled.hard()
-    return weighted_model(task.model, rows, weight, task.plate)
+    return weighted_model(task.model, rows, weight, task.program.plate)

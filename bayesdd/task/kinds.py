@@ -127,10 +127,11 @@ RELAXED = {"Bernoulli": binary, "Poisson": count, "NegativeBinomial": count, "Bi
 
 
 def _inferred(column: Tensor, sites: list[Observation]) -> Kind:
-    if not sites:
-        return real if column.is_floating_point() else fixed
     wanted = [RELAXED.get(site.distribution) or _by_support(site.support) for site in sites]
-    # Where sites of several kinds observe elements of one column, no kind serves them all.
+    seen = {element for site in sites for element in site.elements}
+    if not sites or (seen and len(seen) < column[0].numel()):
+        wanted.append(real if column.is_floating_point() else fixed)
+    # Where elements of one column are of several kinds, no kind serves them all.
     return wanted[0] if all(kind == wanted[0] for kind in wanted) else fixed
 
 

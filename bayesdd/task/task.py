@@ -38,7 +38,7 @@ class Task:
         data: Mapping name -> array or tensor ``(N, ...)``, ``xarray.Dataset``, data frame, or a path (.nc, .npz, .csv,
             .zarr). A .nc or .zarr above 512 MiB stays on disk, a smaller one by ``bayesdd.on_disk(path)``; ``data`` is
             then a sample of its rows. The checks look at the sample now, at the other rows when they are first swept.
-        plate: Name of the row plate.
+        plate: Name of the row plate; needed only where several plates are as long as the rows.
         kinds: Kinds of columns (``bayesdd.kinds``) that override the inferred ones.
 
     Attributes:
@@ -55,7 +55,7 @@ class Task:
 
     model: Callable[..., Any]
     data: Any
-    plate: str = "data"
+    plate: str | None = None
     kinds: Mapping[str, Kind] = field(default_factory=dict)
     rows: Rows = field(init=False, repr=False)
     program: Program = field(init=False, repr=False)
@@ -75,6 +75,7 @@ class Task:
         put("data", columns)
         put("rows", rows.like(columns))
         put("program", replace(program, structure=structure))
+        put("plate", program.plate)
         put("kinds", dict(self.kinds))
         put("column_kinds", inferred | dict.fromkeys(verdict.rigid - self.kinds.keys(), kinds.fixed))
         put("backend", verdict.backend)
