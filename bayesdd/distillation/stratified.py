@@ -16,7 +16,7 @@ STRATIFIED = {"binary", "fixed"}
 
 
 def strata(columns: Columns, kinds: dict[str, Kind]) -> Tensor:
-    """Number of the stratum of every row, shape ``(N,)``: equal labels, equal fixed entries, equal NaN pattern."""
+    """Number of the stratum of every row, ``(N,)``: equal labels, fixed entries, NaN patterns and sides of atoms."""
     count = len(next(iter(columns.values())))
     keys = []
     for name, column in columns.items():
@@ -24,6 +24,9 @@ def strata(columns: Columns, kinds: dict[str, Kind]) -> Tensor:
         flat = column.reshape(count, -1)
         if kind.classes or (kind.name in STRATIFIED and not (kind.name == "fixed" and column.is_floating_point())):
             keys.append(flat.nan_to_num(0.0).long() if column.is_floating_point() else flat)
+        for element, atom in kind.atoms:
+            entries = flat[:, element : element + 1]
+            keys += [(entries == atom).long(), (entries > atom).long()]
         if column.is_floating_point() and bool(torch.isnan(column).any()):
             keys.append(torch.isnan(flat).long())
     return _numbered(torch.cat(keys, 1)) if keys else torch.zeros(count, dtype=torch.int64)

@@ -20,6 +20,7 @@ from bayesdd.task.identity import model_hash, unwrapped
 from bayesdd.task.kinds import Kind
 from bayesdd.task.program import Program, Structure, evaluate, prior_draws, running, simulate, values
 from bayesdd.task.simulation import simulated, stacked
+from bayesdd.task.supports import supported
 
 _WEIGHT = "row weight"  # key of the weights among the columns; no keyword argument can have it
 
@@ -71,13 +72,19 @@ class Task:
         inferred = kinds.infer(columns, program.structure.observed, self.kinds)
         verdict = contract.contract(program, columns, inferred, rows.number)
         structure = replace(program.structure, deterministic=verdict.deterministic)
+        inferred |= dict.fromkeys(verdict.rigid - self.kinds.keys(), kinds.fixed)
+        seen = {site.column for site in structure.observed}
+        felt = (
+            columns.keys() - verdict.rigid
+        )  # what the log-likelihood has no gradient in moves by the user's word alone
+        unstated = felt - seen - self.kinds.keys()
         put = functools.partial(object.__setattr__, self)
         put("data", columns)
         put("rows", rows.like(columns))
         put("program", replace(program, structure=structure))
         put("plate", program.plate)
         put("kinds", dict(self.kinds))
-        put("column_kinds", inferred | dict.fromkeys(verdict.rigid - self.kinds.keys(), kinds.fixed))
+        put("column_kinds", supported(program, verdict.backend, columns, inferred, felt, unstated, verdict.draws))
         put("backend", verdict.backend)
 
     @property
