@@ -24,7 +24,7 @@ from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.inspection import inspect, plates
 from bayesdd.task.kinds import RELAXED
 from bayesdd.task.observed import observed
-from bayesdd.task.program import Message, Model, Program, Structure, base, is_deterministic, row_frame
+from bayesdd.task.program import Message, Model, Program, Structure, base, is_deterministic, row_frame, running
 
 BLOCK = 65_536  # rows checked together, so that memory stays bounded
 PLATE = "data"  # the name in advice to a model that has no row plate
@@ -234,6 +234,8 @@ def _support(msg: Message, program: Program, number: Callable[[int], int]) -> No
     bad = _outside(fn, value)
     if isinstance(mask, Tensor):
         bad = bad & mask
+    if bool(bad.any()) and value.is_floating_point() and bool(value.isnan().any()):
+        bad = bad & ~_accounted(fn, value)
     if not bool(bad.any()):
         return
     rows_first = bad.movedim(frame.dim, 0)
@@ -263,6 +265,14 @@ def _outside(fn: Any, value: Tensor) -> Tensor:
         bad = ~fn.support.check(value)
         events = bad.dim() - len(fn.batch_shape)
     return bad.reshape(*bad.shape[: bad.dim() - events], -1).any(-1)
+
+
+def _accounted(fn: Any, value: Tensor) -> Tensor:
+    """Where the distribution has a finite density for missing values (Pyro's NanMasked ones), in its batch shape."""
+    missing = value.isnan()
+    missing = missing.reshape(*missing.shape[: missing.dim() - len(fn.event_shape)], -1).any(-1)
+    with running(), torch.no_grad():
+        return missing & torch.isfinite(fn.log_prob(value))
 
 
 def float32_constants(model: Model) -> list[str]:
