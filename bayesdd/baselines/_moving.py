@@ -48,7 +48,7 @@ def movable(task: Task, size: int, seed: int, *, hold: bool = False) -> tuple[Pr
             of_rows[name] = replace(kind, to_free=None, from_free=None)
             if kind.classes:
                 rows[name] = torch.nn.functional.one_hot(rows[name].long(), kind.classes).double()
-    held = {name: kind if kind.to_free is None else kinds.real for name, kind in of_rows.items()}
+    held = {n: kind if kind.to_free is None else replace(kinds.real, atoms=kind.atoms) for n, kind in of_rows.items()}
     real = strata(task.data, held)
     own, counts = real[picked], torch.bincount(real).double()
     weight = counts[own] / torch.bincount(own, minlength=len(counts))[own]

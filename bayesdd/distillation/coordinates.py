@@ -2,24 +2,21 @@
 
 Entries that move are mapped to the real line by their kind, then whitened jointly by the real rows' covariance: where
 columns are nearly collinear, standardising alone leaves a KL a thousand times as large. Elements that are constant over
-the real rows (an intercept column) and missing entries are no parameters.
+the real rows (an intercept column), missing entries and entries at an atom are no parameters.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from bayesdd.data.columns import Columns
 from bayesdd.task.kinds import Kind
+from bayesdd.task.sides import Sides, sides
 
 ROWS_FOR_COVARIANCE = 20_000
 LARGEST_JOINT_WHITENING = 512
 LOOKED_AT = 2**16  # rows in which most elements that vary do so; only the others are looked for in all rows
-
-Map = Callable[[Tensor], Tensor]
 
 
 class Coordinates:
@@ -43,16 +40,17 @@ class Coordinates:
         self.whitened: list[str] = []
         self.loose: list[str] = []
         self._element_masks: Columns = {}
-        self._to_free: dict[str, Map] = {}
-        self._from_free: dict[str, Map] = {}
+        self._sides: dict[str, Sides | None] = {}
         for name, kind in kinds.items() if move else ():
             if kind.to_free is None or kind.from_free is None:
                 continue
             mask = _varying(real[name], self.start[name], kind)
             if bool(mask.any()):
-                self.free_masks[name] = mask & ~torch.isnan(self.start[name])
+                beside = sides(kind, self.start[name], bounds.get(name))
+                held = torch.isnan(self.start[name])
+                self.free_masks[name] = mask & ~(held if beside is None else held | beside.held)
                 self._element_masks[name] = mask.reshape(self.size, -1).any(0)
-                self._to_free[name], self._from_free[name] = kind.to_free, kind.from_free
+                self._sides[name] = beside
                 (self.whitened if kind.whiten else self.loose).append(name)
         if self.whitened:
             device = next(iter(start.values())).device
@@ -61,8 +59,28 @@ class Coordinates:
 
     def _side_by_side(self, columns: Columns) -> Tensor:
         """Whitened columns' varying elements in free coordinates, side by side: shape ``(rows, D)``."""
-        flat = {name: columns[name].reshape(len(columns[name]), -1) for name in self.whitened}
-        return torch.cat([self._to_free[name](flat[name])[:, self._element_masks[name]] for name in flat], 1)
+        free = {name: self._to_free(name, columns[name]).reshape(len(columns[name]), -1) for name in self.whitened}
+        return torch.cat([free[name][:, self._element_masks[name]] for name in free], 1)
+
+    def _to_free(self, name: str, column: Tensor) -> Tensor:
+        """Free coordinates of any rows' column, NaN where entries are missing or held."""
+        kind, most = self.kinds[name], self.bounds.get(name)
+        assert kind.to_free is not None
+        own = kind.to_free(column / self._bound(name))
+        beside = sides(kind, column, most)
+        if beside is None:
+            return own
+        free = torch.where(beside.beside, beside.to_free(column), own)
+        return free.masked_fill(beside.held, torch.nan)
+
+    def _from_free(self, name: str, free: Tensor) -> Tensor:
+        """The synthetic rows' column at its free coordinates ``(M, ...)``; entries that do not move as they started."""
+        kind, beside, start = self.kinds[name], self._sides[name], self.start[name]
+        assert kind.from_free is not None
+        moved = kind.from_free(free) * self._bound(name)
+        if beside is not None:
+            moved = torch.where(beside.beside, beside.from_free(free), moved)
+        return torch.where(self.free_masks[name], moved, start)
 
     def _fit_whitening(self, real: Columns) -> None:
         free = self._side_by_side(real)
@@ -99,8 +117,8 @@ class Coordinates:
             centred = self._side_by_side(self.start) - self.mean
             parts.append((centred.masked_fill(torch.isnan(centred), 0.0) @ self.inverse.T).flatten())
         for name in self.loose:
-            value = self.start[name] / self._bound(name)
-            parts.append(self._to_free[name](value).masked_fill(torch.isnan(value), 0.0).flatten())
+            free = self._to_free(name, self.start[name])
+            parts.append(free.masked_fill(torch.isnan(free), 0.0).flatten())
         example = next(iter(self.start.values()))
         return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64, device=example.device)
 
@@ -114,14 +132,14 @@ class Coordinates:
             at = 0
             for name in self.whitened:
                 start, columns = self.start[name], self._element_masks[name].nonzero()[:, 0]
-                moved = self._from_free[name](values[:, at : at + len(columns)])
-                full = start.reshape(self.size, -1).index_copy(1, columns, moved).reshape(start.shape)
-                result[name] = torch.where(self.free_masks[name], full, start)
+                still = torch.zeros_like(start).reshape(self.size, -1)
+                result[name] = self._from_free(
+                    name, still.index_copy(1, columns, values[:, at : at + len(columns)]).reshape(start.shape)
+                )
                 at += len(columns)
         for name in self.loose:
             start = self.start[name]
-            moved = self._from_free[name](free[used : used + start.numel()].reshape(start.shape)) * self._bound(name)
-            result[name] = torch.where(self.free_masks[name], moved, start)
+            result[name] = self._from_free(name, free[used : used + start.numel()].reshape(start.shape))
             used += start.numel()
         return result
 

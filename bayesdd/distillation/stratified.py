@@ -18,7 +18,7 @@ GROUPED = (0.1, 0.25, 0.5, 0.75, 0.9, 0.97)  # quantiles between the groups, clo
 
 
 def strata(columns: Columns, kinds: dict[str, Kind]) -> Tensor:
-    """Number of the stratum of every row, shape ``(N,)``: equal labels, equal fixed entries, equal NaN pattern."""
+    """Number of the stratum of every row, ``(N,)``: equal labels, fixed entries, NaN patterns and sides of atoms."""
     count = len(next(iter(columns.values())))
     keys = []
     for name, column in columns.items():
@@ -28,6 +28,9 @@ def strata(columns: Columns, kinds: dict[str, Kind]) -> Tensor:
             keys.append(_levels(flat.nan_to_num(0.0) if column.is_floating_point() else flat))
         elif kind.classes or (kind.name in STRATIFIED and not (kind.name == "fixed" and column.is_floating_point())):
             keys.append(flat.nan_to_num(0.0).long() if column.is_floating_point() else flat)
+        for element, atom in kind.atoms:
+            entries = flat[:, element : element + 1]
+            keys += [(entries == atom).long(), (entries > atom).long()]
         if column.is_floating_point() and bool(torch.isnan(column).any()):
             keys.append(torch.isnan(flat).long())
     return _numbered(torch.cat(keys, 1)) if keys else torch.zeros(count, dtype=torch.int64)

@@ -106,7 +106,7 @@ def _slopes(part: Part) -> Callable[[Tensor, Columns], Tensor]:
 
 def _normal(task: Task, seen: list[Message], count: int) -> tuple[Tensor, Tensor]:
     """Mean minus outcome and standard deviation of rows, ``(count,)`` each, off their one observed site."""
-    plain = all(isinstance(m["fn"], dist.Normal) and m["mask"] is None and _is_one(m["scale"]) for m in seen)
+    plain = all(type(m["fn"]) is dist.Normal and m["mask"] is None and _is_one(m["scale"]) for m in seen)
     if len(seen) != 1 or not plain or seen[0]["fn"].loc.numel() not in (1, count):
         kinds = [(m["name"], type(base(m["fn"])).__name__) for m in seen]
         raise Refusal(

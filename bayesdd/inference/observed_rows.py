@@ -23,7 +23,7 @@ def observed(task: Task, feeder: Feeder, rows: Columns) -> list[Message]:
     with Recorder() as recorder, feeder:
         task.model(**rows)
     seen = (m for m in recorder.messages if m["is_observed"] and not is_deterministic(m))
-    return [m for m in seen if row_frame(m, task.plate) is not None]
+    return [m for m in seen if row_frame(m, task.program.plate) is not None]
 
 
 def row_jacobian(

@@ -239,4 +239,4 @@ def weighted(task: Task, distilled: Distilled) -> Callable[[], Any]:
         distilled: The distilled set.
     """
     rows, weight = check(distilled, task).hard()
-    return weighted_model(task.model, rows, weight, task.plate)
+    return weighted_model(task.model, rows, weight, task.program.plate)

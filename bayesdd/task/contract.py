@@ -22,11 +22,15 @@ ROWS_COMPARED = 6
 
 
 class Verdict(NamedTuple):
-    """What the numbers show: the batching backend, columns without a gradient, deterministic sites free of the rows."""
+    """What the numbers show: the backend, columns without a gradient, deterministic sites free of the rows.
+
+    ``draws``: the latents ``(2, P)`` at which they were looked at.
+    """
 
     backend: str
     rigid: frozenset[str]
     deterministic: tuple[str, ...]
+    draws: Tensor
 
 
 def arguments(model: Model, columns: Columns, name: str) -> None:
@@ -87,7 +91,7 @@ def contract(program: Program, columns: Columns, kinds: Mapping[str, Kind], numb
     movable = [name for name in few if kinds[name].to_free is not None]
     _finite_gradients(program, few, movable, [number(pick) for pick in picks], found)
     rigid = frozenset(key for key in few if key in found and found[key] is None)  # a group index held as floats
-    return Verdict(backend, rigid, _free_of_rows(program, draws[0], singles))
+    return Verdict(backend, rigid, _free_of_rows(program, draws[0], singles), draws)
 
 
 def _two_starts(program: Program, columns: Columns, few: Columns, number: Callable[[int], int]) -> Tensor:

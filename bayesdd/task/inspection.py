@@ -1,13 +1,13 @@
-"""Looking at a Pyro model once: its sites, and the column that each observed site observes."""
+"""Looking at a Pyro model once: its sites."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from pyro.distributions import ImproperUniform, Unit
 from pyro.poutine.subsample_messenger import _Subsample
-from torch import Tensor
 from torch.distributions import biject_to
 
 from bayesdd.data.columns import Columns
@@ -72,9 +72,8 @@ def inspect(model: Model, columns: Columns, plate: str, seed: int, refuse: Refus
             if row_frame(msg, plate) is None:
                 deterministic.append(msg["name"])
         elif msg["is_observed"]:
-            frame = row_frame(msg, plate)
-            if frame is not None:
-                observed.append(_observation(msg, frame.dim, columns))
+            if row_frame(msg, plate) is not None:
+                observed.append(_observation(msg))
         else:
             with running():
                 free = biject_to(msg["fn"].support).inv(msg["value"])
@@ -83,35 +82,21 @@ def inspect(model: Model, columns: Columns, plate: str, seed: int, refuse: Refus
     return Structure(tuple(sites), tuple(observed), tuple(deterministic)), inspector.messages
 
 
-def _observation(msg: Message, row_dim: int, columns: Columns) -> Observation:
-    fn, value = msg["fn"], msg["value"]
-    if isinstance(fn, Unit):
-        return Observation(msg["name"], None, None, "Unit")
-    return Observation(msg["name"], fn.support, _column(fn, value, row_dim, columns), type(base(fn)).__name__)
+def plates(model: Model, columns: Columns) -> list[tuple[Any, ...]]:
+    """The plates around each observed site of one run, as Pyro's frames; of the sites before it fails, if it does."""
+    with running(), torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        inspector = Inspector("", 0, lambda *_: None)
+        try:
+            with inspector:
+                model(**columns)
+        except Exception:  # the run that follows raises it again, where it is explained
+            pass
+    seen = (msg for msg in inspector.messages if msg["is_observed"] and not is_deterministic(msg))
+    return [tuple(msg["cond_indep_stack"]) for msg in seen]
 
 
-def _column(fn: torch.distributions.Distribution, value: Tensor, row_dim: int, columns: Columns) -> str | None:
-    """The column that a site observes: by its memory (a view, a slice), else by equal values (nan_to_num, a cast)."""
-    for name, column in columns.items():
-        if column.untyped_storage().data_ptr() == value.untyped_storage().data_ptr():
-            return name
-    rows_first = value.movedim(row_dim - len(fn.event_shape), 0)
-    for name, column in columns.items():
-        if any(_same(view, rows_first) for view in _views(column, rows_first.dim())):
-            return name
-    return None
-
-
-def _views(column: Tensor, dim: int) -> Iterator[Tensor]:
-    """The column itself, or its slices along the second axis (one site a time step)."""
-    if column.dim() == dim:
-        yield column
-    elif column.dim() == dim + 1:
-        yield from column.unbind(1)
-
-
-def _same(column: Tensor, value: Tensor) -> bool:
-    if column.shape != value.shape:
-        return False
-    here = ~torch.isnan(column) if column.is_floating_point() else torch.ones_like(column, dtype=torch.bool)
-    return bool(here.any()) and torch.equal(column[here].double(), value[here].double())
+def _observation(msg: Message) -> Observation:
+    fn = msg["fn"]
+    support = None if isinstance(fn, Unit) else fn.support
+    return Observation(msg["name"], support, None, type(base(fn)).__name__)

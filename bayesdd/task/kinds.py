@@ -37,6 +37,11 @@ class Kind:
         whiten: Whether free coordinates are whitened jointly with the other whitened columns.
         classes: Number K of classes of a soft column, else 0.
         bounded: Whether the column is divided by the observing site's own upper bound first (Binomial's trials).
+        low: Bounds below, the column's units: one for all elements, whose map keeps it, or one for each.
+        high: Bounds above.
+        atoms: Pairs of an element and a value at which the log-likelihood jumps: such entries stay, others stay on
+            their side of it.
+        of_rows: Where the kind depends on the real rows: they -> the kind.
     """
 
     name: str
@@ -45,9 +50,14 @@ class Kind:
     whiten: bool = True
     classes: int = 0
     bounded: bool = False
+    low: float | tuple[float, ...] = -torch.inf
+    high: float | tuple[float, ...] = torch.inf
+    atoms: tuple[tuple[int, float], ...] = ()
+    of_rows: Callable[[Tensor], Kind] | None = None
 
     def __repr__(self) -> str:
-        return f"bayesdd.kinds.{self.name}"
+        at = sorted({value for _, value in self.atoms})
+        return f"bayesdd.kinds.{self.name}" + (f" held at {', '.join(f'{value:g}' for value in at)}" if at else "")
 
 
 def _same(value: Tensor) -> Tensor:
@@ -65,6 +75,8 @@ def interval(low: float, high: float) -> Kind:
         f"interval({low}, {high})",
         lambda value: _logit((value - low) / width, 1e-3),
         lambda free: low + width * torch.sigmoid(free),
+        low=low,
+        high=high,
     )
 
 
@@ -81,12 +93,20 @@ def soft(classes: int) -> Kind:
     return Kind(f"soft({classes})", to_free, lambda free: torch.softmax(free, -1), whiten=False, classes=classes)
 
 
+def _within(column: Tensor) -> Kind:
+    flat = column.reshape(len(column), -1)
+    low = torch.where(flat.isnan(), torch.inf, flat).amin(0)
+    high = torch.where(flat.isnan(), -torch.inf, flat).amax(0)
+    return Kind("observed", _same, _same, low=tuple(low.tolist()), high=tuple(high.tolist()))
+
+
 real = Kind("real", _same, _same)
-positive = Kind("positive", lambda value: value.clamp_min(1e-10).log(), torch.exp)
+positive = Kind("positive", lambda value: value.clamp_min(1e-10).log(), torch.exp, low=0.0)
+observed = Kind("observed", _same, _same, of_rows=_within)  # between the smallest and the largest value of each element
 # Margins: an exact 0 or 1 has no logit; from 0.05 on gradients are large enough to move it.
-binary = Kind("binary", lambda value: _logit(value, 0.05), torch.sigmoid, whiten=False)
-count = Kind("count", lambda value: value.clamp_min(0.1).log(), torch.exp, whiten=False)
-trials = Kind("trials", binary.to_free, binary.from_free, whiten=False, bounded=True)
+binary = Kind("binary", lambda value: _logit(value, 0.05), torch.sigmoid, whiten=False, low=0.0, high=1.0)
+count = Kind("count", lambda value: value.clamp_min(0.1).log(), torch.exp, whiten=False, low=0.0)
+trials = Kind("trials", binary.to_free, binary.from_free, whiten=False, bounded=True, low=0.0)
 fixed = Kind("fixed", None, None, whiten=False)
 whole = Kind("whole", None, None, whiten=False)  # as fixed, but starting rows are spread over its values
 
@@ -121,19 +141,24 @@ def infer(columns: Columns, observed: tuple[Observation, ...], given: Mapping[st
     for observation in observed:
         sites.setdefault(observation.column or "", []).append(observation)
     return {
-        name: given[name] if name in given else _inferred(column, sites.get(name, []))
+        name: _fitted(given[name], column) if name in given else _inferred(column, sites.get(name, []))
         for name, column in columns.items()
     }
+
+
+def _fitted(kind: Kind, column: Tensor) -> Kind:
+    return kind if kind.of_rows is None else kind.of_rows(column)
 
 
 RELAXED = {"Bernoulli": binary, "Poisson": count, "NegativeBinomial": count, "Binomial": trials}
 
 
 def _inferred(column: Tensor, sites: list[Observation]) -> Kind:
-    if not sites:
-        return real if column.is_floating_point() else fixed
     wanted = [RELAXED.get(site.distribution) or _by_support(site.support) for site in sites]
-    # Where sites of several kinds observe elements of one column, no kind serves them all.
+    seen = {element for site in sites for element in site.elements}
+    if not sites or (seen and len(seen) < column[0].numel()):
+        wanted.append(real if column.is_floating_point() else fixed)
+    # Where elements of one column are of several kinds, no kind serves them all.
     return wanted[0] if all(kind == wanted[0] for kind in wanted) else fixed
 
 

@@ -48,12 +48,16 @@ class Site:
 
 @dataclass(frozen=True)
 class Observation:
-    """An observed site of the row plate: its support and the data column it observes (None: computed inside)."""
+    """An observed site of the row plate: its support and the data column it observes (None: computed inside).
+
+    ``elements``: the numbers of the column's elements that it observes; none: all of them.
+    """
 
     name: str
     support: Any
     column: str | None
     distribution: str
+    elements: tuple[int, ...] = ()
 
     @property
     def discrete(self) -> bool:

@@ -49,7 +49,7 @@ def identity(tasks: Sequence[Task]) -> str:
 def parts_of(tasks: Sequence[Task]) -> dict[str, Any]:
     """What two runs must have in common to compute the same sums."""
     return {
-        "models": [(task.name, task.model_hash, task.plate) for task in tasks],
+        "models": [(task.name, task.model_hash, task.program.plate) for task in tasks],
         "rows": [task.rows.fingerprint() for task in tasks],
         "versions": _versions(),
     }

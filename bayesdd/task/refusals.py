@@ -21,29 +21,35 @@ from torch import Tensor
 from bayesdd.data.columns import Columns
 from bayesdd.data.files import one_line
 from bayesdd.numerics.refusal import Refusal
-from bayesdd.task.inspection import inspect
+from bayesdd.task.inspection import inspect, plates
 from bayesdd.task.kinds import RELAXED
-from bayesdd.task.program import Message, Model, Program, Structure, base, is_deterministic, row_frame
+from bayesdd.task.observed import observed
+from bayesdd.task.program import Message, Model, Program, Structure, base, is_deterministic, row_frame, running
 
 BLOCK = 65_536  # rows checked together, so that memory stays bounded
+PLATE = "data"  # the name in advice to a model that has no row plate
 
 
 def program_of(
-    model: Model, plate: str, name: str, columns: Columns, number: Callable[[int], int]
+    model: Model, plate: str | None, name: str, columns: Columns, number: Callable[[int], int]
 ) -> tuple[Program, Columns]:
     """Runs the model on all rows given and reads its sites; binary and count observations become float64.
 
-    ``name`` is the model's in messages, ``number`` maps the place of a row to its number in them.
+    ``name`` is the model's in messages, ``number`` maps the place of a row to its number in them; without ``plate`` the
+    row plate is the one that holds the observed sites.
 
     Raises:
         Refusal: The model breaks the contract, or fails on its own columns.
     """
+    first = {key: column[:BLOCK] for key, column in columns.items()}
+    plate = plate or _row_plate(model, name, first)
     program = Program(model, Structure((), (), ()), plate, name)
     for start in range(0, len(next(iter(columns.values()))), BLOCK):
-        rows = {key: column[start : start + BLOCK] for key, column in columns.items()}
+        rows = {key: column[start : start + BLOCK] for key, column in columns.items()} if start else first
         here, messages = run(program, rows)
         if start == 0:
             program = replace(program, structure=here)
+            program = replace(program, structure=replace(here, observed=observed(program, first)))
         _accepted(program, here, messages, functools.partial(_numbered, number, start))
     found = program.structure
     if not found.observed:
@@ -62,6 +68,31 @@ def program_of(
         )
     relaxed = {o.column for o in found.observed if o.distribution in RELAXED and o.column}
     return program, {key: column.double() if key in relaxed else column for key, column in columns.items()}
+
+
+def _row_plate(model: Model, name: str, columns: Columns) -> str:
+    """Name of the plate of the rows that holds the observed sites; where there is none, a name for the refusal.
+
+    Raises:
+        Refusal: Several plates as long as the rows stand around the same sites, however many rows there are.
+    """
+    rows = len(next(iter(columns.values())))
+    stacks = plates(model, columns)
+    names = dict.fromkeys(frame.name for stack in stacks for frame in stack if frame.size == rows)
+    if rows > 1 and any(len([f for f in stack if f.name in names]) > 1 for stack in stacks):
+        # A plate of steps or groups may be as long as the rows: it stays so where there are fewer of them.
+        fewer = plates(model, {key: column[: rows - 1] for key, column in columns.items()})
+        shorter = {frame.name for stack in fewer for frame in stack if frame.size == rows - 1}
+        names = {plate: None for plate in names if plate in shorter} or names
+        if any(len([f for f in stack if f.name in names]) > 1 for stack in stacks):
+            raise Refusal(
+                f"{name}: the plates {list(names)} are all as long as the rows and hold the observed sites: say which "
+                "is the rows' by Task(..., plate=...)."
+            )
+    if names:
+        return PLATE if PLATE in names else next(iter(names))
+    others = dict.fromkeys(frame.name for stack in stacks for frame in stack)
+    return next(iter(others)) if len(others) == 1 else PLATE
 
 
 def _numbered(number: Callable[[int], int], first: int, row: int) -> int:
@@ -203,6 +234,8 @@ def _support(msg: Message, program: Program, number: Callable[[int], int]) -> No
     bad = _outside(fn, value)
     if isinstance(mask, Tensor):
         bad = bad & mask
+    if bool(bad.any()) and value.is_floating_point() and bool(value.isnan().any()):
+        bad = bad & ~_accounted(fn, value)
     if not bool(bad.any()):
         return
     rows_first = bad.movedim(frame.dim, 0)
@@ -232,6 +265,14 @@ def _outside(fn: Any, value: Tensor) -> Tensor:
         bad = ~fn.support.check(value)
         events = bad.dim() - len(fn.batch_shape)
     return bad.reshape(*bad.shape[: bad.dim() - events], -1).any(-1)
+
+
+def _accounted(fn: Any, value: Tensor) -> Tensor:
+    """Where the distribution has a finite density for missing values (Pyro's NanMasked ones), in its batch shape."""
+    missing = value.isnan()
+    missing = missing.reshape(*missing.shape[: missing.dim() - len(fn.event_shape)], -1).any(-1)
+    with running(), torch.no_grad():
+        return missing & torch.isfinite(fn.log_prob(value))
 
 
 def float32_constants(model: Model) -> list[str]:

@@ -33,6 +33,7 @@ from bayesdd.task.program import (
 )
 from bayesdd.task.refusals import BLOCK
 from bayesdd.task.simulation import simulated, stacked
+from bayesdd.task.supports import supported
 
 _WEIGHT = "row weight"  # key of the weights among the columns; no keyword argument can have it
 
@@ -51,7 +52,7 @@ class Task:
         data: Mapping name -> array or tensor ``(N, ...)``, ``xarray.Dataset``, data frame, or a path (.nc, .npz, .csv,
             .zarr). A .nc or .zarr above 512 MiB stays on disk, a smaller one by ``bayesdd.on_disk(path)``; ``data`` is
             then a sample of its rows. The checks look at the sample now, at the other rows when they are first swept.
-        plate: Name of the row plate.
+        plate: Name of the row plate; needed only where several plates are as long as the rows.
         kinds: Kinds of columns (``bayesdd.kinds``) that override the inferred ones.
 
     Attributes:
@@ -68,7 +69,7 @@ class Task:
 
     model: Callable[..., Any]
     data: Any
-    plate: str = "data"
+    plate: str | None = None
     kinds: Mapping[str, Kind] = field(default_factory=dict)
     rows: Rows = field(init=False, repr=False)
     program: Program = field(init=False, repr=False)
@@ -85,12 +86,19 @@ class Task:
         inferred = kinds.infer(columns, program.structure.observed, self.kinds)
         verdict = contract.contract(program, columns, inferred, rows.number)
         structure = replace(program.structure, deterministic=verdict.deterministic)
+        inferred |= dict.fromkeys(verdict.rigid - self.kinds.keys(), kinds.fixed)
+        seen = {site.column for site in structure.observed}
+        felt = (
+            columns.keys() - verdict.rigid
+        )  # what the log-likelihood has no gradient in moves by the user's word alone
+        unstated = felt - seen - self.kinds.keys()
         put = functools.partial(object.__setattr__, self)
         put("data", columns)
         put("rows", rows.like(columns))
         put("program", replace(program, structure=structure))
+        put("plate", program.plate)
         put("kinds", dict(self.kinds))
-        put("column_kinds", inferred | dict.fromkeys(verdict.rigid - self.kinds.keys(), kinds.fixed))
+        put("column_kinds", supported(program, verdict.backend, columns, inferred, felt, unstated, verdict.draws))
         put("backend", verdict.backend)
 
     @property

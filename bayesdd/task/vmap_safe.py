@@ -1,20 +1,25 @@
-"""Functional forms of three distributions and of normal noise, for vmap: their own code writes in place, or is slow.
+"""Functional forms of five distributions, the normal log-cdf and normal noise, for vmap.
+
+Their own code writes in place, looks at values, or is slow.
 
 They hold only while bayesdd runs a model; the densities are Pyro's and torch's own.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from pyro.distributions import Categorical, OrderedLogistic
+from pyro.distributions import Categorical, NanMaskedMultivariateNormal, NanMaskedNormal, OrderedLogistic
 from torch import Tensor
 from torch.distributions import (
     Bernoulli,
     Multinomial,
+    MultivariateNormal,
+    Normal,
     lowrank_multivariate_normal,
     multivariate_normal,
     normal,
@@ -47,23 +52,55 @@ def _bernoulli(self: Any, value: Tensor) -> Tensor:
     return found
 
 
+def _nan_masked_normal(self: Any, value: Tensor) -> Tensor:
+    """Zero where the value is missing."""
+    here = torch.isfinite(value)
+    log_prob = Normal.log_prob(self, torch.where(here, value, 0.0))
+    return torch.where(here, log_prob, 0.0)
+
+
+def _nan_masked_multivariate_normal(self: Any, value: Tensor) -> Tensor:
+    """The marginal of what is there: missing coordinates as independent standard normals at zero, taken off again."""
+    here = torch.isfinite(value)
+    both = here[..., :, None] & here[..., None, :]
+    eye = torch.eye(value.shape[-1], dtype=value.dtype, device=value.device)
+    covariance = torch.where(both, self.covariance_matrix, eye)
+    beside = torch.where(here, torch.where(here, value, 0.0) - self.loc, 0.0)
+    whole = MultivariateNormal(torch.zeros_like(beside), covariance, validate_args=False).log_prob(beside)
+    found: Tensor = whole + (~here).to(value.dtype).sum(-1) * (math.log(2 * math.pi) / 2)
+    return found
+
+
+def log_ndtr(x: Tensor) -> Tensor:
+    """Logarithm of the standard normal's cdf, to float64's precision in both tails."""
+    low, high = x.clamp_max(0.0), x.clamp_min(0.0)
+    below = (torch.special.erfcx(-low / math.sqrt(2)) / 2).log() - low**2 / 2
+    return torch.where(x < 0, below, torch.log1p(-torch.special.erfc(high / math.sqrt(2)) / 2))
+
+
 def _standard_normal(shape: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.randn(shape, dtype=dtype, device=device)
+
+
+_FORMS: tuple[tuple[Any, str, Any], ...] = (
+    (OrderedLogistic, "__init__", _ordered_logistic),
+    (Multinomial, "log_prob", _multinomial),
+    (Bernoulli, "log_prob", _bernoulli),
+    (NanMaskedNormal, "log_prob", _nan_masked_normal),
+    (NanMaskedMultivariateNormal, "log_prob", _nan_masked_multivariate_normal),
+    (torch.special, "log_ndtr", log_ndtr),
+    *((module, "_standard_normal", _standard_normal) for module in _NOISY),
+)
 
 
 @contextmanager
 def vmap_safe() -> Iterator[None]:
     """Puts the functional forms in place; restores the library's own."""
-    ordered, multinomial, bernoulli = OrderedLogistic.__init__, Multinomial.log_prob, Bernoulli.log_prob
-    OrderedLogistic.__init__, Multinomial.log_prob = _ordered_logistic, _multinomial  # type: ignore[method-assign]
-    Bernoulli.log_prob = _bernoulli  # type: ignore[method-assign]
-    noise = [module._standard_normal for module in _NOISY]
-    for module in _NOISY:
-        module._standard_normal = _standard_normal
+    own = [getattr(owner, name) for owner, name, _ in _FORMS]
+    for owner, name, form in _FORMS:
+        setattr(owner, name, form)
     try:
         yield
     finally:
-        for module, own in zip(_NOISY, noise, strict=True):
-            module._standard_normal = own
-        OrderedLogistic.__init__, Multinomial.log_prob = ordered, multinomial  # type: ignore[method-assign]
-        Bernoulli.log_prob = bernoulli  # type: ignore[method-assign]
+        for (owner, name, _), before in zip(_FORMS, own, strict=True):
+            setattr(owner, name, before)

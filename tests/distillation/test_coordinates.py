@@ -1,6 +1,7 @@
 """Coordinates: rows to free vectors and back; what must not move does not."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -79,6 +80,24 @@ def test_what_must_not_move_does_not():
     here = ~start["series"].isnan()
     assert bool((moved["series"] != start["series"])[here].all())
     assert bool((moved["x"][:, :2] != start["x"][:, :2]).all())
+
+
+def test_entries_at_an_atom_stay_and_the_others_keep_their_side():
+    real = rows()
+    real["visits"], real["size"] = real["visits"].clamp_min(1.0), real["size"].clamp_max(1.5)
+    held = KINDS | {"visits": replace(kinds.count, atoms=((0, 1.0),)), "size": replace(kinds.real, atoms=((0, 1.5),))}
+    held["x"] = kinds.infer({"x": real["x"]}, (), {"x": kinds.observed})["x"]
+    start = {name: column[:M] for name, column in real.items()}
+    coordinates = Coordinates(real, held, start, {"successes": start["trials"].double()})
+    torch.testing.assert_close(coordinates.rows(coordinates.free())["size"], start["size"])
+    for step in (-3.0, 0.5, 3.0):
+        moved = coordinates.rows(coordinates.free() + step)
+        for name, atom, sign in (("visits", 1.0, 1.0), ("size", 1.5, -1.0)):
+            at = start[name] == atom
+            assert 0 < int(at.sum()) < M and torch.equal(moved[name][at], start[name][at])
+            assert bool((sign * (moved[name] - atom)[~at] > 0).all() & (moved[name] != start[name])[~at].all())
+        low, high = real["x"].amin(0), real["x"].amax(0)
+        assert bool((moved["x"] >= low).all() & (moved["x"] <= high).all())
 
 
 def test_moved_rows_stay_in_their_supports():

@@ -1,6 +1,7 @@
 """Starting rows: every stratum that fits is there, and the weights stand for all rows."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -96,3 +97,9 @@ def test_members_of_rare_strata_are_found_beyond_the_rows_that_are_sorted(monkey
         assert len(picked.unique()) == 60 and set(group[picked].tolist()) == set(range(20))
         total = torch.zeros(20, dtype=torch.float64).index_add(0, group[picked], weight)
         torch.testing.assert_close(total, torch.bincount(group).double())
+
+
+def test_atoms_and_their_sides_are_strata():
+    value = torch.tensor([0.0, 2.0, 0.0, -1.0, 3.0], dtype=torch.float64)
+    found = strata({"y": value}, {"y": replace(kinds.real, atoms=((0, 0.0),))})
+    assert found[0] == found[2] and found[1] == found[4] and len(found.unique()) == 3

@@ -331,15 +331,37 @@ def test_what_is_no_model_or_no_number_is_refused():
         Task(fine, {"x": [[1.0, 2.0]], "y": ["a"]})
 
 
-def test_a_plate_of_another_name_is_named_by_the_user():
+def test_the_plate_that_holds_the_observed_sites_is_the_rows_whatever_its_name():
     def model(x, y):
         mean = x @ weights()
         with pyro.plate("people", len(y)):
             pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
 
-    with pytest.raises(ValueError, match=r"plate 'people'.*name your own plate with Task\(\.\.\., plate=\.\.\.\)"):
-        Task(model, ROWS)
-    assert Task(model, ROWS, plate="people").size == N
+    task = Task(model, ROWS)
+    assert task.plate == task.program.plate == "people" == task.with_data(ROWS).plate
+    with pytest.raises(ValueError, match=r"inside `with pyro.plate\('data', .*or name your own plate with Task"):
+        Task(model, ROWS, plate="data")
+
+
+@pytest.mark.parametrize("steps", [N, N - 1])
+def test_a_plate_of_steps_is_not_the_rows_however_many_there_are(steps):
+    def model(z):
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+        with pyro.plate("time", steps, dim=-1), pyro.plate("patients", len(z), dim=-2):
+            pyro.sample("z", dist.Normal(mean, 1.0), obs=z)
+
+    assert Task(model, {"z": Y[:, None] + Y[:steps]}).plate == "patients"
+
+
+def test_several_plates_as_long_as_the_rows_are_listed():
+    def model(y, dim=-2):
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+        with pyro.plate("rows", len(y), dim=-1), pyro.plate("others", len(y), dim=-2):
+            pyro.sample("y", dist.Normal(mean, 1.0).expand([len(y), len(y)]), obs=y.expand(len(y), len(y)))
+
+    with pytest.raises(ValueError, match=r"\['rows', 'others'\].*Task\(\.\.\., plate=\.\.\.\)") as caught:
+        Task(model, {"y": Y})
+    one_line(caught.value, "model")
 
 
 def test_a_float32_constant_that_mixes_silently_warns_by_name():

@@ -211,6 +211,21 @@ def missing_entries(y):
         pyro.sample("y", noise, obs=y.nan_to_num())
 
 
+@form(x=X, y=torch.where(normal(N, T) > 1, torch.nan, normal(N, T)))
+def nan_masked(x, y=None):
+    a = pyro.sample("a", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x)):
+        return pyro.sample("y", dist.NanMaskedNormal((a * x[:, :1]).expand(-1, T), 0.5).to_event(1), obs=y)
+
+
+@form(x=X, y=torch.where(normal(N, T) > 1, torch.nan, normal(N, T)))
+def nan_masked_multivariate(x, y=None):
+    a, corr = pyro.sample("a", dist.Normal(0.0, 1.0)), pyro.sample("corr", dist.LKJCholesky(T, 2.0))
+    with pyro.plate("data", len(x)):
+        noise = dist.NanMaskedMultivariateNormal((a * x[:, :1]).expand(-1, T), scale_tril=corr)
+        return pyro.sample("y", noise, obs=y)
+
+
 @form(x=X, seen=LABELS, y=Y)
 def scale_and_mask(x, seen, y):
     w = weights(D)
@@ -391,7 +406,7 @@ def test_default_dtype_and_global_generator_neither_matter_nor_change(name, dtyp
 
 
 def test_observed_columns_are_recognised_in_memory_slices_and_copies():
-    for name in ("bernoulli", "site_a_step", "missing_entries", "time_plate", "several_sites"):
+    for name in ("bernoulli", "site_a_step", "missing_entries", "nan_masked", "time_plate", "several_sites"):
         task = build(name)
         inputs = {"x"} & set(task.data)
         assert {o.column for o in task.structure.observed} == set(task.data) - inputs, name

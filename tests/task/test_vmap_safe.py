@@ -1,5 +1,7 @@
 """Densities that hold while a model runs are Pyro's and torch's own."""
 
+import math
+
 import pyro.distributions as dist
 import pytest
 import torch
@@ -49,3 +51,36 @@ def test_multinomial_is_torchs_own():
     with vmap_safe():
         ours = torch.distributions.Multinomial(7, probs).log_prob(value)
     torch.testing.assert_close(ours, own)
+
+
+HERE = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 0, 1], [0, 0, 0]], dtype=torch.bool)
+MISSING = torch.where(HERE, torch.tensor([0.3, -1.2, 2.0], dtype=torch.float64), torch.nan)
+TRIANGLE = torch.tensor([[1.0, 0.0, 0.0], [0.4, 0.8, 0.0], [-0.3, 0.2, 0.5]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "density",
+    [
+        lambda loc: dist.NanMaskedNormal(loc, 0.7, validate_args=False).log_prob(MISSING),
+        lambda loc: dist.NanMaskedMultivariateNormal(loc, scale_tril=TRIANGLE, validate_args=False).log_prob(MISSING),
+    ],
+    ids=["normal", "multivariate"],
+)
+def test_missing_values_are_left_out_as_pyro_does_and_vmap_can(density):
+    loc = torch.tensor([[0.1, 0.2, -0.3], [1.0, -1.0, 0.5]], dtype=torch.float64)
+    own = torch.stack([density(one) for one in loc])
+    with vmap_safe():
+        ours, slope = vmap(density)(loc), vmap(grad(lambda one: density(one).sum()))(loc)
+    torch.testing.assert_close(ours, own, rtol=1e-12, atol=1e-12)
+    for one, found in zip(loc, slope, strict=True):
+        torch.testing.assert_close(
+            torch.autograd.functional.jacobian(density, one).sum(tuple(range(own.dim() - 1))), found
+        )
+
+
+def test_the_normal_log_cdf_is_torchs_own_with_its_derivatives():
+    x = torch.tensor([-300.0, -37.5, -5.0, -0.1, 0.0, 0.1, 5.0, 9.0, 40.0], dtype=torch.float64)
+    with vmap_safe():
+        ours, slope = torch.special.log_ndtr(x), vmap(grad(lambda z: torch.special.log_ndtr(z)))(x)
+    torch.testing.assert_close(ours, torch.special.log_ndtr(x), rtol=1e-13, atol=1e-300)
+    torch.testing.assert_close(slope, (-(x**2) / 2 - math.log(2 * math.pi) / 2 - ours).exp(), rtol=1e-10, atol=1e-300)
