@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 from types import SimpleNamespace
 
@@ -205,7 +206,9 @@ def test_provenance_that_json_cannot_hold_is_refused_and_leaves_no_file(tmp_path
 
 def task(**changes):
     data = {"x": random(9, 2, 3), "y": torch.zeros(9, dtype=torch.int64)}
-    return SimpleNamespace(**{"name": "m:f", "model_hash": "a", "sites": {"w": (6,)}, "data": data, **changes})
+    return SimpleNamespace(
+        **{"name": "m:f", "model_hash": "a", "sites": {"w": (6,)}, "data": data, "labels": {}, **changes}
+    )
 
 
 def test_check_accepts_its_own_task():
@@ -213,6 +216,34 @@ def test_check_accepts_its_own_task():
     check(plain(provenance={}), task(model_hash="b"))
     labels = {"x": random(9, 2), "y": torch.zeros(9, dtype=torch.int64), "z": torch.zeros(9, dtype=torch.int64)}
     check(soft(), task(data=labels))
+
+
+def test_whole_numbers_fit_a_real_column_and_labels_those_of_the_task():
+    real = {"x": random(9, 2, 3), "y": torch.zeros(9, dtype=torch.float64)}
+    assert torch.equal(check(plain(), task(data=real)).data["y"], plain().data["y"].double())
+    ward = Distilled({"g": ["west", "north"], "h": [0, 2]}, [1.0, 2.0])
+    codes = {"g": torch.zeros(9, dtype=torch.int64), "h": torch.zeros(9, dtype=torch.int64)}
+    labels = {"g": ("east", "north", "west"), "h": ("a", "b", "c")}
+    found = check(ward, task(data=codes, labels=labels))
+    assert found.data["g"].tolist() == [2, 1] and found.data["h"].tolist() == [0, 2] and found.labels == labels
+    with pytest.raises(ValueError, match="'west', which is none of"):
+        check(ward, task(data=codes, labels=labels | {"g": ("east", "north")}))
+
+
+def test_labels_survive_tables_files_and_unions(tmp_path):
+    x = random(3, 2)
+    made = Distilled({"g": ["b", "a", "b"], "y": [0.3, 1.0, 0.0], "x": x}, torch.ones(3), labels={"y": ("no", "yes")})
+    made.to_netcdf(tmp_path / "d.nc")
+    for found in (made, Distilled.from_netcdf(tmp_path / "d.nc"), union([made])):
+        frame = found.to_frame()
+        assert frame["g"].tolist() == ["b", "a", "b"] and frame["y"].tolist() == [0.3, 1.0, 0.0]
+        assert list(frame) == ["g", "y", "x[0]", "x[1]", "weight"]
+        back = Distilled(frame.drop(columns="weight"), frame["weight"])
+        assert torch.equal(back.data["g"], made.data["g"]) and torch.equal(back.data["x"], x)
+    whole = Distilled({"y": torch.tensor([1.0, 0.0, math.nan])}, torch.ones(3), labels={"y": ("no", "yes")})
+    assert whole.to_frame()["y"].tolist()[:2] == ["yes", "no"] and whole.to_frame()["y"].isna()[2]
+    with pytest.raises(ValueError, match=r"part 1: column 'g' has the labels .*'b', 'c'.*'a', 'b'"):
+        union([made, Distilled({"g": ["b", "c"], "y": [0.1, 0.2], "x": x[:2]}, [1, 1], labels={"y": ("no", "yes")})])
 
 
 def test_check_warns_of_a_changed_model():
@@ -228,7 +259,8 @@ def test_check_warns_of_a_changed_model():
         ({"sites": {}}, ["site 'w'", "absent"]),
         ({"data": {"x": random(9, 2, 3)}}, ["column 'y'", "absent"]),
         ({"data": {"x": random(9, 2), "y": torch.zeros(9).long()}}, ["column 'x'", "(2, 3)", "(2,)"]),
-        ({"data": {"x": random(9, 2, 3), "y": torch.zeros(9)}}, ["column 'y'", "integer", "real"]),
+        ({"data": {"x": random(9, 2, 3).long(), "y": torch.zeros(9).long()}}, ["column 'x'", "integer", "real"]),
+        ({"labels": {"x": (10, 20)}}, ["column 'x'", "labels", "10, 20"]),
         ({"data": {"x": random(9, 2, 3), "y": torch.zeros(9).long(), "z": random(9)}}, ["column 'z'", "absent"]),
     ],
 )
