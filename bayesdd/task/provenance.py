@@ -6,9 +6,13 @@ import hashlib
 import importlib.metadata
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from bayesdd.data.columns import to_frame
 from bayesdd.data.distilled import Distilled, described, refuse_difference
+from bayesdd.data.values import coded
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.task import Task
 
 PACKAGES = ("bayesdd", "torch", "pyro-ppl")
@@ -60,11 +64,11 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def check(distilled: Distilled, task: Task) -> None:
-    """Refuses a task that distilled rows do not belong to; warns if its model's source has changed since.
+def check(distilled: Distilled, task: Task) -> Distilled:
+    """A distilled set in a task's own codes and types; warns if its model's source has changed since.
 
     Raises:
-        Refusal: Latent sites, columns, their shapes or types differ (one line naming the first difference).
+        Refusal: Latent sites, columns, their shapes, types or labels differ (one line naming the first difference).
     """
     wrong = f"the distilled set does not belong to {task.name}"
     if "sites" in distilled.provenance:
@@ -72,6 +76,7 @@ def check(distilled: Distilled, task: Task) -> None:
             {k: f"of shape {tuple(v)}" for k, v in s.items()} for s in (distilled.provenance["sites"], task.sites)
         )
         refuse_difference(ours, theirs, f"{wrong}: latent site", "the task")
+    distilled = _in_types(_in_codes(distilled, task, wrong), task)
     ours, theirs = described(distilled.data), described(task.data)
     ours.update({name: theirs.get(name, "soft") for name in distilled.soft})
     refuse_difference(ours, theirs, f"{wrong}: column", "the task")
@@ -81,3 +86,32 @@ def check(distilled: Distilled, task: Task) -> None:
             UserWarning,
             stacklevel=2,
         )
+    return distilled
+
+
+def _in_codes(distilled: Distilled, task: Task, wrong: str) -> Distilled:
+    """Codes of a set's own labels as those of the task's."""
+    data = dict(distilled.data)
+    for name in {**distilled.labels, **task.labels}:
+        ours, theirs = distilled.labels.get(name, ()), task.labels.get(name, ())
+        if ours == theirs or name not in data:
+            continue
+        if not ours and any(isinstance(label, str) for label in theirs):
+            continue  # codes, by hand
+        if not ours or not theirs or name in distilled.soft:
+            raise Refusal(f"{wrong}: column {name!r} has the labels {list(ours)}, but {list(theirs)} in the task")
+        words = to_frame({name: data[name]}, {name: ours})
+        if [*words] != [name]:
+            raise Refusal(f"{wrong}: column {name!r} has the labels {list(ours)}, but {list(theirs)} in the task")
+        data[name] = coded(words[name], f"{wrong}: column {name!r}", theirs).values
+    return replace(distilled, data=data, labels={n: tuple(some) for n, some in task.labels.items()})
+
+
+def _in_types(distilled: Distilled, task: Task) -> Distilled:
+    """Whole numbers where the task has real ones, and the other way round."""
+    data = {}
+    for name, column in distilled.data.items():
+        like = task.data.get(name, column)
+        cast = column.to(like.dtype)
+        data[name] = cast if name not in distilled.soft and bool((cast == column).all()) else column
+    return replace(distilled, data=data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,9 +12,11 @@ from torch import Tensor
 from torch.func import vmap
 
 from bayesdd.data.columns import Columns
+from bayesdd.data.names import Selection
 from bayesdd.data.rows import Rows, opened
+from bayesdd.data.values import Label
 from bayesdd.numerics.refusal import Refusal, WrongType
-from bayesdd.task import contract, kinds, refusals
+from bayesdd.task import contract, kinds, naming, refusals
 from bayesdd.task.engine import UNRECORDED, Engine, Expansion, GradientEngine, HessianEngine
 from bayesdd.task.identity import model_hash, unwrapped
 from bayesdd.task.kinds import Kind
@@ -36,10 +38,16 @@ class Task:
     Args:
         model: A plain Pyro model.
         data: Mapping name -> array or tensor ``(N, ...)``, ``xarray.Dataset``, data frame, or a path (.nc, .npz, .csv,
-            .zarr). A .nc or .zarr above 512 MiB stays on disk, a smaller one by ``bayesdd.on_disk(path)``; ``data`` is
-            then a sample of its rows. The checks look at the sample now, at the other rows when they are first swept.
+            .zarr). Text and categoricals become codes of their labels. A .nc or .zarr above 512 MiB stays on disk, a
+            smaller one by ``bayesdd.on_disk(path)``; ``data`` is then a sample of its rows. The checks look at the
+            sample now, at the other rows when they are first swept.
         plate: Name of the row plate.
         kinds: Kinds of columns (``bayesdd.kinds``) that override the inferred ones.
+        columns: Which columns of the data: a list of names, or argument -> name, or argument -> list of names, an array
+            column. Default: those that the model takes; the others are left out, with a ``DataNote``.
+        labels: Column of text -> its labels in the order of their codes; default sorted, or as a categorical has them.
+        dims: Site or array column -> names of the dimensions of its values (of a row), as in PyMC.
+        coords: Dimension -> names along it; default the labels of the column of that name.
 
     Attributes:
         rows: All rows, wherever they live.
@@ -57,16 +65,20 @@ class Task:
     data: Any
     plate: str = "data"
     kinds: Mapping[str, Kind] = field(default_factory=dict)
+    columns: Selection | None = field(default=None, kw_only=True)
+    labels: Mapping[str, Sequence[Label]] = field(default_factory=dict, kw_only=True)
+    dims: Mapping[str, Sequence[str]] = field(default_factory=dict, kw_only=True)
+    coords: Mapping[str, Sequence[Any]] = field(default_factory=dict, kw_only=True)
     rows: Rows = field(init=False, repr=False)
     program: Program = field(init=False, repr=False)
     column_kinds: dict[str, Kind] = field(init=False, repr=False)
     backend: str = field(init=False, repr=False)
+    names: naming.Names = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not callable(self.model):
             raise WrongType(f"Task needs a Pyro model (a function of the columns), got {type(self.model).__name__}.")
-        rows = opened(self.data)
-        contract.arguments(self.model, rows.sample, self.name)
+        rows = opened(self.data, self.columns, self._choose, self.labels)
         program, columns = refusals.program_of(self.model, self.plate, self.name, rows.sample, rows.number)
         inferred = kinds.infer(columns, program.structure.observed, self.kinds)
         verdict = contract.contract(program, columns, inferred, rows.number)
@@ -78,6 +90,11 @@ class Task:
         put("kinds", dict(self.kinds))
         put("column_kinds", inferred | dict.fromkeys(verdict.rigid - self.kinds.keys(), kinds.fixed))
         put("backend", verdict.backend)
+        put("labels", dict(rows.labels))
+        names = naming.checked(self.dims, self.coords, self._shape, self._named, self.labels, rows.parts)
+        put("dims", names.dims)
+        put("coords", names.coords)
+        put("names", names)
 
     @property
     def size(self) -> int:
@@ -121,13 +138,34 @@ class Task:
         few = {name: column[:4] for name, column in self.data.items()}
         return self._engines.rows.bytes_per_cell(torch.zeros(4, self.dim, dtype=torch.float64), few)
 
+    @property
+    def _named(self) -> list[str]:
+        """What ``dims`` may name."""
+        sites = self.structure
+        return [*self.sites, *sites.deterministic, *self.data, *(o.name for o in sites.observed if o.column)]
+
+    def _shape(self, name: str) -> tuple[int, ...] | None:
+        """Shape of a site's value, or of a column's in one row; None of anything else."""
+        column = next((o.column for o in self.structure.observed if o.name == name and o.column), name)
+        if name in self.structure.deterministic:
+            return tuple(self.constrain(torch.zeros(1, self.dim, dtype=torch.float64))[name].shape[1:])
+        return self.sites.get(name, tuple(self.data[column].shape[1:]) if column in self.data else None)
+
     def check(self, rows: Columns, first: int) -> None:
         """Refuses a block from disk, whose first row has the number ``first``, if it breaks the model's contract."""
         refusals.supported(self.program, rows, range(first, self.size).__getitem__)
 
     def with_data(self, data: Any) -> Task:
-        """The same model, plate and kinds on other rows (checked anew)."""
-        return Task(self.model, data, self.plate, self.kinds)
+        """The same model, plate, kinds, labels and names on other rows (checked anew).
+
+        Rows come as the task's own did, or under the names of the model's arguments. A label that the task has not seen
+        is refused.
+        """
+        rows = opened(data, self.columns, self._choose, self.labels, again=True)
+        return replace(self, data=rows)
+
+    def _choose(self, names: list[str]) -> list[str]:
+        return contract.chosen(self.model, names, self.name, explicit=self.columns is not None)
 
     def log_prior(self, draws: Tensor) -> Tensor:
         """Log prior density of unconstrained draws, Jacobian included, nats: ``(S, P)`` -> ``(S,)``."""
