@@ -57,7 +57,7 @@ def certify(
     _refuse_wrong_objective(distilled.provenance, objective)
     tasks = [target] if isinstance(target, Task) else list(target)
     student = student_of(tasks, student)
-    check(distilled, student)
+    distilled = check(distilled, student)
     where = resolve(device if objective is None else "cpu")
     goal = Target(tasks, student, where, seed, memory, exact=exact)
     if objective is not None:

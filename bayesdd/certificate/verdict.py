@@ -83,7 +83,8 @@ def certificate_of(
         # Noise in the log-ratio adds at most half its variance to a KL.
         found[f"{name}_se"] = math.hypot(found[f"{name}_se"], 0.5 * error**2)
     log_weight = draws.flat_log_weight
-    table = corrected(target.student.constrain(flat), log_weight, torch.nan_to_num(ratio, nan=-torch.inf))
+    ratio = torch.nan_to_num(ratio, nan=-torch.inf)
+    table = corrected(target.student.constrain(flat), log_weight, ratio, target.student.names)
     generator = torch.Generator().manual_seed(seed)
     picked = torch.multinomial(torch.softmax(log_weight, 0).cpu(), min(1000, len(flat)), True, generator=generator)
     missed = uncovered_mode(target, distilled, flat[picked.to(flat.device)], seed, tolerance, known)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
-from bayesdd.data.columns import Columns, read
+from bayesdd.data.columns import Columns
 from bayesdd.data.distilled import Distilled
 from bayesdd.data.files import one_line
 from bayesdd.density.density import Density, density_of
@@ -17,6 +18,7 @@ from bayesdd.numerics.devices import resolve
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.posterior import arviz
 from bayesdd.posterior.weighting import weighted_model
+from bayesdd.task.new_rows import new_rows
 from bayesdd.task.provenance import check
 from bayesdd.task.task import Task
 
@@ -59,7 +61,7 @@ def sample(
         raise Refusal(f"sample: site {taken[0]!r} of {task.name} has the name of an ArviZ dimension: rename the site.")
     where = resolve(device)
     if distilled is not None:
-        check(distilled, task)
+        distilled = check(distilled, task)
         density = density_of(task, distilled, where)
     else:
         density = Density([(task, task.rows, None)], where, spread=True)
@@ -68,7 +70,7 @@ def sample(
         name: value.reshape(chains, draws, *value.shape[1:]) for name, value in task.constrain(found.flat).items()
     }
     attrs = _attributes(task, distilled, seed)
-    groups = {"posterior": arviz.dataset(values, attrs=attrs)}
+    groups = {"posterior": arviz.dataset(values, dims=task.dims, coords=task.coords, attrs=attrs)}
     if found.stats:
         groups["sample_stats"] = arviz.dataset(found.stats)
     whole = len(next(iter(task.data.values()))) == task.size
@@ -80,7 +82,7 @@ def sample(
         constant["distilled_weight" if "weight" in rows else "weight"] = weight
     for group, columns in (("observed_data", seen), ("constant_data", constant)):
         if columns:
-            groups[group] = arviz.dataset(columns, lead=(_row(columns),))
+            groups[group] = _rows(task, columns)
     if distilled is None and whole:
         groups["log_likelihood"] = _log_likelihood(task, found)
     return arviz.to_arviz(groups)
@@ -139,19 +141,8 @@ def predict(task: Task, idata: Any, rows: Any, *, seed: int = 0) -> Any:
     observed = {o.column for o in task.structure.observed if o.column}
     wanted = [name for name in task.data if name not in observed]
     # A model without covariates takes no rows: it draws its own number of them.
-    given = {} if not wanted and isinstance(rows, Mapping) and not rows else read(rows)
-    columns = {name: column for name, column in given.items() if name not in observed}
-    if sorted(columns) != sorted(wanted):
-        raise Refusal(f"predict needs the columns {wanted} of the new rows, got {sorted(columns)}.")
-    for name, column in columns.items():
-        if column.shape[1:] != task.data[name].shape[1:]:
-            raise Refusal(
-                f"predict: column {name!r} has shape {tuple(column.shape[1:])} a row, but "
-                f"{tuple(task.data[name].shape[1:])} in the task."
-            )
-        columns[name] = column.to(task.data[name].dtype)
-        if not bool((columns[name] == column).logical_or(column.isnan()).all()):
-            raise Refusal(f"predict: column {name!r} holds whole numbers in the task, got others: round them.")
+    none = not wanted and isinstance(rows, Mapping) and not rows
+    columns = {} if none else new_rows(task, rows, wanted, "predict")
     values = arviz.draws_from(idata, task.sites)
     try:
         drawn = task.simulate(columns, values, seed)
@@ -163,10 +154,20 @@ def predict(task: Task, idata: Any, rows: Any, *, seed: int = 0) -> Any:
     chains = idata.posterior.sizes["chain"]
     predicted = {name: value.reshape(chains, -1, *value.shape[1:]) for name, value in drawn.items()}
     dims = {name: ["row", *(f"{name}_dim_{i}" for i in range(value.dim() - 3))] for name, value in predicted.items()}
-    groups = {"posterior_predictive": arviz.dataset(predicted, dims=dims)}
+    dims |= {name: ["row", *task.dims[name]] for name in predicted if name in task.dims}
+    groups = {"posterior_predictive": arviz.dataset(predicted, dims=dims, coords=task.coords)}
     if columns:
-        groups["constant_data"] = arviz.dataset(columns, lead=(_row(columns),))
+        groups["constant_data"] = _rows(task, columns)
     return arviz.to_arviz(groups)
+
+
+def _rows(task: Task, columns: Columns) -> Any:
+    """A group of rows, with the names along their axes and the labels of codes."""
+    found = arviz.dataset(columns, lead=(_row(columns),), dims=task.dims, coords=task.coords)
+    for name, labels in task.labels.items():
+        if name in found:
+            found[name].attrs["labels"] = json.dumps(labels)
+    return found
 
 
 def _row(columns: Columns) -> str:
@@ -187,6 +188,5 @@ def weighted(task: Task, distilled: Distilled) -> Callable[[], Any]:
         task: The task that the rows belong to.
         distilled: The distilled set.
     """
-    check(distilled, task)
-    rows, weight = distilled.hard()
+    rows, weight = check(distilled, task).hard()
     return weighted_model(task.model, rows, weight, task.plate)
