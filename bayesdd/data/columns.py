@@ -97,6 +97,8 @@ def table(
     if not members:
         raise Refusal(f"{where}: no columns; give one array a column, such as {{'x': x, 'y': y}}")
     kept = list(members) if choose is None else choose([name for name in members if isinstance(name, str)])
+    if not kept:
+        raise Refusal(f"{where}: none of the columns {sorted(map(str, members))} is one that is taken; see columns=")
     check_names(values, [raw for name in kept for raw in members[name].values()], where)
     found = Table({}, {}, {name: some for name, some in parts.items() if name in kept})
     for name in kept:

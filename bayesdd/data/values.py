@@ -165,7 +165,8 @@ def _text(array: Array, known: Sequence[Label] | None, what: str) -> Coded:
     if known == ():
         example = next((word for word in words if word), "")
         raise WrongType(
-            f"{what} holds text, such as {example!r}; numbers are needed: encode it, as pandas.factorize does"
+            f"{what} holds text, such as {example!r}; numbers are needed: give "
+            "codes, equal ones for equal labels wherever the column occurs"
         )
     if known is None:
         _refuse_disguised(labels, what)

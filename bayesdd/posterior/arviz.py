@@ -75,6 +75,8 @@ def draws_from(idata: Any, sites: Mapping[str, tuple[int, ...]]) -> dict[str, Te
     Raises:
         Refusal: no posterior group, a site it lacks, or a site of another shape.
     """
+    if isinstance(idata, str | os.PathLike):
+        raise Refusal(f"posterior draws are needed, got the path {str(idata)!r}: read it by bayesdd.posterior.read")
     posterior = getattr(idata, "posterior", None)
     if posterior is None:
         raise Refusal("the inference data have no group 'posterior'; pass what bayesdd.sample returned")

@@ -10,14 +10,16 @@ from typing import Any
 import torch
 
 from bayesdd.data.columns import Columns
-from bayesdd.data.distilled import Distilled
+from bayesdd.data.distilled import Distilled, needed
 from bayesdd.data.files import one_line
 from bayesdd.density.density import Density, density_of
 from bayesdd.inference import Draws, hmc
+from bayesdd.numerics import arguments
 from bayesdd.numerics.devices import resolve
-from bayesdd.numerics.refusal import Refusal
+from bayesdd.numerics.refusal import Refusal, WrongType
 from bayesdd.posterior import arviz
 from bayesdd.posterior.weighting import weighted_model
+from bayesdd.task.given import task_of
 from bayesdd.task.new_rows import new_rows
 from bayesdd.task.provenance import check
 from bayesdd.task.task import Task
@@ -55,13 +57,15 @@ def sample(
     Raises:
         Refusal: The set does not belong to the task, or numbers of draws or chains are below 1.
     """
-    if draws < 1 or chains < 1:
-        raise Refusal(f"sample needs at least one draw and one chain, got draws={draws}, chains={chains}.")
+    task, seed = task_of(task, "sample"), arguments.seed(seed, "sample")
+    draws, chains = (arguments.whole(n, f"sample: {name}=", 1) for name, n in (("draws", draws), ("chains", chains)))
+    if method is not None and not callable(method):
+        raise WrongType(f"sample: method= takes a function, such as bayesdd.inference.laplace, got {method!r}")
     if taken := sorted({"chain", "draw"} & (task.sites.keys() | set(task.structure.deterministic))):
         raise Refusal(f"sample: site {taken[0]!r} of {task.name} has the name of an ArviZ dimension: rename the site.")
     where = resolve(device)
     if distilled is not None:
-        distilled = check(distilled, task)
+        distilled = check(needed(distilled, "sample"), task)
         density = density_of(task, distilled, where)
     else:
         density = Density([(task, task.rows, None)], where, spread=True)
@@ -138,6 +142,7 @@ def predict(task: Task, idata: Any, rows: Any, *, seed: int = 0) -> Any:
     Raises:
         Refusal: A needed column is missing or none is left to predict.
     """
+    task, seed = task_of(task, "predict"), arguments.seed(seed, "predict")
     observed = {o.column for o in task.structure.observed if o.column}
     wanted = [name for name in task.data if name not in observed]
     # A model without covariates takes no rows: it draws its own number of them.
@@ -188,5 +193,5 @@ def weighted(task: Task, distilled: Distilled) -> Callable[[], Any]:
         task: The task that the rows belong to.
         distilled: The distilled set.
     """
-    rows, weight = check(distilled, task).hard()
+    rows, weight = check(needed(distilled, "weighted"), task_of(task, "weighted")).hard()
     return weighted_model(task.model, rows, weight, task.plate)

@@ -78,7 +78,8 @@ class Task:
     def __post_init__(self) -> None:
         if not callable(self.model):
             raise WrongType(f"Task needs a Pyro model (a function of the columns), got {type(self.model).__name__}.")
-        rows = opened(self.data, self.columns, self._choose, self.labels)
+        choose = functools.partial(contract.chosen, self.model, name=self.name, explicit=self.columns is not None)
+        rows = opened(self.data, self.columns, choose, self.labels)
         program, columns = refusals.program_of(self.model, self.plate, self.name, rows.sample, rows.number)
         inferred = kinds.infer(columns, program.structure.observed, self.kinds)
         verdict = contract.contract(program, columns, inferred, rows.number)
@@ -128,6 +129,11 @@ class Task:
         return f"{getattr(function, '__module__', '?')}:{getattr(function, '__qualname__', type(function).__name__)}"
 
     @property
+    def unidentified(self) -> bool:
+        """Whether it binds an object that says so of its parameters: a network, whose units can change places."""
+        return any(getattr(value, "unidentified", False) for value in getattr(self.model, "keywords", {}).values())
+
+    @property
     def model_hash(self) -> str:
         """SHA-256 of the model's source and what is bound to it."""
         return model_hash(self.model)
@@ -155,17 +161,16 @@ class Task:
         """Refuses a block from disk, whose first row has the number ``first``, if it breaks the model's contract."""
         refusals.supported(self.program, rows, range(first, self.size).__getitem__)
 
-    def with_data(self, data: Any) -> Task:
+    def with_data(self, data: Any, columns: Selection | None = None) -> Task:
         """The same model, plate, kinds, labels and names on other rows (checked anew).
 
-        Rows come as the task's own did, or under the names of the model's arguments. A label that the task has not seen
-        is refused.
+        Rows come as the task's own did, or under the names of the model's arguments, or as ``columns`` says. A label
+        that the task has not seen is refused.
         """
-        rows = opened(data, self.columns, self._choose, self.labels, again=True)
-        return replace(self, data=rows)
-
-    def _choose(self, names: list[str]) -> list[str]:
-        return contract.chosen(self.model, names, self.name, explicit=self.columns is not None)
+        again = columns is None
+        select = self.columns if columns is None else columns
+        choose = functools.partial(contract.chosen, self.model, name=self.name, explicit=select is not None)
+        return replace(self, data=opened(data, select, choose, self.labels, again=again), columns=select)
 
     def log_prior(self, draws: Tensor) -> Tensor:
         """Log prior density of unconstrained draws, Jacobian included, nats: ``(S, P)`` -> ``(S,)``."""

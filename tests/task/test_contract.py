@@ -400,8 +400,8 @@ def test_rows_are_looked_at_in_blocks(monkeypatch):
 @pytest.mark.parametrize("size", [0, -1, N + 1, 2.0, True])
 def test_sizes_below_one_and_above_the_rows_are_refused(size):
     task = Task(fine, ROWS)
-    with pytest.raises(ValueError, match=r"size from 1 to the 8 real rows, got"):
-        _distill.sizes([task], None, size, None, None)
+    with pytest.raises(ValueError, match=r"size= must be a whole number from 1 to 8, got"):
+        _distill.sizes([task], size, None)
 
 
 def test_a_target_needs_tasks_and_a_student():
@@ -411,9 +411,9 @@ def test_a_target_needs_tasks_and_a_student():
     with pytest.raises(ValueError, match="2 tasks needs student="):
         target.student_of([task, task], None)
     with pytest.raises(ValueError, match=r"size= .* or tolerance="):
-        _distill.sizes([task], None, None, None, None)
-    with pytest.raises(ValueError, match="positive tolerance"):
-        _distill.sizes([task], None, None, -1.0, None)
+        _distill.sizes([task], None, None)
+    with pytest.raises(ValueError, match="positive number"):
+        _distill.sizes([task], None, -1.0)
     assert target.student_of([task], None) is task
 
 
