@@ -57,6 +57,11 @@ def chosen(model: Model, names: Sequence[str], name: str, *, explicit: bool) -> 
     taken = {p.name for p in open_ones} | (set(names) - bound if takes_any else set())
     left = [column for column in names if column not in taken]
     empty = [p.name for p in open_ones if p.name not in names and (p.default is p.empty or p.default is None)]
+    if clash := [column for column in left if column in bound]:
+        raise Refusal(
+            f"{name} has {clash} bound by functools.partial, but the data also have {clash}: drop one, or leave the "
+            "columns out by columns=[...]."
+        )
     for column in left:
         if meant := closest(column, empty):
             raise Refusal(
@@ -73,7 +78,7 @@ def chosen(model: Model, names: Sequence[str], name: str, *, explicit: bool) -> 
     if left and explicit:
         raise Refusal(f"{name} takes the columns {[p.name for p in open_ones]}, but columns= names {left}: drop them.")
     if left:
-        warnings.warn(f"{name} takes no columns {left}: they are left out", DataNote, stacklevel=7)
+        warnings.warn(f"{name} takes no columns {left}: they are left out", DataNote, stacklevel=6)
     return [column for column in names if column in taken]
 
 
