@@ -8,6 +8,7 @@ from typing import Any
 
 from bayesdd.numerics.refusal import Refusal, WrongType
 
+SHOWN = 60  # characters of a value in a message
 LARGEST_SEED = 2**32  # far below what torch's generators take once a seed is multiplied
 
 
@@ -22,9 +23,9 @@ def whole(value: Any, what: str, least: int, most: int | None = None, hint: str 
     try:
         found = operator.index(value)
     except TypeError as error:
-        raise WrongType(f"{what} must be a whole number {span}, got {value!r}{hint}") from error
+        raise WrongType(f"{what} must be a whole number {span}, got {_shown(value)}{hint}") from error
     if isinstance(value, bool) or found < least or (most is not None and found > most):
-        raise Refusal(f"{what} must be a whole number {span}, got {value!r}{hint}")
+        raise Refusal(f"{what} must be a whole number {span}, got {_shown(value)}{hint}")
     return found
 
 
@@ -43,7 +44,13 @@ def positive(value: Any, what: str, hint: str = "") -> float:
     try:
         found = float(value)
     except (TypeError, ValueError) as error:
-        raise WrongType(f"{what} must be a positive number, got {value!r}{hint}") from error
+        raise WrongType(f"{what} must be a positive number, got {_shown(value)}{hint}") from error
     if isinstance(value, bool | str) or not 0 < found < math.inf:
-        raise Refusal(f"{what} must be a positive number, got {value!r}{hint}")
+        raise Refusal(f"{what} must be a positive number, got {_shown(value)}{hint}")
     return found
+
+
+def _shown(value: Any) -> str:
+    """A value as a line can hold it."""
+    text = repr(value)
+    return text if len(text) <= SHOWN and "\n" not in text else f"a value of type {type(value).__name__}"

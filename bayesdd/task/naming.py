@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bayesdd.data.values import Label
@@ -29,7 +29,8 @@ def checked(
     dims: Any,
     coords: Any,
     shape_of: Callable[[str], Shape | None],
-    known: Iterable[str],
+    sites: Collection[str],
+    columns: Collection[str],
     labels: Mapping[str, Sequence[Label]],
     parts: Mapping[str, Sequence[str]],
 ) -> Names:
@@ -39,7 +40,8 @@ def checked(
         dims: Site or column -> dimensions.
         coords: Dimension -> names.
         shape_of: Shape of a site, or of a column's row; None where there is no such value.
-        known: All names that ``dims`` may have, for messages.
+        sites: Names of the posterior's values.
+        columns: Names of columns, and of the sites that observe them.
         labels: Column -> labels of its codes: a dimension of its name has them.
         parts: Array column -> names along its last axis.
 
@@ -51,6 +53,8 @@ def checked(
         raise WrongType(
             'dims= and coords= are mappings: dims={"w": ["covariate"]}, coords={"covariate": ["age", "bmi"]}'
         )
+    if odd := [names for names in (*dims.values(), *coords.values()) if not isinstance(names, Iterable)]:
+        raise WrongType(f"dims= and coords= take lists of names, got {odd[0]!r}")
     found = {name: (some,) if isinstance(some, str) else tuple(some) for name, some in dims.items()}
     found |= {name: (f"{name}_dim_0",) for name in parts if name not in found}
     given = {dim: list(names) for dim, names in coords.items()}
@@ -58,14 +62,16 @@ def checked(
     for name, some in found.items():
         shape = shape_of(name)
         if shape is None:
-            raise Refusal(f"dims= names {name!r}, which is no site or column of the model: it has {sorted(known)}")
+            raise Refusal(
+                f"dims= names {name!r}, which is no site or column of the model: it has {sorted({*sites, *columns})}"
+            )
         if len(shape) != len(some) or len(set(some)) < len(some):
             raise Refusal(
                 f"dims= gives {name!r} the dimensions {list(some)}, but its shape is {shape}: one name an axis"
             )
         for dim, length in zip(some, shape, strict=True):
-            if dim in RESERVED:
-                raise Refusal(f"dims= gives {name!r} the dimension {dim!r}, which ArviZ has already: rename it")
+            if dim in RESERVED or dim in (columns if name in columns else sites):
+                raise Refusal(f"dims= gives {name!r} the dimension {dim!r}, which is the name of something: rename it")
             if dim in labels and dim not in given:
                 given[dim] = list(labels[dim])
             if dim == some[-1] and dim not in given and name in parts:

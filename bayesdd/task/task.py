@@ -92,7 +92,9 @@ class Task:
         put("column_kinds", inferred | dict.fromkeys(verdict.rigid - self.kinds.keys(), kinds.fixed))
         put("backend", verdict.backend)
         put("labels", dict(rows.labels))
-        names = naming.checked(self.dims, self.coords, self._shape, self._named, self.labels, rows.parts)
+        sites = [*self.sites, *verdict.deterministic]
+        seen = [*columns, *(o.name for o in structure.observed if o.column)]
+        names = naming.checked(self.dims, self.coords, self._shape, sites, seen, self.labels, rows.parts)
         put("dims", names.dims)
         put("coords", names.coords)
         put("names", names)
@@ -143,12 +145,6 @@ class Task:
         """Bytes of intermediate tensors that one row at one draw takes."""
         few = {name: column[:4] for name, column in self.data.items()}
         return self._engines.rows.bytes_per_cell(torch.zeros(4, self.dim, dtype=torch.float64), few)
-
-    @property
-    def _named(self) -> list[str]:
-        """What ``dims`` may name."""
-        sites = self.structure
-        return [*self.sites, *sites.deterministic, *self.data, *(o.name for o in sites.observed if o.column)]
 
     def _shape(self, name: str) -> tuple[int, ...] | None:
         """Shape of a site's value, or of a column's in one row; None of anything else."""
