@@ -74,6 +74,12 @@ def test_labels_are_codes_to_every_number(table):
     turned = tasks[2].log_likelihood(tasks[2].data, draws[:, order])
     torch.testing.assert_close(turned, text)
     assert not torch.equal(other, text)
+    ordered = bayesdd.Task(model, frame, labels={"ward": list(shuffled.categories)})
+    assert torch.equal(ordered.data["ward"], tasks[2].data["ward"])
+    with pytest.raises(ValueError, match="labels= names 'wards', which is no column that is taken"):
+        bayesdd.Task(model, frame, labels={"wards": WARDS})
+    with pytest.raises(ValueError, match="'ward' has the label 'west', which is none of"):
+        bayesdd.Task(model, frame, labels={"ward": WARDS[:2]})
     again = tasks[0].with_data(frame.query("ward != 'east'"))
     assert again.data["ward"].tolist() == codes.query("ward != 0")["ward"].tolist()
     with pytest.raises(ValueError, match="'south'"):

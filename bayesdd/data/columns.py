@@ -90,12 +90,18 @@ def table(
         again: The rows go with others that were read before: text without known labels is refused, and a source may
             have the selection's own names in place of those that it selects from.
     """
+    if not isinstance(labels, Mapping | None) or any(isinstance(some, str) for some in (labels or {}).values()):
+        raise WrongType(
+            f'labels= takes a mapping of column to list of labels, {{"ward": ["east", "west"]}}, got {labels!r}'
+        )
     where, values, members, parts = _opened(source)
     if select is not None:
         members, own = selected(members, select, where, again=again)
         parts = own | {name: some for name, some in parts.items() if name in members and name not in own}
     if not members:
         raise Refusal(f"{where}: no columns; give one array a column, such as {{'x': x, 'y': y}}")
+    if not any(isinstance(name, str) for name in members):
+        check_names(values, [raw for group in members.values() for raw in group.values()], where)
     kept = list(members) if choose is None else choose([name for name in members if isinstance(name, str)])
     if not kept:
         raise Refusal(f"{where}: none of the columns {sorted(map(str, members))} is one that is taken; see columns=")
@@ -111,6 +117,8 @@ def table(
                 found.labels[spelled] = codes
             check_shapes({raw: tuple(pieces[index].shape)}, where)
         found.columns[name] = stacked(pieces, name, where)
+    if strange := [name for name in labels or () if name not in found.labels and not again]:
+        raise Refusal(f"{where}: labels= names {strange[0]!r}, which is no column that is taken: {kept}")
     check_shapes({name: tuple(column.shape) for name, column in found.columns.items()}, where)
     for name, column in found.columns.items():
         refuse_infinite(column, f"{where}: column {name!r}")

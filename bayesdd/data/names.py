@@ -15,7 +15,7 @@ Selection: TypeAlias = Sequence[str] | Mapping[str, str | Sequence[str]]
 Members: TypeAlias = dict[str, dict[tuple[int, ...], Any]]
 
 _ELEMENT = re.compile(r"(.+?)\[\s*(\d+(?:\s*,\s*\d+)*)\s*\]")
-ALIKE = 0.7  # share of letters that names have in common from which one may be meant for the other
+ALIKE = 0.65  # share of letters that names have in common from which one may be meant for the other
 
 
 def element(name: str, index: tuple[int, ...]) -> str:
