@@ -9,6 +9,7 @@ from .calibration import calibrate as calibrate
 from .certificate import certify as certify
 from .data import Certificate as Certificate
 from .data import CertificateWarning as CertificateWarning
+from .data import DataNote as DataNote
 from .data import Distilled as Distilled
 from .data import PredictiveCertificate as PredictiveCertificate
 from .data import on_disk as on_disk

@@ -61,7 +61,8 @@ def kmeans(task: Task, size: int, *, seed: int, iterations: int = 30) -> Distill
             used = int(label.max()) + 1
     rows, weight = _centres(task, points, label, used)
     weight = weight * (task.size / weight.sum())
-    return Distilled(rows, weight, soft=task.soft, provenance=provenance_of(task, [task], seed, used, "kmeans"))
+    provenance = provenance_of(task, [task], seed, used, "kmeans")
+    return Distilled(rows, weight, soft=task.soft, provenance=provenance, labels=task.labels)
 
 
 def _whitened(task: Task) -> Tensor:

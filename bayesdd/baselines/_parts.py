@@ -66,6 +66,7 @@ def weighted_rows(task: Task, rows: Columns, weight: Tensor, seed: int, method: 
         rows,
         weight[kept],
         soft=task.soft,
+        labels=task.labels,
         provenance=provenance_of(task, [task], seed, int(kept.sum()), objective=method),
     )
 

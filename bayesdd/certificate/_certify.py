@@ -12,13 +12,15 @@ from typing import Any
 
 from bayesdd.certificate.verdict import certificate_of
 from bayesdd.data.certificate import TOLERANCE, Certificate, PredictiveCertificate
-from bayesdd.data.distilled import Distilled
+from bayesdd.data.distilled import Distilled, needed
 from bayesdd.density.density import MEMORY, density_of
+from bayesdd.numerics import arguments
 from bayesdd.numerics.devices import resolve
 from bayesdd.numerics.exclusive import exclusive
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.objectives.sorts import Solver, Standalone, sort_of
 from bayesdd.target.target import Target, student_of
+from bayesdd.task.given import task_of, tasks_of
 from bayesdd.task.provenance import fitting
 from bayesdd.task.task import Task
 
@@ -58,10 +60,14 @@ def certify(
     Raises:
         Refusal: The set's columns do not fit the task, or it matches predictions and no objective says which.
     """
+    tasks = tasks_of(target, "certify")
+    distilled = needed(distilled, "certify")
     _refuse_wrong_objective(distilled.provenance, objective)
-    tasks = [target] if isinstance(target, Task) else list(target)
-    student = student_of(tasks, student)
+    student = student_of(tasks, None if student is None else task_of(student, "certify: student="))
     distilled = fitting(distilled, student)
+    seed, memory = arguments.seed(seed, "certify"), int(arguments.positive(memory, "certify: memory= (bytes)"))
+    if tolerance is not None:
+        tolerance = arguments.positive(tolerance, "certify: tolerance=")
     where = resolve(device if objective is None else "cpu")
     goal = Target(tasks, student, where, seed, memory, exact=exact)
     if objective is not None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from bayesdd.inference.draws import Draws
 from bayesdd.numerics.pareto import KHAT_LIMIT, khat
 from bayesdd.objectives import forward_kl, half_variance, reverse_kl
+from bayesdd.task.naming import Names
 
 CONSTANT = 0.999  # share of effective draws above which importance weights count as constant
 ROUNDING = 1e-11  # of the log-likelihood: what float64 sums cannot resolve
@@ -78,21 +79,26 @@ def _standard_error(terms: Tensor, chains: int) -> float:
     return math.hypot(float(means.std()) / math.sqrt(chains), 1.5 * largest)
 
 
-def corrected(values: dict[str, Tensor], log_weight: Tensor, log_ratio: Tensor) -> pd.DataFrame:
+def corrected(
+    values: dict[str, Tensor], log_weight: Tensor, log_ratio: Tensor, names: Names | None = None
+) -> pd.DataFrame:
     """Means and sds of every parameter under the full posterior and under the distilled one.
 
     Args:
         values: Draws of the distilled posterior in the model's units, site -> ``(S, *shape)``.
         log_weight: Importance log weights of the draws, ``(S,)``.
         log_ratio: Delta, nats, ``(S,)``.
+        names: Names along the sites' axes.
 
     Returns:
-        Index: parameter (``w[0]``); columns ``mean``, ``sd`` (corrected), ``distilled_mean``, ``distilled_sd``.
+        Index: parameter (``w[0]`` or ``w[age]``); columns ``mean``, ``sd`` (corrected), ``distilled_mean``,
+        ``distilled_sd``.
     """
-    names = [
+    names = names or Names({}, {})
+    index = [
         name + (f"[{','.join(map(str, place))}]" if place else "")
         for name, value in values.items()
-        for place in itertools.product(*map(range, value.shape[1:]))
+        for place in itertools.product(*names.along(name, tuple(value.shape[1:])))
     ]
     columns = torch.cat([value.reshape(len(value), -1).double() for value in values.values()], 1)
     table = {}
@@ -101,4 +107,4 @@ def corrected(values: dict[str, Tensor], log_weight: Tensor, log_ratio: Tensor) 
         mean = (weight * columns).sum(0)
         table[f"{prefix}mean"] = mean.tolist()
         table[f"{prefix}sd"] = (weight * (columns - mean) ** 2).sum(0).sqrt().tolist()
-    return pd.DataFrame(table, index=names)
+    return pd.DataFrame(table, index=index)

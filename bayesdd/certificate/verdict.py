@@ -132,7 +132,9 @@ def certificate_of(
         # Noise in the log-ratio adds at most half its variance to a KL.
         found[f"{name}_se"] = math.hypot(found[f"{name}_se"], 0.5 * error**2)
     log_weight = draws.flat_log_weight
-    table = corrected(target.student.constrain(flat), log_weight, torch.nan_to_num(ratio, nan=-torch.inf))
+    table = corrected(
+        target.student.constrain(flat), log_weight, torch.nan_to_num(ratio, nan=-torch.inf), target.student.names
+    )
 
     def log_ratio(points: Tensor) -> Tensor:
         return target.log_likelihood(points)[0] - distilled.sweep(points)

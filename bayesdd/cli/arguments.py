@@ -56,7 +56,14 @@ def parser(commands: Mapping[str, Callable[[argparse.Namespace], int]]) -> argpa
             continue
         made[name].add_argument("task", help="module:function, a Task or a function that returns one")
         made[name].add_argument("--data", help="rows that replace the task's own (.nc, .zarr, .npz or .csv)")
-        made[name].add_argument("--columns", nargs="+", help="columns of a .nc or .zarr to use; default: all")
+        made[name].add_argument(
+            "--columns",
+            nargs="+",
+            type=_column,
+            metavar="NAME",
+            help="columns of --data to use: names, or argument=column, or argument=column,column (an array column); "
+            "default: those that the model takes",
+        )
         made[name].add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
         made[name].add_argument(
             "--patience", type=_seconds, default=60.0, help="seconds to wait for another rank (torchrun); default: 60"
@@ -102,6 +109,15 @@ def _count(text: str) -> int:
 
 def _nats(text: str) -> float:
     return _positive(text, "nats")
+
+
+def _column(text: str) -> tuple[str, str | list[str]]:
+    """``y``, ``y=died`` or ``x=age,bmi`` as an argument and what it is made of."""
+    name, equals, names = text.partition("=")
+    parts = names.split(",") if equals else [name]
+    if not name or not all(parts) or ("," in name and not equals):
+        raise argparse.ArgumentTypeError(f"needs names apart by spaces, or argument=column,column, got {text!r}")
+    return name, parts if len(parts) > 1 else parts[0]
 
 
 def _seconds(text: str) -> float:

@@ -216,7 +216,6 @@ def _task(arguments: argparse.Namespace) -> "Task":
 
 
 def _made(arguments: argparse.Namespace) -> "Task":
-    from bayesdd.data.disk import on_disk
     from bayesdd.task.task import Task
 
     where, _, name = arguments.task.partition(":")
@@ -236,9 +235,8 @@ def _made(arguments: argparse.Namespace) -> "Task":
         raise WrongType(f"{arguments.task} must be a bayesdd.Task or return one, not {type(found).__name__}")
     if arguments.columns and not arguments.data:
         raise Refusal("--columns chooses columns of --data, which is not given")
-    if arguments.columns:
-        return found.with_data(on_disk(arguments.data, columns=arguments.columns))
-    return found.with_data(arguments.data) if arguments.data else found
+    columns = dict(arguments.columns) if arguments.columns else None
+    return found.with_data(arguments.data, columns) if arguments.data else found
 
 
 def _resume(out: str | None) -> Path:

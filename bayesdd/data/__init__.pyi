@@ -1,6 +1,7 @@
 from .certificate import Certificate as Certificate
 from .certificate import CertificateWarning as CertificateWarning
 from .certificate import PredictiveCertificate as PredictiveCertificate
+from .columns import DataNote as DataNote
 from .disk import on_disk as on_disk
 from .distilled import Distilled as Distilled
 from .distilled import union as union

@@ -9,9 +9,9 @@ import hashlib
 import itertools
 import math
 import os
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,25 +21,47 @@ import xarray as xr
 from torch import Tensor
 
 from bayesdd.data.formats import read_file
+from bayesdd.data.names import Members, Selection, element, members_of, selected
+from bayesdd.data.values import Label, Labels, coded, refuse_infinite, refuse_missing
 from bayesdd.numerics.refusal import Refusal, WrongType
-
-_ELEMENT = re.compile(r"(.+?)\[\s*(\d+(?:\s*,\s*\d+)*)\s*\]")
 
 Columns = dict[str, Tensor]
 
 Source: TypeAlias = Mapping[str, Any] | xr.Dataset | pd.DataFrame | str | os.PathLike[str]
+
+# Of the names that there are, those to read; refuses where it must.
+Choice: TypeAlias = Callable[[list[str]], list[str]]
 
 # An attribute of every distilled file; its rows mean nothing without their weights, so `read` refuses such a file.
 DISTILLED_MARK = "bayesdd_format"
 HASHED_AT_ONCE = 2**16  # rows
 
 
-def read(source: Source) -> dict[str, Tensor]:
-    """Columns from a mapping, an xarray Dataset, a pandas DataFrame, or a path ending in .nc, .npz or .csv.
+class DataNote(UserWarning):
+    """What was done with data without being asked, such as a column left out."""
 
-    Floating columns become float64, booleans and integers int64; masked entries, empty csv cells and pandas' NA become
-    NaN. Of a Dataset only the data variables are columns, its first dimension the rows; coordinates are labels. Times
-    in a netCDF file are numbers in the file's own units.
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Columns that were read.
+
+    Attributes:
+        columns: Column -> ``(N, ...)``.
+        labels: Column of codes (or its element, `x[1]`) -> label of each code.
+        parts: Array column made of several of the source's columns -> their names, along the last axis.
+    """
+
+    columns: Columns
+    labels: dict[str, Labels] = field(default_factory=dict)
+    parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def read(source: Source) -> dict[str, Tensor]:
+    """Columns of numbers from a mapping, an xarray Dataset, a pandas DataFrame, or a path (.nc, .npz or .csv).
+
+    Floating columns become float64, booleans and integers int64; masked entries, None, empty csv cells and pandas' NA
+    become NaN. Of a Dataset only the data variables are columns, its first dimension the rows; coordinates are labels.
+    Times in a netCDF file are numbers in the file's own units.
 
     Raises:
         FileNotFoundError: no such file.
@@ -47,19 +69,61 @@ def read(source: Source) -> dict[str, Tensor]:
         Refusal: no columns or no rows, row counts that differ, an infinite value, a column with every value missing,
             `x[...]` columns that do not fill an array, a damaged file or one of an unknown kind.
     """
-    where, columns, table = _named(source)
-    if not columns:
+    return table(source, again=True).columns
+
+
+def table(
+    source: Source,
+    select: Selection | None = None,
+    choose: Choice | None = None,
+    labels: Mapping[str, Sequence[Label]] | None = None,
+    *,
+    again: bool = False,
+) -> Table:
+    """As ``read``, with text and categoricals as codes of their labels.
+
+    Args:
+        source: The rows.
+        select: Which of the source's columns, and what they are called; default all, by their own names.
+        choose: Chooses among them by name, before any is looked at.
+        labels: Labels that are known, in the order of their codes; of other columns those that occur.
+        again: The rows go with others that were read before: text without known labels is refused, and a source may
+            have the selection's own names in place of those that it selects from.
+    """
+    if not isinstance(labels, Mapping | None) or any(isinstance(some, str) for some in (labels or {}).values()):
+        raise WrongType(
+            f'labels= takes a mapping of column to list of labels, {{"ward": ["east", "west"]}}, got {labels!r}'
+        )
+    where, values, members, parts = _opened(source)
+    if select is not None:
+        members, own = selected(members, select, where, again=again)
+        parts = own | {name: some for name, some in parts.items() if name in members and name not in own}
+    if not members:
         raise Refusal(f"{where}: no columns; give one array a column, such as {{'x': x, 'y': y}}")
-    if odd := [name for name in columns if not isinstance(name, str)]:
-        raise WrongType(f"{where}: a column is named {odd[0]!r}; names are strings, the model's keyword arguments")
-    tensors = {name: tensor(value, f"{where}: column {name!r}") for name, value in columns.items()}
-    check_shapes({name: tuple(column.shape) for name, column in tensors.items()}, where)
-    if table:
-        tensors = assemble(tensors, where)
-    for name, column in tensors.items():
+    if not any(isinstance(name, str) for name in members):
+        check_names(values, [raw for group in members.values() for raw in group.values()], where)
+    kept = list(members) if choose is None else choose([name for name in members if isinstance(name, str)])
+    if not kept:
+        raise Refusal(f"{where}: none of the columns {sorted(map(str, members))} is one that is taken; see columns=")
+    check_names(values, [raw for name in kept for raw in members[name].values()], where)
+    found = Table({}, {}, {name: some for name, some in parts.items() if name in kept})
+    for name in kept:
+        pieces = {}
+        for index, raw in members[name].items():
+            spelled, what = element(name, index), f"{where}: column {raw!r}"
+            known = (labels or {}).get(spelled, () if again else None)
+            pieces[index], codes = coded(_value(values, raw), what, known)
+            if codes:
+                found.labels[spelled] = codes
+            check_shapes({raw: tuple(pieces[index].shape)}, where)
+        found.columns[name] = stacked(pieces, name, where)
+    if strange := [name for name in labels or () if name not in found.labels and not again]:
+        raise Refusal(f"{where}: labels= names {strange[0]!r}, which is no column that is taken: {kept}")
+    check_shapes({name: tuple(column.shape) for name, column in found.columns.items()}, where)
+    for name, column in found.columns.items():
         refuse_infinite(column, f"{where}: column {name!r}")
         refuse_missing(column, f"{where}: column {name!r}")
-    return tensors
+    return found
 
 
 def check_shapes(shapes: Mapping[str, tuple[int, ...]], where: str) -> None:
@@ -73,17 +137,30 @@ def check_shapes(shapes: Mapping[str, tuple[int, ...]], where: str) -> None:
         raise Refusal(f"{where}: no rows; at least one is needed")
 
 
-def to_frame(columns: Mapping[str, Tensor]) -> pd.DataFrame:
-    """A table of one column an element: x of shape (M, 2, 3) becomes `x[0,0]` ... `x[1,2]`; `read` is its inverse."""
-    table: dict[str, np.ndarray[Any, Any]] = {}
+def to_frame(columns: Mapping[str, Tensor], labels: Mapping[str, Sequence[Label]] | None = None) -> pd.DataFrame:
+    """A table of one column an element: x of shape (M, 2, 3) becomes `x[0,0]` ... `x[1,2]`; `table` is its inverse.
+
+    Codes come out as their labels; where values lie between two codes the column stays as numbers.
+    """
+    found: dict[str, Any] = {}
     for name, column in columns.items():
         values = column.detach().cpu().numpy()
         if values.size == 0:
             raise Refusal(f"column {name!r} of shape {values.shape} is empty; a table cannot hold it, leave it out")
         flat = values.reshape(len(values), -1)
         for i, index in enumerate(itertools.product(*map(range, values.shape[1:]))):
-            table[element(name, index)] = flat[:, i]
-    return pd.DataFrame(table)
+            spelled = element(name, index)
+            known = (labels or {}).get(spelled) or (labels or {}).get(name)
+            found[spelled] = _labelled(flat[:, i], known) if known else flat[:, i]
+    return pd.DataFrame(found)
+
+
+def _labelled(codes: np.ndarray[Any, Any], labels: Sequence[Label]) -> Any:
+    gaps = np.isnan(codes)
+    whole = np.where(gaps, 0, codes).astype(np.int64)
+    if bool((whole[~gaps] != codes[~gaps]).any()) or not 0 <= whole.min() <= whole.max() < len(labels):
+        return codes
+    return [None if gap else labels[code] for code, gap in zip(whole.tolist(), gaps.tolist(), strict=True)]
 
 
 def fingerprint(columns: Mapping[str, Tensor]) -> str:
@@ -104,121 +181,93 @@ def fingerprint(columns: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _named(source: Source) -> tuple[str, Mapping[Any, Any], bool]:
-    """What to call the source in messages, its columns as they came, and whether it is a table."""
+def _opened(source: Source) -> tuple[str, Any, Members, dict[str, tuple[str, ...]]]:
+    """What to call the source in messages, its values by name, unread, its columns, and what arrays are made of."""
     where, given = "data", source
     if isinstance(source, str | os.PathLike):
         where, given = str(source), read_file(source)
-    if isinstance(given, xr.Dataset):
-        return where, {name: variable.values for name, variable in variables(given, where).items()}, False
     if isinstance(given, pd.DataFrame):
-        _check_header(given.columns, where)
-        return where, {name: given[name] for name in given.columns}, True
-    if isinstance(given, Mapping):
-        return where, given, False
-    raise WrongType(
-        f"data must be a mapping, an xarray.Dataset, a pandas.DataFrame or a path, got {type(given).__name__}"
-    )
+        return where, given, members_of(list(given.columns), where), {}
+    if isinstance(given, xr.Dataset):
+        found = variables(given, where)
+        return where, found, {name: {(): name} for name in found}, _coordinates(found)
+    if not isinstance(given, Mapping):
+        convert = ": give its .to_pandas()" if hasattr(given, "to_pandas") else ""
+        raise WrongType(
+            f"data must be a mapping, an xarray.Dataset, a pandas.DataFrame or a path, got "
+            f"{type(given).__name__}{convert}"
+        )
+    values: dict[Any, Any] = dict(given)
+    members: Members = {name: {(): name} for name in values}
+    parts: dict[str, tuple[str, ...]] = {}
+    more: dict[Any, Any] = {}
+    for name in [name for name, value in values.items() if isinstance(value, pd.DataFrame)]:
+        if isinstance(name, str):  # an array column of its columns
+            value = values[name]
+            parts[name] = tuple(map(str, value.columns))
+            members[name] = {(i,): element(name, (i,)) for i in range(value.shape[1])}
+            more |= {element(name, (i,)): value.iloc[:, i] for i in range(value.shape[1])}
+    return where, values | more, members, parts
 
 
-def _check_header(header: Iterable[Any], where: str) -> None:
-    for name, times in Counter(header).items():
-        if name == "":
-            raise Refusal(f"{where}: a column has no name (an index? pandas leaves it out by index=False)")
-        if times > 1:
+def _value(values: Any, raw: Any) -> Any:
+    value = values[raw]
+    return value.values if isinstance(value, xr.DataArray) else value
+
+
+def _coordinates(found: Mapping[Any, xr.DataArray]) -> dict[str, tuple[str, ...]]:
+    """Names along the last axis of matrices, where a Dataset has them."""
+    return {
+        name: tuple(map(str, variable[variable.dims[1]].values))
+        for name, variable in found.items()
+        if variable.ndim == 2 and variable.dims[1] in variable.coords
+    }
+
+
+def check_names(values: Any, kept: Collection[Any], where: str) -> None:
+    """Refuses names of columns that no model can take, and arrays that do not have their rows first."""
+    if odd := [name for name in kept if not isinstance(name, str)]:
+        raise WrongType(f"{where}: a column is named {odd[0]!r}; names are strings, the model's keyword arguments")
+    if "" in kept:
+        raise Refusal(f"{where}: a column has no name (an index? pandas leaves it out by index=False)")
+    for name, times in Counter(values.columns if isinstance(values, pd.DataFrame) else ()).items():
+        if times > 1 and name in kept:
             raise Refusal(f"{where}: {times} columns are called {name!r}; names must differ")
+    arrays = {name: values[name] for name in kept if isinstance(values[name], xr.DataArray)}
+    rows = {array.dims[0]: name for name, array in arrays.items() if array.dims}
+    for name, array in arrays.items():
+        for dim in array.dims[1:]:
+            if dim in rows:
+                raise Refusal(
+                    f"{where}: dimension {dim!r} is the first of {rows[dim]!r} but not of {name!r} {array.dims}; "
+                    f"transpose it so that the rows come first"
+                )
 
 
 def variables(dataset: xr.Dataset, where: str) -> dict[Any, xr.DataArray]:
-    """The data variables, unread; refuses a dimension that is the rows of one and a trailing axis of another."""
+    """The data variables, unread; refuses a distilled set."""
     if DISTILLED_MARK in dataset.attrs:
         raise Refusal(f"{where}: this is a distilled set, whose rows carry weights; read it by Distilled.from_netcdf")
-    found = dict(dataset.data_vars)
-    rows = {variable.dims[0]: name for name, variable in found.items() if variable.dims}
-    for name, variable in found.items():
-        for dim in variable.dims[1:]:
-            if dim in rows:
-                raise Refusal(
-                    f"{where}: dimension {dim!r} is the first of {rows[dim]!r} but not of {name!r} {variable.dims}; "
-                    f"transpose it so that the rows come first"
-                )
-    return found
+    return dict(dataset.data_vars)
 
 
-def tensor(value: Any, what: str) -> Tensor:
-    """One column: float64 or int64, on the CPU, detached, a copy; ``what`` names it in messages."""
-    if not isinstance(value, Tensor):
-        return torch.from_numpy(_array(value, what))
-    column = value.detach().cpu().to_dense()
-    if column.is_complex():
-        raise WrongType(f"{what} holds complex numbers; give real and imaginary parts as columns of their own")
-    return column.to(torch.float64 if column.is_floating_point() else torch.int64, copy=True).contiguous()
+def stacked(pieces: Mapping[tuple[int, ...], Tensor], name: str, where: str) -> Tensor:
+    """An array column from its elements, single columns ``(N,)``.
 
-
-def _array(value: Any, what: str) -> np.ndarray[Any, Any]:
-    if isinstance(value, pd.Series) and value.hasnans and pd.api.types.is_numeric_dtype(value.dtype):
-        value = value.to_numpy(dtype=np.float64, na_value=np.nan)
-    if isinstance(value, np.ma.MaskedArray) and value.dtype.kind in "biuf":
-        value = np.where(value.mask, np.nan, value.data) if value.mask.any() else value.data
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise Refusal(f"{what} is no array, its rows differ in shape; pad them with NaN to one shape") from error
-    kind = array.dtype.kind
-    if kind == "f" or array.size == 0:
-        return array.astype(np.float64, order="C")
-    if kind not in "biu":
-        example = next((item for item in array.ravel().tolist() if not isinstance(item, int | float)), None)
-        raise WrongType(
-            f"{what} holds values that are not real numbers, such as {example!r} ({array.dtype}); "
-            f"encode them as numbers, categories by pandas.factorize"
-        )
-    if kind == "u" and array.max() > np.iinfo(np.int64).max:
-        raise Refusal(f"{what} holds {array.max()}, which does not fit a 64-bit signed integer")
-    return array.astype(np.int64, order="C")
-
-
-def refuse_infinite(column: Tensor, what: str, first: int = 0) -> None:
-    """Refuses an infinite value; ``first`` is the number of the first row given."""
-    infinite = column.isinf().reshape(len(column), -1).any(1)
-    if infinite.any():
-        row = first + int(infinite.nonzero()[0])
-        raise Refusal(
-            f"{what} is infinite, or does not fit float64, in row {row} (from 0); use NaN for a missing value"
-        )
-
-
-def refuse_missing(column: Tensor, what: str) -> None:
-    """Refuses a column without any value."""
-    if column.numel() and bool(column.isnan().all()):
-        raise Refusal(f"{what} has every value missing; leave it out")
-
-
-def assemble(columns: dict[str, Tensor], where: str) -> dict[str, Tensor]:
-    """Array columns out of their elements, in the place of the first element."""
-    groups: dict[str, dict[tuple[int, ...], Tensor]] = {}
-    for label, column in columns.items():
-        match = _ELEMENT.fullmatch(label)
-        name, index = (match[1], tuple(int(i) for i in match[2].split(","))) if match else (label, ())
-        group = groups.setdefault(name, {})
-        if index in group or any(len(other) != len(index) for other in group):
-            raise Refusal(f"{where}: column {label!r} clashes with {element(name, next(iter(group)))!r}; rename one")
-        group[index] = column
-    return {name: _stack(group, name, where) for name, group in groups.items()}
-
-
-def _stack(group: dict[tuple[int, ...], Tensor], name: str, where: str) -> Tensor:
-    shape = [max(axis) + 1 for axis in zip(*group, strict=True)]
-    if len(group) != math.prod(shape):
-        gap = next(index for index in itertools.product(*map(range, shape)) if index not in group)
+    Raises:
+        Refusal: They do not fill an array.
+    """
+    if () in pieces:
+        return pieces[()]
+    shape = [max(axis) + 1 for axis in zip(*pieces, strict=True)]
+    if len(pieces) != math.prod(shape):
+        gap = next(index for index in itertools.product(*map(range, shape)) if index not in pieces)
         raise Refusal(
             f"{where}: the elements of column {name!r} do not fill an array: {element(name, gap)!r} is missing"
         )
-    parts = [group[index] for index in sorted(group)]
+    parts = [pieces[index] for index in sorted(pieces)]
+    check_shapes({element(name, index): tuple(piece.shape) for index, piece in pieces.items()}, where)
+    if wide := [index for index, piece in pieces.items() if piece.ndim > 1]:
+        raise Refusal(f"{where}: {element(name, wide[0])!r} has several values a row; elements are single columns")
     dtype = torch.float64 if any(part.is_floating_point() for part in parts) else torch.int64
     return torch.stack([part.to(dtype) for part in parts], dim=1).reshape(len(parts[0]), *shape)
-
-
-def element(name: str, index: tuple[int, ...]) -> str:
-    """How a table spells an element."""
-    return f"{name}[{','.join(map(str, index))}]" if index else name

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,10 +21,12 @@ import xarray as xr
 from torch import Tensor
 
 from bayesdd.data import columns as tables
-from bayesdd.data.columns import Columns
+from bayesdd.data.columns import Choice, Columns
 from bayesdd.data.files import one_line
 from bayesdd.data.formats import opened
-from bayesdd.numerics.refusal import Refusal
+from bayesdd.data.names import Members, Selection, selected
+from bayesdd.data.values import Labels, refuse_infinite, refuse_missing, tensor
+from bayesdd.numerics.refusal import Refusal, WrongType
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -47,6 +49,9 @@ class Stored:
         sample: The rows to look at, column -> ``(n, ...)``.
         numbers: Their numbers in the file, ``(n,)``.
         state: Size, time and place of the file when it was opened: a change between is an error.
+        members: Column -> place in it -> variable of the file.
+        unread: Variables that are not numbers.
+        parts: Array column made of several variables -> their names.
         seen: Spans of rows, first and past the last, that were checked against the model.
     """
 
@@ -56,8 +61,26 @@ class Stored:
     sample: Columns
     numbers: Tensor
     state: tuple[int, ...]
+    members: Members
+    unread: tuple[str, ...] = ()
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     seen: set[tuple[int, int]] = field(default_factory=set)
     digest: str = ""
+
+    @property
+    def labels(self) -> Mapping[str, Labels]:
+        """None: columns on disk are numbers."""
+        return {}
+
+    def chosen(self, choose: Choice) -> Stored:
+        """Only the columns that are chosen by name."""
+        names = choose([*self.sample, *self.unread])
+        if text := [name for name in names if name in self.unread]:
+            raise WrongType(f"{self.path}: column {text[0]!r} is no number; rows on disk are numbers: encode it")
+        if names == list(self.sample):
+            return self
+        sample = {name: self.sample[name] for name in names}
+        return replace(self, sample=sample, digest=_digest(self.size, sample), seen=set())
 
     def number(self, at: int) -> int:
         """Number in the file of a row of the sample."""
@@ -135,20 +158,21 @@ class Stored:
 
     def _read(self, dataset: xr.Dataset, start: int, stop: int) -> Columns:
         try:
-            return read_span(dataset, list(self.sample), start, stop, str(self.path), self.sample)
+            members = {name: self.members[name] for name in self.sample}
+            return read_span(dataset, members, start, stop, str(self.path), self.sample)
         except (OSError, RuntimeError, IndexError, KeyError) as error:
             self.check()
             raise OSError(f"{self.path}: rows {start:,} to {stop:,} cannot be read: {one_line(error)}") from error
 
 
-def on_disk(path: str | os.PathLike[str], *, columns: Iterable[str] | None = None, memory: int = MEMORY) -> Stored:
+def on_disk(path: str | os.PathLike[str], *, columns: Selection | None = None, memory: int = MEMORY) -> Stored:
     """Rows of a .nc or .zarr file that stay there, for ``Task(model, bayesdd.on_disk("rows.nc"))``.
 
     A Task given the bare path does so by itself above 512 MiB.
 
     Args:
         path: The file; the first dimension of its data variables is the rows.
-        columns: The data variables to use; default all.
+        columns: The data variables to use, and what they are called, as of a Task; default all numbers.
         memory: Bytes that blocks of rows may take, in float64, the one being read included.
 
     Raises:
@@ -157,24 +181,48 @@ def on_disk(path: str | os.PathLike[str], *, columns: Iterable[str] | None = Non
         WrongType: A column is not numeric.
         Refusal: Another kind of file, a damaged one, no rows, columns that are not there or differ in length.
     """
-    path = Path(path)
+    return stored(path, columns, None, memory=memory)
+
+
+def stored(
+    path: str | os.PathLike[str],
+    select: Selection | None,
+    choose: Choice | None,
+    *,
+    memory: int = MEMORY,
+    again: bool = False,
+) -> Stored:
+    """As ``on_disk``, with a choice by name as in ``columns.table``."""
+    path, where = Path(path), str(path)
     with opened(path) as dataset:
-        found = tables.variables(dataset, str(path))
-        names = list(found) if columns is None else list(columns)
-        if not names or (absent := [name for name in names if name not in found]):
-            wanted = absent if names else "none"
-            raise Refusal(f"{path}: columns {wanted} were asked for, but it holds {sorted(found)}")
-        tables.check_shapes({name: found[name].shape for name in names}, str(path))
-        size = len(found[names[0]])
-        row_bytes = max(8, 8 * sum(int(found[name].size) for name in names) // size)
+        found = tables.variables(dataset, where)
+        members: Members = {name: {(): name} for name in found}
+        parts: dict[str, tuple[str, ...]] = {}
+        if select is not None:
+            members, parts = selected(members, select, where, again=again)
+        names = list(members) if choose is None else choose(list(members))
+        free = select is None and choose is None
+        unread = tuple(name for name in names if free and found[name].dtype.kind not in "biuf")
+        members = {name: members[name] for name in names if name not in unread}
+        raws = [raw for group in members.values() for raw in group.values()]
+        if not raws:
+            raise Refusal(f"{path}: no column of numbers is left of {sorted(map(str, found))}")
+        tables.check_names(found, raws, where)
+        tables.check_shapes({name: found[name].shape for name in raws}, where)
+        size = len(found[raws[0]])
+        row_bytes = max(8, 8 * sum(int(found[name].size) for name in raws) // size)
         numbers = _spread(size, max(2, min(size, SAMPLE_ROWS, SAMPLE_BYTES // row_bytes)))
-        probe = read_span(dataset, names, 0, 1, str(path), None)
-        rows = Stored(path, size, max(1, memory // (IN_FLIGHT * row_bytes)), probe, numbers, state(path))
+        probe = read_span(dataset, members, 0, 1, where, None)
+        most = max(1, memory // (IN_FLIGHT * row_bytes))
+        rows = Stored(path, size, most, probe, numbers, state(path), members, unread, parts)
     sample = rows.take(numbers)
     for name, column in sample.items():
-        tables.refuse_missing(column, f"{path}: in the {len(column):,} rows looked at, column {name!r}")
-    digest = hashlib.sha256(f"{size} {tables.fingerprint(sample)}".encode()).hexdigest()
-    return replace(rows, sample=sample, digest=digest)
+        refuse_missing(column, f"{path}: in the {len(column):,} rows looked at, column {name!r}")
+    return replace(rows, sample=sample, digest=_digest(size, sample))
+
+
+def _digest(size: int, sample: Columns) -> str:
+    return hashlib.sha256(f"{size} {tables.fingerprint(sample)}".encode()).hexdigest()
 
 
 def _spread(size: int, wanted: int) -> Tensor:
@@ -193,15 +241,17 @@ def _spread(size: int, wanted: int) -> Tensor:
 
 
 def read_span(
-    dataset: xr.Dataset, names: Iterable[str], start: int, stop: int, where: str, like: Columns | None
+    dataset: xr.Dataset, members: Members, start: int, stop: int, where: str, like: Columns | None
 ) -> Columns:
     """Rows ``start`` to ``stop`` as float64 or int64 tensors, of the dtypes of ``like``."""
     found = {}
-    for name in names:
-        variable = dataset[name]
-        what = f"{where}: column {name!r}"
-        column = tables.tensor(variable.isel({variable.dims[0]: slice(start, stop)}).values, what)
-        tables.refuse_infinite(column, what, start)
+    for name, group in members.items():
+        pieces = {}
+        for index, raw in group.items():
+            what = f"{where}: column {raw!r}"
+            pieces[index] = tensor(dataset[raw].isel({dataset[raw].dims[0]: slice(start, stop)}).values, what)
+            refuse_infinite(pieces[index], what, start)
+        column = tables.stacked(pieces, name, where)
         found[name] = column if like is None else column.to(dtype=like[name].dtype)
     return found
 

@@ -20,8 +20,9 @@ from bayesdd.data.certificate import Certificate, PredictiveCertificate, from_di
 from bayesdd.data.columns import DISTILLED_MARK, Columns
 from bayesdd.data.files import load, replacing
 from bayesdd.data.seal import check_seal, sealed
+from bayesdd.data.values import Label, Labels, coded, tensor
 from bayesdd.data.whole import Likelihood, splits, whole_rows
-from bayesdd.numerics.refusal import Refusal
+from bayesdd.numerics.refusal import Refusal, WrongType
 
 FORMAT = 1
 ABOUT = (
@@ -43,6 +44,7 @@ class Distilled:
         weight: ``(M,)`` float64, positive and finite.
         certificate: how far the distilled posterior is from the full one; None until somebody asked.
         soft: columns held as class probabilities ``(M, K)``: name -> K.
+        labels: columns of codes, or their elements: name -> label of each code. Text in ``data`` becomes codes.
         provenance: JSON-able: task, model_hash, sites, fingerprint, seed, rows (N), size (M), objective, versions,
             splits (discrete outcome column -> whether its fractions split into whole rows).
 
@@ -56,13 +58,14 @@ class Distilled:
     certificate: Certificate | PredictiveCertificate | None = None
     soft: dict[str, int] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    labels: Mapping[str, Sequence[Label]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Bring every tensor to the CPU, detached, float64 or int64, and check that the parts fit together."""
-        data = {name: columns.tensor(value, f"column {name!r}") for name, value in self.data.items()}
-        weight = columns.tensor(self.weight, "the weights").to(torch.float64)
-        object.__setattr__(self, "data", data)
-        object.__setattr__(self, "weight", weight)
+        data, labels = _read(self.data, {name: tuple(some) for name, some in self.labels.items()})
+        weight = tensor(self.weight, "the weights").to(torch.float64)
+        for name, value in (("data", data), ("weight", weight), ("labels", labels)):
+            object.__setattr__(self, name, value)
         if weight.ndim != 1 or len(weight) == 0 or not data:
             raise Refusal(
                 f"Distilled needs columns {list(data)} and one weight a row, got {tuple(weight.shape)} weights"
@@ -104,7 +107,8 @@ class Distilled:
     def to_frame(self, whole: bool = False, task: Likelihood | None = None) -> pd.DataFrame:
         """The hard rows as a table, array columns spelled `x[0]`, `x[1]`, ...; the last column is the weight.
 
-        It is called "weight", or "distilled_weight" where the data have a column "weight" of their own. The table's
+        Codes come out as labels, but for an outcome between two of them, whose column stays as numbers. The weight is
+        called "weight", or "distilled_weight" where the data have a column "weight" of their own. The table's
         ``attrs`` say which model it serves.
 
         Args:
@@ -124,7 +128,7 @@ class Distilled:
                     "whether its fractional outcomes split into whole rows."
                 )
             data, weight = whole_rows(data, weight, verdict)
-        frame = columns.to_frame({**data, _weight_name(data): weight})
+        frame = columns.to_frame({**data, _weight_name(data): weight}, self.labels)
         named = {key: self.provenance[key] for key in ("task", "rows") if key in self.provenance}
         frame.attrs.update(about=ABOUT, **named)
         return frame
@@ -165,6 +169,37 @@ class Distilled:
         return found
 
 
+def needed(value: Any, verb: str) -> Distilled:
+    """The distilled set that a function was given.
+
+    Raises:
+        WrongType: It is anything else.
+    """
+    if isinstance(value, Distilled):
+        return value
+    if isinstance(value, str | os.PathLike):
+        raise WrongType(f"{verb} needs a distilled set, got the path {str(value)!r}: read it by Distilled.from_netcdf")
+    came = repr(value) if isinstance(value, int | float) else type(value).__name__
+    raise WrongType(f"{verb} needs a distilled set (what bayesdd.distill returned), got {came}")
+
+
+def _read(data: Any, labels: dict[str, Labels]) -> tuple[Columns, dict[str, Labels]]:
+    """Columns of tensors, and all labels."""
+    if isinstance(data, pd.DataFrame | xr.Dataset):
+        found = columns.table(data, labels=labels or None)
+        return found.columns, labels | found.labels
+    if not isinstance(data, Mapping):
+        raise WrongType(f"Distilled needs a mapping of columns or a data frame, got {type(data).__name__}")
+    made = {}
+    for name, value in data.items():
+        # Tensors are codes already, which a search may have moved anywhere.
+        known = () if isinstance(value, torch.Tensor) else labels.get(name)
+        made[name], own = coded(value, f"column {name!r}", known)
+        if own:
+            labels = labels | {name: own}
+    return made, labels
+
+
 def explode(data: Columns, weight: Tensor, soft: Mapping[str, int]) -> tuple[Columns, Tensor]:
     """Hard rows of soft ones: every row K times with y = k and weight w q_k; differentiable.
 
@@ -192,12 +227,22 @@ def union(parts: Sequence[Distilled]) -> Distilled:
     Raises:
         Refusal: no parts, or parts whose columns, shapes, types or soft columns differ.
     """
+    if isinstance(parts, Distilled) or not isinstance(parts, Sequence):
+        raise WrongType(f"union() needs a list of distilled sets, got {type(parts).__name__}: union([a, b])")
     if not parts:
         raise Refusal("union() needs at least one distilled set, got none")
+    parts = [needed(part, f"union(): part {i}") for i, part in enumerate(parts)]
     for i, part in enumerate(parts[1:], start=1):
         refuse_difference(described(part.data), described(parts[0].data), f"union(): part {i}: column", "part 0")
         if part.soft != parts[0].soft:
             raise Refusal(f"union() needs equal soft columns, part {i} has {part.soft}, part 0 {parts[0].soft}")
+        for name in {**part.labels, **parts[0].labels}:
+            theirs, ours = (p.labels.get(name) for p in (part, parts[0]))
+            if theirs != ours:
+                raise Refusal(
+                    f"union(): part {i}: column {name!r} has the labels {theirs}, but {ours} in part 0; distil both "
+                    "from columns of the same pandas categories"
+                )
     provenances = [part.provenance for part in parts]
     shared = {key: value for key, value in provenances[0].items() if all(p.get(key) == value for p in provenances)}
     if all("rows" in p for p in provenances):
@@ -207,6 +252,7 @@ def union(parts: Sequence[Distilled]) -> Distilled:
         weight=torch.cat([part.weight for part in parts]),
         soft=dict(parts[0].soft),
         provenance={**shared, "size": sum(map(len, parts)), "parts": provenances},
+        labels=dict(parts[0].labels),
     )
 
 
@@ -248,6 +294,8 @@ def _to_dataset(distilled: Distilled) -> xr.Dataset:
     }
     attrs: dict[str, Any] = {DISTILLED_MARK: FORMAT, "about": ABOUT, "weight": weight}
     attrs.update(soft=json.dumps(distilled.soft), provenance=json.dumps(distilled.provenance))
+    if distilled.labels:
+        attrs["labels"] = json.dumps(distilled.labels)
     if distilled.certificate is not None:
         attrs["certificate"] = json.dumps(distilled.certificate.to_dict())
     return xr.Dataset(variables, attrs=attrs)
@@ -261,4 +309,5 @@ def _from_dataset(dataset: xr.Dataset) -> Distilled:
     values = {str(name): torch.from_numpy(variable.values.copy()) for name, variable in dataset.variables.items()}
     weight = values.pop(dataset.attrs["weight"])
     soft, provenance = (json.loads(dataset.attrs[key]) for key in ("soft", "provenance"))
-    return Distilled(values, weight, certificate, soft, provenance)
+    labels = {name: tuple(some) for name, some in json.loads(dataset.attrs.get("labels", "{}")).items()}
+    return Distilled(values, weight, certificate, soft, provenance, labels)

@@ -7,8 +7,8 @@ whitening, starting rows, the checks at construction) looks at a sample: all row
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -16,8 +16,11 @@ import torch
 from torch import Tensor
 
 from bayesdd.data import columns, formats
-from bayesdd.data.columns import Columns
-from bayesdd.data.disk import Stored, on_disk
+from bayesdd.data.columns import Choice, Columns
+from bayesdd.data.disk import Stored, stored
+from bayesdd.data.names import Selection, wanted
+from bayesdd.data.values import Label, Labels
+from bayesdd.numerics.refusal import Refusal
 
 IN_MEMORY = 2**29  # bytes as float64: a larger .nc or .zarr stays on disk
 
@@ -36,6 +39,14 @@ class Rows(Protocol):
     @property
     def sample(self) -> Columns:
         """Rows to look at, in memory: all, or some."""
+
+    @property
+    def labels(self) -> Mapping[str, Labels]:
+        """Column of codes, or its element -> label of each code."""
+
+    @property
+    def parts(self) -> Mapping[str, tuple[str, ...]]:
+        """Array column -> names of what stands along its last axis, where they are known."""
 
     def number(self, at: int) -> int:
         """Number among all rows, from 0, of a row of the sample."""
@@ -61,9 +72,11 @@ class Rows(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """Rows in memory: column -> ``(N, ...)``."""
+    """Rows in memory: column -> ``(N, ...)``, with their labels and the names of their parts."""
 
     columns: Columns
+    labels: Mapping[str, Labels] = field(default_factory=dict)
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -86,14 +99,14 @@ class Held:
 
     def like(self, sample: Columns) -> Held:
         """The sample is all rows."""
-        return Held(sample)
+        return replace(self, columns=sample)
 
     def on(self, device: torch.device) -> Held:
         """On the device where they leave half of its memory free, else where they are."""
         wanted = sum(column.numel() * column.element_size() for column in self.columns.values())
         if device.type == "cuda" and torch.cuda.mem_get_info(device)[0] < 2 * wanted:
             return self
-        return Held({name: column.to(device) for name, column in self.columns.items()})
+        return replace(self, columns={name: column.to(device) for name, column in self.columns.items()})
 
     def blocks(self, start: int, stop: int, step: int, *, pin: bool) -> Iterator[Columns]:
         """Slices; pinned copies where they are not on the device."""
@@ -114,18 +127,37 @@ class Held:
         return columns.fingerprint(self.columns)
 
 
-def opened(source: columns.Source | Stored) -> Rows:
+def opened(
+    source: columns.Source | Stored,
+    select: Selection | None = None,
+    choose: Choice | None = None,
+    labels: Mapping[str, Sequence[Label]] | None = None,
+    *,
+    again: bool = False,
+) -> Rows:
     """The rows of whatever a Task takes: on disk a ``Stored`` and a .nc or .zarr above 512 MiB, else in memory.
 
+    Arguments are those of ``columns.table``.
+
     Raises:
-        FileNotFoundError, Refusal: As ``columns.read`` and ``disk.on_disk``.
+        FileNotFoundError, Refusal: As ``columns.table`` and ``disk.on_disk``.
     """
-    if isinstance(source, Stored):
+    if isinstance(source, Held):
         return source
+    if isinstance(source, Stored):
+        names = source.sample.keys() if select is None else wanted(select).keys()
+        if not again and (absent := names - source.sample.keys()):
+            raise Refusal(f"{source.path}: name the columns {sorted(absent)} by on_disk(path, columns=...)")
+        some = choose or list
+        return source.chosen(lambda there: some([name for name in there if select is None or name in names]))
     if isinstance(source, str | os.PathLike) and Path(source).suffix in formats.ENGINES:
         with formats.opened(Path(source)) as dataset:
             if 8 * sum(int(variable.size) for variable in dataset.data_vars.values()) > IN_MEMORY:
-                return on_disk(source)
+                return stored(source, select, choose, again=again)
             if Path(source).suffix == ".zarr":
-                return Held(columns.read(dataset))
-    return Held(columns.read(source))
+                return _held(columns.table(dataset, select, choose, labels, again=again))
+    return _held(columns.table(source, select, choose, labels, again=again))
+
+
+def _held(table: columns.Table) -> Held:
+    return Held(table.columns, table.labels, table.parts)

@@ -12,7 +12,7 @@ import torch
 from tqdm.auto import tqdm
 
 from bayesdd.data.certificate import TOLERANCE, CertificateWarning
-from bayesdd.data.distilled import Distilled
+from bayesdd.data.distilled import Distilled, needed
 from bayesdd.data.whole import drawn, splits
 from bayesdd.density.checkpoint import Checkpoint
 from bayesdd.density.density import MEMORY
@@ -21,6 +21,7 @@ from bayesdd.distillation.first_stage import Run, resized
 from bayesdd.distillation.problem import Problem
 from bayesdd.distillation.progress import Pace
 from bayesdd.distillation.search import certified, smallest, solved
+from bayesdd.numerics import arguments
 from bayesdd.numerics.devices import resolve
 from bayesdd.numerics.exclusive import exclusive
 from bayesdd.numerics.refusal import Refusal
@@ -28,6 +29,7 @@ from bayesdd.objectives import half_variance
 from bayesdd.objectives.sorts import Standalone, name_of, sort_of
 from bayesdd.target.reference import build
 from bayesdd.target.target import Target, student_of
+from bayesdd.task.given import task_of, tasks_of
 from bayesdd.task.provenance import check, provenance_of
 from bayesdd.task.task import Task
 
@@ -86,9 +88,14 @@ def distill(
     Warns:
         CertificateWarning: The result is returned but not certified, or M is below what any M rows can reach.
     """
-    tasks = [target] if isinstance(target, Task) else list(target)
+    tasks = tasks_of(target, "distill")
     alone = sort_of(objective) is Standalone
-    student, init = sizes(tasks, student, size, tolerance, init)
+    student = student_of(tasks, None if student is None else task_of(student, "distill: student="))
+    size, tolerance = sizes(tasks, size, tolerance)
+    seed, memory = arguments.seed(seed, "distill"), int(arguments.positive(memory, "distill: memory= (bytes)"))
+    if init is not None:
+        init = check(needed(init, "distill(init=...)"), student)
+    _refuse_networks([*tasks, student], objective)
     if whole_outcomes:
         held = student.with_whole_outcomes()
         tasks, student = [held if task is student else task for task in tasks], held
@@ -99,7 +106,7 @@ def distill(
     goal = Target(tasks, student, where, seed, memory, checkpoint=kept)
     silent = not progress or current().rank > 0
     with tqdm(disable=silent, desc="bayesdd", bar_format="{desc}: {elapsed}{postfix}") as bar:
-        say, too_few = bar.set_postfix_str, ""
+        say = bar.set_postfix_str
         if alone:
             settings = {"equal_weights": equal_weights, "move_rows": move_rows}
             result = _alone(goal, objective, size, tolerance, seed, init, say, **settings)
@@ -108,16 +115,16 @@ def distill(
             say("Laplace fit and particles of the full posterior")
             reference = build(goal, seed)
             limit = TOLERANCE if tolerance is None else tolerance
+            # Said before the search, which may take long.
+            if size is not None and (too_few := reference.bound.warning(size, limit)):
+                warnings.warn(too_few, CertificateWarning, stacklevel=2)
             run = Run(reference, objective, seed, limit, say, equal_weights, move_rows)
             found = smallest(run, init) if size is None else solved(run, size, init)
             say("certificate")
             details = provenance_of(student, tasks, seed, found.problem.coordinates.size, objective=name_of(objective))
             result = replace(found.problem.distilled(found.vector, details), certificate=certified(run, found))
-            too_few = reference.bound.warning(len(result), limit)
     splitting = splits(student, result.hard()[0])
     result = replace(result, provenance=result.provenance | {"splits": splitting})
-    if too_few:
-        warnings.warn(too_few, CertificateWarning, stacklevel=2)
     if result.certificate and (reasons := result.certificate.reasons):
         warnings.warn(f"not certified: {'; '.join(reasons)}", CertificateWarning, stacklevel=2)
     return result
@@ -159,16 +166,24 @@ def with_whole_outcomes(init: Distilled, student: Task, seed: int) -> Distilled:
     return Distilled(drawn(rows, student.discrete, torch.Generator().manual_seed(seed)), weight)
 
 
-def sizes(
-    tasks: list[Task], student: Task | None, size: int | None, tolerance: float | None, init: Distilled | None
-) -> tuple[Task, Distilled | None]:
-    """Checks the arguments of ``distill``; returns the student, and ``init`` in the types of its columns."""
-    found = student_of(tasks, student)
-    rows = sum(task.size for task in tasks)
+def sizes(tasks: Sequence[Task], size: Any, tolerance: Any) -> tuple[int | None, float | None]:
+    """Checks of what ``distill`` aims at."""
     if size is None and tolerance is None:
         raise Refusal("distill needs size= (number of synthetic rows) or tolerance= (nats), got neither.")
-    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= rows):
-        raise Refusal(f"distill needs a size from 1 to the {rows} real rows, got {size!r}.")
-    if tolerance is not None and not 0 < tolerance < float("inf"):
-        raise Refusal(f"distill needs a positive tolerance in nats, got {tolerance!r}.")
-    return found, None if init is None else check(init, found)
+    rows = sum(task.size for task in tasks)
+    if size is not None:
+        hint = " (distill(task, tolerance=...) takes nats)" if isinstance(size, float) else ""
+        hint = hint or ("" if isinstance(size, int) else ": bayesdd.Task(model, data) takes the rows")
+        size = arguments.whole(size, "distill: size=", 1, rows, hint)
+    if tolerance is not None:
+        tolerance = arguments.positive(tolerance, "distill: tolerance= (nats, the third argument)")
+    return size, tolerance
+
+
+def _refuse_networks(tasks: Sequence[Task], objective: Callable[..., Any]) -> None:
+    """Refuses the default objective for networks, whose search would end uncertified after a long time."""
+    if objective is half_variance and (found := next((task for task in tasks if task.unidentified), None)):
+        raise Refusal(
+            f"distill: the weights of the network in {found.name} are not identified, so that no few rows have its "
+            "posterior: match predictions by objective=functools.partial(bayesdd.networks.function_space, purpose=...)"
+        )

@@ -70,4 +70,4 @@ class Problem:
         """The rows and weights as a Distilled set, not certified yet."""
         with torch.no_grad():
             rows, weight = self.stored(vector)
-        return Distilled(rows, weight, soft=self.student.soft, provenance=provenance)
+        return Distilled(rows, weight, soft=self.student.soft, provenance=provenance, labels=self.student.labels)

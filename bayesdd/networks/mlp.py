@@ -21,7 +21,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import pyro
 import pyro.distributions as dist
@@ -56,7 +56,10 @@ class Network:
         radius: Half of each range.
         hidden: Widths of the hidden layers.
         spread: Factor s of the prior; one number, or one a layer.
+        unidentified: True of every network: hidden units can change places, and signs.
     """
+
+    unidentified: ClassVar[bool] = True
 
     centre: tuple[float, ...]
     radius: tuple[float, ...]

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from bayesdd.data.columns import Columns, read
+from bayesdd.data.columns import Columns
 from bayesdd.inference.network_modes import around, climb
 from bayesdd.networks.regression import Regression
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.posterior import arviz
 from bayesdd.target.target import Target
+from bayesdd.task.new_rows import new_rows
 from bayesdd.task.program import running, unconstrained
 from bayesdd.task.task import Task
 
@@ -164,14 +165,7 @@ def linearised(regression: Regression, target: Target, modes: Tensor, inputs: Co
 def checked(regression: Regression, inputs: Any) -> Columns:
     """Purpose inputs as columns: the student's own, finite, inside the domain that their kinds declare."""
     student = regression.task
-    given = read(inputs)
-    wanted = {name: tuple(student.data[name].shape[1:]) for name in regression.inputs}
-    came = {name: tuple(column.shape[1:]) for name, column in given.items()}
-    if came != wanted:
-        raise Refusal(
-            f"function_space(purpose=...) needs the inputs of {student.name}, {wanted} (shape of one row), got {came}."
-        )
-    columns = {name: given[name].to(student.data[name].dtype) for name in regression.inputs}
+    columns = new_rows(student, inputs, list(regression.inputs), "function_space(purpose=...)")
     for name, column in columns.items():
         kind = student.column_kinds[name]
         if not column.is_floating_point() or kind.from_free is None:

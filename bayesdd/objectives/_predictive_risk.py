@@ -8,16 +8,17 @@ theta that do not matter there are left alone, so that its posterior need not be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bayesdd.data.columns import Columns, read
+from bayesdd.data.columns import Columns
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.target.particles import first, tilted, trusted
 from bayesdd.target.reference import Reference
+from bayesdd.task.new_rows import new_rows
 
 DRAWS = 1000  # an evaluation costs draws x purpose rows
 
@@ -45,7 +46,8 @@ def predictive_risk(
     """
     target, student = reference.target, reference.target.student
     device = target.joint.device
-    rows = {name: column.to(device) for name, column in _checked(read(purpose), student.data, student.name).items()}
+    given = new_rows(student, purpose, list(student.data), "predictive_risk(purpose=...)")
+    rows = {name: column.to(device) for name, column in given.items()}
     count = len(next(iter(rows.values())))
     weights = torch.ones(count, dtype=torch.float64) if weight is None else torch.as_tensor(weight).double()
     if weights.shape != (count,):
@@ -68,13 +70,3 @@ def predictive_risk(
 def _log_predictive(by_row: Tensor, log_weight: Tensor) -> Tensor:
     """Log of the average over draws, shape ``(J,)``."""
     return (by_row + log_weight[:, None]).logsumexp(0)
-
-
-def _checked(rows: Columns, own: Mapping[str, Tensor], name: str) -> Columns:
-    wanted = {column: tuple(value.shape[1:]) for column, value in own.items()}
-    given = {column: tuple(value.shape[1:]) for column, value in rows.items()}
-    if given != wanted:
-        raise Refusal(
-            f"predictive_risk(purpose=...) needs the columns of {name}, {wanted} (shape of one row), got {given}."
-        )
-    return {column: rows[column].to(own[column].dtype) for column in own}

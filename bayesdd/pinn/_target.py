@@ -20,7 +20,7 @@ whole range of alpha are part of the target. The student is a plain network on r
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from bayesdd.data.columns import Columns, table
 from bayesdd.density.density import Density
 from bayesdd.networks import bnn
 from bayesdd.networks import mlp as nets
@@ -36,6 +37,7 @@ from bayesdd.networks.mlp import Network
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.pinn import equation
 from bayesdd.pinn.equation import Family
+from bayesdd.task.contract import chosen
 from bayesdd.task.task import Task
 
 SCALES = {"noise": 0.1, "residual_noise": 0.03, "boundary_noise": 0.01}  # sites of scales, and their priors' medians
@@ -107,8 +109,9 @@ def measurements(
     Raises:
         ValueError: x or alpha outside the domain.
     """
-    equation.check_rows(family, rows, "measurements")
-    return bnn.student(rows, network=network or surrogate(family), noise=noise)
+    return bnn.student(
+        _read(family, rows, bnn.model, "measurements"), network=network or surrogate(family), noise=noise
+    )
 
 
 def residual(
@@ -125,14 +128,14 @@ def residual(
         ValueError: x or alpha outside the domain, an unknown constant that the equation does not have, a residual that
             is not finite.
     """
-    equation.check_rows(family, rows, "residual")
+    columns = _read(family, rows, residual_model, "residual")
     if strange := sorted((unknown or {}).keys() - family.parameters.keys()):
         raise Refusal(
             f"residual of {family.name} has no constant {strange[0]!r}, only {sorted(family.parameters)}: "
             "unknown= names constants of the equation."
         )
     model = partial(residual_model, family=family, network=network or surrogate(family), noise=noise)
-    return Task(partial(model, unknown=dict(unknown)) if unknown else model, rows)
+    return Task(partial(model, unknown=dict(unknown)) if unknown else model, columns)
 
 
 def boundary(
@@ -143,8 +146,17 @@ def boundary(
     Raises:
         ValueError: x or alpha outside the domain.
     """
-    equation.check_rows(family, rows, "boundary")
-    return Task(partial(boundary_model, network=network or surrogate(family), noise=noise), rows)
+    columns = _read(family, rows, boundary_model, "boundary")
+    return Task(partial(boundary_model, network=network or surrogate(family), noise=noise), columns)
+
+
+def _read(family: Family, rows: Any, model: Callable[..., Any], who: str) -> Columns:
+    """The columns that a model takes of whatever a Task takes, checked to lie inside the domain."""
+    bound = partial(model, family=None, network=None, noise=None, unknown=None)
+    choose = partial(chosen, bound, name=f"{who} of {family.name}", explicit=False)
+    columns = table(rows, choose=choose, again=True).columns
+    equation.check_rows(family, columns, who)
+    return columns
 
 
 def target(

@@ -33,6 +33,7 @@ def dataset(
     lead: Sequence[str] = ("chain", "draw"),
     dims: Mapping[str, Sequence[str]] | None = None,
     attrs: Mapping[str, Any] | None = None,
+    coords: Mapping[str, Sequence[Any]] | None = None,
 ) -> xr.Dataset:
     """One group: named arrays with named dimensions and integer coordinates.
 
@@ -40,6 +41,7 @@ def dataset(
         values: name -> tensor or array of shape ``(*lead, *shape)``; row-wise groups have ``lead=("row",)``.
         lead: names of the leading dimensions, common to all values.
         dims: name -> names of the trailing dimensions; by default `w_dim_0`, `w_dim_1`, ... as in ArviZ.
+        coords: dimension -> names along it; by default numbers from 0.
         attrs: attributes; what netCDF cannot hold (dicts, None, booleans) is stored as JSON.
 
     Raises:
@@ -60,8 +62,8 @@ def dataset(
         variables[name] = (names, array)
     if clash := sorted(set(variables) & set(lengths)):
         raise Refusal(f"{clash[0]!r} is the name of a value and of a dimension; rename the site, or pass dims=")
-    coords = {dim: np.arange(length) for dim, length in lengths.items()}
-    return xr.Dataset(variables, coords, {key: _attribute(value) for key, value in (attrs or {}).items()})
+    along = {dim: (coords or {}).get(dim, np.arange(length)) for dim, length in lengths.items()}
+    return xr.Dataset(variables, along, {key: _attribute(value) for key, value in (attrs or {}).items()})
 
 
 def with_group(idata: Any, name: str, group: xr.Dataset) -> Any:
@@ -89,6 +91,8 @@ def draws_from(idata: Any, sites: Mapping[str, tuple[int, ...]]) -> dict[str, Te
     Raises:
         Refusal: no posterior group, a site it lacks, or a site of another shape.
     """
+    if isinstance(idata, str | os.PathLike):
+        raise Refusal(f"posterior draws are needed, got the path {str(idata)!r}: read it by bayesdd.posterior.read")
     posterior = getattr(idata, "posterior", None)
     if posterior is None:
         raise Refusal("the inference data have no group 'posterior'; pass what bayesdd.sample returned")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,20 +10,22 @@ from typing import Any
 import torch
 
 from bayesdd.data.columns import Columns
-from bayesdd.data.distilled import ABOUT, Distilled
+from bayesdd.data.distilled import ABOUT, Distilled, needed
 from bayesdd.data.files import one_line
-from bayesdd.data.rows import opened
 from bayesdd.density.density import Density, density_of
 from bayesdd.inference import Draws, hmc
+from bayesdd.numerics import arguments
 from bayesdd.numerics.devices import resolve
 from bayesdd.numerics.exclusive import exclusive
-from bayesdd.numerics.refusal import Refusal
+from bayesdd.numerics.refusal import Refusal, WrongType
 from bayesdd.posterior import arviz
 from bayesdd.posterior._log_likelihood import group_of, refuse_large, row_dimension
 from bayesdd.posterior.convergence import ConvergenceWarning, troubles
 from bayesdd.posterior.resampling import corrected as weighted_draws
 from bayesdd.posterior.resampling import resampled
 from bayesdd.posterior.weighting import weighted_model
+from bayesdd.task.given import task_of
+from bayesdd.task.new_rows import new_rows
 from bayesdd.task.provenance import check
 from bayesdd.task.task import Task
 
@@ -73,8 +76,10 @@ def sample(
         ConvergenceWarning: Chains disagree, stand still or diverge; the line names the sites.
         CertificateWarning: Draws were to be corrected, but k-hat is above 0.7.
     """
-    if draws < 1 or chains < 1:
-        raise Refusal(f"sample needs at least one draw and one chain, got draws={draws}, chains={chains}.")
+    task, seed = task_of(task, "sample"), arguments.seed(seed, "sample")
+    draws, chains = (arguments.whole(n, f"sample: {name}=", 1) for name, n in (("draws", draws), ("chains", chains)))
+    if method is not None and not callable(method):
+        raise WrongType(f"sample: method= takes a function, such as bayesdd.inference.laplace, got {method!r}")
     if taken := sorted({"chain", "draw"} & (task.sites.keys() | set(task.structure.deterministic))):
         raise Refusal(f"sample: site {taken[0]!r} of {task.name} has the name of an ArviZ dimension: rename the site.")
     if corrected and distilled is None:
@@ -83,7 +88,7 @@ def sample(
         refuse_large("sample(log_likelihood=True)", chains * draws, task.size)
     where = resolve(device)
     if distilled is not None:
-        distilled = check(distilled, task)
+        distilled = check(needed(distilled, "sample"), task)
         density = density_of(task, distilled, where)
     else:
         density = _full(task, where)
@@ -103,14 +108,14 @@ def sample(
             ConvergenceWarning,
             stacklevel=3,
         )
-    groups = {"posterior": arviz.dataset(values, attrs=attrs)}
+    groups = {"posterior": arviz.dataset(values, dims=task.dims, coords=task.coords, attrs=attrs)}
     if found.stats:
         groups["sample_stats"] = arviz.dataset(found.stats)
     if distilled is not None:
         rows, weight = distilled.hard()
         name = "distilled_weight" if "weight" in rows else "weight"
         lead = (_free("distilled_row", rows),)
-        groups["distilled_data"] = arviz.dataset({**rows, name: weight}, lead, attrs={"about": ABOUT})
+        groups["distilled_data"] = _rows(task, {**rows, name: weight}, lead).assign_attrs(about=ABOUT)
     elif len(next(iter(task.data.values()))) == task.size:
         groups.update(_real_rows(task, task.data))
     if log_likelihood:
@@ -137,10 +142,20 @@ def _real_rows(task: Task, columns: Columns) -> dict[str, Any]:
     constant = {name: column for name, column in columns.items() if name not in observed}
     lead, groups = (row_dimension(task),), {}
     if len(constant) < len(columns) and (seen := _as_observed(task, task.observations(columns))):
-        groups["observed_data"] = arviz.dataset(seen, lead)
+        groups["observed_data"] = _rows(task, seen, lead)
     if constant:
-        groups["constant_data"] = arviz.dataset(constant, lead)
+        groups["constant_data"] = _rows(task, constant, lead)
     return groups
+
+
+def _rows(task: Task, values: Columns, lead: tuple[str, ...]) -> Any:
+    """A group of rows, with the names along their axes and the labels of codes."""
+    found = arviz.dataset(values, lead, dims=task.dims, coords=task.coords)
+    column_of = {o.name: o.column for o in task.structure.observed}
+    for name in values:
+        if labels := task.labels.get(column_of.get(name) or name):
+            found[name].attrs["labels"] = json.dumps(labels)
+    return found
 
 
 @exclusive
@@ -164,9 +179,12 @@ def predict(task: Task, idata: Any, rows: Any, *, seed: int = 0) -> Any:
         Refusal: A needed column is missing, one does not fit the task's, none is left to predict, or the predictions
             would take more than 8 GiB.
     """
+    task, seed = task_of(task, "predict"), arguments.seed(seed, "predict")
     observed = {o.column for o in task.structure.observed if o.column}
     wanted = [name for name in task.data if name not in observed]
-    columns = _fitting(task, _columns(rows), wanted)
+    # A model without covariates takes no rows: it draws its own number of them.
+    none = not wanted and isinstance(rows, Mapping) and not rows
+    columns = {} if none else new_rows(task, rows, wanted, "predict", observed)
     given = {name: columns.pop(name) for name in observed & columns.keys()}
     values = arviz.draws_from(idata, task.sites)
     count = len(next(iter(columns.values()), "1"))
@@ -182,7 +200,9 @@ def predict(task: Task, idata: Any, rows: Any, *, seed: int = 0) -> Any:
     predicted = {name: value.reshape(chains, -1, *value.shape[1:]) for name, value in drawn.items()}
     row = row_dimension(task)
     dims = {name: [row, *(f"{name}_dim_{i}" for i in range(value.dim() - 3))] for name, value in predicted.items()}
-    groups = {"posterior_predictive": arviz.labelled(arviz.dataset(predicted, dims=dims), idata.posterior)}
+    dims |= {name: [row, *task.dims[name]] for name in predicted if name in task.dims}
+    made = arviz.dataset(predicted, dims=dims, coords=task.coords)
+    groups = {"posterior_predictive": arviz.labelled(made, idata.posterior)}
     if columns or given:
         groups.update(_real_rows(task, {**columns, **given}))
     return arviz.to_arviz(groups)
@@ -192,34 +212,6 @@ def _as_observed(task: Task, values: Columns) -> Columns:
     """Discrete sites' values as integers, which ArviZ plots as counts; as they are where missing or fractional."""
     discrete = {o.name for o in task.structure.observed if o.discrete}
     return {n: v.long() if n in discrete and bool((v == v.floor()).all()) else v for n, v in values.items()}
-
-
-def _columns(rows: Any) -> Columns:
-    """Columns from all that a Task takes; a model without covariates takes no rows: it draws its own number of them."""
-    if isinstance(rows, Mapping) and not rows:
-        return {}
-    found = opened(rows)
-    return found.take(torch.arange(found.size))
-
-
-def _fitting(task: Task, given: Columns, wanted: list[str]) -> Columns:
-    """The columns that the task takes, in its types."""
-    if absent := [name for name in wanted if name not in given]:
-        raise Refusal(f"predict needs the columns {wanted} of the rows, got {sorted(given)}: {absent[0]!r} is missing.")
-    columns = {}
-    for name, theirs in task.data.items():
-        if name not in given:
-            continue
-        column = given[name]
-        if column.shape[1:] != theirs.shape[1:]:
-            raise Refusal(
-                f"predict: column {name!r} has shape {tuple(column.shape[1:])} a row, but {tuple(theirs.shape[1:])} in "
-                "the task."
-            )
-        columns[name] = column.to(theirs.dtype)
-        if columns[name].dtype != column.dtype and bool((columns[name] != column).any()):
-            raise Refusal(f"predict: column {name!r} holds whole numbers in the task, got others: round them.")
-    return columns
 
 
 def _free(name: str, columns: Columns) -> str:
@@ -238,5 +230,5 @@ def weighted(task: Task, distilled: Distilled) -> Callable[[], Any]:
         task: The task that the rows belong to.
         distilled: The distilled set.
     """
-    rows, weight = check(distilled, task).hard()
+    rows, weight = check(needed(distilled, "weighted"), task_of(task, "weighted")).hard()
     return weighted_model(task.model, rows, weight, task.program.plate)

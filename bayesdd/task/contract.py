@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from bayesdd.data.columns import Columns
+from bayesdd.data.columns import Columns, DataNote
+from bayesdd.data.names import closest
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.engine import Engine, choose_backend, derivatives
 from bayesdd.task.kinds import Kind
@@ -33,31 +35,55 @@ class Verdict(NamedTuple):
     draws: Tensor
 
 
-def arguments(model: Model, columns: Columns, name: str) -> None:
-    """Columns and model arguments belong together by name."""
+def chosen(model: Model, names: Sequence[str], name: str, *, explicit: bool) -> list[str]:
+    """Which columns the model takes, by the names of its arguments; a note names those that are left out.
+
+    Args:
+        model: The model.
+        names: Names of the columns that there are.
+        name: The model's name in messages.
+
+        explicit: The user has named these columns, so that none is left out.
+
+    Raises:
+        Refusal: An argument has no column, a column's name resembles such an argument, or the model cannot be called
+            by keyword.
+    """
     try:
         parameters = inspect.signature(getattr(model, "forward", model)).parameters
     except (TypeError, ValueError):
-        return
+        return list(names)
     bound = set(getattr(model, "keywords", {}))
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     open_ones = [
         p for p in parameters.values() if p.name not in bound and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
     ]
-    unknown = [column for column in columns if column not in {p.name for p in open_ones}]
-    if unknown and not (takes_any and bound.isdisjoint(unknown)):
-        wanted = [p.name for p in open_ones]
+    taken = {p.name for p in open_ones} | (set(names) - bound if takes_any else set())
+    left = [column for column in names if column not in taken]
+    empty = [p.name for p in open_ones if p.name not in names and (p.default is p.empty or p.default is None)]
+    if clash := [column for column in left if column in bound]:
         raise Refusal(
-            f"{name} takes the columns {wanted}, but the data also have {unknown}: drop them, or name them as "
-            "arguments."
+            f"{name} has {clash} bound by functools.partial, but the data also have {clash}: drop one, or leave the "
+            "columns out by columns=[...]."
         )
+    for column in left:
+        if meant := closest(column, empty):
+            raise Refusal(
+                f"{name} has an argument {meant!r} without a column, and the data a column {column!r}: did you mean "
+                f"columns={{{meant!r}: {column!r}, ...}}? Else leave the column out by columns=[...]."
+            )
     if positional := [p.name for p in open_ones if p.kind is p.POSITIONAL_ONLY and p.default is p.empty]:
         raise Refusal(f"{name} is called by keyword, but {positional} are positional only: leave out the `/`.")
-    if missing := [p.name for p in open_ones if p.default is p.empty and p.name not in columns]:
+    if missing := [p.name for p in open_ones if p.default is p.empty and p.name not in names]:
         raise Refusal(
-            f"{name} needs the columns {missing}, but the data have {sorted(columns)}: add them, or bind constants "
-            "with functools.partial."
+            f"{name} needs the columns {missing}, but the data have {sorted(names)}: add them, name them by columns=, "
+            "or bind constants with functools.partial."
         )
+    if left and explicit:
+        raise Refusal(f"{name} takes the columns {[p.name for p in open_ones]}, but columns= names {left}: drop them.")
+    if left:
+        warnings.warn(f"{name} takes no columns {left}: they are left out", DataNote, stacklevel=6)
+    return [column for column in names if column in taken]
 
 
 def contract(program: Program, columns: Columns, kinds: Mapping[str, Kind], number: Callable[[int], int]) -> Verdict:

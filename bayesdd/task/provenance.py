@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from bayesdd.data.columns import Columns
+from bayesdd.data.columns import Columns, to_frame
 from bayesdd.data.distilled import Distilled, refuse_difference
+from bayesdd.data.values import coded
 from bayesdd.data.whole import pieces
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.refusals import supported
@@ -99,6 +100,7 @@ def fitting(distilled: Distilled, task: Task) -> Distilled:
         Refusal: A column is missing, has another shape or values that the task's type or support excludes.
     """
     wrong = f"the distilled set does not fit {task.name}"
+    distilled = _in_codes(_of_task(distilled, task), task, wrong)
     if any(name in task.data and task.data[name].is_floating_point() for name in distilled.soft):
         rows, weight = distilled.hard()
         distilled = replace(distilled, data=rows, weight=weight, soft={})
@@ -130,3 +132,31 @@ def fitting(distilled: Distilled, task: Task) -> Distilled:
         except Refusal as error:
             raise Refusal(f"{wrong}: {error}") from error
     return found
+
+
+def _of_task(distilled: Distilled, task: Task) -> Distilled:
+    """Only the columns that the task takes, if any are left."""
+    kept = {name: column for name, column in distilled.data.items() if name in task.data}
+    if not kept:
+        return distilled
+    soft = {name: classes for name, classes in distilled.soft.items() if name in kept}
+    labels = {name: some for name, some in distilled.labels.items() if name in kept}
+    return replace(distilled, data=kept, soft=soft, labels=labels)
+
+
+def _in_codes(distilled: Distilled, task: Task, wrong: str) -> Distilled:
+    """Codes of a set's own labels as those of the task's."""
+    data = dict(distilled.data)
+    for name in {**distilled.labels, **task.labels}:
+        ours, theirs = distilled.labels.get(name, ()), task.labels.get(name, ())
+        if ours == theirs or name not in data:
+            continue
+        if not ours and any(isinstance(label, str) for label in theirs):
+            continue  # codes, by hand
+        if not ours or not theirs or name in distilled.soft:
+            raise Refusal(f"{wrong}: column {name!r} has the labels {list(ours)}, but {list(theirs)} in the task")
+        words = to_frame({name: data[name]}, {name: ours})
+        if [*words] != [name]:
+            raise Refusal(f"{wrong}: column {name!r} has the labels {list(ours)}, but {list(theirs)} in the task")
+        data[name] = coded(words[name], f"{wrong}: column {name!r}", theirs).values
+    return replace(distilled, data=data, labels={n: tuple(some) for n, some in task.labels.items()})

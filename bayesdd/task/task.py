@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,10 +13,12 @@ from torch import Tensor
 from torch.func import vmap
 
 from bayesdd.data.columns import Columns
+from bayesdd.data.names import Selection
 from bayesdd.data.rows import Rows, opened
+from bayesdd.data.values import Label
 from bayesdd.numerics.exclusive import exclusive
 from bayesdd.numerics.refusal import Refusal, WrongType
-from bayesdd.task import contract, kinds, refusals
+from bayesdd.task import contract, kinds, naming, refusals
 from bayesdd.task.engine import UNRECORDED, Engine, Expansion, GradientEngine, HessianEngine
 from bayesdd.task.identity import model_hash, unwrapped
 from bayesdd.task.kinds import Kind
@@ -50,10 +52,16 @@ class Task:
     Args:
         model: A plain Pyro model.
         data: Mapping name -> array or tensor ``(N, ...)``, ``xarray.Dataset``, data frame, or a path (.nc, .npz, .csv,
-            .zarr). A .nc or .zarr above 512 MiB stays on disk, a smaller one by ``bayesdd.on_disk(path)``; ``data`` is
-            then a sample of its rows. The checks look at the sample now, at the other rows when they are first swept.
+            .zarr). Text and categoricals become codes of their labels. A .nc or .zarr above 512 MiB stays on disk, a
+            smaller one by ``bayesdd.on_disk(path)``; ``data`` is then a sample of its rows. The checks look at the
+            sample now, at the other rows when they are first swept.
         plate: Name of the row plate; needed only where several plates are as long as the rows.
         kinds: Kinds of columns (``bayesdd.kinds``) that override the inferred ones.
+        columns: Which columns of the data: a list of names, or argument -> name, or argument -> list of names, an array
+            column. Default: those that the model takes; the others are left out, with a ``DataNote``.
+        labels: Column of text -> its labels in the order of their codes; default sorted, or as a categorical has them.
+        dims: Site or array column -> names of the dimensions of its values (of a row), as in PyMC.
+        coords: Dimension -> names along it; default the labels of the column of that name.
 
     Attributes:
         rows: All rows, wherever they live.
@@ -71,26 +79,30 @@ class Task:
     data: Any
     plate: str | None = None
     kinds: Mapping[str, Kind] = field(default_factory=dict)
+    columns: Selection | None = field(default=None, kw_only=True)
+    labels: Mapping[str, Sequence[Label]] = field(default_factory=dict, kw_only=True)
+    dims: Mapping[str, Sequence[str]] = field(default_factory=dict, kw_only=True)
+    coords: Mapping[str, Sequence[Any]] = field(default_factory=dict, kw_only=True)
     rows: Rows = field(init=False, repr=False)
     program: Program = field(init=False, repr=False)
     column_kinds: dict[str, Kind] = field(init=False, repr=False)
     backend: str = field(init=False, repr=False)
+    names: naming.Names = field(init=False, repr=False)
 
     @exclusive
     def __post_init__(self) -> None:
         if not callable(self.model):
             raise WrongType(f"Task needs a Pyro model (a function of the columns), got {type(self.model).__name__}.")
-        rows = opened(self.data)
-        contract.arguments(self.model, rows.sample, self.name)
+        choose = functools.partial(contract.chosen, self.model, name=self.name, explicit=self.columns is not None)
+        rows = opened(self.data, self.columns, choose, self.labels)
         program, columns = refusals.program_of(self.model, self.plate, self.name, rows.sample, rows.number)
         inferred = kinds.infer(columns, program.structure.observed, self.kinds)
         verdict = contract.contract(program, columns, inferred, rows.number)
         structure = replace(program.structure, deterministic=verdict.deterministic)
         inferred |= dict.fromkeys(verdict.rigid - self.kinds.keys(), kinds.fixed)
         seen = {site.column for site in structure.observed}
-        felt = (
-            columns.keys() - verdict.rigid
-        )  # what the log-likelihood has no gradient in moves by the user's word alone
+        # What the log-likelihood has no gradient in moves by the user's word alone.
+        felt = columns.keys() - verdict.rigid
         unstated = felt - seen - self.kinds.keys()
         put = functools.partial(object.__setattr__, self)
         put("data", columns)
@@ -100,6 +112,13 @@ class Task:
         put("kinds", dict(self.kinds))
         put("column_kinds", supported(program, verdict.backend, columns, inferred, felt, unstated, verdict.draws))
         put("backend", verdict.backend)
+        put("labels", dict(rows.labels))
+        sites = [*self.sites, *verdict.deterministic]
+        named = [*columns, *(o.name for o in structure.observed if o.column)]
+        names = naming.checked(self.dims, self.coords, self._shape, sites, named, self.labels, rows.parts)
+        put("dims", names.dims)
+        put("coords", names.coords)
+        put("names", names)
 
     @property
     def size(self) -> int:
@@ -145,6 +164,11 @@ class Task:
         return f"{getattr(function, '__module__', '?')}:{getattr(function, '__qualname__', type(function).__name__)}"
 
     @property
+    def unidentified(self) -> bool:
+        """Whether it binds an object that says so of its parameters: a network, whose units can change places."""
+        return any(getattr(value, "unidentified", False) for value in getattr(self.model, "keywords", {}).values())
+
+    @property
     def model_hash(self) -> str:
         """SHA-256 of the model's source and what is bound to it."""
         return model_hash(self.model)
@@ -155,13 +179,27 @@ class Task:
         few = {name: column[:4] for name, column in self.data.items()}
         return self._engines.rows.bytes_per_cell(torch.zeros(4, self.dim, dtype=torch.float64), few)
 
+    def _shape(self, name: str) -> tuple[int, ...] | None:
+        """Shape of a site's value, or of a column's in one row; None of anything else."""
+        column = next((o.column for o in self.structure.observed if o.name == name and o.column), name)
+        if name in self.structure.deterministic:
+            return tuple(self.constrain(torch.zeros(1, self.dim, dtype=torch.float64))[name].shape[1:])
+        return self.sites.get(name, tuple(self.data[column].shape[1:]) if column in self.data else None)
+
     def check(self, rows: Columns, first: int) -> None:
         """Refuses a block from disk, whose first row has the number ``first``, if it breaks the model's contract."""
         refusals.supported(self.program, rows, range(first, self.size).__getitem__)
 
-    def with_data(self, data: Any) -> Task:
-        """The same model, plate and kinds on other rows (checked anew)."""
-        return Task(self.model, data, self.plate, self.kinds)
+    def with_data(self, data: Any, columns: Selection | None = None) -> Task:
+        """The same model, plate, kinds, labels and names on other rows (checked anew).
+
+        Rows come as the task's own did, or under the names of the model's arguments, or as ``columns`` says. A label
+        that the task has not seen is refused.
+        """
+        again = columns is None
+        select = self.columns if columns is None else columns
+        choose = functools.partial(contract.chosen, self.model, name=self.name, explicit=select is not None)
+        return replace(self, data=opened(data, select, choose, self.labels, again=again), columns=select)
 
     def with_whole_outcomes(self) -> Task:
         """The same task with discrete outcomes that stay values that occur: counts of kind ``whole``, classes fixed."""

@@ -114,6 +114,18 @@ def test_distilling_again_gives_the_same_file(folder, distilled):
     assert (folder / "d.nc").read_bytes() == (folder / "again.nc").read_bytes()
 
 
+def test_columns_are_chosen_by_the_model_or_by_name(folder, distilled):
+    x = np.loadtxt(folder / "rows.csv", delimiter=",", skiprows=1, dtype=str)
+    lines = [f"{a},2020-01-01,{b}" for a, b in x]
+    for header, columns in (("x[0],when,x[1]", ""), ("age,when,bmi", "--columns x=age,bmi")):
+        (folder / "people.csv").write_text("\n".join([header, *lines]))
+        code, _, err = run(folder, f"distill toy:task --data people.csv {columns} --size 3 --seed 1 --quiet --out p.nc")
+        assert code == 0, err
+        assert err == ("" if columns else "bayesdd: warning: toy:model takes no columns ['when']: they are left out\n")
+        assert (folder / "p.nc").read_bytes() == (folder / "d.nc").read_bytes()
+    refused(folder, "distill toy:task --data people.csv --columns x=age,bmj --size 3 --out q.nc", "'bmj'", "'bmi'")
+
+
 def test_settings_reach_the_distillation(folder, distilled):
     command = "distill toy:task --data rows.csv --tolerance 0.5 --init d.nc --equal-weights --device cpu --out e.nc"
     code, out, err = run(folder, command)

@@ -152,9 +152,10 @@ def test_a_zarr_chunk_that_goes_is_named(tmp_path):
     [
         (lambda p: disk.on_disk(p.with_name("no.nc")), "no such file"),
         (lambda p: disk.on_disk(p.with_name("rows.csv")), "not in '.csv'"),
-        (lambda p: disk.on_disk(p, columns=["x", "z"]), r"columns \['z'\] were asked for"),
-        (lambda p: disk.on_disk(p, columns=[]), "columns none were asked for"),
-        (lambda p: Task(logistic_regression.model, disk.on_disk(p)), "unused"),
+        (lambda p: disk.on_disk(p, columns=["x", "z"]), "columns= names 'z', which is not there"),
+        (lambda p: disk.on_disk(p, columns=[]), "columns= is empty"),
+        (lambda p: Task(logistic_regression.model, disk.on_disk(p, columns={"x": "x", "yy": "y"})), "did you mean"),
+        (lambda p: disk.on_disk(written(p, u=(["row"], np.full(N, "a"))), columns=["u"]), "'u' holds text"),
         (lambda p: disk.on_disk(written(p, u=(["row"], np.full(N, 2**64 - 1, np.uint64)))), "does not fit a 64-bit"),
         (lambda p: disk.on_disk(written(p, u=(["row"], np.full(N, np.nan)))), "'u' has every value missing"),
         (lambda p: disk.on_disk(written(p, u=(["other"], np.ones(7)))), "differ in their number of rows"),

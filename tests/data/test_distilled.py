@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 
 import pytest
@@ -199,6 +200,22 @@ def test_provenance_that_json_cannot_hold_is_refused_and_leaves_no_file(tmp_path
     with pytest.raises(TypeError):
         plain(provenance={"task": object()}).to_netcdf(tmp_path / "d.nc")
     assert os.listdir(tmp_path) == []
+
+
+def test_labels_survive_tables_files_and_unions(tmp_path):
+    x = random(3, 2)
+    made = Distilled({"g": ["b", "a", "b"], "y": [0.3, 1.0, 0.0], "x": x}, torch.ones(3), labels={"y": ("no", "yes")})
+    made.to_netcdf(tmp_path / "d.nc")
+    for found in (made, Distilled.from_netcdf(tmp_path / "d.nc"), union([made])):
+        frame = found.to_frame()
+        assert frame["g"].tolist() == ["b", "a", "b"] and frame["y"].tolist() == [0.3, 1.0, 0.0]
+        assert list(frame) == ["g", "y", "x[0]", "x[1]", "weight"]
+        back = Distilled(frame.drop(columns="weight"), frame["weight"])
+        assert torch.equal(back.data["g"], made.data["g"]) and torch.equal(back.data["x"], x)
+    whole = Distilled({"y": torch.tensor([1.0, 0.0, math.nan])}, torch.ones(3), labels={"y": ("no", "yes")})
+    assert whole.to_frame()["y"].tolist()[:2] == ["yes", "no"] and whole.to_frame()["y"].isna()[2]
+    with pytest.raises(ValueError, match=r"part 1: column 'g' has the labels .*'b', 'c'.*'a', 'b'"):
+        union([made, Distilled({"g": ["b", "c"], "y": [0.1, 0.2], "x": x[:2]}, [1, 1], labels={"y": ("no", "yes")})])
 
 
 def test_provenance_is_readable_by_anybody(tmp_path):

@@ -162,10 +162,10 @@ def test_union_of_sources_is_the_pooled_posterior():
     ("settings", "message"),
     [
         ({}, r"needs size= .* or tolerance="),
-        ({"size": 0}, r"size from 1 to the 50 real rows, got 0"),
-        ({"size": 51}, r"size from 1 to the 50 real rows, got 51"),
+        ({"size": 0}, r"size= must be a whole number from 1 to 50, got 0"),
+        ({"size": 51}, r"from 1 to 50, got 51"),
         ({"size": 2.5}, r"got 2\.5"),
-        ({"tolerance": -1.0}, r"positive tolerance in nats, got -1"),
+        ({"tolerance": -1.0}, r"tolerance= .* must be a positive number, got -1"),
         ({"size": 3, "device": "gpu"}, r"'auto', 'cpu' or 'cuda', got 'gpu'"),
     ],
 )

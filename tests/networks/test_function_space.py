@@ -265,7 +265,7 @@ def _mean(data, x):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"purpose": {"z": [0.0]}}, r"needs the inputs of .*line, \{'x': \(\)\}.*got \{'z': \(\)\}"),
+        ({"purpose": {"z": [0.0]}}, r"needs the columns \['x'\] of the new rows, got \['z'\]"),
         ({"purpose": {"x": [0.0, 3.0]}}, r"'x' runs from 0 to 3, outside its declared domain .*interval\(-2.0, 2.0\)"),
         ({"purpose": {"x": [0.0, math.nan]}}, r"'x' is NaN in some rows"),
         ({"purpose": {"x": [0.0, math.inf]}}, r"infinite"),

@@ -4,6 +4,7 @@ import functools
 import math
 import warnings
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pyro.poutine as poutine
@@ -11,7 +12,7 @@ import pytest
 import torch
 from pyro.infer import config_enumerate  # noqa: F401  (imported by users' models; must not disturb)
 
-from bayesdd import Task
+from bayesdd import DataNote, Task
 from bayesdd.distillation import _distill
 from bayesdd.numerics.devices import resolve
 from bayesdd.target import target
@@ -305,7 +306,8 @@ def fine(x, y=None, *, scale=1.0):
 
 
 ARGUMENTS = {
-    "unknown column": (fine, {**ROWS, "z": Y}, ["['x', 'y', 'scale']", "['z']", "drop them"]),
+    "resembling column": (fine, {"x": X, "Y": Y, "z": Y}, ["'y'", "'Y'", "did you mean", "columns={'y': 'Y', ...}"]),
+    "no column at all": (fine, {"z": Y}, ["['x']", "['z']", "columns="]),
     "unknown argument": (lambda x, y, g: None, ROWS, ["['g']", "functools.partial"]),
     "bound column": (functools.partial(fine, scale=2.0), {**ROWS, "scale": Y}, ["['scale']", "drop"]),
     "positional": (eval("lambda x, /, y: None"), {"x": X, "y": Y}, ["['x']", "positional"]),
@@ -327,8 +329,20 @@ def test_columns_that_do_not_fit_the_model_are_refused_in_one_line(name):
 def test_what_is_no_model_or_no_number_is_refused():
     with pytest.raises(TypeError, match=r"needs a Pyro model .* got str"):
         Task("model", ROWS)
-    with pytest.raises(TypeError, match="'y' holds values that are not real numbers, such as 'a'"):
-        Task(fine, {"x": [[1.0, 2.0]], "y": ["a"]})
+    with pytest.raises(TypeError, match="'y' holds values that are not real numbers, such as"):
+        Task(fine, {"x": [[1.0, 2.0]], "y": np.array([{}])})
+
+
+def test_columns_that_the_model_does_not_take_are_left_out_unread_and_named_once():
+    odd = {"seen": np.array(["2020-01-01"] * N, dtype="datetime64[D]"), "note": [None] * N, "huge": Y * math.inf}
+    with pytest.warns(DataNote, match=r"takes no columns \['seen', 'note', 'huge'\]") as caught:
+        task = Task(fine, {**ROWS, **odd})
+    assert len(caught) == 1 and caught[0].filename == __file__
+    assert list(task.data) == ["x", "y"]
+    chosen = Task(fine, {**ROWS, **odd}, columns=["x", "y"])
+    assert all(torch.equal(chosen.data[name], task.data[name]) for name in ROWS)
+    with pytest.raises(ValueError, match=r"takes the columns .* but columns= names \['huge'\]"):
+        Task(fine, {**ROWS, **odd}, columns=["x", "y", "huge"])
 
 
 def test_the_plate_that_holds_the_observed_sites_is_the_rows_whatever_its_name():
@@ -422,8 +436,8 @@ def test_rows_are_looked_at_in_blocks(monkeypatch):
 @pytest.mark.parametrize("size", [0, -1, N + 1, 2.0, True])
 def test_sizes_below_one_and_above_the_rows_are_refused(size):
     task = Task(fine, ROWS)
-    with pytest.raises(ValueError, match=r"size from 1 to the 8 real rows, got"):
-        _distill.sizes([task], None, size, None, None)
+    with pytest.raises(ValueError, match=r"size= must be a whole number from 1 to 8, got"):
+        _distill.sizes([task], size, None)
 
 
 def test_a_target_needs_tasks_and_a_student():
@@ -433,9 +447,9 @@ def test_a_target_needs_tasks_and_a_student():
     with pytest.raises(ValueError, match="2 tasks needs student="):
         target.student_of([task, task], None)
     with pytest.raises(ValueError, match=r"size= .* or tolerance="):
-        _distill.sizes([task], None, None, None, None)
-    with pytest.raises(ValueError, match="positive tolerance"):
-        _distill.sizes([task], None, None, -1.0, None)
+        _distill.sizes([task], None, None)
+    with pytest.raises(ValueError, match="positive number"):
+        _distill.sizes([task], None, -1.0)
     assert target.student_of([task], None) is task
 
 

@@ -125,3 +125,17 @@ def test_a_set_made_by_hand_of_arrays_works_everywhere():
     y = torch.tensor([0.0, 1.0, 3.0]).double()
     expected = dist.Gamma(2.0, 1.0).log_prob(rate) + torch.tensor(weight) @ dist.Poisson(rate).log_prob(y)
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=0.0)
+
+
+def wards(ward, y=None):
+    w = pyro.sample("w", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
+    with pyro.plate("data", len(ward)):
+        return pyro.sample("y", dist.Normal(w[ward], 1.0), obs=y)
+
+
+def test_labels_are_matched_by_name_not_by_code():
+    task = Task(wards, {"ward": ["east", "north", "west"] * 4, "y": np.arange(12.0)})
+    found = check(Distilled({"ward": ["west", "north"], "y": [0.0, 1.0]}, [1.0, 2.0]), task)
+    assert found.data["ward"].tolist() == [2, 1] and found.labels["ward"] == ("east", "north", "west")
+    with pytest.raises(ValueError, match="'south', which is none of"):
+        check(Distilled({"ward": ["south"], "y": [0.0]}, [1.0]), task)

@@ -19,12 +19,12 @@ from torch import Tensor
 from torch.distributions import biject_to
 from torch.nn.functional import pad
 
-from bayesdd.data.columns import read
+from bayesdd.data.values import tensor
 from bayesdd.dbn.likelihood.densities import Likelihood, densities_of
 from bayesdd.dbn.likelihood.gaussian import as_rows, entries, grouped
 from bayesdd.dbn.likelihood.model import model, soft_model, task
 from bayesdd.dbn.likelihood.parameters import simulate
-from bayesdd.dbn.template.columns import Rows, as_columns, shaped
+from bayesdd.dbn.template.columns import Rows, as_columns, known, shaped
 from bayesdd.dbn.template.template import Template
 from bayesdd.numerics.refusal import Refusal, WrongType
 from bayesdd.task import Task, kinds
@@ -204,20 +204,22 @@ def _rows(template: Template, source: Source, name: str) -> Rows:
     if unknown := [variable for variable in wanted if variable not in every]:
         raise Refusal(f"{name}: variables= names {unknown[0]!r}, which is none of the template's {every}.")
     data = {**source.data} if isinstance(source.data, Mapping) else source.data
-    if isinstance(data, dict) and "x" in data:
-        data["x"] = _padded(data["x"], name)
-        if not bool((~data["x"].isnan()).any()):
-            raise Refusal(f"{name} has seen no entry of any sequence: leave it out.")
-        if "static" in data and bool(torch.as_tensor(data["static"]).isnan().all()):
-            del data["static"]  # the same as a column that is left out
     try:
-        found = read(data)
+        if isinstance(data, dict) and "x" in data:
+            data["x"] = _padded(data["x"])
+            if not bool((~data["x"].isnan()).any()):
+                raise Refusal("no entry of any sequence was seen: leave it out.")
+            if "static" in data:
+                data["static"] = tensor(data["static"], "column 'static'")
+                if bool(data["static"].isnan().all()):
+                    del data["static"]  # the same as a column that is left out
+        found = known(data)
         if "x" in found and found["x"].dim() == 3:
             found["x"] = _spread(template, source, found["x"])
         if template.static and "static" not in found:
             found["static"] = torch.full((len(found["x"]), len(template.static)), torch.nan)
         x, static = (column.double() for column in shaped(template, found))
-    except (ValueError, TypeError) as error:
+    except Refusal as error:
         raise type(error)(f"{name}: {error}") from None
     x[:, :, [variable not in wanted for variable in template.variables]] = torch.nan
     static[:, [variable not in wanted for variable in template.static]] = torch.nan
@@ -227,15 +229,14 @@ def _rows(template: Template, source: Source, name: str) -> Rows:
     return x[kept], static[kept]
 
 
-def _padded(x: Any, name: str) -> Tensor:
+def _padded(x: Any) -> Tensor:
     """Sequences ``(rows, T, V)``; a list of unequal lengths is padded by NaN."""
     if isinstance(x, list | tuple):
-        parts = [torch.as_tensor(part).double() for part in x]
+        parts = [tensor(part, f"column 'x', sequence {i}").double() for i, part in enumerate(x)]
         if not parts or any(part.dim() != 2 or part.shape[1] != parts[0].shape[1] for part in parts):
-            raise Refusal(f"{name}: a list of sequences needs arrays (slices, variables) of equal width.")
-        x = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=torch.nan)
-    found: Tensor = torch.as_tensor(x).double()
-    return found
+            raise Refusal("a list of sequences needs arrays (slices, variables) of equal width.")
+        return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=torch.nan)
+    return tensor(x, "column 'x'").double()
 
 
 def _spread(template: Template, source: Source, x: Tensor) -> Tensor:

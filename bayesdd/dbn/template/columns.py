@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bayesdd.data.columns import read
+from bayesdd.data.columns import DataNote, table
+from bayesdd.data.values import tensor
 from bayesdd.dbn.template.structure import Family, Node, Of, Values
 from bayesdd.dbn.template.template import Template
 from bayesdd.numerics.refusal import Refusal
@@ -30,7 +32,20 @@ def columns(template: Template, data: Any) -> Rows:
     Raises:
         Refusal: A column is missing, unknown or of the wrong shape, or a state is none of a variable's.
     """
-    return shaped(template, read(data))
+    return shaped(template, known(data))
+
+
+def known(data: Any) -> dict[str, Tensor]:
+    """Columns ``x`` and ``static`` of whatever a Task takes, as numbers; a note names others, which are left out."""
+
+    def choose(names: list[str]) -> list[str]:
+        if "x" not in names:
+            raise Refusal(f"Template needs the columns ['x'] (rows, slices, variables), got {sorted(names)}.")
+        if left := [name for name in names if name not in ("x", "static")]:
+            warnings.warn(f"a template has no columns {left}: they are left out", DataNote, stacklevel=4)
+        return [name for name in names if name not in left]
+
+    return table(data, choose=choose, again=True).columns
 
 
 def shaped(template: Template, found: Mapping[str, Tensor]) -> Rows:
@@ -70,11 +85,11 @@ def soft_columns(template: Template, data: Any) -> tuple[Tensor, Tensor] | None:
     Raises:
         Refusal: They are no probabilities of the template's states.
     """
-    if not template.states or not isinstance(data, Mapping) or torch.as_tensor(data.get("x", 0.0)).dim() != 4:
+    if not template.states or not isinstance(data, Mapping) or getattr(data.get("x"), "ndim", 0) != 4:
         return None
-    x = torch.as_tensor(data["x"]).double()
+    x = tensor(data["x"], "column 'x'").double()
     most = max(template.states.values())
-    static = torch.as_tensor(data.get("static", torch.zeros(len(x), 0, most))).double()
+    static = tensor(data.get("static", torch.zeros(len(x), 0, most)), "column 'static'").double()
     for name, column, names in (("x", x, template.variables), ("static", static, template.static)):
         if column.shape[-2:] != (len(names), most):
             raise Refusal(

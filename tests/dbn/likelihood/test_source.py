@@ -3,8 +3,10 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+import xarray as xr
 
 from bayesdd import dbn
 from bayesdd.dbn.likelihood import unconstrain
@@ -111,7 +113,7 @@ REFUSED = {
     "no source": (CHAIN, [{"x": X}], "source 0 must be a Source"),
     "unknown": (CHAIN, [Source({"x": X}, ("a", "q"))], "variables= names 'q', which is none of"),
     "unseen": (CHAIN, [Source(rows(), ("a", "b", "s"))], "no source sees the variable 'c': leave it out"),
-    "empty": (CHAIN, [Source(rows()), Source({"x": X * torch.nan})], "source 1 has seen no entry"),
+    "empty": (CHAIN, [Source(rows()), Source({"x": X * torch.nan})], "source 1: no entry of any sequence was seen"),
     "hidden": (
         CHAIN,
         [Source(rows()), Source({"x": torch.where(torch.tensor([True, True, False]), X, torch.nan)}, ("c",))],
@@ -141,3 +143,53 @@ def test_noise_on_states_is_refused():
 def test_numpy_and_integers_are_taken():
     (x, _), _ = gathered(STATES, [Source({"x": np.ones((3, 2, 2), int)}), Source({"x": np.ones((3, 2, 2))})])
     assert x.dtype == torch.float64 and (x == 1).all()
+
+
+CONTAINERS = {
+    "masked": lambda x, gap: np.ma.masked_array(np.where(gap, -999.0, x), gap),
+    "list of masked": lambda x, gap: [
+        np.ma.masked_array(np.where(g, -999.0, a), g) for a, g in zip(x, gap, strict=True)
+    ],
+    "objects with None": lambda x, gap: np.where(gap, None, x),
+    "nested lists with None": lambda x, gap: np.where(gap, None, x).tolist(),
+    "big endian": lambda x, gap: np.where(gap, np.nan, x).astype(">f8"),
+    "negative strides": lambda x, gap: np.where(gap, np.nan, x)[:, ::-1].copy()[:, ::-1],
+    "data array": lambda x, gap: xr.DataArray(np.where(gap, np.nan, x), dims=["patient", "visit", "what"]),
+    "data frames": lambda x, gap: [pd.DataFrame(a) for a in np.where(gap, np.nan, x)],
+    "nullable data frames": lambda x, gap: [pd.DataFrame(a).convert_dtypes() for a in np.where(gap, np.nan, x)],
+}
+
+
+def _x(x):
+    """``x`` as the target has it, beside masked static values, of which half are seen."""
+    static = np.ma.masked_array(np.arange(len(x), dtype=float), np.arange(len(x)) % 2 == 0)[:, None]
+    found, other = gathered(CHAIN, [Source({"x": x, "static": static})])[0]
+    assert other.isnan()[:, 0].tolist() == [i % 2 == 0 for i in range(len(x))]
+    return found
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_every_container_gives_the_same_rows_and_keeps_its_mask(name):
+    x = rows()["x"].numpy()
+    gap = np.arange(x.size).reshape(x.shape) % 5 == 0
+    want = _x(torch.from_numpy(np.where(gap, np.nan, x)))
+    assert int(want.isnan().sum()) == gap.sum()
+    found = _x(CONTAINERS[name](x, gap))
+    assert torch.equal(found.nan_to_num(7.0), want.nan_to_num(7.0))
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (np.full((2, 3, 3), "yes"), ["source 0", "'x'", "text", "'yes'", "codes"]),
+        (np.full((2, 3, 3), np.datetime64("2020-01-01")), ["source 0", "'x'", "dates"]),
+        (np.full((2, 3, 3), 1j), ["source 0", "'x'", "not real"]),
+        (np.full((2, 3, 3), np.inf), ["source 0", "'x'", "infinite"]),
+        ([np.full((3, 3), "a")], ["source 0", "'x'", "sequence 0", "'a'"]),
+    ],
+)
+def test_what_is_no_number_is_refused_by_source_column_and_remedy(x, words):
+    with pytest.raises(ValueError) as caught:
+        _x(x)
+    assert "\n" not in str(caught.value)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
