@@ -16,7 +16,7 @@ from torch.func import grad
 from bayesdd.data.columns import Columns
 from bayesdd.inference.observed_rows import observed, row_jacobian
 from bayesdd.numerics.refusal import Refusal
-from bayesdd.task.engine import Engine
+from bayesdd.task.engine import UNRECORDED, Engine
 from bayesdd.task.program import Feeder, Message, evaluate, running
 from bayesdd.task.task import Task
 
@@ -55,10 +55,10 @@ class Regression:
             )
         self.inputs = [name for name in task.data if name != self.outcome]
         # Lambdas: make_fx counts the arguments of a bound method with its `self`.
-        self._mean = Engine(lambda flat, rows: self._site(flat, rows).mean, task.backend)
+        self._mean = Engine(lambda flat, rows: self._site(flat, rows).mean, task.backend, UNRECORDED)
         slopes = row_jacobian(task, _mean, grad)
-        self._slopes = Engine(lambda flat, rows: _joined(*slopes(flat, rows)), task.backend)
-        self._prior = Engine(lambda flat, row: self._prior_of(flat, row), task.backend)
+        self._slopes = Engine(lambda flat, rows: _joined(*slopes(flat, rows)), task.backend, UNRECORDED)
+        self._prior = Engine(lambda flat, row: self._prior_of(flat, row), task.backend, UNRECORDED)
         self.noise = self._known_noise(asked)
         self._normal: tuple[Tensor, Tensor, Tensor] | None = None
         self._normal = self._normal_prior()

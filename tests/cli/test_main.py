@@ -1,11 +1,18 @@
-"""The command line as its users meet it: real processes, exit codes, one line a mistake, nothing computed in vain."""
+"""The command line as its users meet it: exit codes, one line a mistake, nothing computed in vain.
 
+Real processes where a test is about one; elsewhere the command runs in this process, without seconds of imports.
+"""
+
+import contextlib
 import functools
+import importlib
+import io
 import os
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +83,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def distilled(folder):
     """What `bayesdd distill` printed, once for the whole module."""
-    return run(folder, "distill toy:task --data rows.csv --size 3 --seed 1 --quiet --out d.nc")
+    return run_apart(folder, "distill toy:task --data rows.csv --size 3 --seed 1 --quiet --out d.nc")
 
 
 def process(folder, command):
@@ -89,6 +96,29 @@ def process(folder, command):
 
 
 def run(folder, command):
+    """Exit code and what was printed, of a command that runs here as it would in a process of its own."""
+    out, err, path, modules = io.StringIO(), io.StringIO(), list(sys.path), set(sys.modules)
+    importlib.invalidate_caches()
+    with contextlib.ExitStack() as here:
+        for context in (contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)):
+            here.enter_context(context)
+        here.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("default")  # pytest makes errors of warnings; Python shows them, but for these
+        for hidden in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+            warnings.simplefilter("ignore", hidden)
+        try:
+            code = main.main(command.split())
+        except SystemExit as ended:  # --help and --version
+            code = ended.code or 0
+        finally:
+            sys.path[:] = path
+            for name in {"toy", "clinic"} & (set(sys.modules) - modules):
+                del sys.modules[name]
+    return code, out.getvalue(), err.getvalue()
+
+
+def run_apart(folder, command):
+    """The same of a process."""
     with process(folder, command) as started:
         out, err = started.communicate(timeout=600)
     return started.returncode, out, err
@@ -251,7 +281,7 @@ def test_an_input_is_not_replaced(folder, distilled):
 
 
 def test_a_fault_keeps_its_traceback(folder):
-    code, _, err = run(folder, "distill toy:faulty --size 3 --out d2.nc")
+    code, _, err = run_apart(folder, "distill toy:faulty --size 3 --out d2.nc")
     assert code == 1 and "Traceback" in err and "faulty" in err
 
 
@@ -295,7 +325,7 @@ def test_help_shows_an_example(command, folder):
 
 
 def test_version(folder):
-    code, out, _ = run(folder, "--version")
+    code, out, _ = run_apart(folder, "--version")
     assert code == 0 and out.startswith("bayesdd ")
 
 

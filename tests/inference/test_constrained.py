@@ -81,7 +81,7 @@ def test_a_bent_posterior_against_quadrature(noise):
 
 
 def test_noise_inferred_from_weighted_rows_against_quadrature(unknown):
-    draws = constrained(unknown, draws=200, chains=24, seed=2, warmup=60)
+    draws = constrained(unknown, draws=80, chains=24, seed=2, warmup=60)
     grid = torch.cartesian_prod(
         torch.linspace(-6, 3, 400, dtype=torch.float64), torch.linspace(-4, 4, 400, dtype=torch.float64)
     )
