@@ -101,7 +101,7 @@ class Checkpoint:
             reason = f"it is damaged ({one_line(error)})"
         if reason:
             said = "is resumed in part" if records else "cannot be resumed"
-            warnings.warn(f"{self.path} {said}: {reason}", UserWarning, stacklevel=4)
+            warnings.warn(f"{self.path} {said}: {reason}", UserWarning, stacklevel=5)
         return records
 
 

@@ -117,7 +117,7 @@ def distill(
             limit = TOLERANCE if tolerance is None else tolerance
             # Said before the search, which may take long.
             if size is not None and (too_few := reference.bound.warning(size, limit)):
-                warnings.warn(too_few, CertificateWarning, stacklevel=2)
+                warnings.warn(too_few, CertificateWarning, stacklevel=3)
             run = Run(reference, objective, seed, limit, say, equal_weights, move_rows)
             found = smallest(run, init) if size is None else solved(run, size, init)
             say("certificate")
@@ -126,7 +126,7 @@ def distill(
     splitting = splits(student, result.hard()[0])
     result = replace(result, provenance=result.provenance | {"splits": splitting})
     if result.certificate and (reasons := result.certificate.reasons):
-        warnings.warn(f"not certified: {'; '.join(reasons)}", CertificateWarning, stacklevel=2)
+        warnings.warn(f"not certified: {'; '.join(reasons)}", CertificateWarning, stacklevel=3)
     return result
 
 

@@ -54,7 +54,7 @@ def corrected(found: Draws, full: Density, distilled: Density) -> tuple[Draws, d
             f"draws of the distilled set cannot be corrected to all rows: k-hat {shape:.2f} is above {KHAT_LIMIT}; "
             "distil with more rows, or draw more",
             CertificateWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     found = Draws(found.values, log_weight.reshape(found.values.shape[:2]), found.stats)
     return found, {"corrected_khat": shape, "corrected_ess": float(1 / weight.square().sum())}

@@ -220,6 +220,7 @@ def _free(name: str, columns: Columns) -> str:
     return name
 
 
+@exclusive
 def weighted(task: Task, distilled: Distilled) -> Callable[[], Any]:
     """A Pyro model of no arguments on the distilled rows, weights inside, for any Pyro inference.
 

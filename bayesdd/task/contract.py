@@ -82,7 +82,7 @@ def chosen(model: Model, names: Sequence[str], name: str, *, explicit: bool) -> 
     if left and explicit:
         raise Refusal(f"{name} takes the columns {[p.name for p in open_ones]}, but columns= names {left}: drop them.")
     if left:
-        warnings.warn(f"{name} takes no columns {left}: they are left out", DataNote, stacklevel=6)
+        warnings.warn(f"{name} takes no columns {left}: they are left out", DataNote, stacklevel=7)
     return [column for column in names if column in taken]
 
 

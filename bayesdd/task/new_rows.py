@@ -35,7 +35,7 @@ def new_rows(task: Task, source: Any, names: Sequence[str], verb: str, optional:
             hint = f": did you mean {near!r} for {missing[0]!r}?" if near else f"; {missing[0]!r} is missing"
             raise Refusal(f"{verb} needs the columns {list(names)} of the new rows, got {sorted(there)}{hint}")
         if left := [name for name in there if name not in task.data]:
-            warnings.warn(f"{verb} needs no columns {left}: they are left out", DataNote, stacklevel=6)
+            warnings.warn(f"{verb} needs no columns {left}: they are left out", DataNote, stacklevel=7)
         return [*names, *(name for name in there if name in optional)]
 
     rows = opened(source, task.columns, choose, task.labels, again=True)

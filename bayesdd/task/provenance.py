@@ -85,7 +85,7 @@ def check(distilled: Distilled, task: Task) -> Distilled:
         warnings.warn(
             f"the source of {task.name} has changed since this set was distilled; certify it or distill anew",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return found
 

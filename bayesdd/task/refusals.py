@@ -64,7 +64,7 @@ def program_of(
             f"{name} uses the float32 constant {', '.join(constants)} among float64 rows, "
             "with seven digits only: write it as .double().",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     relaxed = {o.column for o in found.observed if o.distribution in RELAXED and o.column}
     return program, {key: column.double() if key in relaxed else column for key, column in columns.items()}

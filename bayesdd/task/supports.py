@@ -149,7 +149,7 @@ def _with_atoms(at: Evaluate, columns: Columns, name: str, kind: Kind, model: st
                 f"{model}: the log-likelihood jumps at {len(ours)} values of column {name!r}, such as {ours[0]:g}: the "
                 f"column is held fixed; if it is a group or class, give it as integers.",
                 UserWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
             return kinds.fixed
     return replace(kind, atoms=tuple(atoms)) if atoms else kind

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ import xarray as xr
 from pyro.infer import MCMC, NUTS, SVI, Trace_ELBO
 from pyro.infer.autoguide import AutoMultivariateNormal
 
-from bayesdd import Distilled, Task, inference, on_disk, predict, sample, weighted
+from bayesdd import DataNote, Distilled, Task, inference, on_disk, predict, sample, weighted
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*tensor.*requires_grad.*:UserWarning"),
@@ -213,7 +214,9 @@ def test_rows_to_predict_come_in_every_form_that_a_task_takes(tmp_path):
     dataset.to_netcdf(tmp_path / "rows.nc", engine="netcdf4")
     bare = predict(TASK, idata, {"x": X[:7].numpy()}, seed=4).posterior_predictive["y"]
     for rows in (frame, dataset, tmp_path / "rows.csv", str(tmp_path / "rows.nc"), on_disk(tmp_path / "rows.nc")):
-        found = predict(TASK, idata, rows, seed=4)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DataNote)
+            found = predict(TASK, idata, rows, seed=4)
         np.testing.assert_allclose(found.posterior_predictive["y"], bare, rtol=1e-12)
         np.testing.assert_allclose(found.observed_data["y"], Y[:7], rtol=1e-12)
         assert list(found.constant_data.data_vars) == ["x"]
@@ -239,7 +242,7 @@ def test_rows_called_row_and_weight_keep_their_names():
 @pytest.mark.parametrize(
     "rows, words",
     [
-        ({"z": X}, r"needs the columns \['x'\] of the rows, got \['z'\]: 'x' is missing"),
+        ({"z": X}, r"needs the columns \['x'\] of the new rows, got \['z'\]; 'x' is missing"),
         ({"x": X[:, :1]}, r"'x' has shape \(1,\) a row, but \(2,\)"),
     ],
 )
