@@ -10,7 +10,7 @@ from bayesdd import CertificateWarning, Refusal, distill
 from bayesdd.numerics.refusal import WrongType
 from studies.contract.form import Form
 from studies.contract.forms import FORMS
-from studies.contract.truth import truth
+from studies.contract.truth import density_error, truth
 from studies.shared import cells
 
 
@@ -50,6 +50,7 @@ def measure(name: str, seed: str | int) -> dict[str, Any]:
         "said": {key: value for key, value in certificate.to_dict().items() if key.startswith("kl_")},
         "warned": [str(w.message) for w in caught if issubclass(w.category, CertificateWarning)],
         "kinds": {column: kind.name for column, kind in task.column_kinds.items()},
+        "density_error": max(density_error(task, rows, int(seed)) for rows in (task.data, distilled.data)),
         "true": truth(form, task, distilled, int(seed)),
     }
 

@@ -144,7 +144,7 @@ def growth(weight: Tensor, days: Tensor) -> None:
 def weights(rng: Rng) -> Data:
     """Two hundred rats at five ages, in units of ten grams and two weeks."""
     days = np.tile(np.linspace(-1, 1, 5), (200, 1))
-    line = [5.0, 2.0] + [0.8, 0.4] * rng.normal(size=(200, 2))
+    line = rng.normal([5.0, 2.0], [0.8, 0.4], size=(200, 2))
     return {"days": days, "weight": line[:, :1] + line[:, 1:] * days + 0.3 * rng.normal(size=(200, 5))}
 
 

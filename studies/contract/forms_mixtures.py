@@ -104,7 +104,7 @@ def screening(rng: Rng) -> Data:
     """Four tests of a thousand people."""
     ill = rng.uniform(size=(1000, 1)) < 0.35
     p = np.where(ill, [0.9, 0.8, 0.85, 0.7], [0.05, 0.1, 0.1, 0.15])
-    return {"test": (rng.uniform(size=(1000, 4)) < p).astype(int)}
+    return {"test": (rng.uniform(size=(1000, 4)) < p).astype(float)}
 
 
 def raters(label: Tensor) -> None:

@@ -164,10 +164,8 @@ def detection(x: Tensor, y: Tensor, below: Tensor) -> None:
     sigma = pyro.sample("sigma", dist.HalfNormal(2.0))
     normal = dist.Normal(x @ w, sigma)
     with pyro.plate("data", len(x)):
-        with pyro.poutine.mask(mask=below == 0):
-            pyro.sample("y", normal, obs=y)
-        with pyro.poutine.mask(mask=below == 1):
-            pyro.factor("limit", normal.cdf(y).clamp_min(1e-300).log())
+        pyro.sample("y", normal.mask(below == 0), obs=y)
+        pyro.factor("limit", below * normal.cdf(y).clamp_min(1e-300).log())
 
 
 def limits(rng: Rng) -> Data:
@@ -347,7 +345,7 @@ def partly_missing(x: Tensor, y: Tensor) -> None:
     w = pyro.sample("w", dist.Normal(0.0, 2.0).expand([x.shape[-1]]).to_event(1))
     sigma = pyro.sample("sigma", dist.HalfNormal(2.0))
     seen = ~y.isnan()
-    with pyro.plate("data", len(x)), pyro.poutine.mask(mask=seen):
+    with pyro.plate("data", len(x)), pyro.poutine.mask(mask=seen):  # type: ignore[call-overload]
         pyro.sample("y", dist.Normal(x @ w, sigma), obs=y.nan_to_num())
 
 

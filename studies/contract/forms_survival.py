@@ -19,14 +19,12 @@ def exponential(time: Tensor, event: Tensor) -> None:
 
 
 def exponential_masked(x: Tensor, time: Tensor, event: Tensor) -> None:
-    """A hazard against covariates; two sites under masks."""
+    """A hazard against covariates; the density masked where there was no event."""
     w = pyro.sample("w", dist.Normal(0.0, 1.0).expand([x.shape[-1]]).to_event(1))
     rate = (x @ w).exp()
     with pyro.plate("data", len(time)):
-        with pyro.poutine.mask(mask=event == 1):
-            pyro.sample("died", dist.Exponential(rate), obs=time)
-        with pyro.poutine.mask(mask=event == 0):
-            pyro.factor("alive", -rate * time)
+        pyro.sample("died", dist.Exponential(rate).mask(event == 1), obs=time)
+        pyro.factor("alive", torch.where(event == 0, -rate * time, torch.zeros_like(time)))
 
 
 def weibull(x: Tensor, time: Tensor, event: Tensor) -> None:
@@ -132,7 +130,7 @@ def split(rng: Rng) -> Data:
     edges = np.array([0.0, 0.5, 1.0, 2.0, np.inf])
     part = np.clip(data["time"][:, None], edges[:-1], edges[1:]) - edges[:-1]
     row, interval = np.nonzero(part > 0)
-    ended = np.searchsorted(edges, data["time"]) - 1
+    ended = np.asarray(np.searchsorted(edges, data["time"])) - 1
     return {
         "interval": interval,
         "x": data["x"][row, 1],

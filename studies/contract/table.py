@@ -9,6 +9,7 @@ from studies.contract.form import Form
 from studies.contract.truth import RHAT
 
 SLOWEST = 60.0  # seconds that a form may take
+DENSITY = 1e-8  # relative difference of log-likelihoods that rounding explains, hundreds of thousands of ulps
 ROUNDING = 1e-6  # nats: what the certificate may round below
 
 
@@ -16,10 +17,8 @@ def row(form: Form, cell: dict[str, Any]) -> dict[str, Any]:
     """One row of the table; ``met`` says whether the form is right or refused, and fast enough."""
     shown = {"form": form.title}
     if "true" not in cell:
-        verdict, line = (
-            ("refused", cell["refused"]) if "refused" in cell else ("fault", cell.get("fault", cell.get("error")))
-        )
-        return shown | {"verdict": f"{verdict}: {line}", "met": verdict == "refused"}
+        line = f"refused: {cell['refused']}" if "refused" in cell else f"fault: {cell.get('fault', cell.get('error'))}"
+        return shown | {"verdict": line, "met": "refused" in cell}
     said, true = cell["said"], cell["true"]
     found = verdict(cell)
     return shown | {
@@ -44,6 +43,8 @@ def verdict(cell: dict[str, Any]) -> str:
     standard errors. Wrong: certified and not so, or the certificate's KLs are too low.
     """
     true, said, tolerance = cell["true"], cell["said"], cell["tolerance"]
+    if cell["density_error"] > DENSITY:
+        return f"wrong: bayesdd's log-likelihoods differ from Pyro's by {cell['density_error']:.1g} of their size"
     if true.get("rhat", 1.0) > RHAT:
         return f"not known: R-hat {true['rhat']:.2f} of the draws that judge"
     for way in ("reverse", "forward"):

@@ -7,6 +7,7 @@ integrated on a grid instead, conjugate ones compared by their formulas.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,11 +25,13 @@ from studies.contract.form import Form
 from studies.shared.bridge import bridge
 from studies.shared.true_kl import Array
 
-CHAINS, DRAWS, KEPT = 4, 1000, 250  # draws a chain, and those of them at which Pyro runs the model
+CHAINS, DRAWS, KEPT = 4, 400, 200  # draws a chain, and those of them at which Pyro runs the model
+CHECKED = 20  # prior draws at which bayesdd's log-likelihoods are compared with Pyro's
 NODES, REACH = 61, 7.5  # nodes a side of the grid, from minus to plus this many sds: a quarter of an sd apart
-RHAT = 1.02  # of any parameter, above which the chains do not count as converged
+RHAT = 1.05  # of any parameter, above which the chains do not count as converged; 1,600 draws scatter by 0.02
 
-Columns = Mapping[str, Tensor]
+Columns = dict[str, Tensor]
+Weighted = tuple[Columns, Tensor]  # rows and their weights
 
 
 def truth(form: Form, task: bayesdd.Task, distilled: bayesdd.Distilled, seed: int) -> dict[str, Any]:
@@ -44,7 +47,7 @@ def truth(form: Form, task: bayesdd.Task, distilled: bayesdd.Distilled, seed: in
     rhat = max(_rhat(values) for values in draws)
     thin = [{name: value[:, :: DRAWS // KEPT] for name, value in values.items()} for values in draws]
     if task.dim <= 2:
-        return {"how": "quadrature", "rhat": rhat} | _quadrature(task.model, sets, thin)
+        return {"how": "grid", "rhat": rhat} | _quadrature(task.model, sets, thin)
     ratio = []
     for values in thin:
         flat = {name: torch.as_tensor(value).flatten(0, 1) for name, value in values.items()}
@@ -59,6 +62,18 @@ def truth(form: Form, task: bayesdd.Task, distilled: bayesdd.Distilled, seed: in
         "forward": found.forward,
         "forward_se": found.forward_se,
     }
+
+
+def density_error(task: bayesdd.Task, rows: Columns, seed: int) -> float:
+    """Largest relative difference between the task's log-likelihoods, summed over rows, and Pyro's, at prior draws."""
+    draws = task.prior_draws(CHECKED, seed)
+    with torch.no_grad():
+        ours = task.log_likelihood(rows, draws).sum(1).numpy()
+    values = {name: value for name, value in task.constrain(draws).items() if name in task.sites}
+    weight = torch.ones(len(next(iter(rows.values()))), dtype=torch.float64)
+    theirs = _log_likelihood(task.model, rows, weight, values)
+    finite = np.isfinite(ours) & np.isfinite(theirs)
+    return float((np.abs(ours - theirs)[finite] / (1 + np.abs(theirs[finite]))).max())
 
 
 def _draws(task: bayesdd.Task, distilled: bayesdd.Distilled | None, seed: int) -> dict[str, Array]:
@@ -106,7 +121,7 @@ def _evaluate(model: Callable[..., Any], rows: Columns, weight: Tensor, values: 
     return likelihood, prior
 
 
-def _quadrature(model: Callable[..., Any], sets: list[Any], draws: list[dict[str, Array]]) -> dict[str, float]:
+def _quadrature(model: Callable[..., Any], sets: list[Weighted], draws: list[dict[str, Array]]) -> dict[str, float]:
     """On a grid in unconstrained coordinates, as wide as the draws of both posteriors."""
     values = {name: torch.as_tensor(np.concatenate([part[name] for part in draws])).flatten(0, 1) for name in draws[0]}
     transforms = _transforms(model, sets[0][0], values)
@@ -123,7 +138,7 @@ def _quadrature(model: Callable[..., Any], sets: list[Any], draws: list[dict[str
             part = part.reshape(values[name].shape[1:])
             here[name] = transform(part)
             jacobian += float(transform.log_abs_det_jacobian(part, here[name]).sum())
-        log_joint[:, s] = [sum(_evaluate(model, *chosen, here)) + jacobian for chosen in sets]
+        log_joint[:, s] = [math.fsum(_evaluate(model, rows, weight, here)) + jacobian for rows, weight in sets]
     full, small = (log - np.logaddexp.reduce(log) for log in log_joint)
     return {
         "reverse": float((np.exp(small) * (small - full)).sum()),
@@ -134,7 +149,8 @@ def _quadrature(model: Callable[..., Any], sets: list[Any], draws: list[dict[str
 def _transforms(model: Callable[..., Any], rows: Columns, values: Columns) -> dict[str, Any]:
     with _float64(), pyro.validation_enabled(False):
         trace = pyro.poutine.trace(model).get_trace(**rows)
-    return {name: biject_to(trace.nodes[name]["fn"].support) for name in values}
+    priors: dict[str, Any] = {name: trace.nodes[name]["fn"] for name in values}
+    return {name: biject_to(prior.support) for name, prior in priors.items()}
 
 
 @contextmanager
