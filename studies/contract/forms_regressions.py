@@ -388,7 +388,7 @@ FORMS = (
     Form("inverse_gaussian", "inverse Gaussian by factor", inverse_gaussian, first_passages),
     Form("beta", "beta regression", beta, shares),
     Form("von_mises", "von Mises regression", von_mises, directions),
-    Form("quantile", "quantile, asymmetric Laplace", quantile, outliers),
+    Form("quantile", "quantile, asymmetric Laplace", quantile, outliers, size=40),
     Form("tobit", "Tobit, zeros censored", tobit, hours),
     Form("detection", "limit of detection, by mask", detection, limits),
     Form("costs", "two-part costs", costs, bills),

@@ -25,10 +25,10 @@ from studies.contract.form import Form
 from studies.shared.bridge import bridge
 from studies.shared.true_kl import Array
 
-CHAINS, DRAWS, KEPT = 4, 400, 200  # draws a chain, and those of them at which Pyro runs the model
+CHAINS, DRAWS, KEPT = 4, 1000, 200  # draws a chain, and those of them at which Pyro runs the model
 CHECKED = 20  # prior draws at which bayesdd's log-likelihoods are compared with Pyro's
 NODES, REACH = 61, 7.5  # nodes a side of the grid, from minus to plus this many sds: a quarter of an sd apart
-RHAT = 1.05  # of any parameter, above which the chains do not count as converged; 1,600 draws scatter by 0.02
+RHAT = 1.05  # of any parameter, above which the chains do not count as converged; hierarchical scales mix slowly
 
 Columns = dict[str, Tensor]
 Weighted = tuple[Columns, Tensor]  # rows and their weights
