@@ -10,7 +10,7 @@ closed forms, grids, or Pyro's own densities at draws of both posteriors, not fr
 Second table: posteriors of posteriordb, whose means and sds must be those of Stan's reference draws, within 0.05 sd
 and 3 %, beyond two Monte Carlo errors. The data are no part of the project: name the folder that holds them by
 ``--data`` or BAYESDD_DATA, or that table is left out.
-Cost: about an hour and a half on one thread. Each form is a process and a JSON file: an interrupted run continues where it
+Cost: an hour and a half on one thread. Each form is a process and a JSON file: an interrupted run continues where it
 stopped.
 """
 
