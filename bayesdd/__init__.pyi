@@ -22,6 +22,7 @@ from .posterior import predict as predict
 from .posterior import sample as sample
 from .posterior import weighted as weighted
 from .task import Task as Task
+from .task import censored as censored
 from .task import kinds as kinds
 
 __version__: str

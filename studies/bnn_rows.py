@@ -112,7 +112,7 @@ def _measure(seed: int, size: int, *, smoke: bool) -> list[dict[str, Any]]:
     picked = torch.randperm(count, generator=generator)[:size]
     few = {name: column[picked] for name, column in task.data.items()}
     flat = at_fresh.flatten(0, 1)
-    judge = functools.partial(_judge, regression, fresh, flat.mean(0), flat.std(0), seed)
+    judge = functools.partial(_judge, regression, fresh, flat.mean(0), flat.std(0), seed, 20 if smoke else 400)
     with torch.no_grad():
         label = regression.mean(latents(student, draws), {"x": inputs["x"][:size]}).mean(0)
     labelled = {"x": inputs["x"][:size], "y": label}
@@ -126,11 +126,18 @@ def _measure(seed: int, size: int, *, smoke: bool) -> list[dict[str, Any]]:
 
 
 def _judge(
-    regression: Regression, inputs: Columns, mean: Tensor, sd: Tensor, seed: int, rows: Columns, weight: Tensor
+    regression: Regression,
+    inputs: Columns,
+    mean: Tensor,
+    sd: Tensor,
+    seed: int,
+    steps: int,
+    rows: Columns,
+    weight: Tensor,
 ) -> dict[str, float]:
     """Median over students from scratch: error of the mean in the target's sds, ratio of spreads."""
     precision = weight / regression.noise**2
-    fits = students.from_scratch(regression, rows, precision, 4, 50 + seed, 400)
+    fits = students.from_scratch(regression, rows, precision, 4, 50 + seed, steps)
     with torch.no_grad():
         found, spread = students.spread(regression, fits.latents, rows, precision, inputs)
     error = ((found - mean) / sd).square().mean(1).sqrt()

@@ -11,7 +11,7 @@ from torch import Tensor
 from bayesdd.posterior import arviz
 
 RHAT = 1.01  # above it chains disagree (Vehtari et al. 2021) ...
-RHAT_NOISE = 3.0  # ... and by so much divided by the draws of a chain more if they are few
+RHAT_NOISE = 6.0  # ... and by so much divided by the draws of a chain more if they are few
 STUCK = 0.5  # share of a chain's draws that equal the one before
 DIVERGING = 0.01  # share of divergent transitions
 MOST_VALUES = 2_000_000  # draws x elements that are looked at
