@@ -30,7 +30,7 @@ from torch import Tensor
 
 from bayesdd.certificate.verdict import draw_distilled
 from bayesdd.data.certificate import CertificateWarning
-from bayesdd.data.columns import Columns, read
+from bayesdd.data.columns import Columns, DataNote, read
 from bayesdd.density.density import Density, density_of
 from bayesdd.distillation import distill
 from bayesdd.inference import hmc
@@ -192,6 +192,7 @@ def _draws(task: Task, rows: Columns, size: int | None, seed: int) -> Tensor | N
     if size is not None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", CertificateWarning)
+            warnings.simplefilter("ignore", DataNote)
             distilled = distill(task.with_data(rows), size, seed=seed, progress=False)
         density = density_of(task, distilled, "cpu")
     found = draw_distilled(density, seed, count=PROPOSED)

@@ -14,6 +14,8 @@ import pandas as pd
 
 from bayesdd.numerics.pareto import KHAT_LIMIT
 
+UNTOLD = "cannot be told from these draws"
+TELLING = 1e-3  # of the other divergence: a lower bound below that says nothing
 TOLERANCE = 0.05  # nats: the KL between two normal posteriors whose means differ by 0.3 sds
 
 
@@ -77,7 +79,9 @@ class Certificate:
         for name in ("kl_reverse", "kl_forward"):
             value, error = getattr(self, name), getattr(self, f"{name}_se")
             if not value + 2 * error <= self.tolerance:
-                found.append(f"{name} {_nats(value, error)} exceeds the tolerance of {self.tolerance:g} nats")
+                said = _nats(value, error, self.kl_reverse)
+                beyond = "" if said == UNTOLD else f" exceeds the tolerance of {self.tolerance:g} nats"
+                found.append(f"{name} {said}{beyond}")
         if not self.khat < KHAT_LIMIT:
             found.append(f"k-hat {self.khat:.2f} is not below {KHAT_LIMIT}")
         if self.doubt:
@@ -107,7 +111,7 @@ class Certificate:
             looked += f", {self.particles:,} draws of both posteriors from starts as wide as the prior"
         return {
             "KL(distilled, full)": _nats(self.kl_reverse, self.kl_reverse_se),
-            "KL(full, distilled)": _nats(self.kl_forward, self.kl_forward_se),
+            "KL(full, distilled)": _nats(self.kl_forward, self.kl_forward_se, self.kl_reverse),
             "half-variance": _nats(self.half_variance, self.half_variance_se),
             "importance weights": ("even" if even else f"k-hat {self.khat:.2f} (must be below {KHAT_LIMIT})")
             + f", {self.ess:.0f} effective draws of {self.draws}",
@@ -228,9 +232,10 @@ def _html(verdict: str, numbers: dict[str, str], *, ok: bool) -> str:
     return f'<p><b style="color: {colour}">{escape(head)}</b>: {escape(rest)}</p><table>{rows}</table>'
 
 
-def _nats(value: float, error: float) -> str:
+def _nats(value: float, error: float, other: float = 0.0) -> str:
+    """A divergence in words; a lower bound that is far below the other divergence tells nothing and is left out."""
     if math.isinf(error):
-        return f"at least {value:.3g} nats"
+        return f"at least {value:.3g} nats" if value > TELLING * other else UNTOLD
     return f"{value:.3g} +- {error:.1g} nats"
 
 

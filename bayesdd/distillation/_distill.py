@@ -12,11 +12,13 @@ import torch
 from tqdm.auto import tqdm
 
 from bayesdd.data.certificate import TOLERANCE, CertificateWarning
+from bayesdd.data.columns import DataNote
 from bayesdd.data.distilled import Distilled, needed
 from bayesdd.data.whole import drawn, splits
 from bayesdd.density.checkpoint import Checkpoint
 from bayesdd.density.density import MEMORY
 from bayesdd.density.ranks import current
+from bayesdd.distillation.advice import far_values, remedy
 from bayesdd.distillation.first_stage import Run, resized
 from bayesdd.distillation.problem import Problem
 from bayesdd.distillation.progress import Pace
@@ -87,6 +89,7 @@ def distill(
 
     Warns:
         CertificateWarning: The result is returned but not certified, or M is below what any M rows can reach.
+        DataNote: Synthetic values lie far outside the data.
     """
     tasks = tasks_of(target, "distill")
     alone = sort_of(objective) is Standalone
@@ -126,7 +129,10 @@ def distill(
     splitting = splits(student, result.hard()[0])
     result = replace(result, provenance=result.provenance | {"splits": splitting})
     if result.certificate and (reasons := result.certificate.reasons):
-        warnings.warn(f"not certified: {'; '.join(reasons)}", CertificateWarning, stacklevel=3)
+        said = f"not certified: {'; '.join(reasons)}: {remedy(result.certificate)}"
+        warnings.warn(said, CertificateWarning, stacklevel=3)
+    for line in far_values(result, student.data):
+        warnings.warn(line, DataNote, stacklevel=3)
     return result
 
 
