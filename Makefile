@@ -18,7 +18,7 @@ test: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 mutations: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check mutmut
@@ -31,7 +31,7 @@ versions:
 		if "python$$version" -c '' 2>/dev/null; then \
 			"python$$version" -m venv ".venv-$$version" && \
 			".venv-$$version/bin/python" -m pip install --quiet --disable-pip-version-check -e '.[test]' && \
-			OMP_NUM_THREADS=1 ".venv-$$version/bin/python" -m pytest -n 2 --dist worksteal || exit 1; \
+			OMP_NUM_THREADS=1 ".venv-$$version/bin/python" -m pytest -n 2 --dist loadgroup || exit 1; \
 		else echo "python$$version is not here: not tested"; fi; \
 	done
 

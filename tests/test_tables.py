@@ -49,7 +49,7 @@ def test_from_a_table_to_a_posterior_with_its_labels(table, tmp_path):
     idata = bayesdd.posterior.read(tmp_path / "posterior.nc")
     assert idata.posterior["a"].dims == ("chain", "draw", "ward")
     assert idata.posterior["ward"].values.tolist() == WARDS
-    labels = idata.constant_data["ward"].attrs["labels"]
+    labels = idata.distilled_data["ward"].attrs["labels"]
     assert labels == '["east", "north", "west"]'
     new = pd.DataFrame({"ward": ["west", "east"], "age": [0.0, 0.0]})
     predicted = bayesdd.predict(task, idata, new)

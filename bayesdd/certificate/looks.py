@@ -23,7 +23,7 @@ from bayesdd.target.target import Target
 PARTICLES = 256
 MOST_LATENTS = 64  # beyond which tempering takes too many stages for a look
 MOST_ROWS = 2048  # of the full data, beyond which only searches for modes look at the full posterior
-ROWS_FOR_HINTS = 128  # of more rows than that; their posterior is wide, and its particles start searches
+ROWS_FOR_HINTS = 64  # of more rows than that; their posterior is wide, and its particles start searches
 HINTS = 12  # particles from which searches start
 SWEPT = 2**22  # rows x particles up to which the log-ratio is computed at the particles of all stages
 STANDARD_ERRORS = 3.0

@@ -11,7 +11,8 @@ from torch import Tensor
 from bayesdd.posterior import arviz
 
 RHAT = 1.01  # above it chains disagree (Vehtari et al. 2021) ...
-RHAT_NOISE = 6.0  # ... and by so much divided by the draws of a chain more if they are few
+RHAT_NOISE = 3.0  # ... and by so much divided by the draws of a chain more if they are few
+LEAST_DRAWS = 100  # of a chain, below which R-hat is mostly noise and is not asked
 STUCK = 0.5  # share of a chain's draws that equal the one before
 DIVERGING = 0.01  # share of divergent transitions
 MOST_VALUES = 2_000_000  # draws x elements that are looked at
@@ -41,7 +42,12 @@ def troubles(values: Mapping[str, Tensor], stats: Mapping[str, Tensor]) -> list[
         still = (flat[:, 1:] == flat[:, :-1]).all(2).double().mean(1)
         if bool((flat != flat[:, :1]).any()):
             stuck |= {int(chain) for chain in (still > STUCK).nonzero()[:, 0]}
-        if chains > 1 and bool(torch.isfinite(flat).all()) and bool((flat.flatten(0, 1).std(0) > 0).all()):
+        if (
+            chains > 1
+            and draws >= LEAST_DRAWS
+            and bool(torch.isfinite(flat).all())
+            and bool((flat.flatten(0, 1).std(0) > 0).all())
+        ):
             worst = float(np.max(arviz.function_diagnostics(flat).rhat))
             if worst > RHAT + RHAT_NOISE / draws:
                 apart.append((worst, name))

@@ -97,11 +97,13 @@ def mirrored(y):
         pyro.sample("y", dist.Normal(theta**2, 1.0), obs=y)
 
 
-def test_chains_start_in_every_mode():
-    """Two mirror modes of equal mass: half of the chains each, so that R-hat tells."""
+def test_chains_visit_every_mode():
+    """Two mirror modes of equal mass: every chain is half of its time in each."""
     task = Task(mirrored, {"y": torch.full((20,), 4.0)})
-    draws = hmc(Density([(task, task.data, None)]), draws=50, chains=4, seed=0)
-    assert sorted(draws.values[:, :, 0].mean(1).round().tolist()) == [-2, -2, 2, 2]
+    values = hmc(Density([(task, task.data, None)]), draws=100, chains=4, seed=0).values[:, :, 0]
+    assert float((values.abs() - 2).abs().max()) < 0.5
+    # Jumps are accepted almost always, so that draws are nearly independent in sign.
+    assert float(((values > 0).double().mean(1) - 0.5).abs().max()) < 4 * 0.5 / 100**0.5
 
 
 def test_hmc_statistics():
@@ -146,7 +148,8 @@ def test_student_proposals_have_the_density_that_they_say(dim):
     """Importance weights to the normal of equal mean and scale average to one, and no draw counts for much."""
     factor = torch.linalg.cholesky(torch.eye(dim, dtype=torch.float64) * 3 + 0.5)
     gaussian = Gaussian(torch.full((dim,), 2.0, dtype=torch.float64), factor)
-    values, log_density = gaussian.draw_student(20_000, torch.Generator().manual_seed(0))
+    values = gaussian.draw_student(20_000, torch.Generator().manual_seed(0))
+    log_density = gaussian.log_prob_student(values)
     weight = (gaussian.log_prob(values) - log_density).exp()
     assert abs(float(weight.mean()) - 1) < 4 * float(weight.std()) / math.sqrt(len(weight))
     assert float(weight.std()) < 0.5
