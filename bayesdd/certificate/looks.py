@@ -20,7 +20,7 @@ from bayesdd.inference.sequential import Tempered, tempered
 from bayesdd.numerics.gaussian import Gaussian
 from bayesdd.target.target import Target
 
-PARTICLES = 256
+PARTICLES, FEW = 256, 128  # of a posterior, and of one that only gives starting points
 MOST_LATENTS = 64  # beyond which tempering takes too many stages for a look
 MOST_ROWS = 2048  # of the full data, beyond which only searches for modes look at the full posterior
 ROWS_FOR_HINTS = 64  # of more rows than that; their posterior is wide, and its particles start searches
@@ -63,11 +63,11 @@ class Look(NamedTuple):
     particles: int
 
 
-def explored(density: Density, seed: int) -> Tempered | None:
+def explored(density: Density, seed: int, particles: int = PARTICLES) -> Tempered | None:
     """Particles of a posterior; None with many latents, or where a model runs draw by draw only."""
     if density.dim > MOST_LATENTS or any(part.task.backend == "loop" for part in density.parts):
         return None
-    return tempered(density, particles=PARTICLES, seed=STREAM * (seed + 1))
+    return tempered(density, particles=particles, seed=STREAM * (seed + 1))
 
 
 def second_look(
@@ -92,7 +92,7 @@ def second_look(
     """
     joint = target.joint
     few = joint if target.rows <= MOST_ROWS else target.thinned(ROWS_FOR_HINTS, weighted=False)
-    full = explored(few, seed + 1)
+    full = explored(few, seed + 1, PARTICLES if few is joint else FEW)
     starts = [hints(full, joint, seed)]
     if own_modes.modes and not len(target.nuisance):
         starts.append(target.joint_order(torch.stack([mode.mean for mode in own_modes.modes])))

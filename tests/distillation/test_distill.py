@@ -68,10 +68,12 @@ def test_fixed_rows_are_real_rows_and_equal_weights_are_equal():
 
 
 def test_too_few_rows_warn_with_the_size_that_would_do():
+    """Six directions cannot be told by two rows, which end far outside the data."""
     task = linear_regression.task(rows=300, dim=6)
-    with pytest.warns(bayesdd.CertificateWarning) as caught:
+    with pytest.warns(UserWarning) as caught:
         distilled = quiet(task, 2)
-    assert any("size=6 or more" in str(w.message) for w in caught)
+    said = {w.category: str(w.message) for w in reversed(caught)}
+    assert "size=6 or more" in said[bayesdd.CertificateWarning] and "kinds.observed" in said[bayesdd.DataNote]
     assert not distilled.certificate.ok
 
 

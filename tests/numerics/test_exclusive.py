@@ -74,10 +74,10 @@ def test_two_threads_give_what_one_gives_and_leave_nothing_behind():
     def go(name, at):
         found[name] = (at, weights(at))
 
-    threads = [threading.Thread(target=go, args=(name, name % 2)) for name in range(4)]
+    threads = [threading.Thread(target=go, args=(name, name % 2)) for name in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 4 and all(torch.equal(weight, alone[at]) for at, weight in found.values())
+    assert len(found) == 2 and all(torch.equal(weight, alone[at]) for at, weight in found.values())
     assert torch.get_default_dtype() == torch.float32 and torch.equal(torch.random.get_rng_state(), state)

@@ -46,8 +46,8 @@ def test_chains_jump_between_known_modes():
     share = float(torch.softmax(log_joint, 0)[grid > 0].sum())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = bayesdd.sample(task, draws=1000, chains=4, seed=0).posterior["t"].values
-    assert abs((found > 0).mean() - share) < 4 * math.sqrt(share * (1 - share) / 500)
+        found = bayesdd.sample(task, draws=300, chains=4, seed=0).posterior["t"].values
+    assert abs((found > 0).mean() - share) < 4 * math.sqrt(share * (1 - share) / 300)
 
 
 def test_a_funnel_is_not_passed_over_in_silence():
@@ -66,7 +66,7 @@ def test_a_funnel_is_not_passed_over_in_silence():
     below = float(torch.softmax(log_joint, 0)[grid < 0.5].sum())
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        tau = bayesdd.sample(task, draws=1000, chains=4, seed=0).posterior["tau"].values
+        tau = bayesdd.sample(task, draws=300, chains=4, seed=0).posterior["tau"].values
     seen = float((tau < 0.5).mean())
     warned = [w for w in said if issubclass(w.category, bayesdd.ConvergenceWarning)]
     assert warned or abs(seen - below) < 0.5 * below, (seen, below)

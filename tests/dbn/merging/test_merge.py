@@ -441,4 +441,4 @@ def test_posteriors_carry_the_names_of_variables():
         PAIR, bayesdd.sample(dbn.student(PAIR, 3), found, draws=20, chains=2, seed=0, method=bayesdd.inference.laplace)
     )
     assert list(drawn.posterior["a"].coords["a_term"].values) == ["intercept", "a_before"]
-    assert drawn.posterior["a_variance"].dims == ("chain", "draw") and "observed_data" in str(drawn)
+    assert drawn.posterior["a_variance"].dims == ("chain", "draw") and "distilled_data" in str(drawn)

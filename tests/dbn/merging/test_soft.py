@@ -202,6 +202,9 @@ def test_masked_rows_are_the_sources_own():
     assert closer.provenance["gap"]["half_variance"] < 0.2 * found.provenance["gap"]["half_variance"]
 
 
+@pytest.mark.filterwarnings(
+    "ignore:sample. chains disagree:bayesdd.ConvergenceWarning"
+)  # 200 weighted draws of a few rows
 def test_tables_carry_the_names_of_variables_and_states():
     full, found = merged()
     idata = inference_data(TINY, full.draws)
