@@ -25,7 +25,7 @@ from bayesdd.target.target import LARGE, Target
 STARTS = 24  # searches of one round: half of them from prior draws, half from a box around the origin
 ROUNDS = 4  # most rounds; the first that finds no new mode is the last
 MOST = 64  # modes that are followed
-ROWS = 512  # of each task on which searches begin
+ROWS = 256  # of each task on which searches begin
 SAME = 0.01  # squared Mahalanobis distance within which two searches ended in the same mode
 EQUAL = 1e-6  # nats for each unit of 1 + |value|: log joints and log-ratios of mirrored modes agree within it
 DRAWS = 16  # of a mode's Gaussian, at which its log-ratio is looked at
