@@ -23,6 +23,7 @@ from bayesdd.numerics.gaussian import Gaussian, marginal
 from bayesdd.target.target import LARGE, Target
 
 STARTS = 24  # searches of one round: half of them from prior draws, half from a box around the origin
+CELLS = 2**23  # of the inverse Hessians of one round, 64 MiB: with many latents fewer searches are made
 ROUNDS = 4  # most rounds; the first that finds no new mode is the last
 MOST = 64  # modes that are followed
 ROWS = 256  # of each task on which searches begin
@@ -118,7 +119,7 @@ def _search(
     marks = torch.zeros(0, 2, dtype=torch.float64, device=density.device)
     searches = 0
     for turn in range(ROUNDS):
-        starts = _starts(few, STARTS, seed + 7919 * turn)
+        starts = _starts(few, max(2, min(STARTS, CELLS // density.dim**2)), seed + 7919 * turn)
         if turn == 0:
             starts = torch.cat([*([mode.mean[None] for mode in found]), hints, starts])
         metric = found[0] if found else None

@@ -128,11 +128,13 @@ def distill(
             result = replace(found.problem.distilled(found.vector, details), certificate=certified(run, found))
     splitting = splits(student, result.hard()[0])
     result = replace(result, provenance=result.provenance | {"splits": splitting})
+    # Columns whose kinds the user has given may go where these allow.
+    far = far_values(result, {name: column for name, column in student.data.items() if name not in student.kinds})
     if result.certificate and (reasons := result.certificate.reasons):
-        said = f"not certified: {'; '.join(reasons)}: {remedy(result.certificate)}"
+        said = f"not certified: {'; '.join([*reasons, *far])}: {remedy(result.certificate)}"
         warnings.warn(said, CertificateWarning, stacklevel=3)
-    for line in far_values(result, student.data):
-        warnings.warn(line, DataNote, stacklevel=3)
+    elif far:
+        warnings.warn("; ".join(far), DataNote, stacklevel=3)
     return result
 
 
