@@ -132,7 +132,7 @@ def _side(
     of, other = ("full", "distilled") if sign > 0 else ("distilled", "full")
     far, near, why = 0.0, 0.0, ""
     if found is not None:
-        points, weight = _drawn(found, modes.log_evidence, rows, seed)
+        points, weight = _drawn(found, modes, rows, seed)
         gap = sign * (log_ratio(points if index is None else points[:, index]) - usual)
         terms, beyond = excess(gap), gap > FAR
         far = float(weight[beyond] @ terms[beyond])
@@ -150,12 +150,14 @@ def _side(
     return Side(far + near, far, why)
 
 
-def _drawn(found: Tempered, log_evidence: float, rows: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Particles and weights: those of all stages, or some of them where rows are many.
+def _drawn(found: Tempered, modes: Found, rows: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Particles ``(K, P)`` and weights ``(K,)``: those of all stages, or some of them where rows are many.
 
-    Weights sum to one, or to less where the particles have missed modes that are known.
+    Weights sum to one, or to less where the particles have missed modes that are known. Laplace's estimate of a mode
+    that they have met is not used: where it is too large it would hide the mass elsewhere.
     """
-    scale = math.exp(min(0.0, found.log_evidence - log_evidence))
+    missed = modes.log_evidence_outside(found.points)
+    scale = 1 / (1 + math.exp(min(700.0, missed - found.log_evidence)))
     if rows * len(found.every) <= SWEPT:
         return found.every, scale * found.log_weight.exp()
     generator = torch.Generator().manual_seed(seed)

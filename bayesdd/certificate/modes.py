@@ -41,10 +41,9 @@ class Found(NamedTuple):
     modes: list[Gaussian]
     searches: int
 
-    @property
-    def log_evidence(self) -> float:
-        """Laplace's estimate of the evidence under all modes found, nats."""
-        masses = [mode.log_mass for mode in self.modes]
+    def log_evidence_outside(self, points: Tensor) -> float:
+        """Laplace's estimate of the evidence under the modes in whose bulk no point ``(S, P)`` lies, nats."""
+        masses = [mode.log_mass for mode in self.modes if not bool(inside(mode, points).any())]
         return float(torch.tensor([*masses, -math.inf], dtype=torch.float64).logsumexp(0))
 
 
@@ -135,10 +134,10 @@ def _search(
             close = (marks - mark).abs() < EQUAL * (1 + mark.abs())
             mirrored = log_ratio is not None and bool(close.all(1).any())
             ends, marks = torch.cat([ends, end[None]]), torch.cat([marks, mark[None]])
-            if mirrored or len(found) >= MOST or any(bool(_inside(mode, end)) for mode in found):
+            if mirrored or len(found) >= MOST or any(bool(inside(mode, end)) for mode in found):
                 continue
             mode = finish(end) if finish else newton(density, end if few is density else climb(density, end, 100))
-            if mode is not None and not any(bool(_inside(other, mode.mean)) for other in found):
+            if mode is not None and not any(bool(inside(other, mode.mean)) for other in found):
                 found.append(mode)
                 fresh += 1
         if not fresh and turn:
@@ -168,7 +167,7 @@ def _starts(density: Density, count: int, seed: int) -> Tensor:
     return torch.cat([prior_draws(density, count // 2, seed + 1), box.to(density.device)])
 
 
-def _inside(mode: Gaussian, points: Tensor) -> Tensor:
+def inside(mode: Gaussian, points: Tensor) -> Tensor:
     """Whether points ``(..., P)`` lie in a mode's bulk, ``(...)``."""
     dim = len(mode.mean)
     return mode.distance(points) < dim + 6 * math.sqrt(2 * dim)

@@ -7,7 +7,10 @@ import pytest
 import torch
 
 import bayesdd
-from bayesdd.certificate.modes import excess
+from bayesdd.certificate.looks import _drawn
+from bayesdd.certificate.modes import Found, excess
+from bayesdd.inference.sequential import Tempered
+from bayesdd.numerics.gaussian import Gaussian
 from studies.trust import divergences
 from studies.trust.families import family
 
@@ -64,3 +67,18 @@ def test_the_rows_themselves_are_sound_however_many_modes():
     one = family("mixture", 0)
     distilled = bayesdd.Distilled(one.task.data, torch.ones(one.task.size))
     assert bayesdd.certify(one.task, distilled, tolerance=1e-6).ok
+
+
+def test_modes_that_particles_have_met_do_not_shrink_their_weights():
+    """A mode far off takes its share of the evidence; one that particles lie in takes none, whatever Laplace says."""
+    points = torch.linspace(-1, 1, 50, dtype=torch.float64)[:, None]
+    level = torch.full((50,), -math.log(50), dtype=torch.float64)
+    found = Tempered(points, points, level, torch.zeros(50, dtype=torch.float64), log_evidence=0.0)
+
+    def mode(at, log_mass):
+        here = Gaussian(torch.tensor([at], dtype=torch.float64), torch.eye(1, dtype=torch.float64), height=0.0)
+        return Gaussian(here.mean, here.factor, height=log_mass - here.log_mass)
+
+    for modes, total in (([mode(0.0, 9.0)], 1.0), ([mode(0.0, 9.0), mode(50.0, 0.0)], 0.5), ([], 1.0)):
+        _, weight = _drawn(found, Found(modes, 1), 10, seed=0)
+        assert float(weight.sum()) == pytest.approx(total)
