@@ -41,7 +41,8 @@ class Certificate:
         doubt: What independent draws and searches speak against it, one line; empty if nothing.
         modes: Distinct modes of the full posterior that searches found; mirrored ones count once.
         searches: Searches for modes, of both posteriors.
-        particles: Draws of both posteriors from a start as wide as the prior.
+        particles: Draws of the distilled posterior, and of the full one or of few of its rows, from starts as wide as
+            the prior; 0 with more than 64 latents and for models that run draw by draw.
         corrected: Table: mean and sd of every parameter, corrected to the full posterior and as distilled.
     """
 
@@ -108,7 +109,9 @@ class Certificate:
         even = math.isinf(self.khat) and self.khat < 0
         looked = f"{self.searches} searches for modes ({self.modes} found)" if self.searches else "not known"
         if self.particles:
-            looked += f", {self.particles:,} draws of both posteriors from starts as wide as the prior"
+            looked += f", {self.particles:,} draws from starts as wide as the prior"
+        elif self.searches:
+            looked += ", no draws from wide starts (too many latents, or a model that runs draw by draw)"
         return {
             "KL(distilled, full)": _nats(self.kl_reverse, self.kl_reverse_se),
             "KL(full, distilled)": _nats(self.kl_forward, self.kl_forward_se, self.kl_reverse),

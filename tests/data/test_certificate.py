@@ -54,6 +54,8 @@ def test_the_verdict_in_one_sentence():
     assert "more than 0.01 sds, no sd by more than 0.5%" in str(POSTERIOR)
     doubtful = replace(POSTERIOR, doubt="about 0.1 of the full posterior's mass lies elsewhere")
     assert not doubtful.ok and str(doubtful).startswith("NOT certified: about 0.1 of the full")
+    assert "no draws from wide starts" in str(replace(POSTERIOR, searches=60))
+    assert "no draws" not in str(replace(POSTERIOR, searches=60, particles=9))
     assert "inf" not in str(POSTERIOR) and "even" in POSTERIOR.numbers["importance weights"]
 
 
