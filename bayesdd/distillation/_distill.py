@@ -22,7 +22,7 @@ from bayesdd.distillation.advice import far_values, remedy
 from bayesdd.distillation.first_stage import Run, resized
 from bayesdd.distillation.problem import Problem
 from bayesdd.distillation.progress import Pace
-from bayesdd.distillation.search import certified, smallest, solved
+from bayesdd.distillation.search import smallest, solved
 from bayesdd.numerics import arguments
 from bayesdd.numerics.devices import resolve
 from bayesdd.numerics.exclusive import exclusive
@@ -122,10 +122,9 @@ def distill(
             if size is not None and (too_few := reference.bound.warning(size, limit)):
                 warnings.warn(too_few, CertificateWarning, stacklevel=3)
             run = Run(reference, objective, seed, limit, say, equal_weights, move_rows)
-            found = smallest(run, init) if size is None else solved(run, size, init)
-            say("certificate")
+            found, certificate = smallest(run, init) if size is None else solved(run, size, init)
             details = provenance_of(student, tasks, seed, found.problem.coordinates.size, objective=name_of(objective))
-            result = replace(found.problem.distilled(found.vector, details), certificate=certified(run, found))
+            result = replace(found.problem.distilled(found.vector, details), certificate=certificate)
     splitting = splits(student, result.hard()[0])
     result = replace(result, provenance=result.provenance | {"splits": splitting})
     # Columns whose kinds the user has given may go where these allow.

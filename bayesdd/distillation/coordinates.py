@@ -110,6 +110,26 @@ class Coordinates:
         """Number of free coordinates."""
         return self.free().numel()
 
+    @property
+    def moving(self) -> int:
+        """Number of entries that move; of the probabilities of K classes one follows from the others."""
+        return sum(
+            int(mask.sum()) - (mask[..., 0].numel() if self.kinds[name].classes else 0)
+            for name, mask in self.free_masks.items()
+        )
+
+    def by_row(self) -> list[Tensor]:
+        """Places in the free vector of each coordinate of a row, ``(M,)`` each."""
+        device = next(iter(self.start.values())).device
+        widths = [len(self.mean)] if self.whitened else []
+        widths += [self.start[name].numel() // self.size for name in self.loose]
+        found, used = [], 0
+        for width in widths:
+            places = torch.arange(used, used + self.size * width, device=device)
+            found += list(places.reshape(self.size, width).T)
+            used += self.size * width
+        return found
+
     def free(self) -> Tensor:
         """The starting rows as one flat free vector."""
         parts = []

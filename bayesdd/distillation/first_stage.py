@@ -1,17 +1,18 @@
-"""The first stage: real rows to start from, and the closed form from several starts."""
+"""The first stage: real rows to start from, second order in closed form, third order where there is room for it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from bayesdd.data.distilled import Distilled
 from bayesdd.distillation import stratified
+from bayesdd.distillation.least_squares import has_room, particles_needed, third_order
 from bayesdd.distillation.problem import Problem
 from bayesdd.numerics.levenberg_marquardt import least_squares
 from bayesdd.numerics.optimise import lbfgs
@@ -26,7 +27,9 @@ STARTS = 2
 MOST_STARTS = 8  # while the closed form stays above UNSOLVED: at M = P half of all starts miss a direction for good
 UNSOLVED = 1.0  # nats
 SOLVED = 1e-9  # nats: a closed form at this value is exact
-ENOUGH = 1e-7  # nats: a half-variance below which nothing is left to gain
+SHARE = 0.1  # of the tolerance, at which the search ends: the certificate's own draws may say a few times as much
+ENOUGH = 1e-11  # nats: below, the rounding of log-likelihoods of many rows hides what is left
+UNFINISHED = 1e-4  # nats left by third order from which it is tried from other rows
 ITERATIONS = 1500  # of L-BFGS
 # Gauss-Newton is faster up to so many residuals, and finds the zero if there are at least SPARE unknowns for each.
 LEAST_SQUARES, MOST_RESIDUALS, SPARE = 40, 2000, 2
@@ -54,13 +57,47 @@ class Run:
         second = self.reference.second_order
         return second if len(second.gradient) <= LARGEST_SECOND_ORDER else None
 
+    @property
+    def aim(self) -> float:
+        """Half-variance, nats, at which the search ends: enough for the tolerance, or hidden by the sweep's noise."""
+        return max(SHARE * self.limit, ENOUGH, noise([self.reference.held_out]))
 
-def first_stage(run: Run, size: int, init: Distilled | None) -> tuple[Problem, Tensor]:
-    """Several starts through the closed form; the best by held-out half-variance.
+
+class Start(NamedTuple):
+    """Where a stage ended: the problem, its vector and the held-out half-variance, nats."""
+
+    problem: Problem
+    vector: Tensor
+    score: float
+
+
+def first_stage(run: Run, size: int, init: Distilled | None) -> Start:
+    """Second order, and third where there is room for it; the better by held-out half-variance.
 
     Raises:
         Refusal: The log-likelihood is not finite at any starting rows.
     """
+    found = _second_order(run, size, init)
+    second = run.second_order
+    if second is None or run.objective is not half_variance:
+        return found
+    for attempt in range(STARTS):
+        problem = starting_problem(run, size, None, attempt)
+        if not has_room(problem, len(second.gradient), len(run.reference.draws)):
+            break
+        particles = run.reference.some(particles_needed(len(second.gradient)))
+        vector = third_order(problem, second.gaussian, particles, run.aim)
+        score = held_out_half_variance(run, problem, vector)
+        run.say(f"M = {size}, third order, start {attempt + 1}: held-out half-variance {score:.3g} nats")
+        if score < found.score:
+            found = Start(problem, vector, score)
+        if score < max(UNFINISHED, run.aim):
+            break
+    return found
+
+
+def _second_order(run: Run, size: int, init: Distilled | None) -> Start:
+    """Several starts through the closed form; the best by held-out half-variance."""
     best: tuple[float, Problem, float, Tensor] | None = None
     hopeless = run.reference.bound.at(size) > UNSOLVED
     for attempt in range(MOST_STARTS):
@@ -70,14 +107,14 @@ def first_stage(run: Run, size: int, init: Distilled | None) -> tuple[Problem, T
         run.say(f"M = {size}, start {attempt + 1}: held-out half-variance {score:.3g} nats")
         if best is None or score < best[0]:
             best = (score, problem, left, vector)
-        if score < enough(run) or (attempt + 1 >= STARTS and (best[2] < UNSOLVED or hopeless)):
+        if score < run.aim or (attempt + 1 >= STARTS and (best[2] < UNSOLVED or hopeless)):
             break
     if best is None or not math.isfinite(best[0]):
         raise Refusal(
             f"{run.reference.target.student.name}: the log-likelihood of the starting rows is not finite at draws of "
             "the full posterior; check the kinds of its columns."
         )
-    return best[1], best[3]
+    return Start(best[1], best[3], best[0])
 
 
 def starting_problem(run: Run, size: int, init: Distilled | None, attempt: int) -> Problem:
@@ -118,11 +155,6 @@ def held_out_half_variance(run: Run, problem: Problem, vector: Tensor) -> float:
     with torch.no_grad():
         ratio = particles.log_likelihood - problem.log_likelihood(vector, particles.draws)
         return float(half_variance(ratio, particles.log_weight))
-
-
-def enough(run: Run) -> float:
-    """Nats below which nothing is left to gain, or the noise of the held-out particles' sweep hides it."""
-    return max(ENOUGH, noise([run.reference.held_out]))
 
 
 def resized(student: Task, init: Distilled, size: int, generator: torch.Generator) -> tuple[dict[str, Tensor], Tensor]:

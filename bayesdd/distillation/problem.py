@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -59,6 +60,37 @@ class Problem:
         """l_U at draws, nats, ``(S,)``; differentiable in the vector."""
         rows, weight = self.hard(vector)
         return self.student.log_likelihood(rows, draws) @ weight
+
+    @cached_property
+    def unknowns(self) -> list[Tensor]:
+        """Places in the vector of each unknown of a row, ``(M,)`` each; ``(1,)`` for a common weight."""
+        used = len(self.start) - (1 if self.equal_weights else self.coordinates.size)
+        return [*self.coordinates.by_row(), torch.arange(used, len(self.start), device=self.start.device)]
+
+    @property
+    def moving(self) -> int:
+        """How many numbers the optimiser can move: entries that are held, and one of K probabilities, are not free."""
+        return self.coordinates.moving + (1 if self.equal_weights else self.coordinates.size)
+
+    def jacobian(self, vector: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """l_U at draws, nats, ``(S,)``, and its Jacobian with respect to the vector, ``(S, n)``.
+
+        A row's unknowns change its own column of the ``(S, M)`` log-likelihoods alone, so that one derivative an
+        unknown of a row gives them for all rows: a gradient weighted by dummies, differentiated by the dummies.
+        """
+        with torch.enable_grad():
+            leaf = vector.detach().clone().requires_grad_(True)
+            rows, weight = self.hard(leaf)
+            by_row = (
+                (self.student.log_likelihood(rows, draws) * weight).unflatten(1, (self.coordinates.size, -1)).sum(2)
+            )
+            dummy = torch.zeros_like(by_row, requires_grad=True)
+            (gradient,) = torch.autograd.grad(by_row, leaf, dummy, create_graph=True)
+            found = draws.new_zeros(len(vector), len(draws))
+            for places in self.unknowns:
+                (columns,) = torch.autograd.grad(gradient[places].sum(), dummy, retain_graph=True)
+                found[places] = columns.T if len(places) == len(columns[0]) else columns.sum(1)
+        return by_row.detach().sum(1), found.T
 
     def density(self, vector: Tensor) -> Density:
         """The distilled posterior."""

@@ -13,7 +13,15 @@ from torch import Tensor
 from bayesdd.certificate.estimates import estimate
 from bayesdd.certificate.verdict import draw_distilled
 from bayesdd.data.distilled import Distilled
-from bayesdd.distillation.first_stage import STARTS, Run, closed_form, enough, starting_problem
+from bayesdd.distillation.first_stage import (
+    STARTS,
+    Run,
+    Start,
+    closed_form,
+    held_out_half_variance,
+    starting_problem,
+)
+from bayesdd.distillation.least_squares import MOST_UNKNOWNS, levenberg_marquardt
 from bayesdd.distillation.problem import Problem
 from bayesdd.inference.draws import Draws
 from bayesdd.numerics.gaussian import moment_matched
@@ -29,8 +37,10 @@ from bayesdd.target.target import Target
 ROUNDS = 5
 ROUND_DRAWS = 2000
 IMPROVEMENT = 0.9  # a round that does not bring its value below this share of the best so far has failed
-SETTLED = 1e-5  # nats, sum of both KLs at which rounds end: a tenth of it took a mixture three times as long
-ITERATIONS = 120  # of L-BFGS in a round of a functional
+SETTLED = 1e-5  # nats, value of any other functional at which rounds end, if the tolerance asks for no less
+FIXED, ROUND = (60, 200), (20, 120)  # steps of Levenberg-Marquardt, or of L-BFGS, on fixed particles and in a round
+PER_UNKNOWN = 1.5  # particles an unknown from which Levenberg-Marquardt serves; with fewer it fits their noise
+MUCH = 0.05  # of a quadratic that particles leave undetermined, from which the closed form takes part
 # Of L-BFGS on any other objective: from starting rows, and in a round.
 FIRST_ITERATIONS, LATER_ITERATIONS = 200, 60
 
@@ -52,12 +62,23 @@ class Solution:
     draws: Draws | None = None
 
 
+def polished(run: Run, start: Start) -> Start:
+    """The half-variance over fixed particles of the full posterior, minimised; the start where that is no better."""
+    fixed = [run.reference.particles]
+    vector = optimised(run, half_variance, start.problem, start.vector, fixed, run.second_order, FIXED)
+    score = held_out_half_variance(run, start.problem, vector)
+    run.say(f"M = {start.problem.coordinates.size}, fixed particles: held-out half-variance {score:.3g} nats")
+    # Held-out particles that do not stand for the full posterior cannot choose.
+    return Start(start.problem, vector, score) if score < start.score or not run.reference.trusted else start
+
+
 def refined(run: Run, solution: Solution) -> Solution:
     """On-policy rounds of a functional of the log-ratio; a round that is worse is not taken."""
     target, problem, objective = run.reference.target, solution.problem, run.objective
     vector, draws, failures = solution.vector, None, 0
     recent: list[Particles] = []
-    second, settled = run.second_order, max(min(SETTLED, run.limit / 100), enough(run))
+    second = run.second_order
+    settled = run.aim if objective is half_variance else min(SETTLED, run.aim)
     for turn in range(ROUNDS):
         draws = _fresh(run, problem, vector, turn, draws)
         particles, score, half = _judged(target, problem, vector, draws, objective)
@@ -73,7 +94,7 @@ def refined(run: Run, solution: Solution) -> Solution:
             second = SecondOrder.of(moment_matched(draws.flat), target)
         # A functional of the distilled posterior is not judged at draws of the full one.
         particle_sets = [run.reference.particles, *recent] if objective is half_variance else recent
-        vector = optimised(objective, problem, solution.vector, particle_sets, second, ITERATIONS)
+        vector = optimised(run, objective, problem, solution.vector, particle_sets, second, ROUND)
     return solution
 
 
@@ -130,24 +151,40 @@ def matched(run: Run, size: int, init: Distilled | None) -> Solution:
 
 
 def optimised(
+    run: Run,
     objective: Callable[..., Tensor],
     problem: Problem,
     vector: Tensor,
     particle_sets: list[Particles],
     second: SecondOrder | None,
-    iterations: int,
+    most: tuple[int, int],
 ) -> Tensor:
-    """A functional minimised over particles, plus the closed form as far as these leave quadratics undetermined."""
-    dim = particle_sets[0].draws.shape[1]
-    ridge = min(1.0, dim * (dim + 3) / 2 / sum(len(particles.draws) for particles in particle_sets))
+    """A functional minimised over particles, plus the closed form as far as these leave quadratics undetermined.
+
+    ``most`` are steps of Levenberg-Marquardt, which minimises the half-variance of few unknowns, and of L-BFGS, which
+    minimises all else.
+    """
+    dim, count = particle_sets[0].draws.shape[1], sum(len(particles.draws) for particles in particle_sets)
+    ridge = min(1.0, dim * (dim + 3) / 2 / count)
+    quadratic = None if ridge <= MUCH else second
+    steps, iterations = most
+    enough = 0.1 * max(noise(particle_sets), run.aim if objective is half_variance else 0.0)
+    unknowns = problem.moving
+    if (
+        objective is half_variance
+        and quadratic is None
+        and PER_UNKNOWN * unknowns <= count
+        and unknowns <= MOST_UNKNOWNS
+    ):
+        return levenberg_marquardt(problem, vector, particle_sets, steps, enough)
 
     def total(v: Tensor) -> Tensor:
         value = torch.stack([measured(objective, problem, v, particles) for particles in particle_sets]).mean()
-        if second is not None and ridge > 0.05:
-            value = value + ridge * second.half_variance(problem.student, *problem.hard(v))
+        if quadratic is not None:
+            value = value + ridge * quadratic.half_variance(problem.student, *problem.hard(v))
         return value
 
-    return lbfgs(total, vector, iterations, enough=0.1 * noise(particle_sets))[0]
+    return lbfgs(total, vector, iterations, enough=enough)[0]
 
 
 def measured(objective: Callable[..., Tensor], problem: Problem, vector: Tensor, particles: Particles) -> Tensor:

@@ -72,9 +72,16 @@ class Gaussian:
     def distance(self, points: Tensor, other: Tensor | None = None) -> Tensor:
         """Squared Mahalanobis distance of points ``(..., P)`` from the mean, or from another point: shape ``(...)``."""
         shift = points - (self.mean if other is None else other)
-        white = torch.linalg.solve_triangular(self.factor, shift.reshape(-1, shift.shape[-1]).T, upper=False)
-        square: Tensor = (white**2).sum(0)
+        square: Tensor = (self._white(shift.reshape(-1, shift.shape[-1])) ** 2).sum(1)
         return square.reshape(shift.shape[:-1])
+
+    def whitened(self, points: Tensor) -> Tensor:
+        """Points ``(S, P)`` in coordinates of zero mean and unit covariance."""
+        return self._white(points - self.mean)
+
+    def _white(self, shift: Tensor) -> Tensor:
+        white: Tensor = torch.linalg.solve_triangular(self.factor, shift.T, upper=False).T
+        return white
 
 
 def mixture(parts: Sequence[Gaussian], count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-DAMPING, MOST_DAMPING = 1e-2, 1e6
+DAMPING, TALL_DAMPING, MOST_DAMPING = 1e-2, 1e-3, 1e6  # the second with more residuals than unknowns
 AT_ONCE = 128  # residuals whose slopes are computed together
 SLOW, PATIENCE = 0.9, 5  # steps in a row that leave more than this share of the sum end the search
 
@@ -89,14 +89,17 @@ def least_squares(
     enough: float,
     longest: float = torch.inf,
     slopes: bool = True,
+    jacobian: Callable[[Tensor], tuple[Tensor, Tensor] | None] | None = None,
+    slow: float = SLOW,
 ) -> tuple[Tensor, float]:
-    r"""Minimises the sum of squares of a differentiable vector r(x) of few numbers.
+    r"""Minimises the sum of squares of a differentiable vector r(x).
 
-    .. math:: x \leftarrow x - J' (J J' + \lambda I)^{-1} r
+    .. math:: x \leftarrow x - J' (J J' + \lambda I)^{-1} r, \qquad x \leftarrow x - (J'J + \lambda D)^{-1} J'r
 
-    With fewer residuals than unknowns this is the shortest of all steps that remove them, and converges quadratically:
-    logistic regression, P = 10, M = 30, 65 residuals: 5 iterations where L-BFGS took 700. Each residual is in units of
-    its own slope at the start: gradients of a million rows stand beside curvatures of order 1.
+    With fewer residuals than unknowns the first is the shortest of all steps that remove them, and converges
+    quadratically: logistic regression, P = 10, M = 30, 65 residuals: 5 iterations where L-BFGS took 700. Each residual
+    is in units of its own slope at the start: gradients of a million rows stand beside curvatures of order 1. With more
+    residuals than unknowns the second, D the diagonal of J'J.
 
     Args:
         residuals: ``(n,)`` -> ``(K,)``.
@@ -106,16 +109,20 @@ def least_squares(
         longest: Most that one step may change any unknown: where residuals saturate, as those of probabilities by
             their logits do.
         slopes: Whether each residual is in units of its own slope at the start; else as it comes.
+        jacobian: ``(n,)`` -> the residuals and their Jacobian ``(K, n)``, where a caller knows it, None where they are
+            not finite; else one gradient a residual.
+        slow: Steps that leave more than this share of the sum count as slow; five in a row end the search.
 
     Returns:
         The best vector met and its sum of squares; infinite where the residuals or their Jacobian are not finite.
     """
     vector, jacobians = start.detach().clone(), 0
-    first = _linear(residuals, vector) if iterations else None
+    linear = jacobian or (lambda point: _linear(residuals, point))
+    first = linear(vector) if iterations else None
     if first is None:
         return vector, torch.inf
     unit = first[1].square().sum(1).sqrt().clamp_min(1e-300) if slopes else torch.ones_like(first[0])
-    left, slow, best = torch.inf, 0, torch.inf
+    left, slowly, best = torch.inf, 0, torch.inf
 
     def function(points: Tensor) -> Sequence[Tensor]:
         value = residuals(points[0]).detach()
@@ -124,22 +131,33 @@ def least_squares(
     def quadratic(points: Tensor, _: Sequence[Tensor]) -> Quadratic | None:
         nonlocal jacobians
         jacobians += 1
-        found = first if jacobians == 1 else None if jacobians > iterations else _linear(residuals, points[0])
-        return None if found is None else _shortest(found[0] / unit, found[1] / unit[:, None], longest, slopes=slopes)
+        found = first if jacobians == 1 else None if jacobians > iterations else linear(points[0])
+        if found is None:
+            return None
+        value, jacobian = found[0] / unit, found[1] / unit[:, None]
+        return (
+            _shortest(value, jacobian, longest, slopes=slopes) if _wide(jacobian) else _least(value, jacobian, longest)
+        )
 
     def renewed(damping: Tensor, better: Tensor, share: Tensor) -> Tensor:
         return torch.where(better, 5 * damping / 50, 5 * damping)
 
-    for state in damped_steps(function, quadratic, vector[None], vector.new_tensor([DAMPING]), renewed):
+    damping = DAMPING if _wide(first[1]) else TALL_DAMPING
+    for state in damped_steps(function, quadratic, vector[None], vector.new_tensor([damping]), renewed):
         if bool(state.new):
             merit, rest = float(state.values[0]), state.values[1][0]
             vector, left = state.point[0], float(rest @ rest)
-            slow, best = slow + 1 if not merit < SLOW * best else 0, merit
-            if left <= enough or slow == PATIENCE:
+            slowly, best = slowly + 1 if not merit < slow * best else 0, merit
+            if left <= enough or slowly == PATIENCE:
                 break
         elif float(state.damping) >= MOST_DAMPING:
             break
     return vector, left
+
+
+def _wide(jacobian: Tensor) -> bool:
+    """Whether there are at most as many residuals as unknowns."""
+    return len(jacobian) <= jacobian.shape[1]
 
 
 def _shortest(value: Tensor, jacobian: Tensor, longest: float, *, slopes: bool) -> Quadratic:
@@ -151,10 +169,27 @@ def _shortest(value: Tensor, jacobian: Tensor, longest: float, *, slopes: bool) 
         lower, failed = torch.linalg.cholesky_ex(gram + damping * ridge.diag())
         if int(failed):
             return jacobian.new_zeros(1, jacobian.shape[1])
-        whole = jacobian.T @ torch.cholesky_solve(value[:, None], lower)[:, 0]
-        return -(whole * min(1.0, longest / float(whole.abs().max().clamp_min(1e-300))))[None]
+        return _shortened(-jacobian.T @ torch.cholesky_solve(value[:, None], lower)[:, 0], longest)
 
     return Quadratic((jacobian.T @ value)[None], step, lambda steps: (jacobian @ steps[0]).square().sum()[None])
+
+
+def _least(value: Tensor, jacobian: Tensor, longest: float) -> Quadratic:
+    """The same, solved for in the unknowns' dimensions."""
+    gram, gradient = jacobian.T @ jacobian, jacobian.T @ value
+    ridge = gram.diagonal().clamp_min(1e-12 * float(gram.diagonal().max()))  # unknowns that change nothing stay
+
+    def step(damping: Tensor) -> Tensor:
+        lower, failed = torch.linalg.cholesky_ex(gram + damping * ridge.diag())
+        if int(failed):
+            return jacobian.new_zeros(1, jacobian.shape[1])
+        return _shortened(-torch.cholesky_solve(gradient[:, None], lower)[:, 0], longest)
+
+    return Quadratic(gradient[None], step, lambda steps: ((steps @ gram) * steps).sum(1))
+
+
+def _shortened(step: Tensor, longest: float) -> Tensor:
+    return (step * min(1.0, longest / float(step.abs().max().clamp_min(1e-300))))[None]
 
 
 def _linear(residuals: Callable[[Tensor], Tensor], vector: Tensor) -> tuple[Tensor, Tensor] | None:

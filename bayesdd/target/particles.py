@@ -39,6 +39,7 @@ def first(particles: Particles, count: int) -> Particles:
     draws, full, log_weight, own = (
         part[:count] for part in (particles.draws, particles.log_likelihood, particles.log_weight, particles.own)
     )
+    own = full if particles.own is particles.log_likelihood else own
     return Particles(draws, full, log_weight - log_weight.logsumexp(0), own, particles.error)
 
 

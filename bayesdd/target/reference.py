@@ -14,7 +14,7 @@ from bayesdd.numerics.gaussian import moment_matched
 from bayesdd.numerics.pareto import KHAT_LIMIT, khat
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.target.bound import Bound
-from bayesdd.target.particles import Particles
+from bayesdd.target.particles import Particles, first
 from bayesdd.target.second_order import SecondOrder
 from bayesdd.target.target import Target
 
@@ -30,7 +30,8 @@ class Reference:
     Attributes:
         target: The tasks and the student.
         second_order: Its Gaussian and derivatives there.
-        make_particles: Sweeps the particles to optimise on, when they are first asked for: the closed form may do.
+        draws: Draws ``(S, P)`` of the particles to optimise on.
+        weigh: Sweeps such draws when they are first asked for, since the closed form may do: draws -> particles.
         held_out: Particles to choose by.
         bound: How close M rows can come.
         policy: Particles of the distilled posterior of an earlier round; None in the first.
@@ -38,7 +39,8 @@ class Reference:
 
     target: Target
     second_order: SecondOrder
-    make_particles: Callable[[], Particles]
+    draws: Tensor
+    weigh: Callable[[Tensor], Particles]
     held_out: Particles
     bound: Bound
     policy: Particles | None = None
@@ -46,7 +48,18 @@ class Reference:
     @functools.cached_property
     def particles(self) -> Particles:
         """Particles to optimise on."""
-        return self.make_particles()
+        return self.weigh(self.draws)
+
+    def some(self, count: int) -> Particles:
+        """The first of them, swept alone where not all have been."""
+        if count >= len(self.draws) or "particles" in vars(self):
+            return first(self.particles, min(count, len(self.draws)))
+        return self.weigh(self.draws[:count])
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the particles' weights make them draws of the full posterior, so that held-out ones can judge."""
+        return self.held_out.own is self.held_out.log_likelihood
 
     def sampled(self, seed: int) -> Reference:
         """The same with particles that stand for the full posterior: HMC draws if its Laplace fit was a poor proposal.
@@ -56,7 +69,7 @@ class Reference:
         if self.particles.own is self.particles.log_likelihood:
             return self
         draws = _hmc(self.target, seed)
-        return replace(self, make_particles=lambda: _equally_weighted(self.target, draws))
+        return replace(self, draws=draws, weigh=functools.partial(_equally_weighted, self.target))
 
 
 def build(target: Target, seed: int) -> Reference:
@@ -84,7 +97,7 @@ def build(target: Target, seed: int) -> Reference:
         target = target.with_control_variate(held_out)
         make = functools.partial(weighted_particles, target, log_prob=gaussian.log_prob)
     second = SecondOrder.of(gaussian, target)
-    return Reference(target, second, functools.partial(make, particles), make(held_out), Bound.of(second, target))
+    return Reference(target, second, particles, make, make(held_out), Bound.of(second, target))
 
 
 def weighted_particles(target: Target, draws: Tensor, log_prob: Callable[[Tensor], Tensor]) -> Particles:
