@@ -31,16 +31,13 @@ def solved(run: Run, size: int, init: Distilled | None = None) -> Result:
     if sort_of(run.objective) is Matching:
         return _judged(run, matched(run, size, init))
     start = first_stage(run, size, init)
-    if run.objective is half_variance and run.reference.trusted:
-        if start.score > run.aim:
-            start = polished(run, start)
-        if start.score <= run.aim:
-            result = _judged(run, Solution(start.problem, start.vector))
-            if result.certificate.ok:
-                return result
-    elif start.score > run.aim:
-        start = polished(run, start)
-    return _judged(run, refined(run, Solution(start.problem, start.vector)))
+    found = start if start.score <= run.aim else polished(run, start)
+    done = found.score <= run.aim or (found is start and found.score <= run.limit)
+    if done and run.objective is half_variance and run.reference.trusted:
+        result = _judged(run, Solution(found.problem, found.vector))
+        if result.certificate.ok:
+            return result
+    return _judged(run, refined(run, Solution(found.problem, found.vector)))
 
 
 def smallest(run: Run, init: Distilled | None = None) -> Result:
