@@ -70,7 +70,7 @@ def parser(commands: Mapping[str, Callable[[argparse.Namespace], int]]) -> argpa
         )
 
     add = made["distill"].add_argument
-    add("--size", type=_count, help="number of synthetic rows")
+    add("--size", type=_size, help="number of synthetic rows, or third: as many as match third order")
     add("--tolerance", type=_nats, help="KL in nats to reach; without --size, by the smallest size that does")
     add("--seed", type=int, default=0, help="default: 0")
     add("--objective", choices=sorted(OBJECTIVES), default="half_variance", help="default: half_variance")
@@ -99,6 +99,10 @@ def parser(commands: Mapping[str, Callable[[argparse.Namespace], int]]) -> argpa
     add("--seed", type=int, default=1, help="default: 1; not the one it was distilled with")
     add("--out", help="also write the set with its new certificate (.nc)")
     return whole
+
+
+def _size(text: str) -> int | str:
+    return text if text == "third" else _count(text)
 
 
 def _count(text: str) -> int:

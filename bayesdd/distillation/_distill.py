@@ -19,7 +19,7 @@ from bayesdd.density.checkpoint import Checkpoint
 from bayesdd.density.density import MEMORY
 from bayesdd.density.ranks import current
 from bayesdd.distillation.advice import far_values, remedy
-from bayesdd.distillation.first_stage import Run, resized
+from bayesdd.distillation.first_stage import Run, resized, third_order_size
 from bayesdd.distillation.problem import Problem
 from bayesdd.distillation.progress import Pace
 from bayesdd.distillation.search import smallest, solved
@@ -39,7 +39,7 @@ from bayesdd.task.task import Task
 @exclusive
 def distill(
     target: Task | Sequence[Task],
-    size: int | None = None,
+    size: int | str | None = None,
     tolerance: float | None = None,
     *,
     seed: int = 0,
@@ -58,8 +58,10 @@ def distill(
 
     Args:
         target: The task, or several whose log-likelihoods add and whose prior counts once.
-        size: Number M of synthetic rows.
-        tolerance: KL in nats within which the certificate must stay. Without ``size``: the smallest size that does so.
+        size: Number M of synthetic rows, or ``"third"``: as many as can match the posterior to third order, which comes
+            some hundred times closer (10 latents: about 34).
+        tolerance: KL in nats within which the certificate must stay; default 0.05. The search ends where a tenth of it
+            is reached: a smaller one comes closer and takes longer. Without ``size``: the smallest size that does so.
         seed: Seed; equal seeds give equal results.
         objective: What to minimise, one of ``bayesdd.objectives`` or of your own: a functional of the log-ratio
             (``half_variance``, ``reverse_kl``, ``forward_kl``, a ``partial`` of ``renyi``), or of rows and draws
@@ -104,7 +106,7 @@ def distill(
         tasks, student = [held if task is student else task for task in tasks], held
         init = None if init is None else with_whole_outcomes(init, student, seed)
     # Networks that a few rows can teach are small: objectives that stand alone run on the CPU, where they are faster.
-    where = resolve("cpu" if alone else device)
+    where, ample = resolve("cpu" if alone else device), None
     kept = None if checkpoint is None else Checkpoint(checkpoint, tasks)
     goal = Target(tasks, student, where, seed, memory, checkpoint=kept)
     silent = not progress or current().rank > 0
@@ -118,11 +120,14 @@ def distill(
             say("Laplace fit and particles of the full posterior")
             reference = build(goal, seed)
             limit = TOLERANCE if tolerance is None else tolerance
-            # Said before the search, which may take long.
-            if size is not None and (too_few := reference.bound.warning(size, limit)):
-                warnings.warn(too_few, CertificateWarning, stacklevel=3)
             run = Run(reference, objective, seed, limit, say, equal_weights, move_rows)
-            found, certificate = smallest(run, init) if size is None else solved(run, size, init)
+            ample = third_order_size(run)
+            rows = _third(ample, student) if isinstance(size, str) else size
+            # Said before the search, which may take long.
+            if rows is not None and (too_few := reference.bound.warning(rows, limit)):
+                more = f" size={ample} has room for third order." if ample and ample > (rows or 0) else ""
+                warnings.warn(too_few + more, CertificateWarning, stacklevel=3)
+            found, certificate = smallest(run, init) if rows is None else solved(run, rows, init)
             details = provenance_of(student, tasks, seed, found.problem.coordinates.size, objective=name_of(objective))
             result = replace(found.problem.distilled(found.vector, details), certificate=certificate)
     splitting = splits(student, result.hard()[0])
@@ -130,7 +135,7 @@ def distill(
     # Columns whose kinds the user has given may go where these allow.
     far = far_values(result, {name: column for name, column in student.data.items() if name not in student.kinds})
     if result.certificate and (reasons := result.certificate.reasons):
-        said = f"not certified: {'; '.join([*reasons, *far])}: {remedy(result.certificate)}"
+        said = f"not certified: {'; '.join([*reasons, *far])}: {remedy(result.certificate, len(result), ample)}"
         warnings.warn(said, CertificateWarning, stacklevel=3)
     elif far:
         warnings.warn("; ".join(far), DataNote, stacklevel=3)
@@ -140,7 +145,7 @@ def distill(
 def _alone(
     target: Target,
     objective: Callable[..., Any],
-    size: int | None,
+    size: int | str | None,
     tolerance: float | None,
     seed: int,
     init: Distilled | None,
@@ -152,8 +157,8 @@ def _alone(
     Raises:
         Refusal: No size is given; the objective's own refusals.
     """
-    if size is None:
-        raise Refusal(f"distill(objective={name_of(objective)}) needs size=: it searches no size by a tolerance.")
+    if not isinstance(size, int):
+        raise Refusal(f"distill(objective={name_of(objective)}) needs size= as a number: it searches none.")
     found = objective(target, seed, say)
     rows, weight = found.choose(size)
     if init is not None:
@@ -167,18 +172,32 @@ def _alone(
     return replace(result, certificate=found.certificate(result.data, result.weight, limit, seed + 1))
 
 
+def _third(size: int | None, student: Task) -> int:
+    """The size that has room for third order.
+
+    Raises:
+        Refusal: None has.
+    """
+    if size is None:
+        raise Refusal(
+            f'distill(size="third"): no number of rows of {student.name} can match its posterior to third order (too '
+            "many latents, rows or weights that do not move, or too few rows): give size= as a number."
+        )
+    return size
+
+
 def with_whole_outcomes(init: Distilled, student: Task, seed: int) -> Distilled:
     """An earlier set as hard rows, each fractional outcome drawn as one of the whole numbers beside it."""
     rows, weight = init.hard()
     return Distilled(drawn(rows, student.discrete, torch.Generator().manual_seed(seed)), weight)
 
 
-def sizes(tasks: Sequence[Task], size: Any, tolerance: Any) -> tuple[int | None, float | None]:
+def sizes(tasks: Sequence[Task], size: Any, tolerance: Any) -> tuple[int | str | None, float | None]:
     """Checks of what ``distill`` aims at."""
     if size is None and tolerance is None:
         raise Refusal("distill needs size= (number of synthetic rows) or tolerance= (nats), got neither.")
     rows = sum(task.size for task in tasks)
-    if size is not None:
+    if size is not None and size != "third":
         hint = " (distill(task, tolerance=...) takes nats)" if isinstance(size, float) else ""
         hint = hint or ("" if isinstance(size, int) else ": bayesdd.Task(model, data) takes the rows")
         size = arguments.whole(size, "distill: size=", 1, rows, hint)

@@ -43,12 +43,14 @@ def far_values(distilled: Distilled, real: Columns) -> list[str]:
     return found
 
 
-def remedy(certificate: Certificate | PredictiveCertificate) -> str:
-    """What to try where a certificate is not ok."""
+def remedy(certificate: Certificate | PredictiveCertificate, size: int, ample: int | None) -> str:
+    """What to try where a certificate is not ok for so many rows; ``ample`` rows have room for third order."""
     if isinstance(certificate, Certificate) and certificate.kl_reverse > LOST:
         return (
             "so large a divergence usually means that the rows have lost what the model tells apart (a branch on a "
             "column's value, a rare group): hold such a column by kinds={column: bayesdd.kinds.fixed}, or give "
             "more rows (size=)"
         )
-    return "more rows (size=) come closer"
+    return "more rows (size=) come closer" + (
+        f"; size={ample} has room for third order" if ample and ample > size else ""
+    )

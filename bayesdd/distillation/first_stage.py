@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bayesdd.data.distilled import Distilled
 from bayesdd.distillation import stratified
-from bayesdd.distillation.least_squares import has_room, particles_needed, third_order
+from bayesdd.distillation.least_squares import has_room, particles_needed, size_with_room, third_order
 from bayesdd.distillation.problem import Problem
 from bayesdd.numerics.levenberg_marquardt import least_squares
 from bayesdd.numerics.optimise import lbfgs
@@ -33,6 +33,7 @@ UNFINISHED = 1e-4  # nats left by third order from which it is tried from other 
 ITERATIONS = 1500  # of L-BFGS
 # Gauss-Newton is faster up to so many residuals, and finds the zero if there are at least SPARE unknowns for each.
 LEAST_SQUARES, MOST_RESIDUALS, SPARE = 40, 2000, 2
+TRIED = 16  # rows whose unknowns are counted for the size that has room for third order
 LARGEST_SECOND_ORDER = 400  # latent coordinates; above, P copies of the rows cost more than particles
 
 
@@ -94,6 +95,16 @@ def first_stage(run: Run, size: int, init: Distilled | None) -> Start:
         if score < max(UNFINISHED, run.aim):
             break
     return found
+
+
+def third_order_size(run: Run) -> int | None:
+    """The number of rows that have room for third order; None where no number of them has."""
+    if run.second_order is None or not run.move_rows:
+        return None
+    rows = run.reference.target.student.size
+    problem = starting_problem(run, min(TRIED, rows), None, 0)
+    found = size_with_room(problem, len(run.second_order.gradient), len(run.reference.draws))
+    return found if found is not None and found <= rows else None
 
 
 def _second_order(run: Run, size: int, init: Distilled | None) -> Start:

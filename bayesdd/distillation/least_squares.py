@@ -27,7 +27,7 @@ from bayesdd.numerics.gaussian import Gaussian
 from bayesdd.numerics.levenberg_marquardt import least_squares
 from bayesdd.target.particles import Particles
 
-ROOM = 1.15  # unknowns a polynomial from which third order is found
+ROOM, AMPLE = 1.15, 1.3  # unknowns a polynomial from which third order is found, and from which it is found easily
 MOST_POLYNOMIALS = 2000  # their products at the particles would take too long beyond
 LEAST_PARTICLES, PER_POLYNOMIAL = 1000, 2.0  # particles that carry the polynomials: 4,000 took three times as long
 LEAST_SHARE = 1.5  # of particles a polynomial; with fewer the basis is nearly all of them
@@ -42,9 +42,12 @@ def polynomials(dim: int) -> int:
     return dim + dim * (dim + 1) // 2 + dim * (dim + 1) * (dim + 2) // 6
 
 
-def size_with_room(dim: int, unknowns: float) -> int:
-    """The least number of rows of so many unknowns each that have room for third order."""
-    return math.ceil(ROOM * polynomials(dim) / unknowns)
+def size_with_room(problem: Problem, dim: int, particles: int) -> int | None:
+    """The number of rows that have room for third order, if rows like a problem's can have it."""
+    count = polynomials(dim)
+    if problem.equal_weights or count > MOST_POLYNOMIALS or LEAST_SHARE * count > particles:
+        return None
+    return math.ceil(AMPLE * count * problem.coordinates.size / problem.moving)
 
 
 def has_room(problem: Problem, dim: int, particles: int) -> bool:

@@ -33,5 +33,7 @@ def test_elements_are_named_and_missing_entries_are_not_looked_at():
 def test_large_divergences_have_another_remedy_and_no_empty_bound():
     near = Certificate(0.2, 0.01, 0.2, 0.01, 0.2, 0.01, 0.1, 0.1, 900.0, 3.0, 0.0, 0.0, draws=1000, tolerance=0.05)
     lost = replace(near, kl_reverse=134.0, kl_forward=0.0, kl_forward_se=math.inf)
-    assert "more rows" in remedy(near) and "kinds.fixed" in remedy(lost)
+    assert "kinds.fixed" in remedy(lost, 5, 34)
+    assert "size=34" in remedy(near, 5, 34)
+    assert "more rows" in remedy(near, 40, 34) and "34" not in remedy(near, 40, 34)
     assert "at least 0" not in str(lost) and "kl_forward cannot be told" in str(lost)

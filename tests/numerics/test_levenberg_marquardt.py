@@ -2,6 +2,7 @@
 
 import itertools
 
+import pytest
 import torch
 
 from bayesdd.numerics.levenberg_marquardt import Quadratic, damped_steps, least_squares
@@ -42,6 +43,31 @@ def test_a_step_is_no_longer_than_it_may_be():
     found, left = least_squares(off, start, 60, enough=1e-20, longest=2.0, slopes=False)
     assert left <= 1e-20
     torch.testing.assert_close(found, wanted.logit())
+
+
+def test_more_residuals_than_unknowns_end_at_the_least_squares():
+    """A tall linear problem, with the Jacobian given; and the curved valley of Rosenbrock, to its end at (1, 1)."""
+    tall = MATRIX.T
+    wanted = torch.linspace(-1.0, 2.0, 8, dtype=torch.float64)
+    found, left = least_squares(
+        lambda v: tall @ v - wanted,
+        torch.zeros(3, dtype=torch.float64),
+        50,
+        enough=0.0,
+        slopes=False,
+        jacobian=lambda v: (tall @ v - wanted, tall),
+    )
+    best = torch.linalg.lstsq(tall, wanted[:, None]).solution[:, 0]
+    torch.testing.assert_close(found, best)
+    assert left == pytest.approx(float((tall @ best - wanted).square().sum()))
+
+    def valley(v):
+        return torch.stack([1 - v[0], 10 * (v[1] - v[0] ** 2), v[0] * 0])
+
+    start = torch.tensor([-1.2, 1.0], dtype=torch.float64)
+    found, left = least_squares(valley, start, 100, enough=1e-24, slopes=False)
+    assert left <= 1e-24
+    torch.testing.assert_close(found, torch.ones(2, dtype=torch.float64))
 
 
 def test_what_cannot_be_reached_ends_with_the_best():
