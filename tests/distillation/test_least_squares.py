@@ -104,7 +104,7 @@ def test_residuals_sum_to_the_mean_half_variance():
 def test_third_order_removes_every_polynomial():
     """Narrow draws: differences of degree three vanish, and nearly all of the rest."""
     task = poisson(300)
-    gaussian = Gaussian(torch.zeros(2, dtype=torch.float64), 0.1 * torch.eye(2, dtype=torch.float64))
+    gaussian = Gaussian(torch.zeros(2, dtype=torch.float64), 0.03 * torch.eye(2, dtype=torch.float64))
     draws = gaussian.draw(400, torch.Generator().manual_seed(0))
     full = task.log_likelihood(task.data, draws).sum(1)
     particles = Particles(draws, full, torch.full((400,), 1 / 400, dtype=torch.float64).log(), full)
@@ -112,7 +112,8 @@ def test_third_order_removes_every_polynomial():
     assert has_room(problem, 2, 400) and not has_room(problem_of(task, size=2), 2, 400)
     ratios = LogRatios(problem, [particles])
     left = ratios.residuals(third_order(problem, gaussian, particles, 1e-14))
-    before = ratios.residuals(problem.start)
+    basis, before = _basis(gaussian.whitened(draws), particles.log_weight.exp()), ratios.residuals(problem.start)
+    assert float((basis.T @ left).square().sum()) < 1e-13
     assert float(left @ left) < 1e-8 * float(before @ before)
 
 
