@@ -46,7 +46,8 @@ class Distilled:
         soft: columns held as class probabilities ``(M, K)``: name -> K.
         labels: columns of codes, or their elements: name -> label of each code. Text in ``data`` becomes codes.
         provenance: JSON-able: task, model_hash, sites, fingerprint, seed, rows (N), size (M), objective, versions,
-            splits (discrete outcome column -> whether its fractions split into whole rows).
+            splits (discrete outcome column -> whether its fractions split into whole rows), rounds (size, stage, what
+            was judged, nats).
 
     Raises:
         Refusal: columns and weights whose rows differ in number, weights that are not positive and finite, class

@@ -124,7 +124,9 @@ def distill(
             run = Run(reference, objective, seed, limit, say, equal_weights, move_rows)
             found = smallest(run, init) if size is None else solved(run, size, init)
             say("certificate")
-            details = provenance_of(student, tasks, seed, found.problem.coordinates.size, objective=name_of(objective))
+            details = provenance_of(
+                student, tasks, seed, found.problem.coordinates.size, objective=name_of(objective)
+            ) | {"rounds": run.rounds}
             result = replace(found.problem.distilled(found.vector, details), certificate=certified(run, found))
     splitting = splits(student, result.hard()[0])
     result = replace(result, provenance=result.provenance | {"splits": splitting})

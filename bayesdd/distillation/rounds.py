@@ -61,7 +61,7 @@ def refined(run: Run, solution: Solution) -> Solution:
     for turn in range(ROUNDS):
         draws = _fresh(run, problem, vector, turn, draws)
         particles, score, half = _judged(target, problem, vector, draws, objective)
-        run.say(f"M = {problem.coordinates.size}, round {turn + 1}: half-variance {half:.3g} nats")
+        run.judged(problem.coordinates.size, f"round {turn + 1}", "half-variance", half)
         failures = 0 if score < IMPROVEMENT * solution.score else failures + 1
         if score < solution.score:
             solution = Solution(problem, vector, score, draws)
@@ -107,7 +107,7 @@ def matched(run: Run, size: int, init: Distilled | None) -> Solution:
                 # Far from Gaussian: draws of the full posterior's fit say nothing here, but the solution's own do.
                 here, _ = on_policy(problem, vector, ROUNDS + attempt)
             vector, value = _minimised(here, problem, vector, FIRST_ITERATIONS)
-        run.say(f"start {attempt + 1}: objective {value:.3g} nats")
+        run.judged(size, f"start {attempt + 1}", "objective", value)
         if best is None or value < best[0]:
             best = value, problem, vector
     if best is None or not math.isfinite(best[0]):
@@ -120,7 +120,7 @@ def matched(run: Run, size: int, init: Distilled | None) -> Solution:
     for turn in range(ROUNDS):
         loss, draws = on_policy(problem, vector, turn)
         found = float(loss(*problem.hard(vector)).detach())
-        run.say(f"round {turn + 1}: objective {found:.3g} nats")
+        run.judged(size, f"round {turn + 1}", "objective", found)
         if found < solution.score:
             solution = Solution(problem, vector, found, draws)
         if abs(found - value) <= (1 - IMPROVEMENT) * abs(value) or turn == ROUNDS - 1:
