@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
 from bayesdd.data.certificate import TOLERANCE, CertificateWarning
 from bayesdd.data.columns import DataNote
@@ -21,7 +20,7 @@ from bayesdd.density.ranks import current
 from bayesdd.distillation.advice import far_values, remedy
 from bayesdd.distillation.first_stage import Run, resized
 from bayesdd.distillation.problem import Problem
-from bayesdd.distillation.progress import Pace
+from bayesdd.distillation.progress import Pace, shown
 from bayesdd.distillation.search import certified, smallest, solved
 from bayesdd.numerics import arguments
 from bayesdd.numerics.devices import resolve
@@ -108,7 +107,7 @@ def distill(
     kept = None if checkpoint is None else Checkpoint(checkpoint, tasks)
     goal = Target(tasks, student, where, seed, memory, checkpoint=kept)
     silent = not progress or current().rank > 0
-    with tqdm(disable=silent, desc="bayesdd", bar_format="{desc}: {elapsed}{postfix}") as bar:
+    with shown(silent) as bar:
         say = bar.set_postfix_str
         if alone:
             settings = {"equal_weights": equal_weights, "move_rows": move_rows}

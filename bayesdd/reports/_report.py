@@ -11,7 +11,7 @@ import torch
 
 from bayesdd.data.certificate import Certificate
 from bayesdd.data.distilled import Distilled
-from bayesdd.data.files import replacing, writable
+from bayesdd.data.files import replacing, vacant
 from bayesdd.density.density import Density, density_of
 from bayesdd.numerics import arguments
 from bayesdd.numerics.exclusive import exclusive
@@ -65,7 +65,9 @@ def report(
         raise Refusal(
             "report: this set has no certificate yet: give replace(distilled, certificate=bayesdd.certify(...))"
         )
-    path = refuse_path(path)
+    if Path(path).suffix != ".html":
+        raise Refusal(f"report {path}: an HTML page is written; end its name in .html")
+    path = vacant(path)
     page = sections.head(task, distilled)
     if isinstance(distilled.certificate, Certificate):
         page |= _posteriors(task, distilled, full, draws, seed)
@@ -75,21 +77,6 @@ def report(
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
     return path
-
-
-def refuse_path(path: str | os.PathLike[str]) -> Path:
-    """The path, if a new page can be written there.
-
-    Raises:
-        Refusal: It does not end in .html.
-        OSError: It exists, or its folder does not.
-    """
-    if Path(path).suffix not in (".html", ".htm"):
-        raise Refusal(f"report {path}: a page is written; end its name in .html")
-    if Path(path).exists():
-        raise FileExistsError(f"report {path}: this file exists already; name another one, or delete it")
-    writable(path)
-    return Path(path)
 
 
 def _posteriors(task: Task, distilled: Distilled, full: Any, draws: int, seed: int) -> dict[str, Any]:
