@@ -176,12 +176,13 @@ def report(arguments: argparse.Namespace) -> int:
     bayesdd report clinic:task --distilled d.nc --out report.html
     """
     from bayesdd.data import Distilled
+    from bayesdd.posterior import arviz
     from bayesdd.reports import report
 
     task = _task(arguments)
     distilled = Distilled.from_netcdf(arguments.distilled)
-    if _FIRST:
-        report(task, distilled, arguments.out, draws=arguments.draws, seed=arguments.seed)
+    full = arviz.read(arguments.full) if arguments.full else None
+    report(task, distilled, arguments.out, full=full, draws=arguments.draws, seed=arguments.seed)
     _tell(f"wrote {arguments.out}")
     return 0
 
@@ -203,13 +204,15 @@ def _check_paths(arguments: argparse.Namespace) -> None:
         raise Refusal(f"a task is named module:function (clinic:task), not {arguments.task}")
     if arguments.command == "distill" and arguments.size is None and arguments.tolerance is None:
         raise Refusal("distill needs --size or --tolerance; see bayesdd distill --help")
-    for option in ("data", "init", "distilled"):
-        path = getattr(arguments, option)
+    for option in ("data", "init", "distilled", "full"):
+        path = getattr(arguments, option, None)
         if path and not Path(path).is_file() and not (option == "data" and Path(path).suffix == ".zarr"):
             raise FileNotFoundError(f"--{option} {path}: no such file")
     if arguments.out is None:
         return
     if arguments.command == "report":
+        if _MANY:
+            raise Refusal("report is written by one process: run it without torchrun")
         if Path(arguments.out).suffix != ".html":
             raise Refusal(f"--out {arguments.out}: an HTML page is written; end its name in .html")
         vacant(arguments.out)

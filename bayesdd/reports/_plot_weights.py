@@ -16,6 +16,7 @@ from bayesdd.numerics.pareto import KHAT_LIMIT, khat
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.reports.style import BASELINE, DISTILLED, panels, styled
 
+SHOWN = 1e-6  # of the mean weight: what lies below moves no average
 FEWEST = 25  # weights: five in the tail
 TINY = 1e-6  # shape that stands for 0, an exponential tail
 TAIL = 3.0  # root of the number of draws times this is the tail that k-hat is fitted to (Vehtari et al. 2024)
@@ -50,6 +51,7 @@ def plot_weights(log_weight: Any) -> Any:
         axis.loglog(share[:tail], _fitted(ordered[: tail + 1], shape), color=BASELINE, lw=1.4)
     verdict = "weights are even" if even else f"k-hat {shape:.2f} (usable below {KHAT_LIMIT})"
     axis.set_title(verdict)
+    axis.set_ylim(bottom=max(float(ordered[-1]) / 1.05, SHOWN))
     axis.set_xlabel("share of draws with larger weights")
     axis.set_ylabel("weight over mean")
     return figure

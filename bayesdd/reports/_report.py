@@ -24,6 +24,7 @@ from bayesdd.reports.elements import belonging
 from bayesdd.task.task import Task
 
 CHAINS = 4
+STREAM = 7001  # added to the seed: equal streams of random numbers make two posteriors look closer than they are
 WEIGHED = 1000  # draws whose importance weights are shown: one sweep of all rows
 
 
@@ -46,7 +47,7 @@ def report(
         distilled: A distilled set with a certificate.
         path: File to write (.html), which must not exist yet.
         full: ArviZ inference data of the full posterior, where the task's own rows are not all there is (several
-            sources); default draws given the task's rows.
+            sources), or where drawing takes long and was done before; default draws given the task's rows.
         draws: Draws a chain, of four chains, from each posterior.
         seed: Seed of the draws.
 
@@ -85,9 +86,8 @@ def _posteriors(task: Task, distilled: Distilled, full: Any, draws: int, seed: i
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         settings: dict[str, Any] = {"draws": draws, "chains": CHAINS}
-        small = sample(task, distilled, seed=seed, **settings)
-        # Another seed: equal streams of random numbers would make both posteriors look closer than they are.
-        full = sample(task, seed=seed + 1, **settings) if full is None else full
+        small = sample(task, distilled, seed=seed + STREAM, **settings)
+        full = sample(task, seed=seed, **settings) if full is None else full
     for one in caught:
         if issubclass(one.category, ConvergenceWarning):
             notes.append(str(one.message))

@@ -42,7 +42,7 @@ def elements(task: Task, rows: Columns) -> dict[str, Any]:
         if not shape:
             found[name] = values
         elif len(shape) == 1:
-            found |= {f"{name}[{label}]": values[:, i] for i, label in enumerate(task.names.along(name, shape)[0])}
+            found |= {f"{name}[{label}]": values[:, i] for i, label in enumerate(names_along(task, name))}
     return found
 
 
@@ -66,6 +66,7 @@ def names_along(task: Task, column: str) -> list[str]:
     """Names along the last axis of a column: a template's variables, the user's own, or numbers."""
     shape = tuple(task.data[column].shape[1:])
     template = template_of(task)
-    if template is not None and len(template.variables) == shape[-1]:
-        return list(template.variables)
+    own = {"x": template.variables, "static": template.static}.get(column, ()) if template is not None else ()
+    if len(own) == shape[-1]:
+        return list(own)
     return [str(name) for name in task.names.along(column, shape)[-1]]

@@ -127,7 +127,7 @@ def origin(task: Task, distilled: Distilled, draws: int, seed: int) -> dict[str,
         "versions": ", ".join(f"{name} {version}" for name, version in known.get("versions", {}).items()),
         "this page": f"{4 * draws:,} draws of each posterior, seed {seed}",
     }
-    lines = ["import bayesdd", ""]
+    lines = ["import bayesdd", "", f"# task: the bayesdd.Task of {task.name} on its real rows"]
     if isinstance(distilled.certificate, Certificate):
         half, seed_known = known.get("objective") == "half_variance", int(known.get("seed", 0))
         objective = "" if half else f"  # objective={known.get('objective')}"
@@ -136,6 +136,10 @@ def origin(task: Task, distilled: Distilled, draws: int, seed: int) -> dict[str,
             f"seed={seed_known}){objective}",
             f"certificate = bayesdd.certify(task, distilled, tolerance={tolerance:g}, seed={seed_known + 1})",
             "idata = bayesdd.sample(task, distilled, seed=0)",
+        ]
+    else:
+        lines += [
+            f"# distilled: by bayesdd.distill(task, size={len(distilled)}, objective=...) of {known.get('objective')}"
         ]
     lines += [f'bayesdd.report(task, distilled, "report.html", draws={draws}, seed={seed})']
     return {
@@ -158,4 +162,6 @@ def _number(value: Any, form: str) -> str:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}" if math.isfinite(value) else "\N{EN DASH}"
+    return str(value)

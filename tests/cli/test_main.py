@@ -233,6 +233,14 @@ def test_verdicts_as_json_stand_alone(folder, distilled):
     refused(folder, "certify toy:task --distilled absent.nc --json", "absent.nc")
 
 
+def test_a_report_takes_draws_that_were_made_before(folder, distilled):
+    assert run(folder, "sample toy:task --data rows.csv --draws 50 --chains 2 --out full.nc")[0] == 0
+    command = "report toy:task --data rows.csv --distilled d.nc --full full.nc --draws 20 --out page.html"
+    assert run(folder, command)[:2] == (0, "wrote page.html\n")
+    assert "<strong>Certified</strong>" in (folder / "page.html").read_text()
+    refused(folder, command, "page.html", "exists already")
+
+
 def test_another_model_is_refused(folder, distilled):
     refused(folder, "sample toy:changed --distilled d.nc --out q.nc", "site", "theta", "toy:other")
     # How far its posterior is off is what certify says: the rows in toy.py have another mean.
