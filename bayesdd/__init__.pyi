@@ -21,6 +21,16 @@ from .posterior import log_likelihood as log_likelihood
 from .posterior import predict as predict
 from .posterior import sample as sample
 from .posterior import weighted as weighted
+from .reports import plot_calibration as plot_calibration
+from .reports import plot_certificate as plot_certificate
+from .reports import plot_field as plot_field
+from .reports import plot_network as plot_network
+from .reports import plot_posteriors as plot_posteriors
+from .reports import plot_rounds as plot_rounds
+from .reports import plot_rows as plot_rows
+from .reports import plot_sequences as plot_sequences
+from .reports import plot_weights as plot_weights
+from .reports import report as report
 from .task import Task as Task
 from .task import censored as censored
 from .task import kinds as kinds

@@ -32,6 +32,7 @@ ROOMS = (
     "dbn.learning",
     "dbn.merging",
     "dbn",
+    "reports",
     "cli",
 )
 BEGIN, END = "<!-- rooms: written by python tests/house.py --write -->\n", "<!-- end of rooms -->\n"

@@ -28,6 +28,7 @@ import torch
 from scipy.stats import chisquare
 from torch import Tensor
 
+from bayesdd.calibration.histograms import histograms
 from bayesdd.certificate.verdict import draw_distilled
 from bayesdd.data.certificate import CertificateWarning
 from bayesdd.data.columns import Columns, DataNote, read
@@ -78,28 +79,10 @@ class Calibration:
             MissingPackage: matplotlib is not installed.
         """
         try:
-            import matplotlib.pyplot as plt
+            import matplotlib  # noqa: F401
         except ImportError as error:
-            raise MissingPackage("Calibration.plot needs matplotlib: pip install matplotlib") from error
-        from scipy.stats import binom
-
-        count, bins = len(self.ranks.columns), 10
-        across = min(4, count)
-        figure, axes = plt.subplots(
-            -(-count // across), across, squeeze=False, figsize=(3 * across, 2.2 * -(-count // across))
-        )
-        low, high = binom.ppf([0.025, 0.975], len(self.ranks), 1 / bins)
-        for axis, name in itertools.zip_longest(axes.flat, self.ranks.columns):
-            if name is None:
-                axis.axis("off")
-                continue
-            axis.axhspan(low, high, color="0.88")
-            axis.hist(self.ranks[name], bins=bins, range=(-0.5, self.draws + 0.5), color="#00695c", rwidth=0.9)
-            axis.set_title(f"{name}  (p = {self.p_value[name]:.2g})", fontsize=9)
-            axis.set_yticks([])
-            axis.set_xlabel("rank of the truth", fontsize=8)
-        figure.tight_layout()
-        return figure
+            raise MissingPackage("Calibration.plot needs matplotlib: pip install 'bayesdd[plots]'") from error
+        return histograms(self.ranks, self.draws, self.p_value, "#0072b2", "0.88")
 
 
 @exclusive

@@ -1,1 +1,1 @@
-"""The command line: ``bayesdd new | distill | certify | sample``."""
+"""The command line: ``bayesdd new | distill | certify | sample | report``."""

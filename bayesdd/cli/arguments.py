@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NoReturn
 
+from bayesdd.data.names import closest
+
 # Name -> function of bayesdd.objectives and settings. Imported when asked for, so that `--help` is quick.
 OBJECTIVES: dict[str, tuple[str, dict[str, float]]] = {
     "half_variance": ("half_variance", {}),
@@ -22,6 +24,12 @@ OBJECTIVES: dict[str, tuple[str, dict[str, float]]] = {
 }
 
 
+COMPLETION = (
+    "Completion of commands and options in bash or zsh: pip install argcomplete, then put "
+    'eval "$(register-python-argcomplete bayesdd)" into the shell\'s start-up file.'
+)
+
+
 def objective(name: str) -> Callable[..., Any]:
     """The objective of a name in ``OBJECTIVES``."""
     function, settings = OBJECTIVES[name]
@@ -33,6 +41,14 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings, allow_abbrev=False)
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """As argparse, which lists what there is, but the nearest name first."""
+        if action.choices is not None and value not in action.choices:
+            names = list(map(str, action.choices))
+            near = closest(str(value), names)
+            hint = f"did you mean {near!r}?" if near else f"choose from {', '.join(names)}"
+            raise argparse.ArgumentError(action, f"there is no {value!r}: {hint}")
+
     def error(self, message: str) -> NoReturn:
         if os.environ.get("RANK", "0") != "0":  # all ranks have the same arguments, so the first alone prints
             self.exit(2)
@@ -41,7 +57,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parser(commands: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.ArgumentParser:
     """The parser of all commands; a command's help is the first line of its docstring, its example the last."""
-    whole = _Parser(prog="bayesdd", description="Bayesian dataset distillation.")
+    whole = _Parser(prog="bayesdd", description="Bayesian dataset distillation.", epilog=COMPLETION)
     version = importlib.import_module("bayesdd").__version__
     whole.add_argument("--version", action="version", version=f"bayesdd {version}")
     added = whole.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -53,6 +69,7 @@ def parser(commands: Mapping[str, Callable[[argparse.Namespace], int]]) -> argpa
         made[name].set_defaults(command=name, init=None, distilled=None)
         if name == "new":
             made[name].add_argument("file", help="the file to write (.py), which must not exist yet")
+            made[name].add_argument("--study", action="store_true", help="a small study in place of a task")
             continue
         made[name].add_argument("task", help="module:function, a Task or a function that returns one")
         made[name].add_argument("--data", help="rows that replace the task's own (.nc, .zarr, .npz or .csv)")
@@ -80,7 +97,8 @@ def parser(commands: Mapping[str, Callable[[argparse.Namespace], int]]) -> argpa
     add(
         "--whole", action="store_true", help="whole outcomes: values that occur, held, for tools that take no fractions"
     )
-    add("--quiet", action="store_true", help="no progress bar")
+    add("--quiet", action="store_true", help="no progress")
+    add("--json", action="store_true", help="print the verdict as one JSON object, and nothing else")
     add("--out", required=True, help="file to write (.nc)")
 
     add = made["sample"].add_argument
@@ -97,7 +115,26 @@ def parser(commands: Mapping[str, Callable[[argparse.Namespace], int]]) -> argpa
     add("--distilled", required=True, help="distilled set (.nc)")
     add("--tolerance", type=_nats, help="KL in nats that counts as certified; default: 0.05")
     add("--seed", type=int, default=1, help="default: 1; not the one it was distilled with")
+    add("--json", action="store_true", help="print the verdict as one JSON object, and nothing else")
     add("--out", help="also write the set with its new certificate (.nc)")
+
+    add = made["report"].add_argument
+    add("--distilled", required=True, help="distilled set with a certificate (.nc)")
+    add("--full", help="draws given all rows that `bayesdd sample` wrote (.nc); default: they are drawn now")
+    add("--draws", type=_count, default=500, help="draws a chain of each posterior; default: 500")
+    add("--seed", type=int, default=0, help="default: 0")
+    add("--out", default="report.html", help="page to write (.html), which must not exist yet; default: report.html")
+    return whole
+
+
+def completed(whole: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The parser, after it has answered a shell that asks for completions."""
+    if "_ARGCOMPLETE" in os.environ:
+        try:
+            argcomplete = importlib.import_module("argcomplete")
+        except ImportError:
+            return whole
+        argcomplete.autocomplete(whole)
     return whole
 
 

@@ -1,4 +1,4 @@
-"""The command line: `bayesdd new`, `bayesdd distill`, `bayesdd certify`, `bayesdd sample`.
+"""The command line: `bayesdd new`, `distill`, `certify`, `sample`, `report`.
 
 A task is named `module:function`: a Task, or a function without required arguments that returns one; the working
 directory is importable. Exit codes: 0 fine, 1 not certified, 2 misuse (told in one line), 130 interrupted.
@@ -9,6 +9,7 @@ torch and Pyro, which take seconds, are imported only after arguments and paths 
 import argparse
 import importlib
 import inspect
+import json
 import os
 import signal
 import sys
@@ -20,14 +21,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bayesdd.cli.arguments import objective, parser
-from bayesdd.cli.new import TASK
-from bayesdd.data.files import claimed, one_line, writable
+from bayesdd.cli.arguments import completed, objective, parser
+from bayesdd.cli.new import STUDY, TASK
+from bayesdd.data.files import claimed, one_line, vacant, writable
+from bayesdd.data.names import closest
 from bayesdd.numerics.refusal import MissingPackage, Refusal, WrongType
 
 if TYPE_CHECKING:
+    from bayesdd.data import Certificate, Distilled, PredictiveCertificate
     from bayesdd.task.task import Task
 
+_NEXT = "bayesdd distill {}:task --size 20 --out d.nc"
 MISTAKES = (Refusal, OSError, MemoryError)  # one line each; any other error is a fault of ours, with its traceback
 
 # Set by torchrun. The first rank alone writes and prints.
@@ -40,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = argparse.Namespace(out=None)
     _local_modules_last()
     try:
-        arguments = parser(COMMANDS).parse_args(argv)
+        arguments = completed(parser(COMMANDS)).parse_args(argv)
         with warnings.catch_warnings():
             warnings.showwarning = _warned
             if _MANY:
@@ -75,7 +79,7 @@ def _with_others(arguments: argparse.Namespace) -> int:
 
 
 def new(arguments: argparse.Namespace) -> int:
-    """Write a commented task file to start from: a model and its rows.
+    """Write a commented file to start from: a task (a model and its rows), or by --study a question put to one.
 
     bayesdd new clinic.py
     """
@@ -84,10 +88,10 @@ def new(arguments: argparse.Namespace) -> int:
         raise Refusal(f"new {path}: the file becomes a Python module; call it by letters and end it in .py (clinic.py)")
     try:
         with writable(path).open("x") as file:
-            file.write(TASK.format(name=path.stem))
+            file.write((STUDY if arguments.study else TASK).format(name=path.stem))
     except FileExistsError as error:
         raise FileExistsError(f"new {path}: this file exists already; name another one") from error
-    _tell(f"wrote {path}; next: bayesdd distill {path.stem}:task --size 20 --out d.nc")
+    _tell(f"wrote {path}; next: " + (f"python {path}" if arguments.study else _NEXT.format(path.stem)))
     return 0
 
 
@@ -118,10 +122,7 @@ def distill(arguments: argparse.Namespace) -> int:
     _write(result.to_netcdf, arguments.out)
     if _FIRST:
         checkpoint.unlink(missing_ok=True)
-    _tell(f"wrote {arguments.out}: {len(result):,} weighted rows for {task.size:,}")
-    if result.certificate is not None:
-        _tell(result.certificate)
-    return 0 if result.certificate is None or result.certificate.ok else 1
+    return _verdict(arguments, result, result.certificate, task)
 
 
 def sample(arguments: argparse.Namespace) -> int:
@@ -166,9 +167,24 @@ def certify(arguments: argparse.Namespace) -> int:
     certificate = certify(task, distilled, seed=arguments.seed, tolerance=arguments.tolerance, device=arguments.device)
     if arguments.out:
         _write(replace(distilled, certificate=certificate).to_netcdf, arguments.out)
-        _tell(f"wrote {arguments.out}: {len(distilled):,} weighted rows for {task.size:,}")
-    _tell(certificate)
-    return 0 if certificate.ok else 1
+    return _verdict(arguments, distilled, certificate, task)
+
+
+def report(arguments: argparse.Namespace) -> int:
+    """Tell on one HTML page what a distilled set is worth: verdict, posteriors, rows, how to repeat it.
+
+    bayesdd report clinic:task --distilled d.nc --out report.html
+    """
+    from bayesdd.data import Distilled
+    from bayesdd.posterior import arviz
+    from bayesdd.reports import report
+
+    task = _task(arguments)
+    distilled = Distilled.from_netcdf(arguments.distilled)
+    full = arviz.read(arguments.full) if arguments.full else None
+    report(task, distilled, arguments.out, full=full, draws=arguments.draws, seed=arguments.seed)
+    _tell(f"wrote {arguments.out}")
+    return 0
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
@@ -176,6 +192,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "distill": distill,
     "certify": certify,
     "sample": sample,
+    "report": report,
 }
 
 
@@ -187,11 +204,18 @@ def _check_paths(arguments: argparse.Namespace) -> None:
         raise Refusal(f"a task is named module:function (clinic:task), not {arguments.task}")
     if arguments.command == "distill" and arguments.size is None and arguments.tolerance is None:
         raise Refusal("distill needs --size or --tolerance; see bayesdd distill --help")
-    for option in ("data", "init", "distilled"):
-        path = getattr(arguments, option)
+    for option in ("data", "init", "distilled", "full"):
+        path = getattr(arguments, option, None)
         if path and not Path(path).is_file() and not (option == "data" and Path(path).suffix == ".zarr"):
             raise FileNotFoundError(f"--{option} {path}: no such file")
     if arguments.out is None:
+        return
+    if arguments.command == "report":
+        if _MANY:
+            raise Refusal("report is written by one process: run it without torchrun")
+        if Path(arguments.out).suffix != ".html":
+            raise Refusal(f"--out {arguments.out}: an HTML page is written; end its name in .html")
+        vacant(arguments.out)
         return
     if Path(arguments.out).suffix != ".nc":
         raise Refusal(f"--out {arguments.out}: a netCDF file is written; end its name in .nc")
@@ -224,7 +248,9 @@ def _made(arguments: argparse.Namespace) -> "Task":
     except ImportError as error:
         raise MissingPackage(f"module {where} cannot be imported from {os.getcwd()}: {one_line(error)}") from error
     if not hasattr(module, name):
-        raise Refusal(f"module {where} has no {name!r}; name a Task in it, or a function that returns one")
+        near = closest(name, [one for one in vars(module) if not one.startswith("_")])
+        hint = f"did you mean {where}:{near}?" if near else "name a Task in it, or a function that returns one"
+        raise Refusal(f"module {where} has no {name!r}; {hint}")
     found = getattr(module, name)
     if callable(found):
         parameters = inspect.signature(found).parameters.values()
@@ -237,6 +263,28 @@ def _made(arguments: argparse.Namespace) -> "Task":
         raise Refusal("--columns chooses columns of --data, which is not given")
     columns = dict(arguments.columns) if arguments.columns else None
     return found.with_data(arguments.data, columns) if arguments.data else found
+
+
+def _verdict(
+    arguments: argparse.Namespace,
+    distilled: "Distilled",
+    certificate: "Certificate | PredictiveCertificate | None",
+    task: "Task",
+) -> int:
+    """Says what was written and the verdict, in words or as one JSON object; returns the exit code."""
+    ok = certificate is None or certificate.ok
+    if arguments.json:
+        numbers = {} if certificate is None else certificate.to_dict()
+        numbers.pop("corrected", None)  # a table of all parameters; it is in the file
+        said = {"command": arguments.command, "out": arguments.out, "rows": task.size, "size": len(distilled), "ok": ok}
+        words = {} if certificate is None else {"verdict": certificate.verdict, "reasons": certificate.reasons}
+        _tell(json.dumps({**said, **words, "certificate": numbers or None}, allow_nan=False))
+        return 0 if ok else 1
+    if arguments.out:
+        _tell(f"wrote {arguments.out}: {len(distilled):,} weighted rows for {task.size:,}")
+    if certificate is not None:
+        _tell(certificate)
+    return 0 if ok else 1
 
 
 def _resume(out: str | None) -> Path:

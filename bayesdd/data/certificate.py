@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from bayesdd.numerics import words
 from bayesdd.numerics.pareto import KHAT_LIMIT
 
 UNTOLD = "cannot be told from these draws"
@@ -124,7 +125,10 @@ class Certificate:
 
     def __str__(self) -> str:
         """The verdict and its numbers."""
-        return _text(self.verdict, self.numbers)
+        return words.text(self.verdict, self.numbers)
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def _repr_html_(self) -> str:
         return _html(self.verdict, self.numbers, ok=self.ok)
@@ -190,7 +194,10 @@ class PredictiveCertificate:
 
     def __str__(self) -> str:
         """The verdict and its numbers."""
-        return _text(self.verdict, self.numbers)
+        return words.text(self.verdict, self.numbers)
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def _repr_html_(self) -> str:
         return _html(self.verdict, self.numbers, ok=self.ok)
@@ -223,16 +230,10 @@ def _refused(reasons: list[str]) -> str:
     return "NOT certified: " + "; ".join(reasons)
 
 
-def _text(verdict: str, numbers: dict[str, str]) -> str:
-    width = max(map(len, numbers))
-    return "\n".join([verdict, *(f"  {name:<{width}}  {value}" for name, value in numbers.items())])
-
-
 def _html(verdict: str, numbers: dict[str, str], *, ok: bool) -> str:
     head, _, rest = verdict.partition(": ")
-    rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in numbers.items())
     colour = "#00695c" if ok else "#b71c1c"
-    return f'<p><b style="color: {colour}">{escape(head)}</b>: {escape(rest)}</p><table>{rows}</table>'
+    return f'<p><b style="color: {colour}">{escape(head)}</b>: {escape(rest)}</p>{words.rows(numbers)}'
 
 
 def _nats(value: float, error: float, other: float = 0.0) -> str:

@@ -22,6 +22,7 @@ from bayesdd.data.files import load, replacing
 from bayesdd.data.seal import check_seal, sealed
 from bayesdd.data.values import Label, Labels, coded, tensor
 from bayesdd.data.whole import Likelihood, splits, whole_rows
+from bayesdd.numerics import words
 from bayesdd.numerics.refusal import Refusal, WrongType
 
 FORMAT = 1
@@ -46,7 +47,8 @@ class Distilled:
         soft: columns held as class probabilities ``(M, K)``: name -> K.
         labels: columns of codes, or their elements: name -> label of each code. Text in ``data`` becomes codes.
         provenance: JSON-able: task, model_hash, sites, fingerprint, seed, rows (N), size (M), objective, versions,
-            splits (discrete outcome column -> whether its fractions split into whole rows).
+            splits (discrete outcome column -> whether its fractions split into whole rows), rounds (size, stage, what
+            was judged, nats).
 
     Raises:
         Refusal: columns and weights whose rows differ in number, weights that are not positive and finite, class
@@ -93,6 +95,16 @@ class Distilled:
             "no certificate" if self.certificate is None else "certified" if self.certificate.ok else "NOT certified"
         )
         return f"Distilled({len(self):,} rows{of}; {shapes}; total weight {float(self.weight.sum()):.6g}; {verdict})"
+
+    def _repr_html_(self) -> str:
+        rows = self.provenance.get("rows")
+        lines = {
+            "rows": f"{len(self):,}" + (f" for {rows:,}" if isinstance(rows, int) else ""),
+            "columns": words.listed(words.sized(name, value.shape[1:]) for name, value in self.data.items()),
+            "total weight": f"{float(self.weight.sum()):.6g}",
+        }
+        verdict = "no certificate yet" if self.certificate is None else self.certificate._repr_html_()
+        return words.html("Distilled", lines) + verdict
 
     def hard(self) -> tuple[dict[str, Tensor], Tensor]:
         """Rows and weights without soft columns: every row once for each class k, its weight multiplied by q_k.

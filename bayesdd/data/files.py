@@ -47,6 +47,18 @@ def writable(path: str | os.PathLike[str]) -> Path:
     return target
 
 
+def vacant(path: str | os.PathLike[str]) -> Path:
+    """The path, if a new file could be written there now.
+
+    Raises:
+        OSError: It exists already, or cannot be written (one line).
+    """
+    if os.path.lexists(path):
+        raise FileExistsError(f"cannot write {path}: this file exists already; name another one, or delete it")
+    writable(path)
+    return Path(path)
+
+
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; on success it takes the place of `path` in one step.

@@ -25,6 +25,7 @@ from bayesdd.dbn.inference import gibbs as gibbs
 from bayesdd.dbn.inference import pooled as pooled
 from bayesdd.dbn.learning import edges as edges
 from bayesdd.dbn.learning import learn as learn
+from bayesdd.dbn.learning import to_dot as to_dot
 from bayesdd.dbn.likelihood import Source as Source
 from bayesdd.dbn.likelihood import log_likelihood as log_likelihood
 from bayesdd.dbn.likelihood import simulate as simulate

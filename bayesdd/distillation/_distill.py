@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
 from bayesdd.data.certificate import TOLERANCE, CertificateWarning
 from bayesdd.data.columns import DataNote
@@ -21,7 +20,7 @@ from bayesdd.density.ranks import current
 from bayesdd.distillation.advice import far_values, remedy
 from bayesdd.distillation.first_stage import Run, resized, third_order_size
 from bayesdd.distillation.problem import Problem
-from bayesdd.distillation.progress import Pace
+from bayesdd.distillation.progress import Pace, shown
 from bayesdd.distillation.search import smallest, solved
 from bayesdd.numerics import arguments
 from bayesdd.numerics.devices import resolve
@@ -110,7 +109,7 @@ def distill(
     kept = None if checkpoint is None else Checkpoint(checkpoint, tasks)
     goal = Target(tasks, student, where, seed, memory, checkpoint=kept)
     silent = not progress or current().rank > 0
-    with tqdm(disable=silent, desc="bayesdd", bar_format="{desc}: {elapsed}{postfix}") as bar:
+    with shown(silent) as bar:
         say = bar.set_postfix_str
         if alone:
             settings = {"equal_weights": equal_weights, "move_rows": move_rows}
@@ -128,7 +127,9 @@ def distill(
                 more = f" size={ample} has room for third order." if ample and ample > (rows or 0) else ""
                 warnings.warn(too_few + more, CertificateWarning, stacklevel=3)
             found, certificate = smallest(run, init) if rows is None else solved(run, rows, init)
-            details = provenance_of(student, tasks, seed, found.problem.coordinates.size, objective=name_of(objective))
+            details = provenance_of(
+                student, tasks, seed, found.problem.coordinates.size, objective=name_of(objective)
+            ) | {"rounds": run.rounds}
             result = replace(found.problem.distilled(found.vector, details), certificate=certificate)
     splitting = splits(student, result.hard()[0])
     result = replace(result, provenance=result.provenance | {"splits": splitting})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -51,6 +51,12 @@ class Run:
     say: Callable[[str], None]
     equal_weights: bool
     move_rows: bool
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+
+    def judged(self, size: int, stage: str, what: str, nats: float) -> None:
+        """Shows how a start or round came out, and records it for the provenance."""
+        self.say(f"M = {size}, {stage}: {what} {nats:.3g} nats")
+        self.rounds.append({"size": size, "stage": stage, "what": what, "nats": nats})
 
     @property
     def second_order(self) -> SecondOrder | None:
@@ -89,7 +95,7 @@ def first_stage(run: Run, size: int, init: Distilled | None) -> Start:
         particles = run.reference.some(particles_needed(len(second.gradient)))
         vector = third_order(problem, second.gaussian, particles, run.aim)
         score = held_out_half_variance(run, problem, vector)
-        run.say(f"M = {size}, third order, start {attempt + 1}: held-out half-variance {score:.3g} nats")
+        run.judged(size, f"third order, start {attempt + 1}", "half-variance", score)
         if score < found.score:
             found = Start(problem, vector, score)
         if score < max(UNFINISHED, run.aim):
@@ -115,7 +121,7 @@ def _second_order(run: Run, size: int, init: Distilled | None) -> Start:
         problem = starting_problem(run, size, init, attempt)
         vector, left = closed_form(run, problem)
         score = held_out_half_variance(run, problem, vector)
-        run.say(f"M = {size}, start {attempt + 1}: held-out half-variance {score:.3g} nats")
+        run.judged(size, f"start {attempt + 1}", "half-variance", score)
         if best is None or score < best[0]:
             best = (score, problem, left, vector)
         if score < run.aim or (attempt + 1 >= STARTS and (best[2] < UNSOLVED or hopeless)):

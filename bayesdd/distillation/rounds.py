@@ -72,10 +72,10 @@ def polished(run: Run, start: Start) -> Start:
     if problem.moving > len(run.reference.draws):
         return start  # particles would be fitted, not the posterior: 4,000 made 100 rows of 50 covariates worse
     fixed = [run.reference.particles]
-    for _ in range(TURNS):
+    for turn in range(TURNS):
         vector = optimised(run, half_variance, problem, start.vector, fixed, run.second_order, FIXED)
         found = Start(problem, vector, held_out_half_variance(run, problem, vector))
-        run.say(f"M = {problem.coordinates.size}, fixed particles: held-out half-variance {found.score:.3g} nats")
+        run.judged(problem.coordinates.size, f"fixed particles, turn {turn + 1}", "half-variance", found.score)
         if not run.reference.trusted:
             return found
         gained = found.score < IMPROVEMENT * start.score
@@ -95,7 +95,7 @@ def refined(run: Run, solution: Solution) -> Solution:
     for turn in range(ROUNDS):
         draws = _fresh(run, problem, vector, turn, draws)
         particles, score, half = _judged(target, problem, vector, draws, objective)
-        run.say(f"M = {problem.coordinates.size}, round {turn + 1}: half-variance {half:.3g} nats")
+        run.judged(problem.coordinates.size, f"round {turn + 1}", "half-variance", half)
         failures = 0 if score < IMPROVEMENT * solution.score else failures + 1
         if score < solution.score:
             solution = Solution(problem, vector, score, draws)
@@ -141,7 +141,7 @@ def matched(run: Run, size: int, init: Distilled | None) -> Solution:
                 # Far from Gaussian: draws of the full posterior's fit say nothing here, but the solution's own do.
                 here, _ = on_policy(problem, vector, ROUNDS + attempt)
             vector, value = _minimised(here, problem, vector, FIRST_ITERATIONS)
-        run.say(f"start {attempt + 1}: objective {value:.3g} nats")
+        run.judged(size, f"start {attempt + 1}", "objective", value)
         if best is None or value < best[0]:
             best = value, problem, vector
     if best is None or not math.isfinite(best[0]):
@@ -154,7 +154,7 @@ def matched(run: Run, size: int, init: Distilled | None) -> Solution:
     for turn in range(ROUNDS):
         loss, draws = on_policy(problem, vector, turn)
         found = float(loss(*problem.hard(vector)).detach())
-        run.say(f"round {turn + 1}: objective {found:.3g} nats")
+        run.judged(size, f"round {turn + 1}", "objective", found)
         if found < solution.score:
             solution = Solution(problem, vector, found, draws)
         if abs(found - value) <= (1 - IMPROVEMENT) * abs(value) or turn == ROUNDS - 1:

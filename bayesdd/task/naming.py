@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from bayesdd.data.names import closest
 from bayesdd.data.values import Label
 from bayesdd.numerics.refusal import Refusal, WrongType
 
@@ -59,11 +60,13 @@ def checked(
     found |= {name: (f"{name}_dim_0",) for name in parts if name not in found}
     given = {dim: list(names) for dim, names in coords.items()}
     lengths: dict[str, int] = {}
+    every = {*sites, *columns}
     for name, some in found.items():
         shape = shape_of(name)
         if shape is None:
             raise Refusal(
-                f"dims= names {name!r}, which is no site or column of the model: it has {sorted({*sites, *columns})}"
+                f"dims= names {name!r}, which is no site or column of the model: "
+                + (f"did you mean {near!r}?" if (near := closest(name, every)) else f"it has {sorted(every)}")
             )
         if len(shape) != len(some) or len(set(some)) < len(some):
             raise Refusal(

@@ -16,6 +16,7 @@ from bayesdd.data.columns import Columns
 from bayesdd.data.names import Selection
 from bayesdd.data.rows import Rows, opened
 from bayesdd.data.values import Label
+from bayesdd.numerics import words
 from bayesdd.numerics.exclusive import exclusive
 from bayesdd.numerics.refusal import Refusal, WrongType
 from bayesdd.task import contract, kinds, naming, refusals
@@ -119,6 +120,26 @@ class Task:
         put("dims", names.dims)
         put("coords", names.coords)
         put("names", names)
+
+    def __repr__(self) -> str:
+        return words.text(*self._said)
+
+    def _repr_html_(self) -> str:
+        return words.html(*self._said)
+
+    @property
+    def _said(self) -> tuple[str, dict[str, str]]:
+        """What it is in a line, and its columns and sites."""
+        columns = (
+            f"{words.sized(name, column.shape[1:])} {self.column_kinds[name].name}"
+            for name, column in self.data.items()
+        )
+        observed = (o.name if o.column in (None, o.name) else f"{o.name} ({o.column})" for o in self.structure.observed)
+        return f"Task {self.name}: {self.size:,} rows, {self.dim:,} unconstrained parameters", {
+            "columns": words.listed(columns),
+            "latent": words.listed(words.sized(name, shape) for name, shape in self.sites.items()),
+            "observed": words.listed(observed),
+        }
 
     @property
     def size(self) -> int:

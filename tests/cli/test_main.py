@@ -6,8 +6,11 @@ Real processes where a test is about one; elsewhere the command runs in this pro
 import contextlib
 import functools
 import importlib
+import importlib.util
 import io
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -216,6 +219,28 @@ def test_certify_says_no(folder, distilled):
     assert code == 1 and out
 
 
+def test_verdicts_as_json_stand_alone(folder, distilled):
+    code, out, _ = run(folder, "certify toy:task --data rows.csv --distilled d.nc --json --seed 3")
+    said = json.loads(out)
+    assert code == 0 and said["ok"] is True and said["size"] == 3 and said["verdict"].startswith("certified")
+    assert said["certificate"]["kl_reverse"] <= said["certificate"]["tolerance"] == 0.05
+    code, out, err = run(folder, "distill toy:task --size 1 --fixed-rows --out j.nc --json")
+    said = json.loads(out)
+    assert code == 1 and said["ok"] is False and said["reasons"] and said["out"] == "j.nc"
+    assert said["verdict"].startswith("NOT certified")
+    # Not a terminal: whole lines with seconds, which a log file keeps.
+    assert "\r" not in err and re.search(r"^bayesdd: \d+\.\d s: .*certificate$", err, flags=re.M), err
+    refused(folder, "certify toy:task --distilled absent.nc --json", "absent.nc")
+
+
+def test_a_report_takes_draws_that_were_made_before(folder, distilled):
+    assert run(folder, "sample toy:task --data rows.csv --draws 50 --chains 2 --out full.nc")[0] == 0
+    command = "report toy:task --data rows.csv --distilled d.nc --full full.nc --draws 20 --out page.html"
+    assert run(folder, command)[:2] == (0, "wrote page.html\n")
+    assert "<strong>Certified</strong>" in (folder / "page.html").read_text()
+    refused(folder, command, "page.html", "exists already")
+
+
 def test_another_model_is_refused(folder, distilled):
     refused(folder, "sample toy:changed --distilled d.nc --out q.nc", "site", "theta", "toy:other")
     # How far its posterior is off is what certify says: the rows in toy.py have another mean.
@@ -236,7 +261,10 @@ def test_a_changed_model_warns_in_one_line(folder, distilled, tmp_path):
     ("command", "words"),
     [
         ("", ["COMMAND"]),
-        ("distil toy:task", ["distil"]),
+        ("distil toy:task", ["distil", "did you mean 'distill'?"]),
+        ("report toy:task --distilled absent.nc", ["--distilled absent.nc", "no such file"]),
+        ("report toy:task --distilled toy.py --out r.pdf", ["r.pdf", ".html"]),
+        ("report toy:task --distilled toy.py --out absent/r.html", ["absent", "does not exist"]),
         ("distill toy:task --size 3", ["--out"]),
         ("distill toy:task --size three --out d2.nc", ["--size", "three"]),
         ("distill toy:task --size 0 --out d2.nc", ["--size", "0"]),
@@ -262,6 +290,7 @@ def test_misuse_is_refused_before_anything_is_imported(command, words, folder):
     [
         ("distill absent:task --size 3 --out d2.nc", ["absent", "cannot be imported"]),
         ("distill toy:absent --size 3 --out d2.nc", ["toy", "'absent'"]),
+        ("distill toy:tsk --size 3 --out d2.nc", ["did you mean toy:task?"]),
         ("distill toy:needs --size 3 --out d2.nc", ["toy:needs", "rows"]),
         ("distill toy:nothing --size 3 --out d2.nc", ["toy:nothing", "NoneType"]),
         ("distill toy:task --size 3 --init rows.csv --out d2.nc", ["rows.csv", "netCDF"]),
@@ -302,6 +331,16 @@ def test_a_new_task_file_runs_every_example_of_the_help(tmp_path):
         code, out, err = run(tmp_path, " ".join(example[1:]))
         assert code == 0 and out.startswith("wrote ") is (command != "certify"), (out, err)
     assert len((tmp_path / "clinic.py").read_text().split("def model")[1].splitlines()) < 25
+
+
+def test_a_new_study_runs(tmp_path):
+    code, out, _ = run(tmp_path, "new question.py --study")
+    assert code == 0 and out.startswith("wrote question.py; next: python question.py")
+    made = importlib.util.spec_from_file_location("question", tmp_path / "question.py")
+    question = importlib.util.module_from_spec(made)
+    made.loader.exec_module(question)
+    table = question.main(sizes=(8,), seeds=1)
+    assert list(table["ok"]) == [True] and float(table["kl_reverse"].iloc[0]) < 0.05
 
 
 def test_a_new_task_file_replaces_nothing(tmp_path):

@@ -1,5 +1,7 @@
 """The description of a long pass."""
 
+import re
+
 from bayesdd.distillation import progress
 
 
@@ -23,3 +25,19 @@ def test_a_short_pass_is_not_reported():
     for done in range(100, 1100, 100):
         pace(done, 1000)
     assert not said
+
+
+def test_a_log_file_gets_whole_lines_with_seconds(capsys):
+    with progress.shown(silent=False) as bar:  # pytest's stderr is no terminal
+        bar.set_postfix_str("certificate")
+        for share in ("10%", "20%"):
+            bar.set_description_str(f"bayesdd ({share} of 100 rows)")
+        bar.set_description_str("bayesdd")
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"bayesdd: \d+\.\d s: certificate\nbayesdd: \d+\.\d s: 10% of 100 rows\n", said)
+
+
+def test_silence_is_silent(capsys):
+    with progress.shown(silent=True) as bar:
+        bar.set_postfix_str("certificate")
+    assert capsys.readouterr().err == ""

@@ -21,6 +21,7 @@ from bayesdd.dbn.template.columns import Rows, as_columns
 from bayesdd.dbn.template.template import Template
 from bayesdd.density.density import Density
 from bayesdd.inference import hmc
+from bayesdd.numerics import words
 from bayesdd.numerics.gaussian import moment_matched
 from bayesdd.posterior.arviz import function_diagnostics
 from bayesdd.task import Task
@@ -53,6 +54,23 @@ class Pooled:
     draws: dict[str, Tensor]
     statistics: Statistics | Tensor
     rhat: float
+
+    def __repr__(self) -> str:
+        return words.text(*self._said)
+
+    def _repr_html_(self) -> str:
+        return words.html(*self._said)
+
+    @property
+    def _said(self) -> tuple[str, dict[str, str]]:
+        """What it is in a line, and its sources and sites."""
+        draws = len(next(iter(self.draws.values())))
+        return f"Pooled: {draws:,} draws of the posterior of {len(self.sources)} sources", {
+            "rows": f"{self.count:,} of up to {self.slices} slices",
+            "variables": words.listed([*self.template.static, *self.template.variables]),
+            "sites": words.listed(words.sized(name, value.shape[1:]) for name, value in self.draws.items()),
+            "R-hat": "not known" if math.isnan(self.rhat) else f"at most {self.rhat:.3f}",
+        }
 
     @property
     def slices(self) -> int:

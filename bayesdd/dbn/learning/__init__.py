@@ -6,6 +6,7 @@ sources that see different variables, with their noise. ``recovered`` compares e
 
 from bayesdd.dbn.learning._edges import Edges as Edges
 from bayesdd.dbn.learning._edges import edges as edges
+from bayesdd.dbn.learning._to_dot import to_dot as to_dot
 from bayesdd.dbn.learning.scores import bdeu as bdeu
 from bayesdd.dbn.learning.scores import bge as bge
 from bayesdd.dbn.learning.scores import bic as bic

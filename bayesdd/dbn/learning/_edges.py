@@ -29,6 +29,7 @@ from bayesdd.dbn.learning.search import behind, nodes, refuse_many, searches, wi
 from bayesdd.dbn.likelihood.missing import unrolled
 from bayesdd.dbn.likelihood.source import Source, gathered, with_noise
 from bayesdd.dbn.template.template import Template, saturated
+from bayesdd.numerics import words
 from bayesdd.numerics.refusal import Refusal
 
 CHAINS = 4  # one of two chains that holds on to a false edge would give it a share of a half
@@ -48,6 +49,20 @@ class Edges:
 
     template: Template
     probability: pd.Series
+
+    def __repr__(self) -> str:
+        return words.text(*self._said)
+
+    def _repr_html_(self) -> str:
+        return words.html(*self._said)
+
+    @property
+    def _said(self) -> tuple[str, dict[str, str]]:
+        """What it is in a line, and the likeliest edges."""
+        likely = self.probability.sort_values(ascending=False, kind="stable").iloc[: words.MOST]
+        found = int((self.probability > 0.5).sum())
+        head = f"Edges: {found} of {len(self.probability)} more probable than not"
+        return head, {f"{parent} -> {child}": f"{value:.2f}" for (parent, child), value in likely.items()}
 
 
 def edges(

@@ -26,6 +26,7 @@ from bayesdd.dbn.likelihood.model import model, soft_model, task
 from bayesdd.dbn.likelihood.parameters import simulate
 from bayesdd.dbn.template.columns import Rows, as_columns, known, shaped
 from bayesdd.dbn.template.template import Template
+from bayesdd.numerics import words
 from bayesdd.numerics.refusal import Refusal, WrongType
 from bayesdd.task import Task, kinds
 
@@ -51,6 +52,26 @@ class Source:
     variables: Sequence[str] | None = None
     noise: float | Mapping[str, float] = 0.0
     noise_site: str | None = None
+
+    def __repr__(self) -> str:
+        return words.text(*self._said)
+
+    def _repr_html_(self) -> str:
+        return words.html(*self._said)
+
+    @property
+    def _said(self) -> tuple[str, dict[str, str]]:
+        """What it is in a line, and what it sees; data that fit nothing are refused where the source is used."""
+        parts = dict(self.data) if isinstance(self.data, Mapping) else {}
+        shapes = {str(name): tuple(getattr(value, "shape", ())) for name, value in parts.items()}
+        sizes = {f"{len(value):,}" for value in parts.values() if hasattr(value, "__len__")}
+        known = any(self.noise.values()) if isinstance(self.noise, Mapping) else self.noise
+        noise = f"unknown, site {self.noise_site!r}" if self.noise_site else f"{self.noise}" if known else "none"
+        return f"Source: {'/'.join(sorted(sizes)) or 'unknown number of'} rows", {
+            "columns": words.listed(words.sized(name, shape[1:]) for name, shape in shapes.items()),
+            "variables": "those it has entries of" if self.variables is None else words.listed(self.variables),
+            "noise": noise,
+        }
 
 
 def gathered(template: Template, sources: Sequence[Source]) -> list[Rows]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from bayesdd.dbn.template.kinds import Categorical, Kind, LinearGaussian
 from bayesdd.dbn.template.structure import Edge, Family, Node, Structure
+from bayesdd.numerics import words
 from bayesdd.numerics.refusal import Refusal
 
 
@@ -67,6 +68,23 @@ class Template:
         _refuse_edges(self)
         _parents_first(self)
         _refuse_settings(self)
+
+    def __str__(self) -> str:
+        """A few lines; ``repr`` is complete, since hashes of models are made of it."""
+        return words.text(*self._said)
+
+    def _repr_html_(self) -> str:
+        return words.html(*self._said)
+
+    @property
+    def _said(self) -> tuple[str, dict[str, str]]:
+        """What it is in a line, and its variables and edges."""
+        sort = "categorical" if self.states else "linear-Gaussian"
+        kinds = {"within a slice": self.intra, "from the slice before": self.inter, "into the first": self.initial}
+        edges = {name: words.listed(f"{a} -> {b}" for a, b in some) for name, some in kinds.items() if some}
+        static = {"static": words.listed(self.static)} if self.static else {}
+        variables = words.listed(f"{name} ({self.states[name]})" if self.states else name for name in self.variables)
+        return f"Template: {len(self.variables)} {sort} variables", {"variables": variables, **static, **edges}
 
     @functools.cached_property
     def structure(self) -> Structure:
