@@ -20,6 +20,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bayesdd.numerics.backward import jacobian
+
 DAMPING, MOST_DAMPING = 1e-2, 1e6
 AT_ONCE = 128  # residuals whose slopes are computed together
 SLOW, PATIENCE = 0.9, 5  # steps in a row that leave more than this share of the sum end the search
@@ -165,12 +167,9 @@ def _linear(residuals: Callable[[Tensor], Tensor], vector: Tensor) -> tuple[Tens
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # operations without a batching rule are only slower
-            slopes = [
-                torch.autograd.grad(value, leaf, some, is_grads_batched=True, retain_graph=True)[0]
-                for some in eye.split(AT_ONCE)
-            ]
+            slopes = [jacobian(value, leaf, some) for some in eye.split(AT_ONCE)]
     except RuntimeError:
         return None
-    jacobian = torch.cat(slopes)
-    finite = bool(torch.isfinite(jacobian).all() & torch.isfinite(value).all())
-    return (value.detach(), jacobian) if finite else None
+    found = torch.cat(slopes)
+    finite = bool(torch.isfinite(found).all() & torch.isfinite(value).all())
+    return (value.detach(), found) if finite else None

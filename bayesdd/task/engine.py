@@ -12,17 +12,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import grad_and_value, jacrev, vmap
 from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from bayesdd.data.columns import Columns
 from bayesdd.task.program import float64, running
+from bayesdd.task.recording import recorded
 from bayesdd.task.simplify import simplify
 
 Expansion = tuple[Tensor, Tensor, Tensor]  # value, gradient (P,) and Hessian (P, P) at one point
@@ -55,7 +54,7 @@ class Engine:
             graph = self._graph(draws, columns)
             # torch.ones() stays in a graph without its dtype, and would come out in float32.
             with float64():
-                result: Tensor = graph(draws, columns)
+                result: Tensor = graph.forward(draws, *columns.values())
             return result
         with running(draws.device):
             if self.backend != "loop":
@@ -74,23 +73,29 @@ class Engine:
         if key not in self._graphs:
             if len(self._graphs) >= GRAPHS_KEPT:
                 self._graphs.pop(next(iter(self._graphs)))
-            self._graphs[key] = self._recorded(draws.detach(), {name: c.detach() for name, c in columns.items()})
+            self._graphs[key] = self._record(draws.detach(), {name: c.detach() for name, c in columns.items()})
         return self._graphs[key]
 
-    def _recorded(self, draws: Tensor, columns: Columns) -> GraphModule:
+    def _record(self, draws: Tensor, columns: Columns) -> GraphModule:
         # On the CPU, and then moved: a model's own constants live there, whatever the draws' device.
         elsewhere = draws.device.type != "cpu"
         given = draws, columns
         if elsewhere:
             like = {name: torch.zeros_like(column, device="cpu") for name, column in columns.items()}
             given = torch.zeros_like(draws, device="cpu"), like
-        with running(), one_mode():
-            recorded: GraphModule = make_fx(vmap(self.single, in_dims=(0, None)))(*given)
+        names, batched = list(columns), vmap(self.single, in_dims=(0, None))
+
+        def flat(draws: Tensor, *columns: Tensor) -> Tensor:
+            found: Tensor = batched(draws, dict(zip(names, columns, strict=True)))
+            return found
+
+        with running():
+            graph = recorded(flat, [given[0], *given[1].values()])
         with float64():
-            simplify(recorded)
+            simplify(graph)
         if elsewhere:
-            moved(recorded, draws.device)
-        return recorded
+            moved(graph, draws.device)
+        return graph
 
     def bytes_per_cell(self, draws: Tensor, columns: Columns) -> float:
         """Bytes of all intermediate tensors, divided by draws x rows; a guess where the graph cannot be recorded."""
@@ -138,21 +143,6 @@ class GradientEngine:
 def _key(draws: Tensor, columns: Columns) -> Any:
     """What a graph depends on: shapes, dtypes and the device."""
     return (draws.shape, draws.device, *((name, c.shape, c.dtype) for name, c in columns.items()))
-
-
-def one_mode() -> AbstractContextManager[Any]:
-    """While recording: one mode for the shapes that make_fx notes at every operation: twice as fast as a new one each.
-
-    The names are private in torch: where they are gone, recording is only slower.
-    """
-    try:
-        from torch._guards import TracingContext, tracing
-        from torch._subclasses.fake_tensor import FakeTensorMode
-
-        context: AbstractContextManager[Any] = tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True)))
-    except (ImportError, AttributeError, TypeError):
-        return nullcontext()
-    return context
 
 
 def moved(recorded: GraphModule, device: torch.device) -> None:

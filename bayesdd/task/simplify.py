@@ -116,7 +116,7 @@ def _folded(node: Node, constants: dict[Node, Any]) -> bool:
         if given in constants:
             return constants[given]
         like = cast(Tensor, _value(given))  # only its shape is needed
-        return torch.empty((), dtype=like.dtype, device=like.device).expand(like.shape)
+        return torch.empty((), dtype=like.dtype, device="cpu").expand(like.shape)
 
     with torch.no_grad():
         constants[node] = cast(Any, node.target)(*map_arg(node.args, known), **map_arg(node.kwargs, known))
@@ -149,7 +149,7 @@ def _same(given: Any, node: Node, constants: dict[Node, Any]) -> Node | None:
 
 
 def _value(node: Node) -> Tensor | None:
-    """The result as make_fx noted it: shape, dtype and device."""
+    """The result as it was noted: shape, strides and dtype."""
     value = node.meta.get("val")
     return value if isinstance(value, Tensor) else None
 
