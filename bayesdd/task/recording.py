@@ -64,7 +64,7 @@ class _Recorder(TorchDispatchMode):
     def node_of(self, tensor: Tensor) -> Node:
         """The node of a tensor; a new one for a constant, which no operation made."""
         if id(tensor) not in self.nodes:
-            if _memory(tensor) in self.made - self.given:
+            if (memory := _memory(tensor)) in self.made and memory not in self.given:
                 raise RuntimeError("a computed value comes back as another tensor, by a way that cannot be recorded")
             name = f"constant{len(self.nodes)}"
             self.root.register_buffer(name, tensor.detach())
@@ -77,17 +77,17 @@ class _Recorder(TorchDispatchMode):
             found = func.decompose(*args, **kwargs)
         if found is not NotImplemented:
             return found
-        varying = any(_memory(tensor) in self.varying for tensor in _tensors((args, kwargs)))
-        if varying and _shaped_by_values(func, args):
+        varying = self._varies((args, kwargs))
+        if varying and torch.Tag.data_dependent_output in func.tags:
+            raise RuntimeError(f"{func} reads a number out of a value of the data")
+        if varying and torch.Tag.dynamic_output_shape in func.tags and self._varies(_shaping(func, args)):
             raise RuntimeError(f"{func} makes a shape of a value of the data")
         if func is aten.lift_fresh.default:
             func = aten.lift_fresh_copy.default  # what changes a new constant in place leaves the kept one alone
         arguments = cast(Any, map_aggregate((args, kwargs), self._replaced))
         result = func(*args, **kwargs)
         results = list(_tensors(result))
-        if varying and not results:
-            raise RuntimeError(f"{func} reads a number out of a value of the data")
-        if not results:
+        if not results:  # the number of a constant, a comparison of shapes, a check
             return result
         node = self.graph.call_function(func, *arguments)
         for tensor in results:
@@ -101,6 +101,9 @@ class _Recorder(TorchDispatchMode):
                 if isinstance(part, Tensor):
                     self._note(part, self.graph.call_function(operator.getitem, (node, place)))
         return result
+
+    def _varies(self, given: Any) -> bool:
+        return any(_memory(tensor) in self.varying for tensor in _tensors(given))
 
     def _replaced(self, given: Any) -> Any:
         return self.node_of(given) if isinstance(given, Tensor) else given
@@ -125,10 +128,8 @@ def _tensors(given: Any) -> Iterator[Tensor]:
             yield from _tensors(part)
 
 
-def _shaped_by_values(func: Any, args: Any) -> bool:
-    """Whether the result's shape follows from values; that of an index does where a mask selects."""
-    if torch.Tag.dynamic_output_shape not in func.tags:
-        return False
+def _shaping(func: Any, args: Any) -> list[Tensor]:
+    """The arguments whose values make the result's shape: of an index, the masks."""
     if func is aten.index.Tensor:
-        return any(index.dtype in (torch.bool, torch.uint8) for index in _tensors(args[1]))
-    return True
+        return [index for index in _tensors(args[1]) if index.dtype in (torch.bool, torch.uint8)]
+    return list(_tensors(args))
