@@ -28,7 +28,7 @@ Expansion = tuple[Tensor, Tensor, Tensor]  # value, gradient (P,) and Hessian (P
 
 Single = Callable[[Tensor, Columns], Tensor]
 GRAPHS_KEPT = 64  # a graph holds its constants: memory stays bounded
-UNRECORDED = 10  # calls of one shape before it is recorded: a recording costs what twenty calls of vmap do
+UNRECORDED = 10  # calls of one shape before it is recorded: a recording costs what about ten calls of vmap do
 UNKNOWN_BYTES = 512.0  # a cell of an ordinary regression takes less
 
 
@@ -90,9 +90,10 @@ class Engine:
             return found
 
         with running():
-            graph = recorded(flat, [given[0], *given[1].values()])
+            root, nodes = recorded(flat, [given[0], *given[1].values()])
         with float64():
-            simplify(graph)
+            simplify(root, nodes)
+        graph = GraphModule(root, nodes)
         if elsewhere:
             moved(graph, draws.device)
         return graph

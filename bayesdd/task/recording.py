@@ -10,21 +10,25 @@ shape that follows from values (``x[y > 0]``).
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import Graph, Node
 from torch.fx.node import map_aggregate
+from torch.nn import Module
 from torch.utils._python_dispatch import TorchDispatchMode
 
 aten = torch.ops.aten
 
 
-def recorded(function: Callable[..., Tensor], given: Sequence[Tensor]) -> GraphModule:
-    """The graph of ``function(*given)``, for any tensors of the same shapes and dtypes.
+def recorded(function: Callable[..., Tensor], given: Sequence[Tensor]) -> tuple[Module, Graph]:
+    """The constants and the graph of ``function(*given)``, for any tensors of the same shapes and dtypes.
+
+    ``GraphModule(*recorded(...))`` can be called.
 
     Every node's ``meta["val"]`` has the shape, strides and dtype of its result, on the meta device.
 
@@ -39,7 +43,7 @@ def recorded(function: Callable[..., Tensor], given: Sequence[Tensor]) -> GraphM
     with recorder:
         result = function(*given)
     recorder.graph.output(recorder.node_of(result))
-    return GraphModule(recorder.root, recorder.graph)
+    return recorder.root, recorder.graph
 
 
 class _Recorder(TorchDispatchMode):
@@ -47,7 +51,7 @@ class _Recorder(TorchDispatchMode):
 
     def __init__(self, given: Sequence[Tensor]) -> None:
         super().__init__()
-        self.graph, self.root = Graph(), torch.nn.Module()
+        self.graph, self.root = Graph(), Module()
         # Tensors stay alive beside their nodes: else another one could get the same id, or the same memory.
         self.nodes: dict[int, tuple[Node, Tensor]] = {}
         self.given = {_memory(tensor) for tensor in given}
@@ -73,10 +77,9 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        with self:
-            found = func.decompose(*args, **kwargs)
-        if found is not NotImplemented:
-            return found
+        if _composite(func):
+            with self:
+                return func.decompose(*args, **kwargs)
         varying = self._varies((args, kwargs))
         if varying and torch.Tag.data_dependent_output in func.tags:
             raise RuntimeError(f"{func} reads a number out of a value of the data")
@@ -111,6 +114,12 @@ class _Recorder(TorchDispatchMode):
     def _note(self, tensor: Tensor, node: Node) -> None:
         self.nodes[id(tensor)] = node, tensor
         node.meta["val"] = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+
+
+@functools.cache
+def _composite(func: Any) -> bool:
+    """Whether the operation is nothing but others."""
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"))
 
 
 def _memory(tensor: Tensor) -> int:
