@@ -2,7 +2,7 @@
 
 Three backends, tried in this order and chosen once per task:
 
-* ``graph``: ``torch.func.vmap``, recorded by ``make_fx`` per shape. Pyro's handlers then run only while recording
+* ``graph``: ``torch.func.vmap``, recorded per shape (``recording``). Pyro's handlers then run only while recording
   (500 chains with gradient: 35 ms before, 1 ms after). Recording raises on ``.item()`` and on data-dependent shapes.
 * ``vmap``: the same without recording.
 * ``loop``: one run a draw, for models that vmap refuses (control flow on a latent value).
@@ -48,7 +48,7 @@ class Engine:
 
     def __call__(self, draws: Tensor, columns: Columns) -> Tensor:
         """Stacks ``single`` over draws: shape ``(S, ...)``; differentiable in draws and in floating columns."""
-        # Inside torch.func transforms make_fx would record the wrapped tensors as constants: derivatives silently zero.
+        # Inside torch.func transforms the wrapped tensors would be recorded as constants: derivatives silently zero.
         plain = torch._C._functorch.peek_interpreter_stack() is None
         if self.backend == "graph" and plain and self._worth_recording(draws, columns):
             graph = self._graph(draws, columns)
@@ -132,7 +132,7 @@ class GradientEngine:
                 with torch.no_grad():
                     found = self._recorded(draws, columns)
                 return found[:, -1], found[:, :-1]
-            except RuntimeError:  # make_fx cannot record the backward pass: autograd from now on
+            except RuntimeError:  # the backward pass cannot be recorded: autograd from now on
                 self._recorded = None
         with torch.enable_grad():
             leaf = draws.detach().requires_grad_(True)
@@ -179,7 +179,7 @@ def choose_backend(single: Single, draws: Tensor, columns: Columns) -> tuple[str
         engine = Engine(single, backend)
         try:
             found = [derivatives(engine, *point) for point in points]
-        except Exception as error:  # vmap and make_fx refuse by errors of many types: take the next backend
+        except Exception as error:  # vmap and the recording refuse by errors of many types: take the next backend
             reason = str(error).strip().split("\n")[0]
             continue
         if all(_agree(a, b) for a, b in zip(found, reference, strict=True)):
