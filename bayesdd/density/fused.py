@@ -13,18 +13,17 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx
 from torch.func import vmap
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from bayesdd.data.columns import Columns
 from bayesdd.density.passes import Part, Passes, Sums
-from bayesdd.task.engine import Single, moved, one_mode
+from bayesdd.task.engine import Single, moved
 from bayesdd.task.program import evaluate, running
 from bayesdd.task.task import Task
 
@@ -89,10 +88,12 @@ class Fused:
         def flat(points: Tensor, *columns: Tensor) -> Tensor:
             return batched(points, dict(zip(rows, columns, strict=True)))
 
+        from torch.fx.experimental.proxy_tensor import make_fx  # a second of imports
+
         # Only shapes are traced: real values would take seconds on the CPU.
         like = [torch.zeros((), dtype=_wide(c.dtype)).expand(c.shape) for c in rows.values()]
         points = torch.zeros((), dtype=torch.float64).expand(count, draws.shape[1])
-        with running(), one_mode():
+        with running(), _one_mode():
             graph = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(points, *like)
         moved(_narrow(graph), draws.device)
         return graph
@@ -159,6 +160,21 @@ def _differences(passes: Passes, part: Part, rows: Columns, local: Tensor) -> Te
 
         passes.in_chunks(part, rows, len(local), chunk)
     return total
+
+
+def _one_mode() -> AbstractContextManager[Any]:
+    """While recording: one mode for the shapes that make_fx notes at every operation: twice as fast as a new one each.
+
+    The names are private in torch: where they are gone, recording is only slower.
+    """
+    try:
+        from torch._guards import TracingContext, tracing
+        from torch._subclasses.fake_tensor import FakeTensorMode
+
+        context: AbstractContextManager[Any] = tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True)))
+    except (ImportError, AttributeError, TypeError):
+        return nullcontext()
+    return context
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

@@ -54,7 +54,6 @@ class Regression:
                 f"{self.outcome!r} of shape {tuple(task.data[self.outcome].shape)} (backend {task.backend})."
             )
         self.inputs = [name for name in task.data if name != self.outcome]
-        # Lambdas: make_fx counts the arguments of a bound method with its `self`.
         self._mean = Engine(lambda flat, rows: self._site(flat, rows).mean, task.backend, UNRECORDED)
         slopes = row_jacobian(task, _mean, grad)
         self._slopes = Engine(lambda flat, rows: _joined(*slopes(flat, rows)), task.backend, UNRECORDED)

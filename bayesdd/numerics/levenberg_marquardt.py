@@ -20,6 +20,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bayesdd.numerics import backward
+
 DAMPING, TALL_DAMPING, MOST_DAMPING = 1e-2, 1e-3, 1e6  # the second with more residuals than unknowns
 AHEAD, BENT = 0.1, 0.75  # of a step at which its bend is measured, and the largest bend, relative to it, that is used
 AT_ONCE = 128  # residuals whose slopes are computed together
@@ -218,12 +220,9 @@ def _linear(residuals: Callable[[Tensor], Tensor], vector: Tensor) -> tuple[Tens
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # operations without a batching rule are only slower
-            slopes = [
-                torch.autograd.grad(value, leaf, some, is_grads_batched=True, retain_graph=True)[0]
-                for some in eye.split(AT_ONCE)
-            ]
+            slopes = [backward.jacobian(value, leaf, some) for some in eye.split(AT_ONCE)]
     except RuntimeError:
         return None
-    jacobian = torch.cat(slopes)
-    finite = bool(torch.isfinite(jacobian).all() & torch.isfinite(value).all())
-    return (value.detach(), jacobian) if finite else None
+    found = torch.cat(slopes)
+    finite = bool(torch.isfinite(found).all() & torch.isfinite(value).all())
+    return (value.detach(), found) if finite else None

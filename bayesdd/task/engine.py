@@ -2,7 +2,7 @@
 
 Three backends, tried in this order and chosen once per task:
 
-* ``graph``: ``torch.func.vmap``, recorded by ``make_fx`` per shape. Pyro's handlers then run only while recording
+* ``graph``: ``torch.func.vmap``, recorded per shape (``recording``). Pyro's handlers then run only while recording
   (500 chains with gradient: 35 ms before, 1 ms after). Recording raises on ``.item()`` and on data-dependent shapes.
 * ``vmap``: the same without recording.
 * ``loop``: one run a draw, for models that vmap refuses (control flow on a latent value).
@@ -12,24 +12,23 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import grad_and_value, jacrev, vmap
 from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from bayesdd.data.columns import Columns
 from bayesdd.task.program import float64, running
+from bayesdd.task.recording import recorded
 from bayesdd.task.simplify import simplify
 
 Expansion = tuple[Tensor, Tensor, Tensor]  # value, gradient (P,) and Hessian (P, P) at one point
 
 Single = Callable[[Tensor, Columns], Tensor]
 GRAPHS_KEPT = 64  # a graph holds its constants: memory stays bounded
-UNRECORDED = 10  # calls of one shape before it is recorded: a recording costs what twenty calls of vmap do
+UNRECORDED = 10  # calls of one shape before it is recorded: a recording costs what about ten calls of vmap do
 UNKNOWN_BYTES = 512.0  # a cell of an ordinary regression takes less
 
 
@@ -49,13 +48,13 @@ class Engine:
 
     def __call__(self, draws: Tensor, columns: Columns) -> Tensor:
         """Stacks ``single`` over draws: shape ``(S, ...)``; differentiable in draws and in floating columns."""
-        # Inside torch.func transforms make_fx would record the wrapped tensors as constants: derivatives silently zero.
+        # Inside torch.func transforms the wrapped tensors would be recorded as constants: derivatives silently zero.
         plain = torch._C._functorch.peek_interpreter_stack() is None
         if self.backend == "graph" and plain and self._worth_recording(draws, columns):
             graph = self._graph(draws, columns)
             # torch.ones() stays in a graph without its dtype, and would come out in float32.
             with float64():
-                result: Tensor = graph(draws, columns)
+                result: Tensor = graph.forward(draws, *columns.values())
             return result
         with running(draws.device):
             if self.backend != "loop":
@@ -74,23 +73,30 @@ class Engine:
         if key not in self._graphs:
             if len(self._graphs) >= GRAPHS_KEPT:
                 self._graphs.pop(next(iter(self._graphs)))
-            self._graphs[key] = self._recorded(draws.detach(), {name: c.detach() for name, c in columns.items()})
+            self._graphs[key] = self._record(draws.detach(), {name: c.detach() for name, c in columns.items()})
         return self._graphs[key]
 
-    def _recorded(self, draws: Tensor, columns: Columns) -> GraphModule:
+    def _record(self, draws: Tensor, columns: Columns) -> GraphModule:
         # On the CPU, and then moved: a model's own constants live there, whatever the draws' device.
         elsewhere = draws.device.type != "cpu"
         given = draws, columns
         if elsewhere:
             like = {name: torch.zeros_like(column, device="cpu") for name, column in columns.items()}
             given = torch.zeros_like(draws, device="cpu"), like
-        with running(), one_mode():
-            recorded: GraphModule = make_fx(vmap(self.single, in_dims=(0, None)))(*given)
+        names, batched = list(columns), vmap(self.single, in_dims=(0, None))
+
+        def flat(draws: Tensor, *columns: Tensor) -> Tensor:
+            found: Tensor = batched(draws, dict(zip(names, columns, strict=True)))
+            return found
+
+        with running():
+            root, nodes = recorded(flat, [given[0], *given[1].values()])
         with float64():
-            simplify(recorded)
+            simplify(root, nodes)
+        graph = GraphModule(root, nodes)
         if elsewhere:
-            moved(recorded, draws.device)
-        return recorded
+            moved(graph, draws.device)
+        return graph
 
     def bytes_per_cell(self, draws: Tensor, columns: Columns) -> float:
         """Bytes of all intermediate tensors, divided by draws x rows; a guess where the graph cannot be recorded."""
@@ -126,7 +132,7 @@ class GradientEngine:
                 with torch.no_grad():
                     found = self._recorded(draws, columns)
                 return found[:, -1], found[:, :-1]
-            except RuntimeError:  # make_fx cannot record the backward pass: autograd from now on
+            except RuntimeError:  # the backward pass cannot be recorded: autograd from now on
                 self._recorded = None
         with torch.enable_grad():
             leaf = draws.detach().requires_grad_(True)
@@ -138,21 +144,6 @@ class GradientEngine:
 def _key(draws: Tensor, columns: Columns) -> Any:
     """What a graph depends on: shapes, dtypes and the device."""
     return (draws.shape, draws.device, *((name, c.shape, c.dtype) for name, c in columns.items()))
-
-
-def one_mode() -> AbstractContextManager[Any]:
-    """While recording: one mode for the shapes that make_fx notes at every operation: twice as fast as a new one each.
-
-    The names are private in torch: where they are gone, recording is only slower.
-    """
-    try:
-        from torch._guards import TracingContext, tracing
-        from torch._subclasses.fake_tensor import FakeTensorMode
-
-        context: AbstractContextManager[Any] = tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True)))
-    except (ImportError, AttributeError, TypeError):
-        return nullcontext()
-    return context
 
 
 def moved(recorded: GraphModule, device: torch.device) -> None:
@@ -188,7 +179,7 @@ def choose_backend(single: Single, draws: Tensor, columns: Columns) -> tuple[str
         engine = Engine(single, backend)
         try:
             found = [derivatives(engine, *point) for point in points]
-        except Exception as error:  # vmap and make_fx refuse by errors of many types: take the next backend
+        except Exception as error:  # vmap and the recording refuse by errors of many types: take the next backend
             reason = str(error).strip().split("\n")[0]
             continue
         if all(_agree(a, b) for a, b in zip(found, reference, strict=True)):

@@ -14,8 +14,9 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, Node
 from torch.fx.node import map_arg
+from torch.nn import Module
 
 aten = torch.ops.aten
 MOST_KEPT = 2**16  # elements of a constant that a graph keeps
@@ -57,28 +58,29 @@ QUICKER = {
 QUICKER_METHODS = {"expand", "view"}
 
 
-def simplify(recorded: GraphModule) -> None:
+def simplify(root: Module, graph: Graph) -> None:
     """Simplifies a recorded graph in place: constants computed, repeated and idle operations left out.
+
+    Constants are read from ``root`` and put there.
 
     A graph that changes tensors in place is left as it is, unless nothing else uses them.
     """
-    nodes = list(recorded.graph.nodes)
+    nodes = list(graph.nodes)
     if all([_out_of_place(node) for node in nodes]):
         constants: dict[Node, Any] = {}
         seen: dict[Any, Node] = {}
         for node in nodes:
             if node.op == "get_attr":
-                constants[node] = operator.attrgetter(str(node.target))(recorded)
+                constants[node] = operator.attrgetter(str(node.target))(root)
             elif node.op == "call_function" and not _folded(node, constants):
                 same = _idle(node, constants) or seen.setdefault(_key(node), node)
                 if same is not node:
                     node.replace_all_uses_with(same)
-        _keep(recorded, constants)
-        _own(recorded)
-    recorded.graph.eliminate_dead_code()
-    for node in recorded.graph.nodes:
+        _keep(root, graph, constants)
+        _own(graph)
+    graph.eliminate_dead_code()
+    for node in graph.nodes:
         _quicker(node)
-    recorded.recompile()
 
 
 def _out_of_place(node: Node) -> bool:
@@ -116,7 +118,7 @@ def _folded(node: Node, constants: dict[Node, Any]) -> bool:
         if given in constants:
             return constants[given]
         like = cast(Tensor, _value(given))  # only its shape is needed
-        return torch.empty((), dtype=like.dtype, device=like.device).expand(like.shape)
+        return torch.empty((), dtype=like.dtype, device="cpu").expand(like.shape)
 
     with torch.no_grad():
         constants[node] = cast(Any, node.target)(*map_arg(node.args, known), **map_arg(node.kwargs, known))
@@ -149,7 +151,7 @@ def _same(given: Any, node: Node, constants: dict[Node, Any]) -> Node | None:
 
 
 def _value(node: Node) -> Tensor | None:
-    """The result as make_fx noted it: shape, dtype and device."""
+    """The result as it was noted: shape, strides and dtype."""
     value = node.meta.get("val")
     return value if isinstance(value, Tensor) else None
 
@@ -175,25 +177,25 @@ def _hashable(given: Any) -> Any:
     return given if isinstance(given, Node) else (type(given), repr(given))  # 0.0 is not -0.0
 
 
-def _keep(recorded: GraphModule, constants: dict[Node, Any]) -> None:
+def _keep(root: Module, graph: Graph, constants: dict[Node, Any]) -> None:
     """Puts constants where operations on other things need them."""
     for count, (node, value) in enumerate(constants.items()):
         if node.op == "get_attr" or all(user in constants for user in node.users):
             continue
-        recorded.register_buffer(f"folded{count}", value)
-        with recorded.graph.inserting_after(node):
-            kept = recorded.graph.get_attr(f"folded{count}")
+        root.register_buffer(f"folded{count}", value)
+        with graph.inserting_after(node):
+            kept = graph.get_attr(f"folded{count}")
         kept.meta = dict(node.meta)
         node.replace_all_uses_with(kept, delete_user_cb=lambda user: user not in constants)
 
 
-def _own(recorded: GraphModule) -> None:
+def _own(graph: Graph) -> None:
     """Copies results that are inputs or constants of the graph, so that the caller may change them."""
-    (output,) = recorded.graph.find_nodes(op="output")
+    (output,) = graph.find_nodes(op="output")
     for given in output.all_input_nodes:
         if given.op != "call_function":
-            with recorded.graph.inserting_before(output):
-                output.replace_input_with(given, recorded.graph.call_function(aten.clone.default, (given,)))
+            with graph.inserting_before(output):
+                output.replace_input_with(given, graph.call_function(aten.clone.default, (given,)))
 
 
 def _quicker(node: Node) -> None:

@@ -1,4 +1,4 @@
-"""Functional forms of five distributions, the normal log-cdf and normal noise, for vmap.
+"""Functional forms of five distributions, the normal log-cdf, normal noise and shapes, for vmap.
 
 Their own code writes in place, looks at values, or is slow.
 
@@ -8,13 +8,15 @@ They hold only while bayesdd runs a model; the densities are Pyro's and torch's 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from pyro.distributions import Categorical, NanMaskedMultivariateNormal, NanMaskedNormal, OrderedLogistic
 from torch import Tensor
+from torch._functorch import eager_transforms
 from torch.distributions import (
     Bernoulli,
     Multinomial,
@@ -25,6 +27,8 @@ from torch.distributions import (
     normal,
     studentT,
 )
+
+from bayesdd.numerics.backward import products
 
 _NOISY: tuple[Any, ...] = (normal, multivariate_normal, lowrank_multivariate_normal, studentT)
 LINEAR_FROM = 40.0  # softplus(x) = x to float64's last digit; torch's own bound of 20 leaves 2e-9
@@ -82,6 +86,32 @@ def _standard_normal(shape: Any, dtype: torch.dtype, device: torch.device) -> Te
     return torch.randn(shape, dtype=dtype, device=device)
 
 
+def _broadcast_shapes(*shapes: int | Sequence[int]) -> torch.Size:
+    """A shape that all broadcast to; torch's own imports sympy on its first call, half a second."""
+    try:
+        return torch.Size(np.broadcast_shapes(*shapes))
+    except ValueError as error:
+        raise RuntimeError(f"shapes cannot be broadcast: {error}") from error
+
+
+def _autograd_grad(
+    outputs: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    grad_outputs: Sequence[Tensor] | None = None,
+    retain_graph: bool = False,
+    create_graph: bool = True,
+) -> tuple[Tensor, ...]:
+    """What ``torch.func`` does, without the guard against compiled gradients: that imports a compiler, two seconds."""
+    given = [torch.ones_like(output) for output in outputs] if grad_outputs is None else grad_outputs
+    smooth = [(output, along) for output, along in zip(outputs, given, strict=True) if output.requires_grad]
+    if not smooth:
+        return tuple(torch.zeros_like(variable) for variable in inputs)
+    found = products([o for o, _ in smooth], inputs, [along for _, along in smooth], create_graph=create_graph)
+    return tuple(
+        torch.zeros_like(variable) if slope is None else slope for slope, variable in zip(found, inputs, strict=True)
+    )
+
+
 _FORMS: tuple[tuple[Any, str, Any], ...] = (
     (OrderedLogistic, "__init__", _ordered_logistic),
     (Multinomial, "log_prob", _multinomial),
@@ -89,6 +119,8 @@ _FORMS: tuple[tuple[Any, str, Any], ...] = (
     (NanMaskedNormal, "log_prob", _nan_masked_normal),
     (NanMaskedMultivariateNormal, "log_prob", _nan_masked_multivariate_normal),
     (torch.special, "log_ndtr", log_ndtr),
+    (torch, "broadcast_shapes", _broadcast_shapes),
+    *[(eager_transforms, "_autograd_grad", _autograd_grad)] * hasattr(eager_transforms, "_autograd_grad"),  # private
     *((module, "_standard_normal", _standard_normal) for module in _NOISY),
 )
 

@@ -33,7 +33,7 @@ def measure(cell: str, *, smoke: bool = False, picture: str | Path | None = None
     begin = time.process_time()
     sizes, size = ((10,), 10) if smoke else (SIZES, SHOWN_SIZE)
     number = 0 if cell == "edges" else int(cell.removeprefix("split-"))
-    split = Split(torch.as_tensor(sequences(3 if smoke else SLICES)), number, 160 if smoke else DRAWS)
+    split = Split(torch.as_tensor(sequences(3 if smoke else SLICES)), number, 40 if smoke else DRAWS)
     found: dict[str, Any] = {}
     with warnings.catch_warnings():
         # What complete rows over-state is seen in the coefficients; few patients make chains slow.

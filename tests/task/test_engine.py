@@ -98,6 +98,10 @@ def test_graphs_kept_are_bounded():
 REFUSED = {
     "graph": (smooth, "graph", ""),
     "item": (lambda flat, c: flat.sum() * float(c["x"].sum()), "vmap", "value"),
+    "shape": (lambda flat, c: flat.sum() * c["x"][c["g"] > 0].sum(), "vmap", "shape"),
+    "number of a sum in place": (
+        lambda flat, c: flat.sum() * float(torch.zeros(5, 2).add_(c["x"])[0].sum()), "vmap", "number"
+    ),
     "control flow on a draw": (lambda flat, c: flat.sum() if flat.sum() > 0 else -flat.sum(), "loop", "data-dependent"),
     "autograd inside": (
         lambda flat, c: torch.autograd.grad((flat.requires_grad_() ** 3).sum(), flat, create_graph=True)[0], "loop", ""
