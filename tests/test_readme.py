@@ -34,7 +34,11 @@ def ran(tmp_path_factory):
     assert file.startswith("# clinic.py\n")
     # A twentieth of the rows: the blocks are the same, the minutes are not.
     (place / "clinic.py").write_text(file.replace("rows=20_000", "rows=1_000"))
-    with contextlib.chdir(place), contextlib.redirect_stdout(io.StringIO()) as out, pytest.MonkeyPatch.context() as patch:
+    with (
+        contextlib.chdir(place),
+        contextlib.redirect_stdout(io.StringIO()) as out,
+        pytest.MonkeyPatch.context() as patch,
+    ):
         patch.setattr(sys, "path", [*sys.path, str(place)])
         with torch.random.fork_rng(devices=[]):
             exec(compile(code, "README.md", "exec"), names)

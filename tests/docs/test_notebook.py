@@ -17,7 +17,9 @@ def outputs(notebook):
     for cell in notebook.cells:
         if cell.cell_type == "code":
             shown = [o["data"] for o in cell.outputs if o.output_type in ("display_data", "execute_result")]
-            yield [["a picture"] if "image/png" in data else re.findall(r"[a-z]{3,}", data["text/plain"]) for data in shown]
+            yield [
+                ["a picture"] if "image/png" in data else re.findall(r"[a-z]{3,}", data["text/plain"]) for data in shown
+            ]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the kernel's own packages
