@@ -1,4 +1,5 @@
 # make demo: the quick start.  make test: format, lint, types, tests on two processes of one thread each.
+# make docs: the pages, into site/ (python -m http.server -d site shows them, with the search).
 # What takes longer than a person waits: make mutations FILE=bayesdd/ROOM/FILE.py (which changes of a line does no test
 # see?), make versions (the tests on every Python from 3.11 that is found, with the newest packages).
 # All make .venv first where it is missing or stale.
@@ -9,7 +10,7 @@ FILE ?= bayesdd/numerics/pareto.py
 TESTS ?= $(subst bayesdd/,tests/,$(dir $(FILE)))test_$(patsubst _%,%,$(notdir $(FILE)))
 VERSIONS ?= 3.11 3.12 3.13
 
-.PHONY: demo test mutations versions
+.PHONY: demo test docs mutations versions
 
 demo: $(STAMP)
 	$(BIN)/python -m studies.quickstart
@@ -19,6 +20,9 @@ test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 mutations: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check mutmut

@@ -104,6 +104,11 @@ def calibrate(
     Raises:
         Refusal: An observed site observes no column of its own, rows stay on disk, or more than a tenth of the
             simulated data sets have no finite posterior.
+
+    Example:
+        >>> found = bayesdd.calibrate(task, replications=20)
+        >>> found.ranks.shape  # replications, parameters
+        (20, 2)
     """
     if isinstance(replications, bool) or not isinstance(replications, int) or replications < 20:
         raise Refusal(f"calibrate needs at least 20 replications to tell anything, got {replications!r}.")

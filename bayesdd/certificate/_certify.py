@@ -59,6 +59,10 @@ def certify(
 
     Raises:
         Refusal: The set's columns do not fit the task, or it matches predictions and no objective says which.
+
+    Example:
+        >>> bayesdd.certify(task, distilled, seed=1).ok
+        True
     """
     tasks = tasks_of(target, "certify")
     distilled = needed(distilled, "certify")

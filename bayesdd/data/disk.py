@@ -180,6 +180,12 @@ def on_disk(path: str | os.PathLike[str], *, columns: Selection | None = None, m
         MissingPackage: A .zarr without the package zarr.
         WrongType: A column is not numeric.
         Refusal: Another kind of file, a damaged one, no rows, columns that are not there or differ in length.
+
+    Example:
+        >>> rows = xr.Dataset({"x": (("row", "column"), x), "y": ("row", y)})
+        >>> rows.to_netcdf("rows.nc")
+        >>> bayesdd.Task(model, bayesdd.on_disk("rows.nc")).size
+        200
     """
     return stored(path, columns, None, memory=memory)
 

@@ -53,6 +53,11 @@ class Distilled:
     Raises:
         Refusal: columns and weights whose rows differ in number, weights that are not positive and finite, class
             probabilities of another shape, negative, or not summing to one.
+
+    Example:
+        >>> by_hand = bayesdd.Distilled({"x": [[1.0, 0.0]], "y": [1.0]}, [200.0])
+        >>> list(by_hand.to_frame())
+        ['x[0]', 'x[1]', 'y', 'weight']
     """
 
     data: dict[str, Tensor]
@@ -238,6 +243,11 @@ def union(parts: Sequence[Distilled]) -> Distilled:
 
     Raises:
         Refusal: no parts, or parts whose columns, shapes, types or soft columns differ.
+
+    Example:
+        >>> both = bayesdd.union([distilled, distilled])  # two sources' sets
+        >>> len(both)
+        12
     """
     if isinstance(parts, Distilled) or not isinstance(parts, Sequence):
         raise WrongType(f"union() needs a list of distilled sets, got {type(parts).__name__}: union([a, b])")

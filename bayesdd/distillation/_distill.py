@@ -91,6 +91,11 @@ def distill(
     Warns:
         CertificateWarning: The result is returned but not certified, or M is below what any M rows can reach.
         DataNote: Synthetic values lie far outside the data.
+
+    Example:
+        >>> distilled = bayesdd.distill(task, size=6, seed=0, progress=False)
+        >>> len(distilled), distilled.certificate.ok
+        (6, True)
     """
     tasks = tasks_of(target, "distill")
     alone = sort_of(objective) is Standalone

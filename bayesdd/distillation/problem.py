@@ -12,6 +12,7 @@ from bayesdd.data.columns import Columns
 from bayesdd.data.distilled import Distilled, explode
 from bayesdd.density.density import Density
 from bayesdd.distillation.coordinates import Coordinates
+from bayesdd.numerics.backward import products
 from bayesdd.task.task import Task
 
 SMALLEST_WEIGHT = 1e-300
@@ -85,10 +86,13 @@ class Problem:
                 (self.student.log_likelihood(rows, draws) * weight).unflatten(1, (self.coordinates.size, -1)).sum(2)
             )
             dummy = torch.zeros_like(by_row, requires_grad=True)
-            (gradient,) = torch.autograd.grad(by_row, leaf, dummy, create_graph=True)
-            found = draws.new_zeros(len(vector), len(draws))
+            (gradient,) = products((by_row,), (leaf,), (dummy,), create_graph=True)
+            found, one = draws.new_zeros(len(vector), len(draws)), draws.new_ones(())
+            assert gradient is not None  # the weights at least change it
             for places in self.unknowns:
-                (columns,) = torch.autograd.grad(gradient[places].sum(), dummy, retain_graph=True)
+                (columns,) = products((gradient[places].sum(),), (dummy,), (one,))
+                if columns is None:
+                    continue
                 found[places] = columns.T if len(places) == len(columns[0]) else columns.sum(1)
         return by_row.detach().sum(1), found.T
 

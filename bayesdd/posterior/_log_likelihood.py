@@ -45,6 +45,11 @@ def log_likelihood(
 
     Raises:
         Refusal: The draws are of another model, the group is larger than ``memory``, or ``dtype`` is another.
+
+    Example:
+        >>> idata = bayesdd.log_likelihood(task, idata)
+        >>> idata.log_likelihood["y"].shape  # chains, draws, all real rows
+        (2, 500, 200)
     """
     if dtype not in ("float64", "float32"):
         raise Refusal(f"log_likelihood takes dtype='float64' or 'float32', got {dtype!r}.")

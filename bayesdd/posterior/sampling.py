@@ -75,6 +75,11 @@ def sample(
     Warns:
         ConvergenceWarning: Chains disagree, stand still or diverge; the line names the sites.
         CertificateWarning: Draws were to be corrected, but k-hat is above 0.7.
+
+    Example:
+        >>> idata = bayesdd.sample(task, distilled, draws=500, chains=2, seed=0)
+        >>> idata.posterior["w"].shape  # chains, draws, coefficients
+        (2, 500, 2)
     """
     task, seed = task_of(task, "sample"), arguments.seed(seed, "sample")
     draws, chains = (arguments.whole(n, f"sample: {name}=", 1) for name, n in (("draws", draws), ("chains", chains)))
@@ -178,6 +183,11 @@ def predict(task: Task, idata: Any, rows: Any, *, seed: int = 0) -> Any:
     Raises:
         Refusal: A needed column is missing, one does not fit the task's, none is left to predict, or the predictions
             would take more than 8 GiB.
+
+    Example:
+        >>> new = bayesdd.predict(task, idata, {"x": [[1.0, 0.3]]})
+        >>> new.posterior_predictive["y"].shape  # chains, draws, rows
+        (2, 500, 1)
     """
     task, seed = task_of(task, "predict"), arguments.seed(seed, "predict")
     observed = {o.column for o in task.structure.observed if o.column}
@@ -230,6 +240,11 @@ def weighted(task: Task, distilled: Distilled) -> Callable[[], Any]:
     Args:
         task: The task that the rows belong to.
         distilled: The distilled set.
+
+    Example:
+        >>> from pyro.infer import MCMC, NUTS
+        >>> nuts = MCMC(NUTS(bayesdd.weighted(task, distilled)), 20, 20, disable_progbar=True)
+        >>> nuts.run()
     """
     rows, weight = check(needed(distilled, "weighted"), task_of(task, "weighted")).hard()
     return weighted_model(task.model, rows, weight, task.program.plate)

@@ -38,6 +38,11 @@ def censored(base: Any, event: Any, until: Any = None) -> Censored:
     Raises:
         WrongType: ``base`` is no distribution.
         Refusal: ``base`` has event dimensions.
+
+    Example:
+        >>> days, seen = torch.tensor([3.0, 9.0]), torch.tensor([1, 0])  # the second was followed for nine days
+        >>> bayesdd.censored(dist.Exponential(torch.ones(2)), seen).log_prob(days)
+        tensor([-3., -9.])
     """
     if not isinstance(base, torch.distributions.Distribution):
         raise WrongType(f"censored needs a distribution such as dist.Weibull(scale, shape), got {type(base).__name__}")

@@ -74,6 +74,11 @@ class Task:
     Raises:
         Refusal: The rows or the model break the contract; the message names the site or column and the remedy.
         WrongType: ``model`` is not callable, or a column is not numeric.
+
+    Example:
+        >>> task = bayesdd.Task(model, {"x": x, "y": y})
+        >>> task.size, task.dim  # rows, latent coordinates
+        (200, 2)
     """
 
     model: Callable[..., Any]

@@ -16,11 +16,12 @@ def subplots(rows: int, columns: int, size: tuple[float, float], **more: Any) ->
     return plt.subplots(rows, columns, figsize=size, layout="constrained", **more)
 
 
-def write(figure: Any, path: Path) -> None:
-    """Writes a figure and forgets it."""
+def write(figure: Any, path: Path, **metadata: str | None) -> None:
+    """Writes a figure in the format that its name says, and forgets it."""
     from matplotlib import pyplot as plt
 
-    part = path.with_suffix(".part.png")
-    figure.savefig(part, dpi=150)
+    part = path.with_suffix(f".part{path.suffix}")
+    with plt.rc_context({"svg.hashsalt": "bayesdd"}):  # equal figures give equal files
+        figure.savefig(part, dpi=150, metadata=metadata or None)
     plt.close(figure)
     part.replace(path)

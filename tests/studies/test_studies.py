@@ -57,7 +57,7 @@ def test_quickstart_puts_both_posteriors_side_by_side(made):
     assert (table["shift"].abs() < 0.2 + 4 * error).all()
     assert ((table["sd_ratio"] - 1).abs() < 0.1 + 4 * error).all()
     assert (table[["full_rhat", "distilled_rhat"]] < 1.05).all(axis=None)
-    written = {"distilled.nc", "posterior_distilled.nc", "posterior_full.nc", "figure.png"}
+    written = {"distilled.nc", "posterior_distilled.nc", "posterior_full.nc", "figure.png", "table.md"}
     assert {path.name for path in folder.iterdir()} == written
 
 
