@@ -65,6 +65,11 @@ class Run:
         return second if len(second.gradient) <= LARGEST_SECOND_ORDER else None
 
     @property
+    def solved(self) -> float:
+        """Nats at which second or third order counts as matched: the last steps are quick, whatever the tolerance."""
+        return max(SOLVED, 0.01 * noise([self.reference.held_out]))
+
+    @property
     def aim(self) -> float:
         """Half-variance, nats, at which the search ends: enough for the tolerance, or hidden by the sweep's noise."""
         return max(SHARE * self.limit, ENOUGH, noise([self.reference.held_out]))
@@ -93,7 +98,7 @@ def first_stage(run: Run, size: int, init: Distilled | None) -> Start:
         if not has_room(problem, len(second.gradient), len(run.reference.draws)):
             break
         particles = run.reference.some(particles_needed(len(second.gradient)))
-        vector = third_order(problem, second.gaussian, particles, run.aim)
+        vector = third_order(problem, second.gaussian, particles, run.solved)
         score = held_out_half_variance(run, problem, vector)
         run.judged(size, f"third order, start {attempt + 1}", "half-variance", score)
         if score < found.score:
@@ -155,7 +160,7 @@ def closed_form(run: Run, problem: Problem) -> tuple[Tensor, float]:
         return vector, 0.0
     definite = bool(torch.isfinite(second.forward_kl(student, *problem.hard(vector))))
     form = second.forward_kl if definite else second.half_variance
-    solved = max(SOLVED, 0.01 * noise([run.reference.held_out]))
+    solved = run.solved
     dim = len(second.gradient)
     if dim + dim * (dim + 1) // 2 <= min(MOST_RESIDUALS, len(vector) / SPARE):
         found, left = least_squares(

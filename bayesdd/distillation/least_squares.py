@@ -69,7 +69,7 @@ def third_order(problem: Problem, gaussian: Gaussian, particles: Particles, enou
         problem: At real rows.
         gaussian: Laplace fit of the full posterior, whose coordinates the polynomials are of.
         particles: Weighted draws near it.
-        enough: Nats of half-variance at which the search ends.
+        enough: Nats of its polynomial part at which the search ends.
     """
     ratios = LogRatios(problem, [particles])
     basis = _basis(gaussian.whitened(ratios.draws), ratios.weights[0])
@@ -82,7 +82,7 @@ def third_order(problem: Problem, gaussian: Gaussian, particles: Particles, enou
         lambda v: basis.T @ ratios.residuals(v),
         problem.start,
         GAUSS_NEWTON,
-        enough=0.1 * enough,
+        enough=enough,
         longest=LONGEST,
         jacobian=jacobian,
     )

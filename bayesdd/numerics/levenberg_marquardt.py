@@ -24,6 +24,7 @@ from bayesdd.numerics import backward
 
 DAMPING, TALL_DAMPING, MOST_DAMPING = 1e-2, 1e-3, 1e6  # the second with more residuals than unknowns
 AHEAD, BENT = 0.1, 0.75  # of a step at which its bend is measured, and the largest bend, relative to it, that is used
+CHORD = 0.3  # of the sum left by a step: the next one uses the same Jacobian, which costs ten times as much as a step
 AT_ONCE = 128  # residuals whose slopes are computed together
 SLOW, PATIENCE = 0.9, 5  # steps in a row that leave more than this share of the sum end the search
 
@@ -131,18 +132,24 @@ def least_squares(
         value = residuals(points[0]).detach()
         return 0.5 * (value / unit).square().sum()[None], value[None]
 
-    def quadratic(points: Tensor, _: Sequence[Tensor]) -> Quadratic | None:
-        nonlocal jacobians
+    wide = _wide(first[1])
+    kept: tuple[float, Tensor, Tensor] | None = None  # merit at the latest model, its Jacobian and Gram matrix
+
+    def quadratic(points: Tensor, values: Sequence[Tensor]) -> Quadratic | None:
+        nonlocal jacobians, kept
+        merit = float(values[0])
+        if kept is not None and merit < CHORD * kept[0]:
+            kept = merit, kept[1], kept[2]
+            return _shortest(values[1][0] / unit, kept[1], kept[2], longest, slopes=slopes)
         jacobians += 1
         found = first if jacobians == 1 else None if jacobians > iterations else linear(points[0])
         if found is None:
             return None
         value, jacobian = (found[0] / unit, found[1] / unit[:, None]) if slopes else found
-        if _wide(jacobian):
-            return _shortest(value, jacobian, longest, slopes=slopes)
-        return _least(value, jacobian, longest, lambda step: residuals(points[0] + step).detach() / unit)
-
-    wide = _wide(first[1])
+        if not wide:
+            return _least(value, jacobian, longest, lambda step: residuals(points[0] + step).detach() / unit)
+        kept = merit, jacobian, jacobian @ jacobian.T
+        return _shortest(value, jacobian, kept[2], longest, slopes=slopes)
 
     def renewed(damping: Tensor, better: Tensor, share: Tensor) -> Tensor:
         # Nielsen's rule: damping that falls fast in a curved valley would be refused at the next step.
@@ -167,9 +174,8 @@ def _wide(jacobian: Tensor) -> bool:
     return len(jacobian) <= jacobian.shape[1]
 
 
-def _shortest(value: Tensor, jacobian: Tensor, longest: float, *, slopes: bool) -> Quadratic:
+def _shortest(value: Tensor, jacobian: Tensor, gram: Tensor, longest: float, *, slopes: bool) -> Quadratic:
     """Half the sum of squares of one vector, whose steps are solved for in the residuals' dimensions."""
-    gram = jacobian @ jacobian.T
     ridge = torch.ones_like(value) if slopes else gram.diagonal().mean().expand(len(gram))
 
     def step(damping: Tensor) -> Tensor:
