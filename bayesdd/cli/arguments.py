@@ -121,7 +121,7 @@ def parser(commands: Mapping[str, Callable[[argparse.Namespace], int]]) -> argpa
     add = made["report"].add_argument
     add("--distilled", required=True, help="distilled set with a certificate (.nc)")
     add("--full", help="draws given all rows that `bayesdd sample` wrote (.nc); default: they are drawn now")
-    add("--draws", type=_count, default=500, help="draws a chain of each posterior; default: 500")
+    add("--draws", type=_count, default=300, help="draws a chain of each posterior; default: 300")
     add("--seed", type=int, default=0, help="default: 0")
     add("--out", default="report.html", help="page to write (.html), which must not exist yet; default: report.html")
     return whole

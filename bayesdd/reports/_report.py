@@ -35,7 +35,7 @@ def report(
     path: str | os.PathLike[str] = "report.html",
     *,
     full: Any = None,
-    draws: int = 500,
+    draws: int = 300,
     seed: int = 0,
 ) -> Path:
     """Writes one HTML page: the verdict, both posteriors, the rows, how it came about and how to repeat it.

@@ -109,7 +109,7 @@ def vectors(figure: Any, labels: list[str]) -> list[str]:
     from matplotlib.transforms import Bbox
 
     with matplotlib.rc_context(STYLE):
-        figure.canvas.draw()
+        figure.draw_without_rendering()
         figure.set_layout_engine("none")
         axes = figure.axes
         if len(labels) == 1:

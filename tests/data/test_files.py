@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bayesdd.data.distilled import Distilled
-from bayesdd.data.files import claimed, load, one_line, replacing
+from bayesdd.data.files import claimed, load, one_line, replacing, vacant
 
 ROOT = Path(__file__).parents[2]
 SMALL = Distilled({"x": torch.ones(3)}, torch.ones(3))
@@ -134,3 +134,12 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
     with replacing(tmp_path / "d.nc") as part:
         part.write_text("whole")
     assert not old.exists() and all(path.exists() for path in kept) and (tmp_path / "d.nc").read_text() == "whole"
+
+
+def test_a_vacant_path_is_one_where_nothing_is_yet(tmp_path):
+    assert vacant(tmp_path / "new.html") == tmp_path / "new.html" and not (tmp_path / "new.html").exists()
+    (tmp_path / "old.html").write_text("mine")
+    with pytest.raises(FileExistsError, match="exists already"):
+        vacant(tmp_path / "old.html")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        vacant(tmp_path / "absent" / "new.html")
