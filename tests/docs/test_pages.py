@@ -31,6 +31,7 @@ NUMBER = re.compile(r"-?\d[\d,]*\.?\d*(?:e[+-]?\d+)?")
 
 LESS = {  # what is written for a reader, and what is computed here: the blocks are the same, the minutes are not
     "rows=20_000": "rows=400",
+    "size=16": "size=6",
     "size=3000": "size=300",
     "size=(3000, 2)": "size=(300, 2)",
     "hidden=(6,)": "hidden=(3,)",
