@@ -5,6 +5,7 @@ numbers. Lines of a shell are commands of bayesdd, which run here, or name what 
 """
 
 import contextlib
+import functools
 import importlib.util
 import io
 import re
@@ -20,6 +21,7 @@ import torch
 
 import bayesdd
 from bayesdd.cli.main import main
+from bayesdd.networks import purpose, row_search
 from bayesdd.task.provenance import identity
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +30,8 @@ FENCE = re.compile(r"^( *)```(\w*)(.*)\n((?:.*\n)*?)\1```$", re.MULTILINE)
 NUMBER = re.compile(r"-?\d[\d,]*\.?\d*(?:e[+-]?\d+)?")
 
 LESS = {  # what is written for a reader, and what is computed here: the blocks are the same, the minutes are not
-    "rows=20_000": "rows=1_000",
+    "rows=20_000": "rows=400",
+    "size=16": "size=6",
     "size=3000": "size=300",
     "size=(3000, 2)": "size=(300, 2)",
     "hidden=(6,)": "hidden=(3,)",
@@ -55,7 +58,7 @@ def distilled_before():
 
 @pytest.fixture
 def quick(monkeypatch, distilled_before):
-    """Pages that distil the same task with the same settings get the same set, distilled once."""
+    """Pages that distil the same task with the same settings get the same set; networks are searched less."""
     distill = bayesdd.distill
 
     def once(target, *sizes, **settings):
@@ -67,6 +70,8 @@ def quick(monkeypatch, distilled_before):
         return distilled_before[asked]
 
     monkeypatch.setattr(bayesdd, "distill", once)
+    monkeypatch.setattr(purpose, "modes", functools.partial(purpose.modes, searches=1, steps=20))
+    monkeypatch.setattr(row_search, "JUDGED", 20)
 
 
 @pytest.fixture
