@@ -20,6 +20,9 @@ def plot_calibration(calibration: Calibration) -> Any:
     Raises:
         WrongType: Anything else.
         MissingPackage: matplotlib is not installed.
+
+    Example:
+        >>> bayesdd.plot_calibration(found).savefig("ranks.svg")  # found = bayesdd.calibrate(task)
     """
     if not isinstance(calibration, Calibration):
         raise WrongType(f"plot_calibration needs what bayesdd.calibrate returns, got {type(calibration).__name__}")

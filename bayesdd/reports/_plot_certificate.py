@@ -25,6 +25,9 @@ def plot_certificate(certificate: Certificate | PredictiveCertificate) -> Any:
     Raises:
         WrongType: Anything else, such as None of a set that nobody has certified.
         MissingPackage: matplotlib is not installed.
+
+    Example:
+        >>> bayesdd.plot_certificate(distilled.certificate).savefig("certificate.svg")
     """
     values, unit = _values(certificate)
     limit = certificate.tolerance

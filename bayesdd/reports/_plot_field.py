@@ -37,6 +37,10 @@ def plot_field(task: Task, distilled: Distilled, *, across: int = 2) -> Any:
     Raises:
         Refusal: The set does not belong to the task, or its inputs are not two.
         MissingPackage: matplotlib is not installed.
+
+    Example:
+        >>> plane = bayesdd.Task(model, {"x": torch.rand(50, 2), "y": y[:50]})
+        >>> bayesdd.plot_field(plane, by_hand).savefig("field.svg")
     """
     task, distilled = belonging(task, distilled, "plot_field")
     names = field_of(task)

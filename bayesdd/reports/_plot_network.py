@@ -22,6 +22,10 @@ def plot_network(network: Any) -> Any:
     Raises:
         WrongType: Something else came.
         MissingPackage: matplotlib is not installed.
+
+    Example:
+        >>> visits = bayesdd.dbn.Template(("lab", "dose"), intra=(("lab", "dose"),), inter=(("lab", "lab"),))
+        >>> bayesdd.plot_network(visits).savefig("network.svg")
     """
     found, template = arrows(network), names_of(network)
     every, static = template.variables, template.static

@@ -33,6 +33,10 @@ def plot_posteriors(
     Raises:
         Refusal: No posterior, no parameter in common, or none of that name.
         MissingPackage: matplotlib is not installed.
+
+    Example:
+        >>> full = bayesdd.sample(task, draws=500, chains=2, seed=0)
+        >>> bayesdd.plot_posteriors(full, idata).savefig("posteriors.svg")
     """
     table = compared(full, distilled, "plot_posteriors")
     if names is not None:

@@ -25,6 +25,9 @@ def plot_rounds(distilled: Distilled) -> Any:
     Raises:
         Refusal: The set records no rounds: it was made by hand, by another objective, or by an earlier version.
         MissingPackage: matplotlib is not installed.
+
+    Example:
+        >>> bayesdd.plot_rounds(distilled).savefig("rounds.svg")
     """
     recorded = needed(distilled, "plot_rounds").provenance.get("rounds")
     if not recorded:

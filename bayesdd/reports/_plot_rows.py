@@ -33,6 +33,9 @@ def plot_rows(task: Task, distilled: Distilled, *, most: int = MOST, across: int
     Raises:
         Refusal: The set does not belong to the task, or nothing is left to draw.
         MissingPackage: matplotlib is not installed.
+
+    Example:
+        >>> bayesdd.plot_rows(task, distilled).savefig("rows.svg")
     """
     task, distilled = belonging(task, distilled, "plot_rows")
     rows, weight = distilled.hard()

@@ -37,6 +37,11 @@ def plot_sequences(task: Task, distilled: Distilled, *, most: int = MOST, across
     Raises:
         Refusal: The set does not belong to the task, or no column holds sequences.
         MissingPackage: matplotlib is not installed.
+
+    Example:
+        >>> patients = bayesdd.dbn.task(visits, {"x": torch.randn(30, 4, 2)})
+        >>> two = bayesdd.Distilled({"x": patients.data["x"][:2]}, [10.0, 20.0])
+        >>> bayesdd.plot_sequences(patients, two).savefig("sequences.svg")
     """
     task, distilled = belonging(task, distilled, "plot_sequences")
     rows, weight = distilled.hard()

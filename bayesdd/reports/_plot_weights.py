@@ -34,6 +34,9 @@ def plot_weights(log_weight: Any) -> Any:
         Refusal: Fewer than 25 weights, or none of them finite.
         MissingPackage: matplotlib is not installed.
 
+    Example:
+        >>> bayesdd.plot_weights(torch.randn(500)).savefig("weights.svg")
+
     Source: Vehtari, Simpson, Gelman, Yao & Gabry, "Pareto smoothed importance sampling", JMLR 2024.
     """
     logs = torch.as_tensor(log_weight).detach().double().flatten()

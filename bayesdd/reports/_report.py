@@ -58,6 +58,10 @@ def report(
         Refusal: The set has no certificate or belongs to another task, or numbers of draws do not fit.
         OSError: The file exists, or cannot be written.
         MissingPackage: matplotlib or jinja2 is not installed.
+
+    Example:
+        >>> bayesdd.report(task, distilled, "report.html", full=full, draws=500).name
+        'report.html'
     """
     environment = _environment()
     task, distilled = belonging(task, distilled, "report")

@@ -97,7 +97,7 @@ def test_rounds_of_the_final_size_are_drawn(plane):
     (axis,) = bayesdd.plot_rounds(distilled).axes
     recorded = [one["nats"] for one in distilled.provenance["rounds"] if one["size"] == 6]
     assert list(axis.lines[0].get_ydata()) == pytest.approx([max(value, 1e-12) for value in recorded])
-    assert distilled.provenance["rounds"][-1]["stage"].startswith("round")
+    assert distilled.provenance["rounds"][0]["stage"] == "start 1"
 
 
 def test_rows_have_the_area_of_their_weight(plane):
