@@ -68,10 +68,10 @@ def test_commands_run_on_the_set_of_the_python_block(ran, monkeypatch, capsys):
     monkeypatch.setattr("bayesdd.distillation.distill", lambda *_, **__: names["distilled"])  # made above
     (commands,) = (code for code in blocks("") if code.startswith("bayesdd"))
     lines = [shlex.split(line) for line in commands.splitlines()]
-    assert [words[1] for words in lines] == ["distill", "sample", "certify"]
+    assert [words[1] for words in lines] == ["distill", "sample", "certify", "report"]
     for words in lines:
         assert main(words[1:]) == 0, words
-    assert {"d.nc", "posterior.nc"} <= {path.name for path in folder.iterdir()}
+    assert {"d.nc", "posterior.nc", "report.html"} <= {path.name for path in folder.iterdir()}
     assert "certified" in capsys.readouterr().out
     assert len(bayesdd.Distilled.from_netcdf(folder / "d.nc")) == 12
 

@@ -39,6 +39,10 @@ def made(tmp_path_factory):
     return table
 
 
+# Rows of tiny data may lie outside their range, and a note says so.
+pytestmark = pytest.mark.filterwarnings("ignore:column .* of the synthetic rows:bayesdd.DataNote")
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_smoke(name, made):
     module = importlib.import_module(f"studies.{name}")
@@ -65,7 +69,7 @@ def test_glm_accuracy_at_smoke_size(made):
     table, _ = made("glm_accuracy")
     for name in ("certificate contains it", "certified", "constants kept"):
         assert all(part == whole for part, whole in table[name].str.split("/")), table[name]
-    assert len(table) == sum(not case.file for case in glm_accuracy.CASES)
+    assert len(table) == sum(case.in_smoke and not case.file for case in glm_accuracy.CASES)
 
 
 def test_data_that_are_missing_are_one_line(capsys, tmp_path, monkeypatch):
