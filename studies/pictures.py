@@ -107,7 +107,7 @@ def accuracy(tables: dict[str, pd.DataFrame]) -> Any:
     )
     axis.hlines(place, closest.fillna(ours), published.fillna(ours), color=BASELINE, lw=1)
     axis.scatter(closest, place, facecolors="white", edgecolors=DISTILLED, zorder=3, label="with tolerance=1e-8")
-    axis.scatter(ours, place, color=DISTILLED, zorder=3, label="bayesdd, median of ten seeds")
+    axis.scatter(ours, place, color=DISTILLED, zorder=3, label="bayesdd, median over seeds")
     axis.scatter(published, place, color=BASELINE, marker="s", zorder=3, label="best published code (Laplace KL)")
     axis.axvline(0.05, color=INK, lw=1, ls=":")
     axis.text(0.06, place[-2], "certified:\nleft of 0.05", ha="left", va="center", fontsize=8, color=INK)
