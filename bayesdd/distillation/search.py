@@ -26,7 +26,8 @@ def solved(run: Run, size: int, init: Distilled | None = None) -> Result:
     """The best solution at one size, and its certificate.
 
     Where rows that match second or third order are within a tenth of the tolerance on held-out particles, and the
-    certificate agrees, that is all. Else fixed particles and on-policy rounds follow.
+    certificate agrees, that is all. Else fixed particles follow; where these bring them there, or bring nothing and
+    the rows are within the tolerance, the certificate is asked. Else, and where it is not ok, on-policy rounds follow.
     """
     if sort_of(run.objective) is Matching:
         return _judged(run, matched(run, size, init))
