@@ -23,7 +23,7 @@ from bayesdd.target.target import Target
 PARTICLES, FEW = 256, 128  # of a posterior, and of one that only gives starting points
 MOST_LATENTS = 64  # beyond which tempering takes too many stages for a look
 MOST_ROWS = 2048  # of the full data, beyond which only searches for modes look at the full posterior
-ROWS_FOR_HINTS = 64  # of more rows than that; their posterior is wide, and its particles start searches
+ROWS_FOR_HINTS = 64  # of the full data, whose posterior is reached first: it is wide, and its particles start searches
 HINTS = 12  # particles from which searches start
 SWEPT = 2**22  # rows x particles up to which the log-ratio is computed at the particles of all stages
 STANDARD_ERRORS = 3.0
@@ -63,11 +63,11 @@ class Look(NamedTuple):
     particles: int
 
 
-def explored(density: Density, seed: int, particles: int = PARTICLES) -> Tempered | None:
-    """Particles of a posterior; None with many latents, or where a model runs draw by draw only."""
+def explored(density: Density, seed: int, particles: int = PARTICLES, few: Density | None = None) -> Tempered | None:
+    """Particles of a posterior, by way of that of ``few`` of its rows; None with many latents or the loop backend."""
     if density.dim > MOST_LATENTS or any(part.task.backend == "loop" for part in density.parts):
         return None
-    return tempered(density, particles=particles, seed=STREAM * (seed + 1))
+    return tempered(density, particles=particles, seed=STREAM * (seed + 1), few=few)
 
 
 def second_look(
@@ -91,15 +91,17 @@ def second_look(
         known: Laplace fit of the full posterior, if at hand.
     """
     joint = target.joint
-    few = joint if target.rows <= MOST_ROWS else target.thinned(ROWS_FOR_HINTS, weighted=False)
-    full = explored(few, seed + 1, PARTICLES if few is joint else FEW)
+    few = target.thinned(ROWS_FOR_HINTS, weighted=False) if target.rows > 2 * ROWS_FOR_HINTS else None
+    if target.rows <= MOST_ROWS:
+        full = whole = explored(joint, seed + 1, few=few)
+    else:
+        full, whole = explored(few or joint, seed + 1, FEW), None
     starts = [hints(full, joint, seed)]
     if own_modes.modes and not len(target.nuisance):
         starts.append(target.joint_order(torch.stack([mode.mean for mode in own_modes.modes])))
     modes = modes_of_target(target, torch.cat(starts), known, seed, log_ratio)
-    if few is not joint:
+    if few is not None:
         joint.count(few)
-    whole = full if few is joint else None
     return Look(
         _side(own, own_modes, None, target.rows, log_ratio, usual, -1.0, seed),
         _side(whole, modes, target.index, target.rows, log_ratio, usual, 1.0, seed),

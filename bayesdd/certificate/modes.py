@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -113,36 +114,75 @@ def _search(
 
     Mirrored are ends with the log joint and the log-ratio of an earlier one.
     """
-    found: list[Gaussian] = [] if known is None else [known]
+
+    def whole(low: Gaussian | None, end: Tensor) -> Gaussian | None:
+        """The mode on all rows that a mode of the few rows, or where there is none an end, leads to."""
+        if few is density:
+            return low
+        begin = end if low is None else low.mean
+        return finish(begin) if finish else newton(density, climb(density, begin, 100))
+
+    count = max(2, min(STARTS, CELLS // density.dim**2))
+    starts = _starts(few, count, seed)
+    # A mode of the few rows that is known at once: searches that arrive there end early.
+    begin = known.mean if known is not None else hints[-1] if len(hints) else starts[0]
+    first = _near(few, begin)
+    near = [] if first is None else [first]
+    known = known or whole(first, begin)
+    found = [] if known is None else [known]
     ends = torch.zeros(0, density.dim, dtype=torch.float64, device=density.device)
     marks = torch.zeros(0, 2, dtype=torch.float64, device=density.device)
     searches = 0
     for turn in range(ROUNDS):
-        starts = _starts(few, max(2, min(STARTS, CELLS // density.dim**2)), seed + 7919 * turn)
-        if turn == 0:
-            starts = torch.cat([*([mode.mean[None] for mode in found]), hints, starts])
+        if turn:
+            starts = _starts(few, count, seed + 7919 * turn)
         metric = found[0] if found else None
         unit = starts.std(0).clamp_min(1e-6) if metric is None else metric.factor.norm(dim=1)
-        reached = climb_together(few, starts, unit)
+        if not turn:
+            starts = torch.cat([hints, starts])
+        reached = climb_together(few, starts, unit, partial(_arrived, near))
         searches += len(starts)
         new = _distinct(reached, ends, metric, few.size / density.size)
         here = few.log_joint(new) if len(new) else new.new_zeros(0)
-        new, here = new[torch.isfinite(here)], here[torch.isfinite(here)]
+        order = here.argsort(descending=True)[: int(torch.isfinite(here).sum())]
+        new, here = new[order], here[order]
         ratio = torch.zeros_like(here) if log_ratio is None or not len(new) else log_ratio(new)
         fresh = 0
         for end, mark in zip(new, torch.stack([here, ratio], 1), strict=True):
             close = (marks - mark).abs() < EQUAL * (1 + mark.abs())
             mirrored = log_ratio is not None and bool(close.all(1).any())
             ends, marks = torch.cat([ends, end[None]]), torch.cat([marks, mark[None]])
-            if mirrored or len(found) >= MOST or any(bool(inside(mode, end)) for mode in found):
+            if mirrored or len(found) >= MOST or _known(near, end):
                 continue
-            mode = finish(end) if finish else newton(density, end if few is density else climb(density, end, 100))
-            if mode is not None and not any(bool(inside(other, mode.mean)) for other in found):
+            low = _near(few, end)
+            if low is not None and _known(near, low.mean):
+                continue
+            if low is not None:
+                near.append(low)
+            mode = whole(low, end)
+            if mode is not None and not _known(found, mode.mean):
                 found.append(mode)
                 fresh += 1
         if not fresh and turn:
             break
     return Found(sorted(found, key=lambda mode: -mode.log_mass), searches)
+
+
+def _near(density: Density, point: Tensor) -> Gaussian | None:
+    """The mode that a point ``(P,)`` leads to."""
+    return newton(density, point) or newton(density, climb(density, point, 100))
+
+
+def _arrived(modes: list[Gaussian], points: Tensor, values: Tensor) -> Tensor:
+    """Whether points ``(K, P)`` with log joints ``(K,)`` are in a mode's bulk, and as high as its bulk is, ``(K,)``."""
+    arrived = torch.zeros_like(values, dtype=torch.bool)
+    for mode in modes:
+        arrived |= inside(mode, points) & (values > mode.height - 0.5 * _bulk(len(mode.mean)))
+    return arrived
+
+
+def _known(modes: list[Gaussian], point: Tensor) -> bool:
+    return any(bool(inside(mode, point)) for mode in modes)
 
 
 def _distinct(points: Tensor, ends: Tensor, metric: Gaussian | None, share: float) -> Tensor:
@@ -169,5 +209,9 @@ def _starts(density: Density, count: int, seed: int) -> Tensor:
 
 def inside(mode: Gaussian, points: Tensor) -> Tensor:
     """Whether points ``(..., P)`` lie in a mode's bulk, ``(...)``."""
-    dim = len(mode.mean)
-    return mode.distance(points) < dim + 6 * math.sqrt(2 * dim)
+    return mode.distance(points) < _bulk(len(mode.mean))
+
+
+def _bulk(dim: int) -> float:
+    """Squared distance from the mean, in sds, of next to all draws of a normal."""
+    return dim + 6 * math.sqrt(2 * dim)

@@ -1,7 +1,7 @@
 """Many searches for modes at once: quasi-Newton steps of all starting points together.
 
-Each point keeps its own inverse Hessian (BFGS); one batched gradient serves all. Steps are halved until the log joint
-rises enough; a point stays where no step raises it.
+Each point keeps its own inverse Hessian (BFGS); one batched gradient serves all. Steps are halved, the first one cut to
+a tenth, until the log joint rises enough; a point stays where no step raises it.
 
 Cost: about one gradient of all points a step.
 
@@ -10,25 +10,32 @@ Source: Nocedal & Wright, "Numerical optimization", 2006, chapter 6.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from bayesdd.density.density import Density
 
-STEPS = 60  # most steps of a search; those of unimodal regressions end after about 15
+STEPS = 400  # most steps of a search: about 15 where columns are scaled, hundreds where they are correlated and are not
 RISE = 1e-4  # share of the rise promised by the slope that a step must bring (Armijo)
 ENDED = 1e-6  # nats that the next step promises, below which a search has ended
 HALVINGS = 12
+SHORTEST = 1e-12  # of the first step, whose units may be those of a prior that is much wider than the posterior
 LONGEST = 3.0  # of the first step, in the units given; doubled where steps of that length succeed
 
 
-def climb_together(density: Density, starts: Tensor, unit: Tensor) -> Tensor:
+Arrived = Callable[[Tensor, Tensor], Tensor]  # points (K, P) and their log joints (K,) -> whether they may stop, (K,)
+
+
+def climb_together(density: Density, starts: Tensor, unit: Tensor, arrived: Arrived | None = None) -> Tensor:
     """Ends of searches for modes, converged or not.
 
     Args:
         density: The posterior.
         starts: Starting points ``(K, P)``.
         unit: Scale of a step in each coordinate, such as posterior sds, ``(P,)``.
+        arrived: Tells which points have come to a known mode: their searches end there.
 
     Returns:
         Shape ``(K, P)``.
@@ -41,7 +48,9 @@ def climb_together(density: Density, starts: Tensor, unit: Tensor) -> Tensor:
     for _ in range(STEPS):
         step = _limited((inverse @ slope[..., None])[..., 0], unit, longest)
         promised = (step * slope).sum(1)
-        going = torch.isfinite(value) & (promised > ENDED) & (size > 2.0**-HALVINGS)
+        going = torch.isfinite(value) & (promised > ENDED) & (size > torch.where(first, SHORTEST, 2.0**-HALVINGS))
+        if arrived is not None:
+            going &= ~arrived(point, value)
         if not bool(going.any()):
             break
         trial = torch.where(going[:, None], point + size[:, None] * step, point)
@@ -55,7 +64,7 @@ def climb_together(density: Density, starts: Tensor, unit: Tensor) -> Tensor:
         value = torch.where(better, found, value)
         slope = torch.where(better[:, None], tilt, slope)
         first = first & ~better
-        size = torch.where(better, 1.0, torch.where(going, 0.5 * size, size))
+        size = torch.where(better, 1.0, torch.where(going, torch.where(first, 0.1, 0.5) * size, size))
     return point
 
 

@@ -6,9 +6,10 @@ q is a normal as wide as the prior, f the posterior. Particles are reweighted fr
 moved by Hamiltonian transitions; the temperature rises as fast as half of the particles stay effective. Regions get
 particles in proportion to their mass, whether they are modes or not. The particles of all stages together, weighted
 against the mixture of all stages, also see regions with less mass than one particle: these held more at earlier stages.
+By way of the wider posterior of a few of the rows, the path has two legs: from q to that, and from there to f.
 
-Cost: about ``stages * moves * 8`` gradients of all particles; stages grow as the root of P times the log of how much
-narrower the posterior is.
+Cost: about ``stages * moves * 8`` gradients of all particles; stages of a leg grow as the root of P times the log of
+how much narrower its end is.
 
 Source: Del Moral, Doucet & Jasra, "Sequential Monte Carlo samplers", JRSS B 2006; for the weights of all stages
 Veach & Guibas, "Optimally combining sampling techniques for Monte Carlo rendering", SIGGRAPH 1995.
@@ -17,7 +18,10 @@ Veach & Guibas, "Optimally combining sampling techniques for Monte Carlo renderi
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,66 +59,88 @@ class Tempered:
     log_evidence: float
 
 
-class _Path:
-    """The density of one stage, up to a constant; serves leapfrog transitions."""
+LogDensity = Callable[[Tensor], tuple[Tensor, Tensor]]  # points (S, P) -> values (S,), gradients (S, P)
 
-    def __init__(self, density: Density, start: Gaussian) -> None:
-        self.density, self.start, self.temperature = density, start, 0.0
-        self.dim, self.device = density.dim, density.device
-        self._precision = start.factor.diagonal() ** -2  # the start is independent in its coordinates
+
+class _Between:
+    """The density between a lower and an upper one, up to a constant; serves leapfrog transitions."""
+
+    def __init__(self, lower: LogDensity, upper: Density) -> None:
+        self.lower, self.upper, self.temperature = lower, upper, 0.0
+        self.dim, self.device = upper.dim, upper.device
 
     def log_joint_gradient(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Value ``(S,)`` and gradient ``(S, P)``; minus infinity and 0 where the posterior's are not finite."""
-        value, slope = self.density.log_joint_gradient(points)
-        ratio = value - self.start.log_prob(points)
-        pull = -(points - self.start.mean) * self._precision
+        """Value ``(S,)`` and gradient ``(S, P)``; minus infinity and 0 where one of the two's are not finite."""
+        (low, pull), (high, slope) = self.lower(points), self.upper.log_joint_gradient(points)
+        ratio = high - low
         good = torch.isfinite(ratio) & torch.isfinite(slope).all(1)
-        warm = self.start.log_prob(points) + self.temperature * ratio
+        warm = low + self.temperature * ratio
         tilted = pull + self.temperature * (slope - pull)
         return torch.where(good, warm, -torch.inf), torch.where(good[:, None], tilted, 0.0)
 
-    def log_ratio(self, points: Tensor, log_density: Tensor) -> Tensor:
-        """Log of posterior over start, from this stage's log density at points."""
-        return (log_density - self.start.log_prob(points)) / self.temperature
+    def log_ratio(self, points: Tensor, log_density: Tensor | None = None) -> Tensor:
+        """Log of upper over lower at points, given this stage's log density there; minus infinity if not finite."""
+        low = self.lower(points)[0]
+        ratio = self.upper.log_joint(points) - low if log_density is None else (log_density - low) / self.temperature
+        return torch.where(torch.isfinite(ratio), ratio, -torch.inf)
 
 
-def tempered(density: Density, *, particles: int, seed: int) -> Tempered | None:
+class _Stage(NamedTuple):
+    """Particles of a stage, the shares of all levels in its log density, and the log of its normalising constant."""
+
+    points: Tensor
+    shares: list[float]
+    log_evidence: float
+
+
+def tempered(density: Density, *, particles: int, seed: int, few: Density | None = None) -> Tempered | None:
     """Draws of a posterior by sequential Monte Carlo from a start as wide as the prior.
 
     Args:
         density: The posterior.
         particles: Number S of particles.
         seed: Seed.
+        few: The wider posterior of some of its rows, which is reached first: most stages then pass over these only.
 
     Returns:
         The draws; None where the log joint is finite nowhere near the prior's draws, or too many stages are needed.
     """
     generator = torch.Generator().manual_seed(seed)
     start = _start(density, seed)
-    path = _Path(density, start)
-    points = start.draw(particles, generator)
-    log_joint = density.log_joint(points)
-    ratio = torch.where(torch.isfinite(log_joint), log_joint - start.log_prob(points), -torch.inf)
-    if not bool(torch.isfinite(ratio).any()):
-        return None
-    stages, log_evidence, size = [(points, ratio, 0.0, 0.0)], 0.0, 0.5 * density.dim**-0.25
-    while path.temperature < 1.0:
-        if len(stages) > STAGES:
+    levels = [density] if few is None else [few, density]
+    points, log_evidence, size = start.draw(particles, generator), 0.0, 0.5 * density.dim**-0.25
+    lower: LogDensity = partial(_normal, start)
+    stages = [_Stage(points, [1.0, *([0.0] * len(levels))], 0.0)]
+    for place, level in enumerate(levels):
+        path = _Between(lower, level)
+        ratio = path.log_ratio(points)
+        if not bool(torch.isfinite(ratio).any()):
             return None
-        rise = _rise(ratio, 1.0 - path.temperature)
-        log_evidence += float((rise * ratio).logsumexp(0)) - math.log(particles)
-        weight = torch.softmax(rise * ratio, 0)
-        path.temperature = min(1.0, path.temperature + rise)
-        whitened = moment_matched(points, weight)
-        points = points[_systematic(weight, generator)]
-        chains = Chains(path, generator, whitened, points, whiten=True, max_steps=MAX_STEPS, size=size)
-        for _ in range(MOVES if path.temperature < 1.0 else LAST_MOVES):
-            chains.step()
-            chains.steps.update(chains.accepted)
-        points, size = chains.position, chains.steps.size
-        ratio = path.log_ratio(points, chains.log_joint)
-        stages.append((points, ratio, path.temperature, log_evidence))
-    return _together(stages, start)
+        while path.temperature < 1.0:
+            if len(stages) > STAGES:
+                return None
+            rise = _rise(ratio, 1.0 - path.temperature)
+            log_evidence += float((rise * ratio).logsumexp(0)) - math.log(particles)
+            weight = torch.softmax(rise * ratio, 0)
+            path.temperature = min(1.0, path.temperature + rise)
+            whitened = moment_matched(points, weight)
+            points = points[_systematic(weight, generator)]
+            chains = Chains(path, generator, whitened, points, whiten=True, max_steps=MAX_STEPS, size=size)
+            for _ in range(LAST_MOVES if level is density and path.temperature == 1.0 else MOVES):
+                chains.step()
+                chains.steps.update(chains.accepted)
+            points, size = chains.position, chains.steps.size
+            ratio = path.log_ratio(points, chains.log_joint)
+            shares = [0.0] * (len(levels) + 1)
+            shares[place : place + 2] = [1.0 - path.temperature, path.temperature]
+            stages.append(_Stage(points, shares, log_evidence))
+        lower = level.log_joint_gradient
+    return _together(stages, start, levels)
+
+
+def _normal(start: Gaussian, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Log density and gradient of the start, which is independent in its coordinates."""
+    return start.log_prob(points), -(points - start.mean) * start.factor.diagonal() ** -2
 
 
 def _start(density: Density, seed: int) -> Gaussian:
@@ -148,14 +174,15 @@ def _systematic(weight: Tensor, generator: torch.Generator) -> Tensor:
     return torch.searchsorted(weight.cumsum(0).cpu(), grid).clamp_max(count - 1).to(weight.device)
 
 
-def _together(stages: list[tuple[Tensor, Tensor, float, float]], start: Gaussian) -> Tempered:
+def _together(stages: list[_Stage], start: Gaussian, levels: list[Density]) -> Tempered:
     """All stages' particles, weighted against the mixture of the stages' densities."""
-    points = torch.cat([stage[0] for stage in stages])
-    ratio = torch.cat([stage[1] for stage in stages])
-    temperature = torch.tensor([stage[2] for stage in stages], dtype=torch.float64, device=points.device)
-    evidence = torch.tensor([stage[3] for stage in stages], dtype=torch.float64, device=points.device)
-    finite = torch.where(torch.isfinite(ratio), ratio, -1e300)
-    mixture = (temperature * finite[:, None] - evidence).logsumexp(1)
-    log_weight = torch.where(torch.isfinite(ratio), ratio - mixture, -torch.inf)
-    log_joint = ratio + start.log_prob(points)
-    return Tempered(stages[-1][0], points, log_weight - log_weight.logsumexp(0), log_joint, stages[-1][3])
+    points = torch.cat([stage.points for stage in stages])
+    values = torch.stack([start.log_prob(points), *(level.log_joint(points) for level in levels)], 1)
+    good = torch.isfinite(values).all(1)
+    shares = points.new_tensor([stage.shares for stage in stages])
+    evidence = points.new_tensor([stage.log_evidence for stage in stages])
+    safe = torch.where(good[:, None], values, 0.0)
+    mixture = (safe @ shares.T - evidence).logsumexp(1)
+    log_weight = torch.where(good, safe[:, -1] - mixture, -torch.inf)
+    log_joint = torch.where(good, safe[:, -1], -torch.inf)
+    return Tempered(stages[-1].points, points, log_weight - log_weight.logsumexp(0), log_joint, stages[-1].log_evidence)
