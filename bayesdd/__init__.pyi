@@ -31,6 +31,9 @@ from .reports import plot_rows as plot_rows
 from .reports import plot_sequences as plot_sequences
 from .reports import plot_weights as plot_weights
 from .reports import report as report
+from .summaries import Summary as Summary
+from .summaries import combine as combine
+from .summaries import summary as summary
 from .task import Task as Task
 from .task import censored as censored
 from .task import kinds as kinds

@@ -17,6 +17,7 @@ ROOMS = (
     "task",
     "density",
     "inference",
+    "summaries",
     "posterior",
     "target",
     "objectives",

@@ -19,6 +19,8 @@ from bayesdd.numerics.devices import resolve
 from bayesdd.numerics.exclusive import exclusive
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.objectives.sorts import Solver, Standalone, sort_of
+from bayesdd.summaries import Summary
+from bayesdd.summaries.posterior import allowing, summed
 from bayesdd.target.target import Target, student_of
 from bayesdd.task.given import task_of, tasks_of
 from bayesdd.task.provenance import fitting
@@ -27,7 +29,7 @@ from bayesdd.task.task import Task
 
 @exclusive
 def certify(
-    target: Task | Sequence[Task],
+    target: Task | Sequence[Task] | Summary,
     distilled: Distilled,
     *,
     seed: int = 1,
@@ -41,9 +43,10 @@ def certify(
     """Says in nats how far a distilled posterior is from the full one, from fresh draws and one sweep of the full data.
 
     Args:
-        target: The task, or several whose log-likelihoods add. Another task than the one distilled for will do, if the
-            set's columns fit it by name, shape and support; columns that it does not take are left out. What bound
-            ``distill`` (kinds, constant and fixed columns) binds nothing here.
+        target: The task, or several whose log-likelihoods add, or a summary of sources (with ``student``). Another
+            task than the one distilled for will do, if the set's columns fit it by name, shape and support; columns
+            that it does not take are left out. What bound ``distill`` (kinds, constant and fixed columns) binds nothing
+            here.
         distilled: The distilled set, or one made by hand: ``Distilled({"y": array}, weights)``.
         seed: Seed of the draws.
         student: The task that the distilled rows belong to; default the target itself.
@@ -64,10 +67,11 @@ def certify(
         >>> bayesdd.certify(task, distilled, seed=1).ok
         True
     """
-    tasks = tasks_of(target, "certify")
+    given = None if student is None else task_of(student, "certify: student=")
+    tasks = [summed(target, given, "certify")] if isinstance(target, Summary) else tasks_of(target, "certify")
     distilled = needed(distilled, "certify")
     _refuse_wrong_objective(distilled.provenance, objective)
-    student = student_of(tasks, None if student is None else task_of(student, "certify: student="))
+    student = student_of(tasks, given)
     distilled = fitting(distilled, student)
     seed, memory = arguments.seed(seed, "certify"), int(arguments.positive(memory, "certify: memory= (bytes)"))
     if tolerance is not None:
@@ -78,7 +82,8 @@ def certify(
         solver: Solver = objective(goal, seed, lambda _: None)
         return solver.certificate(*distilled.hard(), tolerance or solver.tolerance, seed)
     limit = TOLERANCE if tolerance is None else tolerance
-    return certificate_of(goal, density_of(student, distilled, where), limit, seed)
+    found = certificate_of(goal, density_of(student, distilled, where), limit, seed)
+    return allowing(found, target.error) if isinstance(target, Summary) else found
 
 
 def _refuse_wrong_objective(provenance: Mapping[str, Any], objective: Callable[..., Any] | None) -> None:

@@ -28,6 +28,8 @@ from bayesdd.numerics.exclusive import exclusive
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.objectives import half_variance
 from bayesdd.objectives.sorts import Standalone, name_of, sort_of
+from bayesdd.summaries import Summary
+from bayesdd.summaries.posterior import allowing, summed
 from bayesdd.target.reference import build
 from bayesdd.target.target import Target, student_of
 from bayesdd.task.given import task_of, tasks_of
@@ -37,7 +39,7 @@ from bayesdd.task.task import Task
 
 @exclusive
 def distill(
-    target: Task | Sequence[Task],
+    target: Task | Sequence[Task] | Summary,
     size: int | str | None = None,
     tolerance: float | None = None,
     *,
@@ -56,7 +58,8 @@ def distill(
     """Distils the rows of a task into a few weighted synthetic rows with the same posterior.
 
     Args:
-        target: The task, or several whose log-likelihoods add and whose prior counts once.
+        target: The task, or several whose log-likelihoods add and whose prior counts once; or a summary of sources
+            whose rows are elsewhere (``bayesdd.combine``), with ``student`` a task of the same model and own rows.
         size: Number M of synthetic rows, or ``"third"``: as many as can match the posterior to third order, which comes
             some hundred times closer (10 latents: about 34).
         tolerance: KL in nats within which the certificate must stay; default 0.05. The search ends where a tenth of it
@@ -97,10 +100,12 @@ def distill(
         >>> len(distilled), distilled.certificate.ok
         (6, True)
     """
-    tasks = tasks_of(target, "distill")
+    given = None if student is None else task_of(student, "distill: student=")
+    tasks = [summed(target, given, "distill")] if isinstance(target, Summary) else tasks_of(target, "distill")
     alone = sort_of(objective) is Standalone
-    student = student_of(tasks, None if student is None else task_of(student, "distill: student="))
-    size, tolerance = sizes(tasks, size, tolerance)
+    student = student_of(tasks, given)
+    # Rows start as real ones: of a summary's the student has its own.
+    size, tolerance = sizes([student] if isinstance(target, Summary) else tasks, size, tolerance)
     seed, memory = arguments.seed(seed, "distill"), int(arguments.positive(memory, "distill: memory= (bytes)"))
     if init is not None:
         init = check(needed(init, "distill(init=...)"), student)
@@ -135,6 +140,8 @@ def distill(
             details = provenance_of(
                 student, tasks, seed, found.problem.coordinates.size, objective=name_of(objective)
             ) | {"rounds": run.rounds}
+            if isinstance(target, Summary):
+                certificate, details = allowing(certificate, target.error), details | {"rows": target.rows}
             result = replace(found.problem.distilled(found.vector, details), certificate=certificate)
     splitting = splits(student, result.hard()[0])
     result = replace(result, provenance=result.provenance | {"splits": splitting})
