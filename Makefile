@@ -1,4 +1,5 @@
 # make demo: the quick start.  make test: format, lint, types, tests on two processes of one thread each.
+# make long: the tests that make test leaves out (every page, the notebook, tiny versions of all studies, the wheel).
 # make docs: the pages, into site/ (python -m http.server -d site shows them, with the search).
 # What takes longer than a person waits: make mutations FILE=bayesdd/ROOM/FILE.py (which changes of a line does no test
 # see?), make versions (the tests on every Python from 3.11 that is found, with the newest packages).
@@ -10,7 +11,7 @@ FILE ?= bayesdd/numerics/pareto.py
 TESTS ?= $(subst bayesdd/,tests/,$(dir $(FILE)))test_$(patsubst _%,%,$(notdir $(FILE)))
 VERSIONS ?= 3.11 3.12 3.13
 
-.PHONY: demo test docs mutations versions
+.PHONY: demo test long docs mutations versions
 
 demo: $(STAMP)
 	$(BIN)/python -m studies.quickstart
@@ -19,7 +20,10 @@ test: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not long"
+
+long: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m long
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet

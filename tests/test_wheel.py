@@ -78,6 +78,7 @@ def run(python, folder, *arguments):
     return done.stdout
 
 
+@pytest.mark.long
 def test_what_pip_installs_is_the_whole_product(fresh, tmp_path):
     command = fresh.parent / "bayesdd"
     run(command, tmp_path, "new", "clinic.py")

@@ -95,6 +95,10 @@ class Density:
             index.extend(range(start, start + width))
         return torch.tensor(index, dtype=torch.int64, device=self.device)
 
+    def site_of(self, place: int) -> str:
+        """The latent site of a coordinate of the flat vector."""
+        return next(name for name, (start, _, width) in self.starts.items() if start <= place < start + width)
+
     def log_prior(self, draws: Tensor) -> Tensor:
         """Log prior with Jacobian, nats, shape ``(S,)``; a shared site counts once."""
         by_part = [part.task.log_prior_by_site(draws[:, part.place]) for part in self.parts]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bayesdd.inference import hmc
+from bayesdd.inference.mode import scattered
 from bayesdd.numerics.gaussian import moment_matched
 from bayesdd.numerics.pareto import KHAT_LIMIT, khat
 from bayesdd.numerics.refusal import Refusal
@@ -17,6 +18,7 @@ from bayesdd.target.bound import Bound
 from bayesdd.target.particles import Particles, first
 from bayesdd.target.second_order import SecondOrder
 from bayesdd.target.target import Target
+from bayesdd.target.unbounded import refuse_unbounded
 
 PARTICLES, HELD_OUT = 4000, 1000
 SHARE_USABLE = 0.1  # effective share of importance-weighted particles below which they are not weighted
@@ -76,11 +78,12 @@ def build(target: Target, seed: int) -> Reference:
     """Laplace fit of the full posterior and importance-weighted particles from it; HMC where there is no fit.
 
     Raises:
-        Refusal: Neither a Laplace fit nor HMC on the full data gives finite draws.
+        Refusal: The log-likelihood has no maximum, or neither a Laplace fit nor HMC on all rows gives finite draws.
     """
     generator = torch.Generator().manual_seed(seed)
     gaussian = target.gaussian()
     if gaussian is None:
+        refuse_unbounded(target.joint, scattered(target.joint, 1, seed)[0])
         draws = _hmc(target, seed)
         if not bool(torch.isfinite(draws).all()) or float(draws.std(0).min()) == 0:
             raise Refusal(

@@ -22,6 +22,7 @@ def outputs(notebook):
             ]
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the kernel's own packages
 def test_it_runs_and_shows_what_is_stored(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

@@ -41,7 +41,7 @@ LESS = {  # what is written for a reader, and what is computed here: the blocks 
 }
 CHEAPER = re.compile("|".join(map(re.escape, LESS)))
 
-pytestmark = pytest.mark.xdist_group("pages")  # pages share what they distil
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("pages")]  # pages share what they distil
 
 
 def blocks(page):

@@ -43,6 +43,7 @@ def made(tmp_path_factory):
 pytestmark = pytest.mark.filterwarnings("ignore:column .* of the synthetic rows:bayesdd.DataNote")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", MODULES)
 def test_smoke(name, made):
     module = importlib.import_module(f"studies.{name}")
@@ -54,6 +55,7 @@ def test_smoke(name, made):
         assert table["met"].all(), table
 
 
+@pytest.mark.long
 def test_quickstart_puts_both_posteriors_side_by_side(made):
     table, folder = made("quickstart")
     assert table.attrs["ok"]
@@ -65,6 +67,7 @@ def test_quickstart_puts_both_posteriors_side_by_side(made):
     assert {path.name for path in folder.iterdir()} == written
 
 
+@pytest.mark.long
 def test_glm_accuracy_at_smoke_size(made):
     table, _ = made("glm_accuracy")
     for name in ("certificate contains it", "certified", "constants kept"):
@@ -98,6 +101,7 @@ def test_cells_are_kept_failures_are_tried_again(tmp_path, capsys):
     assert json.loads((tmp_path / "cells" / "good.json").read_text())["seconds"] == 0.5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["quickstart", "scale"])  # a file and a folder
 def test_a_study_says_what_it_is_from_the_command_line(name):
     done = subprocess.run(
