@@ -29,6 +29,7 @@ from bayesdd.dbn.learning import to_dot as to_dot
 from bayesdd.dbn.likelihood import Source as Source
 from bayesdd.dbn.likelihood import log_likelihood as log_likelihood
 from bayesdd.dbn.likelihood import simulate as simulate
+from bayesdd.dbn.likelihood import standardise as standardise
 from bayesdd.dbn.likelihood import student as student
 from bayesdd.dbn.likelihood import target as target
 from bayesdd.dbn.likelihood import task as task

@@ -124,7 +124,8 @@ def cell(template: Template, family: Family, of: Of) -> Tensor:
     index: Tensor | int = 0
     for node in family.parents:
         index = index * template.states[node[0]] + of(node)
-    return (index * template.states[family.variable] + template.offsets[family.site]) + of((family.variable, 0))
+    size: int = template.states[family.variable]
+    return (index * size + template.offsets[family.site]) + of((family.variable, 0))
 
 
 def joint_states(template: Template, names: Sequence[str]) -> Tensor:

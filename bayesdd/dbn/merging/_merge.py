@@ -21,7 +21,7 @@ from bayesdd.data import CertificateWarning, Distilled
 from bayesdd.data.certificate import TOLERANCE
 from bayesdd.data.columns import fingerprint
 from bayesdd.dbn.inference import Pooled, conjugate, pooled
-from bayesdd.dbn.likelihood.source import Source, apart, listed
+from bayesdd.dbn.likelihood.source import Source, apart, described, listed
 from bayesdd.dbn.merging.complete import complete_rows
 from bayesdd.dbn.merging.coreset import chosen_rows
 from bayesdd.dbn.merging.masked import masked_rows
@@ -89,6 +89,7 @@ def merge(
         "size": size,
         "objective": "closed-form forward KL" if complete else "half-variance by least squares",
         "rhat": full.rhat,
+        "sequences": described(template, full.sources),
         "apart": pairs,
     }
     if not complete:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from bayesdd.data.values import Label
 from bayesdd.dbn.template.structure import Family
 from bayesdd.numerics.refusal import Refusal
 
@@ -47,9 +48,11 @@ class Categorical:
 
     Args:
         states: Variable -> number of states.
+        labels: Variable -> labels of its states, where they have any.
     """
 
     states: Mapping[str, int]
+    labels: Mapping[str, tuple[Label, ...]] = field(default_factory=dict)
 
     def sites(self, family: Family) -> dict[str, Shape]:
         """Latent site -> shape: a table of the parents' states, then its own."""
@@ -57,10 +60,11 @@ class Categorical:
         return {family.site: tuple(self.states[name] for name in names)}
 
     def axes(self, family: Family) -> dict[str, tuple[Any, ...]]:
-        """Axes of the table -> their labels, the numbers of the parents' states and of its own."""
+        """Axes of the table -> their labels: those of the parents' states and of its own, or their numbers."""
         names = [*(f"{term}_parent" for term in family.terms), f"{family.variable}_state"]
-        sizes = self.sites(family)[family.site]
-        return {name: tuple(range(size)) for name, size in zip(names, sizes, strict=True)}
+        of = [*(name for name, _ in family.parents), family.variable]
+        every = [self.labels.get(name) or tuple(range(self.states[name])) for name in of]
+        return dict(zip(names, every, strict=True))
 
     def space(self, shape: Shape) -> Any:
         """The constraint of a table: probabilities of the states of the last axis."""
@@ -84,7 +88,8 @@ class Categorical:
             name = names[where[-1]]
             raise Refusal(
                 f"Template: variable {name!r} has the states 0 to {self.states[name] - 1}, but row {where[0]} holds "
-                f"{values[tuple(where)].item()}: recode it, or write NaN where it is missing."
+                f"{values[tuple(where)].item():g}: recode it, declare its labels in states=, or write NaN where it is "
+                "missing."
             )
         return values.long() if bool(known.all()) else values.double()
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
+from bayesdd.data.values import Label
 from bayesdd.dbn.template.kinds import Categorical, Kind, LinearGaussian
 from bayesdd.dbn.template.structure import Edge, Family, Node, Structure
 from bayesdd.numerics import words
@@ -26,8 +27,8 @@ class Template:
         intra: Edges (parent, child) within a slice, from static variables, or between them.
         inter: Edges (parent, child) from a slice to the next.
         static: Names of the static variables: the last axis of ``static``, shape ``(rows, V_s)``.
-        states: Variable -> number of states, for all variables (categorical, states 0, 1, ...) or none
-            (linear-Gaussian).
+        states: Variable -> number of states 0, 1, ..., or their labels in that order, for all variables (categorical)
+            or none (linear-Gaussian).
         coefficient_scale: Prior deviation s of a coefficient, in residual deviations.
         variance_shape: Shape a of a residual variance's inverse gamma.
         variance_scale: Its scale b.
@@ -37,6 +38,7 @@ class Template:
         noise_scale: Scale of its half-normal prior.
         initial: Edges into the first slice's variables, from each other or from static ones, where they are not those
             of ``intra``; none, ``()``, makes the variables of the first slice independent.
+        labels: Filled in from ``states``: variable -> labels of its states, where they were given.
 
     Raises:
         Refusal: Names, edges, states or settings do not fit; the message names what, and what to do.
@@ -46,7 +48,7 @@ class Template:
     intra: tuple[Edge, ...] = ()
     inter: tuple[Edge, ...] = ()
     static: tuple[str, ...] = ()
-    states: Mapping[str, int] = field(default_factory=dict)
+    states: Mapping[str, Any] = field(default_factory=dict)
     coefficient_scale: float = 3.0
     variance_shape: float = 2.0
     variance_scale: float = 1.0
@@ -55,6 +57,7 @@ class Template:
     noise_site: str | None = None
     noise_scale: float = 1.0
     initial: tuple[Edge, ...] | None = None
+    labels: Mapping[str, tuple[Label, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         put = functools.partial(object.__setattr__, self)
@@ -63,7 +66,9 @@ class Template:
         put("intra", tuple(tuple(edge) for edge in self.intra))
         put("inter", tuple(tuple(edge) for edge in self.inter))
         put("initial", None if self.initial is None else tuple(tuple(edge) for edge in self.initial))
-        put("states", dict(self.states))
+        named = {name: tuple(some) for name, some in self.states.items() if hasattr(some, "__len__")}
+        put("labels", {**self.labels, **named})
+        put("states", {name: len(named[name]) if name in named else some for name, some in self.states.items()})
         _refuse_names(self)
         _refuse_edges(self)
         _parents_first(self)
@@ -107,7 +112,7 @@ class Template:
     @functools.cached_property
     def kind(self) -> Kind:
         """What its variables are, all of them: linear-Gaussian or categorical."""
-        return Categorical(self.states) if self.states else LinearGaussian()
+        return Categorical(self.states, self.labels) if self.states else LinearGaussian()
 
     @property
     def noisy(self) -> bool:
@@ -228,6 +233,8 @@ def _refuse_settings(template: Template) -> None:
                 f"Template mixes categorical variables {sorted(template.states)} with linear-Gaussian {gaussian}: give "
                 "states= for all variables, or for none."
             )
+        if twice := [name for name, some in template.labels.items() if len(set(some)) < len(some)]:
+            raise Refusal(f"Template: variable {twice[0]!r} has a state twice, {list(template.labels[twice[0]])}.")
         if few := [name for name, count in template.states.items() if count < 2]:
             raise Refusal(f"Template: variable {few[0]!r} needs at least two states, got {template.states[few[0]]}.")
         if template.noisy:
