@@ -333,8 +333,8 @@ def student(template: Template, slices: int, sources: Sequence[Source] = (), sof
     Raises:
         Refusal: Soft rows of linear-Gaussian variables, or sources of another number of slices.
     """
-    if soft and not template.states:
-        raise Refusal("student(soft=True) is for categorical templates; this one is linear-Gaussian.")
+    if soft and (not template.states or template.mixed):
+        raise Refusal("student(soft=True) is for categorical templates; this one has linear-Gaussian variables.")
     if sources:
         found = gathered(template, sources)
         x, static = (torch.cat(part) for part in zip(*found, strict=True))
@@ -344,7 +344,7 @@ def student(template: Template, slices: int, sources: Sequence[Source] = (), sof
             raise Refusal(f"student: the sources have {x.shape[1]} slices, not {slices}.")
         return task(template, as_columns(template, (x, static)))
     # These rows only show the format.
-    spaces = {site: (biject_to(template.kind.space(shape)), shape) for site, shape in template.sites.items()}
+    spaces = {site: (biject_to(template.kind.space(site, shape)), shape) for site, shape in template.sites.items()}
     plain = {site: space(torch.zeros(space.inverse_shape(shape))) for site, (space, shape) in spaces.items()}
     rows = simulate(template, plain, 8, slices, seed=0)
     if not soft:

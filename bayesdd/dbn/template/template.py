@@ -12,7 +12,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from bayesdd.data.values import Label
-from bayesdd.dbn.template.kinds import Categorical, Kind, LinearGaussian
+from bayesdd.dbn.template.kinds import Categorical, Kind, LinearGaussian, Mixed
 from bayesdd.dbn.template.structure import Edge, Family, Node, Structure
 from bayesdd.numerics import words
 from bayesdd.numerics.refusal import Refusal
@@ -27,8 +27,9 @@ class Template:
         intra: Edges (parent, child) within a slice, from static variables, or between them.
         inter: Edges (parent, child) from a slice to the next.
         static: Names of the static variables: the last axis of ``static``, shape ``(rows, V_s)``.
-        states: Variable -> number of states 0, 1, ..., or their labels in that order, for all variables (categorical)
-            or none (linear-Gaussian).
+        states: Categorical variable -> number of states 0, 1, ..., or their labels in that order. All others are
+            linear-Gaussian; a categorical parent of K states shifts them by K - 1 coefficients, against its first
+            state. Parents of categorical variables are categorical.
         coefficient_scale: Prior deviation s of a coefficient, in residual deviations.
         variance_shape: Shape a of a residual variance's inverse gamma.
         variance_scale: Its scale b.
@@ -84,11 +85,12 @@ class Template:
     @property
     def _said(self) -> tuple[str, dict[str, str]]:
         """What it is in a line, and its variables and edges."""
-        sort = "categorical" if self.states else "linear-Gaussian"
+        sort = "mixed" if self.mixed else "categorical" if self.states else "linear-Gaussian"
         kinds = {"within a slice": self.intra, "from the slice before": self.inter, "into the first": self.initial}
         edges = {name: words.listed(f"{a} -> {b}" for a, b in some) for name, some in kinds.items() if some}
         static = {"static": words.listed(self.static)} if self.static else {}
-        variables = words.listed(f"{name} ({self.states[name]})" if self.states else name for name in self.variables)
+        sizes = {name: f" ({self.states[name]})" if name in self.states else "" for name in self.variables}
+        variables = words.listed(name + size for name, size in sizes.items())
         return f"Template: {len(self.variables)} {sort} variables", {"variables": variables, **static, **edges}
 
     @functools.cached_property
@@ -111,8 +113,16 @@ class Template:
 
     @functools.cached_property
     def kind(self) -> Kind:
-        """What its variables are, all of them: linear-Gaussian or categorical."""
-        return Categorical(self.states, self.labels) if self.states else LinearGaussian()
+        """What its variables are: linear-Gaussian, categorical, or some of them the one and some the other."""
+        if not self.states:
+            return LinearGaussian()
+        discrete = Categorical(self.states, self.labels)
+        return Mixed(discrete) if self.mixed else discrete
+
+    @property
+    def mixed(self) -> bool:
+        """Whether some variables are categorical and some linear-Gaussian."""
+        return 0 < len(self.states) < len(self.static) + len(self.variables)
 
     @property
     def noisy(self) -> bool:
@@ -120,7 +130,9 @@ class Template:
         return self.noise_site is not None or any(self.noise_of(name) > 0 for name in self.static + self.variables)
 
     def noise_of(self, name: str) -> float:
-        """Known standard deviation of a variable's measurement noise."""
+        """Known standard deviation of a variable's measurement noise; states have none."""
+        if self.mixed and name in self.states:
+            return 0.0
         return float(self.noise.get(name, 0.0) if isinstance(self.noise, Mapping) else self.noise)
 
     @functools.cached_property
@@ -158,7 +170,7 @@ def saturated(template: Template) -> Template:
 
 
 def _refuse_names(template: Template) -> None:
-    if not template.variables:
+    if not template.variables and not template.states:
         raise Refusal("Template needs at least one variable that changes over time, got none.")
     every = [*template.static, *template.variables]
     if repeated := _repeated(every):
@@ -228,16 +240,21 @@ def _refuse_settings(template: Template) -> None:
     if template.states:
         if unknown := [name for name in template.states if name not in every]:
             raise Refusal(f"Template: states= names {unknown[0]!r}, which is none of the variables {every}.")
-        if gaussian := [name for name in every if name not in template.states]:
+        edges = (*template.intra, *template.inter, *(template.initial or ()))
+        if odd := [(a, b) for a, b in edges if b in template.states and a not in template.states]:
             raise Refusal(
-                f"Template mixes categorical variables {sorted(template.states)} with linear-Gaussian {gaussian}: give "
-                "states= for all variables, or for none."
+                f"Template: the edge {odd[0]} ends in the categorical variable {odd[0][1]!r}, whose parents must be "
+                f"categorical too: turn it round, or give states= for {odd[0][0]!r}."
+            )
+        if template.mixed and template.noise_site:
+            raise Refusal(
+                "Template: an unknown noise, noise_site=, needs linear-Gaussian variables alone: give noise=."
             )
         if twice := [name for name, some in template.labels.items() if len(set(some)) < len(some)]:
             raise Refusal(f"Template: variable {twice[0]!r} has a state twice, {list(template.labels[twice[0]])}.")
         if few := [name for name, count in template.states.items() if count < 2]:
             raise Refusal(f"Template: variable {few[0]!r} needs at least two states, got {template.states[few[0]]}.")
-        if template.noisy:
+        if template.noisy and not template.mixed:
             raise Refusal("Template: measurement noise is for linear-Gaussian variables, but states= are given.")
     if isinstance(template.noise, Mapping) and (unknown := [name for name in template.noise if name not in every]):
         raise Refusal(f"Template: noise= names {unknown[0]!r}, which is none of the variables {every}.")
