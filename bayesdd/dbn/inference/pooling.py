@@ -29,7 +29,7 @@ from bayesdd.posterior.arviz import function_diagnostics
 from bayesdd.task import Task
 
 CHAINS = 8
-MIXED_CHAINS = 4
+MIXED_CHAINS, MIXED_BURN = 4, 100  # given all else, whole rows of numbers and all parameters are drawn at once
 BURN = 300
 KEPT = 2  # every second sweep's draws
 RHAT = 1.1  # above which chains go on longer, then HMC draws, and then a warning says so
@@ -115,7 +115,7 @@ def pooled(
             noisy,
             rows,
             draws=math.ceil(draws / MIXED_CHAINS),
-            burn=BURN,
+            burn=MIXED_BURN,
             chains=MIXED_CHAINS,
             generator=torch.Generator().manual_seed(seed),
         )

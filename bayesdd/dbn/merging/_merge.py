@@ -25,6 +25,7 @@ from bayesdd.dbn.likelihood.source import Source, apart, described, listed
 from bayesdd.dbn.merging.complete import complete_rows
 from bayesdd.dbn.merging.coreset import chosen_rows
 from bayesdd.dbn.merging.masked import masked_rows
+from bayesdd.dbn.merging.mixed import mixed_rows
 from bayesdd.dbn.merging.soft import soft_rows
 from bayesdd.dbn.template.columns import as_columns
 from bayesdd.dbn.template.template import Template
@@ -103,7 +104,8 @@ def merge(
                 stacklevel=2,
             )
         return Distilled(as_columns(template, (x, static)), weight, provenance=details | {"gap": asdict(gap)})
-    whole = soft_rows if template.states else partial(complete_rows, learn_edges=learn_edges)
+    states = mixed_rows if template.mixed else soft_rows
+    whole = states if template.states else partial(complete_rows, learn_edges=learn_edges)
     x, static, weight, excess = whole(
         full, size, full.slices if slices is None else slices, seed=seed, equal_weights=equal_weights
     )

@@ -30,10 +30,10 @@ class Ranges:
     high: Tensor
 
     @classmethod
-    def of(cls, template: Template, sources: Sequence[Source]) -> Ranges:
-        """As observed over all sources, in the numbers of their common scale."""
+    def of(cls, template: Template, sources: Sequence[Source], names: Sequence[str] | None = None) -> Ranges:
+        """As observed over all sources, in the numbers of their common scale; of some names, or of all variables."""
         measures, found = joined(template, sources)[1], []
-        for name in template.structure.static_order + template.structure.order:
+        for name in template.structure.static_order + template.structure.order if names is None else names:
             known = measures[name]
             ends = (np.nan, np.nan) if known.low is None or known.high is None else (known.low, known.high)
             found.append(known.inside(np.array(ends)))

@@ -91,7 +91,7 @@ def agreed(template: Template, sources: Sequence[Named], measures: Sequence[Mapp
         seen = [k for k, some in enumerate(columns) if not bool(some[name].isnan().all())]
         if name in template.states:
             labels = _labels(template, name, sources, columns, seen)
-            found[name] = Measure(labels=labels)
+            found[name] = Measure(labels=labels or tuple(range(template.states[name])))
             for k in seen:
                 columns[k][name].copy_(_codes(columns[k][name], sources[k].labels.get(name, ()), labels))
             continue
