@@ -55,7 +55,7 @@ def wide_table(data: Mapping[str, Tensor], weight: Tensor, about: Mapping[str, A
     found = dict(fixed)
     for name, values in moving.items():
         found |= {f"{name}[{t}]": values[:, t] for t in range(values.shape[1])}
-    return pd.DataFrame(found | {weight_name(found): weight.numpy()})
+    return pd.DataFrame(found | {weight_name({**moving, **fixed}): weight.numpy()})
 
 
 def weight_name(taken: Mapping[str, Any]) -> str:

@@ -413,6 +413,8 @@ def _read(template: Template, source: Source, name: str) -> Named:
         found = read_named(template, source.data, source.variables)
     except Refusal as error:
         raise type(error)(f"{name}{'' if str(error).startswith('has ') else ':'} {error}") from None
+    coded = {name: measure.labels for name, measure in source.measures.items() if measure.labels}
+    found = replace(found, labels=coded | found.labels)
     table = source.table
     if table and (unused := [other for other in table.others if other in (*template.static, *template.variables)]):
         warnings.warn(

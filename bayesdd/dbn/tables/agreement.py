@@ -172,18 +172,17 @@ def _labels(
                     f"{list(declared)}: correct it, or declare it in states=."
                 )
         return declared
-    if any(came.values()):
-        if plain := [k for k, labels in came.items() if not labels]:
-            raise Refusal(
-                f"source {plain[0]}: variable {name!r} holds numbers, but labels in other sources: give labels, or "
-                f"declare them in order, states={{{name!r}: [...]}}."
-            )
-        found = one_order(list(came.values()), f"variable {name!r}")
-    else:
-        every = {number for some in numbers.values() for number in some}
-        if every <= set(range(count)) or len(every) != count:
-            return ()  # codes already, or refused as the template refuses them
-        found = tuple(sorted(every))
+    if not any(came.values()):
+        return ()  # codes, which the template checks
+    found = one_order(list(came.values()), f"variable {name!r}")
+    if all(isinstance(label, int) for label in found) and set(found) <= set(range(count)):
+        return tuple(range(count))
+    declare = f"declare them in order, states={{{name!r}: {list(found)}}}."
+    if plain := [k for k, labels in came.items() if not labels]:
+        raise Refusal(f"source {plain[0]}: variable {name!r} holds numbers, but labels in other sources: {declare}")
+    if not all(isinstance(label, str) for label in found):
+        # A coefficient `stage=1` could be of the state 1 or of the second one.
+        raise Refusal(f"variable {name!r} has the numbers {list(found)} as states: {declare}")
     if len(found) > count:
         raise Refusal(
             f"variable {name!r} holds the {len(found)} states {list(found)} over all sources, but the template "

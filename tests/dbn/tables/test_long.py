@@ -124,6 +124,19 @@ def test_three_lines_from_tables_to_a_table_with_names_and_units(tmp_path):
     np.testing.assert_allclose(found.to_frame()["bili[2]"], table["bili"][2::3])
 
 
+def test_states_of_sources_that_see_some_only_are_coded_alike_and_a_second_time():
+    course = Template(("bili", "stage"), static=("sex",), states={"sex": 2, "stage": (1, 2, 3)})
+    some = VISITS.assign(stage=[1, 1, 2, 1, 1], alb=1.0)
+    more = VISITS[VISITS["id"] == 7].assign(id=8, stage=[2, 3, 3], sex="m")
+    settings = {"patient": "id", "time": "day", "every": 180, "variables": {"BILI": "bili", "stage": "stage"}}
+    both = [Source.from_long(table, **settings, static=["sex"]) for table in (some, more)]
+    scaled = dbn.standardise(course, both)
+    for sources in (both, scaled, [*scaled, Source.from_long(more.assign(id=9), **settings, static=["sex"])]):
+        rows = gathered(course, sources)
+        assert rows[0][1].tolist() == [[0.0], [1.0]] and rows[1][1].tolist() == [[1.0]]
+        assert rows[1][0][0, :, 1].tolist() == [1.0, 2.0, 2.0] and rows[-1][0][0, :3, 1].tolist()[0] == 1.0
+
+
 REFUSED = {
     "no time": ({"day": ["a", 1, 2, 3, 4]}, {}, ["'day'", "no time", "'a'"]),
     "no time at all": ({"day": [np.nan, 1, 2, 3, 4]}, {}, ["patient 7", "without a time"]),

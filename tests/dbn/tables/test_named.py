@@ -93,10 +93,15 @@ def test_states_are_coded_alike_in_all_sources_and_name_the_axes_of_tables():
     conjugate(STAGES, {"x": y[:, :2].long(), "static": torch.zeros(2, 1).long()})
 
 
-def test_numbers_that_are_no_codes_are_the_states_that_there_are():
-    stage = Template(("stage",), states={"stage": 4})
-    ((x, _),) = gathered(stage, [Source({"x": np.array([1, 2, 4, 3]).reshape(2, 2, 1)})])
+def test_numbers_that_are_no_codes_are_states_where_they_are_declared():
+    given = Source({"x": np.array([1, 2, 4, 3]).reshape(2, 2, 1)})
+    ((x, _),) = gathered(Template(("stage",), states={"stage": (1, 2, 3, 4)}), [given])
     assert x.flatten().tolist() == [0, 1, 3, 2]
+    with pytest.raises(ValueError, match=r"'stage' has the states 0 to 3, but row 1 holds 4: .* declare its labels"):
+        gathered(Template(("stage",), states={"stage": 4}), [given])
+    held = Source({"x": [pd.DataFrame({"stage": pd.Categorical([1, 2, 3, 4])})]})
+    with pytest.raises(ValueError, match=r"'stage' has the numbers \[1, 2, 3, 4\] as states: declare them in order"):
+        gathered(Template(("stage",), states={"stage": 4}), [held])
 
 
 @pytest.mark.parametrize(
