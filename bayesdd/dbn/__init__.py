@@ -11,10 +11,10 @@ parents pa, linear-Gaussian or categorical:
 
 Linear-Gaussian variables are standardised: a residual variance has prior mean b / (a - 1) = 1, the variable's own, and
 a coefficient's prior deviation is s = 3 residual deviations, what a parent that alone explains 90% of the variance has.
-A pseudo-count of 1 is a uniform prior on the tables. A linear-Gaussian variable may have categorical parents: each state
-but the first has a coefficient; parents of categorical variables are categorical. Missing entries (NaN) are integrated
-out exactly; sequences of unequal length are padded by NaN. Measurement noise of known or unknown deviation may lie on
-every entry that is seen.
+A pseudo-count of 1 is a uniform prior on the tables. A linear-Gaussian variable may have categorical parents, of which
+each state but the first has a coefficient; parents of categorical variables are categorical. Missing entries (NaN) are
+integrated out exactly; sequences of unequal length are padded by NaN. Measurement noise of known or unknown deviation
+may lie on every entry that is seen.
 
 A :class:`Template` says what a network is; what one does with it are functions: ``task``, ``target`` of several sources
 and ``student`` for bayesdd; ``simulate`` and ``log_likelihood`` of rows; ``conjugate``, ``gibbs`` and ``pooled``

@@ -86,6 +86,8 @@ def read_long(
     for what, some in (("units", units), ("transform", transform)):
         if unknown := [name for name in some if name not in ours]:
             raise Refusal(f"{where}: {what}= names {unknown[0]!r}, which is none of the variables {ours}.")
+    if not len(frame):
+        raise Refusal(f"{where}: the table has no rows: at least one visit is needed.")
     if frame[patient].isna().any():
         line = int(np.flatnonzero(frame[patient].isna())[0])
         raise Refusal(f"{where}: row {line} (from 0) has no patient in {patient!r}: complete it, or drop the row.")
@@ -107,7 +109,12 @@ def read_long(
     back = {name: raw for raw, name in names.items()}
     columns, measures, notes = {}, {}, []
     for name in ours:
-        columns[name], measures[name], said = _column(frame, where, patient, back[name], name, units, transform)
+        try:
+            columns[name], measures[name], said = _column(frame, where, patient, back[name], name, units, transform)
+        except Refusal as error:
+            if variables is None:
+                raise type(error)(f"{error} Or name the columns that are wanted in variables=.") from None
+            raise
         notes += [f"{name}: {said}"] if said else []
     x, left = np.full((len(patients), count, len(moving)), np.nan), 0
     nearest_last = np.lexsort((steps, np.abs(steps - at)))[::-1]
@@ -155,15 +162,15 @@ def _opened(table: Any) -> tuple[str, pd.DataFrame]:
             f"from_long takes a data frame or the path of a CSV or Parquet file, got {type(table).__name__}{hint}"
         )
     path = Path(table)
-    if path.suffix in (".parquet", ".pq"):
+    if path.suffix not in (".csv", ".parquet", ".pq"):
+        raise Refusal(f"{path}: a long table is a CSV or Parquet file, not one of {path.suffix or 'no ending'!r}.")
+    if path.suffix == ".csv":
+        found: Any = read_file(path)
+    else:
         try:
-            found: Any = load(path, pd.read_parquet, "a Parquet table")
+            found = load(path, pd.read_parquet, "a Parquet table")
         except ImportError as error:
             raise MissingPackage(f"{path}: reading Parquet needs the package pyarrow: pip install pyarrow") from error
-    else:
-        found = read_file(path)
-    if not isinstance(found, pd.DataFrame):
-        raise Refusal(f"{path}: a long table is a CSV or Parquet file, not {path.suffix}")
     return path.name, found.reset_index(drop=True)
 
 
@@ -217,6 +224,8 @@ def _steps(frame: pd.DataFrame, where: str, patient: str, time: str, every: Any,
         raise Refusal(
             f"{where}: patient {frame[patient].iloc[row]} has a row without a time in {time!r}: complete or drop it."
         )
+    if pd.api.types.is_timedelta64_dtype(times):
+        times = times / pd.Timedelta(days=1)
     if pd.api.types.is_bool_dtype(times) or not pd.api.types.is_numeric_dtype(times):
         parsed = _dates(times, where, time)
         origin = parsed.groupby(frame[patient]).transform("min")
@@ -224,7 +233,10 @@ def _steps(frame: pd.DataFrame, where: str, patient: str, time: str, every: Any,
             origin = _dates(frame[start], where, start)
         elif start is not None:
             origin = pd.Timestamp(start)
-        step = pd.Timedelta(days=every) if isinstance(every, int | float) else pd.Timedelta(every)
+        try:
+            step = pd.Timedelta(days=every) if isinstance(every, int | float) else pd.Timedelta(every)
+        except ValueError:
+            raise Refusal(f"{where}: every= is a number of days, or such as '30D', got {every!r}.") from None
         found = np.asarray((parsed - origin) / step, dtype=np.float64)
     else:
         if isinstance(every, bool) or not isinstance(every, int | float):

@@ -61,6 +61,8 @@ def read_named(template: Template, data: Any, variables: Sequence[str] | None) -
     """
     every = [*template.static, *template.variables]
     wanted = every if variables is None else _distinct(variables, every)
+    if isinstance(data, pd.DataFrame) and not any(str(name).startswith("x") for name in data.columns):
+        raise Refusal(f"Source takes arrays, got a table of {list(data.columns)}: read visits by Source.from_long.")
     if isinstance(data, Mapping | xr.Dataset) and "x" in data:
         held = _all_held(data)
     else:

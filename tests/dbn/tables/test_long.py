@@ -152,6 +152,7 @@ REFUSED = {
     "changing sex": ({"sex": ["m", "f", "m", "f", "f"]}, {"static": ["sex"]}, ["patient 7", "'sex'", "one value"]),
     "before": ({"day": [-400, 1, 2, 3, 4]}, {}, ["patient 7", "before the start"]),
     "every": ({"day": np.arange(5) * 1e6}, {"every": 1}, ["every=", "unit of the times"]),
+    "no rows": ({"id": [], "day": [], "BILI": [], "alb": []}, {}, ["no rows", "visit"]),
     "no step": ({}, {"every": 0}, ["every=", "above zero"]),
 }
 
@@ -160,7 +161,8 @@ REFUSED = {
 def test_bad_tables_are_refused_by_patient_or_variable_with_a_remedy(name):
     columns, settings, words = REFUSED[name]
     with pytest.raises((ValueError, TypeError)) as caught:
-        Source.from_long(VISITS.assign(**columns), **{**SETTINGS, **settings})
+        table = VISITS.head(len(columns["id"]) if "id" in columns else None).assign(**columns)
+        Source.from_long(table, **{**SETTINGS, **settings})
     assert "\n" not in str(caught.value) and all(word in str(caught.value) for word in words), str(caught.value)
 
 
