@@ -47,7 +47,8 @@ class Pooled:
         sources: The sources.
         rows: Their rows, padded to one number of slices.
         draws: Latent site -> ``(S, *shape)``; unknown noise scales are among them.
-        statistics: Means of the families' sufficient statistics; for tables E[log theta] of all cells, side by side.
+        statistics: Means of the families' sufficient statistics; for tables E[log theta] of all cells, side by side; of
+            a mixed template those of its continuous part (``bayesdd.dbn.template.mixture``).
         rhat: Largest split R-hat by ranks of any parameter (ArviZ); NaN of a single chain, or of fewer than four draws.
     """
 
@@ -94,7 +95,7 @@ class Pooled:
 def pooled(
     template: Template, sources: Sequence[Source], *, draws: int = 4000, seed: int = 0, fallback: bool = True
 ) -> Pooled:
-    """Draws of the joint posterior by data augmentation.
+    """Draws of the joint posterior by data augmentation, of mixed templates by Gibbs sampling.
 
     Args:
         template: The template, without noise.
