@@ -108,3 +108,11 @@ def test_mixed_noisy_sources_are_merged_to_complete_rows_only():
     noisy = [dataclasses.replace(source, noise=0.1) for source in sources]
     with pytest.raises(ValueError, match="sources without noise: use complete=True"):
         dbn.merge(COURSE, noisy, size=5, full=dataclasses.replace(full, sources=tuple(noisy)))
+
+
+def test_edges_of_both_kinds_are_not_searched():
+    x, sex = patients(5, 2)
+    with pytest.raises(ValueError, match="edges are searched among variables of one kind"):
+        dbn.learn(COURSE, {"x": x, "static": sex})
+    with pytest.raises(ValueError, match="with both kinds in a template leave the categorical ones out"):
+        dbn.edges(COURSE, [Source({"x": x, "static": sex})])
