@@ -28,6 +28,7 @@ ROOMS = (
     "networks",
     "pinn",
     "dbn.template",
+    "dbn.tables",
     "dbn.likelihood",
     "dbn.inference",
     "dbn.learning",

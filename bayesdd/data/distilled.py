@@ -19,7 +19,9 @@ from bayesdd.data import columns
 from bayesdd.data.certificate import Certificate, PredictiveCertificate, from_dict
 from bayesdd.data.columns import DISTILLED_MARK, Columns
 from bayesdd.data.files import load, replacing
+from bayesdd.data.names import free_name
 from bayesdd.data.seal import check_seal, sealed
+from bayesdd.data.sequences import long_table, weight_name, wide_table
 from bayesdd.data.values import Label, Labels, coded, tensor
 from bayesdd.data.whole import Likelihood, splits, whole_rows
 from bayesdd.numerics import words
@@ -124,8 +126,9 @@ class Distilled:
     def to_frame(self, whole: bool = False, task: Likelihood | None = None) -> pd.DataFrame:
         """The hard rows as a table, array columns spelled `x[0]`, `x[1]`, ...; the last column is the weight.
 
-        Codes come out as labels, but for an outcome between two of them, whose column stays as numbers. The weight is
-        called "weight", or "distilled_weight" where the data have a column "weight" of their own. The table's
+        Codes come out as labels, but for an outcome between two of them, whose column stays as numbers. Sequences of
+        ``bayesdd.dbn`` have their variables' names, units and states, ``bili[0]``, ``bili[1]``, ... The weight
+        is called "weight", or "distilled_weight" where the data have a column "weight" of their own. The table's
         ``attrs`` say which model it serves.
 
         Args:
@@ -145,7 +148,28 @@ class Distilled:
                     "whether its fractional outcomes split into whole rows."
                 )
             data, weight = whole_rows(data, weight, verdict)
-        frame = columns.to_frame({**data, _weight_name(data): weight}, self.labels)
+        if "sequences" in self.provenance and data["x"].ndim == 3:  # not probabilities of states
+            frame = wide_table(data, weight, self.provenance["sequences"])
+        else:
+            frame = columns.to_frame({**data, weight_name(data): weight}, self.labels)
+        return self._told(frame)
+
+    def to_long(self) -> pd.DataFrame:
+        """Sequences as a long table: one line a patient and step, with patient, time, variables and weight.
+
+        Names, units and states are those of the sources (``bayesdd.dbn.Source.from_long``). Steps of which a row has no
+        entry are left out; values beyond those observed are shown as the nearest observed, which a warning counts.
+
+        Raises:
+            Refusal: The rows are no sequences that ``bayesdd.dbn`` has made, or their categories are soft.
+        """
+        if "sequences" not in self.provenance:
+            raise Refusal(
+                "to_long() is for sequences that bayesdd.dbn.merge or federated has made; to_frame() serves any rows"
+            )
+        return self._told(long_table(self.data, self.weight, self.provenance["sequences"]))
+
+    def _told(self, frame: pd.DataFrame) -> pd.DataFrame:
         named = {key: self.provenance[key] for key in ("task", "rows") if key in self.provenance}
         frame.attrs.update(about=ABOUT, **named)
         return frame
@@ -296,22 +320,12 @@ def refuse_difference(ours: dict[str, str], theirs: dict[str, str], what: str, o
             raise Refusal(f"{what} {name!r} is {mine}, but {yours} in {other}")
 
 
-def _free(name: str, taken: Mapping[str, Any]) -> str:
-    while name in taken:
-        name += "_"
-    return name
-
-
-def _weight_name(data: Mapping[str, Any]) -> str:
-    return _free("distilled_weight", data) if "weight" in data else "weight"
-
-
 def _to_dataset(distilled: Distilled) -> xr.Dataset:
-    weight = _weight_name(distilled.data)
+    weight = weight_name(distilled.data)
     values = {**distilled.data, weight: distilled.weight}
-    row = _free("row", values)
+    row = free_name("row", values)
     variables = {
-        name: ([row, *(_free(f"{name}_dim_{i}", values) for i in range(value.ndim - 1))], value.numpy())
+        name: ([row, *(free_name(f"{name}_dim_{i}", values) for i in range(value.ndim - 1))], value.numpy())
         for name, value in values.items()
     }
     attrs: dict[str, Any] = {DISTILLED_MARK: FORMAT, "about": ABOUT, "weight": weight}

@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from bayesdd.numerics.refusal import Refusal, WrongType
@@ -21,6 +21,13 @@ ALIKE = 0.65  # share of letters that names have in common from which one may be
 def element(name: str, index: tuple[int, ...]) -> str:
     """How a table spells an element."""
     return f"{name}[{','.join(map(str, index))}]" if index else name
+
+
+def free_name(name: str, taken: Container[str]) -> str:
+    """A name, with as many underscores behind it as it takes to differ from those taken."""
+    while name in taken:
+        name += "_"
+    return name
 
 
 def members_of(header: Iterable[Any], where: str) -> Members:

@@ -2,7 +2,7 @@ r"""Template dynamic Bayesian network: named variables over T slices, parameters
 
 Edges within a slice (intra) and from one slice to the next (inter); static variables have one value a sequence and may
 be parents in every slice. The first slice has parameters of its own, later slices share theirs. For a variable v with
-parents pa, all linear-Gaussian or all categorical:
+parents pa, linear-Gaussian or categorical:
 
 .. math::
     \sigma_v^2 \sim \mathrm{InverseGamma}(a, b), \quad \beta_v \mid \sigma_v^2 \sim N(0, \sigma_v^2 s^2 I), \quad
@@ -11,13 +11,16 @@ parents pa, all linear-Gaussian or all categorical:
 
 Linear-Gaussian variables are standardised: a residual variance has prior mean b / (a - 1) = 1, the variable's own, and
 a coefficient's prior deviation is s = 3 residual deviations, what a parent that alone explains 90% of the variance has.
-A pseudo-count of 1 is a uniform prior on the tables. Missing entries (NaN) are integrated out exactly; sequences of
-unequal length are padded by NaN. Measurement noise of known or unknown deviation may lie on every entry that is seen.
+A pseudo-count of 1 is a uniform prior on the tables. A linear-Gaussian variable may have categorical parents, of which
+each state but the first has a coefficient; parents of categorical variables are categorical. Missing entries (NaN) are
+integrated out exactly; sequences of unequal length are padded by NaN. Measurement noise of known or unknown deviation
+may lie on every entry that is seen.
 
 A :class:`Template` says what a network is; what one does with it are functions: ``task``, ``target`` of several sources
 and ``student`` for bayesdd; ``simulate`` and ``log_likelihood`` of rows; ``conjugate``, ``gibbs`` and ``pooled``
-posteriors; ``merge`` and ``federated`` for small tables; ``learn`` and ``edges`` for unknown edges. A sub-room imports
-earlier ones only: ``template``, ``likelihood``, ``inference``, then ``learning`` and ``merging`` side by side.
+posteriors; ``merge`` and ``federated`` for small tables; ``learn`` and ``edges`` for unknown edges. Long tables come in
+by ``Source.from_long`` and go out by ``to_long``; ``standardise`` gives sources one scale. A sub-room imports earlier
+ones only: ``template``, ``tables``, ``likelihood``, ``inference``, then ``learning`` and ``merging`` side by side.
 """
 
 from bayesdd.dbn.inference import conjugate as conjugate
@@ -29,6 +32,7 @@ from bayesdd.dbn.learning import to_dot as to_dot
 from bayesdd.dbn.likelihood import Source as Source
 from bayesdd.dbn.likelihood import log_likelihood as log_likelihood
 from bayesdd.dbn.likelihood import simulate as simulate
+from bayesdd.dbn.likelihood import standardise as standardise
 from bayesdd.dbn.likelihood import student as student
 from bayesdd.dbn.likelihood import target as target
 from bayesdd.dbn.likelihood import task as task

@@ -280,7 +280,7 @@ REFUSED = {
     "no pair": (AB | {"intra": (("a",),)}, "edges are pairs"),
     "static inter": (AB | {"static": ("s",), "inter": (("s", "a"),)}, "static variable 's', which has no slices"),
     "into static": (AB | {"static": ("s",), "intra": (("a", "s"),)}, "ends in the static variable 's'"),
-    "mixed": (AB | {"states": {"a": 2}}, r"mixes categorical variables \['a'\] with linear-Gaussian \['b'\]"),
+    "mixed": (AB | {"states": {"b": 2}, "intra": (("a", "b"),)}, r"\('a', 'b'\) ends in the categorical variable 'b'"),
     "states of none": (AB | {"states": {"a": 2, "b": 2, "q": 2}}, "states= names 'q'"),
     "one state": (AB | {"states": {"a": 2, "b": 1}}, "variable 'b' needs at least two states, got 1"),
     "column": ({"variables": ("x", "y")}, "a latent site would be called 'x'"),

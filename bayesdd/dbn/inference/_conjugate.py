@@ -9,8 +9,9 @@ Families are independent given complete rows. Linear-Gaussian, design Z with a f
     a_n = a_0 + \tfrac12 \mathrm{tr} W, \quad
     b_n = b_0 + \tfrac12 \{ (y - Z m_n)'W(y - Z m_n) + m_n'\Lambda_0 m_n \};
 
-categorical: Dirichlet(pseudo-count + weighted counts) for each joint state of the parents. A row of weight k counts as
-k rows, so that these are also the posteriors of distilled rows. Cost: one pass over the rows.
+categorical: Dirichlet(pseudo-count + weighted counts) for each joint state of the parents; mixed: the one or the other.
+A row of weight k counts as k rows, so that these are also the posteriors of distilled rows. Cost: one pass over the
+rows.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from bayesdd.dbn.likelihood.categorical import by_site, cells, expected_counts
 from bayesdd.dbn.template.columns import columns, groups, soft_columns, whole
+from bayesdd.dbn.template.mixture import Mixture
 from bayesdd.dbn.template.template import Template
 from bayesdd.numerics.refusal import Refusal
 
@@ -104,6 +106,12 @@ def conjugate(template: Template, data: Any, weight: Any = None) -> Posterior:
         )
     ones = torch.ones(len(x), dtype=torch.float64)
     every = ones if weight is None else ones * torch.as_tensor(weight)
+    if template.mixed:
+        mixture = Mixture.of(template)
+        (c, c_static), numbers = mixture.split(x, static)
+        found = _dirichlet(mixture.discrete, c.long(), c_static.long(), every).families
+        found |= _normal(mixture.continuous, *numbers, every).families
+        return Posterior({family.site: found[family.site] for family in template.structure.families})
     return (_dirichlet if template.states else _normal)(template, x, static, every)
 
 

@@ -41,7 +41,7 @@ def gibbs(template: Template, data: Any, *, draws: int = 1000, burn: int = 200, 
     Raises:
         Refusal: The columns do not fit, or the template is linear-Gaussian.
     """
-    if not template.states:
+    if not template.states or template.mixed:
         raise Refusal("gibbs draws tables of categorical variables: use task() and bayesdd.sample.")
     generator = torch.Generator().manual_seed(seed)
     chain = _Chain.of(template, *columns(template, data), generator)

@@ -13,11 +13,13 @@ from torch import Tensor
 
 from bayesdd.dbn.inference._gibbs import gibbs
 from bayesdd.dbn.inference.augmentation import augmented
+from bayesdd.dbn.inference.mixed import mixed_draws
 from bayesdd.dbn.inference.regressions import Layout
 from bayesdd.dbn.inference.statistics import Statistics, of_draws
 from bayesdd.dbn.likelihood.parameters import flattened, log_likelihood
 from bayesdd.dbn.likelihood.source import Source, gathered, target, with_noise
 from bayesdd.dbn.template.columns import Rows, as_columns
+from bayesdd.dbn.template.mixture import Mixture
 from bayesdd.dbn.template.template import Template
 from bayesdd.density.density import Density
 from bayesdd.inference import hmc
@@ -27,6 +29,7 @@ from bayesdd.posterior.arviz import function_diagnostics
 from bayesdd.task import Task
 
 CHAINS = 8
+MIXED_CHAINS, MIXED_BURN = 4, 100  # given all else, whole rows of numbers and all parameters are drawn at once
 BURN = 300
 KEPT = 2  # every second sweep's draws
 RHAT = 1.1  # above which chains go on longer, then HMC draws, and then a warning says so
@@ -44,7 +47,8 @@ class Pooled:
         sources: The sources.
         rows: Their rows, padded to one number of slices.
         draws: Latent site -> ``(S, *shape)``; unknown noise scales are among them.
-        statistics: Means of the families' sufficient statistics; for tables E[log theta] of all cells, side by side.
+        statistics: Means of the families' sufficient statistics; for tables E[log theta] of all cells, side by side; of
+            a mixed template those of its continuous part (``bayesdd.dbn.template.mixture``).
         rhat: Largest split R-hat by ranks of any parameter (ArviZ); NaN of a single chain, or of fewer than four draws.
     """
 
@@ -91,7 +95,7 @@ class Pooled:
 def pooled(
     template: Template, sources: Sequence[Source], *, draws: int = 4000, seed: int = 0, fallback: bool = True
 ) -> Pooled:
-    """Draws of the joint posterior by data augmentation.
+    """Draws of the joint posterior by data augmentation, of mixed templates by Gibbs sampling.
 
     Args:
         template: The template, without noise.
@@ -107,6 +111,22 @@ def pooled(
         UserWarning: The chains disagree.
     """
     rows, noisy = gathered(template, sources), with_noise(template, sources)
+    if template.mixed:
+        chains = mixed_draws(
+            noisy,
+            rows,
+            draws=math.ceil(draws / MIXED_CHAINS),
+            burn=MIXED_BURN,
+            chains=MIXED_CHAINS,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        flat = {site: value.flatten(0, 1)[:draws] for site, value in chains.items()}
+        mixture = Mixture.of(template)
+        of_numbers = of_draws(*Layout.of(mixture.continuous).stacked(mixture.values(flat)))
+        rhat = _worst(chains)
+        if rhat > RHAT:
+            _warn(rhat, draws)
+        return Pooled(template, tuple(sources), rows, flat, of_numbers, rhat)
     if template.states:
         x, static = (torch.cat(part) for part in zip(*rows, strict=True))
         found = gibbs(template, as_columns(template, (x, static)), draws=draws, burn=BURN, seed=seed)
@@ -125,13 +145,17 @@ def pooled(
         flat, rhat = _by_hmc(target(template, sources), noisy, flat, draws, seed)
         statistics = of_draws(*Layout.of(template).stacked(flat))
     if rhat > RHAT:
-        warnings.warn(
-            f"pooled: the chains of the joint posterior disagree (R-hat {rhat:.2f}): ask for more draws= than {draws}, "
-            "or inspect what no source identifies.",
-            UserWarning,
-            stacklevel=2,
-        )
+        _warn(rhat, draws)
     return Pooled(template, tuple(sources), rows, flat, statistics, rhat)
+
+
+def _warn(rhat: float, draws: int) -> None:
+    warnings.warn(
+        f"pooled: the chains of the joint posterior disagree (R-hat {rhat:.2f}): ask for more draws= than {draws}, "
+        "or inspect what no source identifies.",
+        UserWarning,
+        stacklevel=3,
+    )
 
 
 def _by_hmc(

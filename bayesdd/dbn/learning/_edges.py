@@ -84,7 +84,10 @@ def edges(
         UserWarning: The chains disagree.
     """
     if template.states:
-        raise Refusal("edges() is for linear-Gaussian variables: merge categorical sources, then learn(score=bdeu).")
+        raise Refusal(
+            "edges() is for linear-Gaussian variables: merge categorical sources, then learn(score=bdeu); with "
+            "both kinds in a template leave the categorical ones out."
+        )
     if draws < 1:
         raise Refusal(f"edges() needs draws= of at least one sweep, got {draws}.")
     refuse_many(template)

@@ -136,7 +136,9 @@ def _blocks(template: Template, data: Any, weight: Any) -> list[Sample]:
 
 
 def refuse_many(template: Template) -> None:
-    """Refuses templates of too many nodes for an exact search."""
+    """Refuses templates of both kinds of variables, for which no score is here, or of too many nodes."""
+    if template.mixed:
+        raise Refusal("edges are searched among variables of one kind: leave the categorical ones out, or the others.")
     count = len(nodes(template)[2])
     if count > NODES:
         raise Refusal(

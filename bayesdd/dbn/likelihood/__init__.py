@@ -10,5 +10,6 @@ from bayesdd.dbn.likelihood.parameters import log_likelihood as log_likelihood
 from bayesdd.dbn.likelihood.parameters import simulate as simulate
 from bayesdd.dbn.likelihood.parameters import unconstrain as unconstrain
 from bayesdd.dbn.likelihood.source import Source as Source
+from bayesdd.dbn.likelihood.source import standardise as standardise
 from bayesdd.dbn.likelihood.source import student as student
 from bayesdd.dbn.likelihood.source import target as target

@@ -13,6 +13,7 @@ from torch import Tensor
 from bayesdd.dbn.likelihood.categorical import cell, tables
 from bayesdd.dbn.likelihood.gaussian import equations, noise_variance, ordered, positions
 from bayesdd.dbn.likelihood.missing import condition
+from bayesdd.dbn.likelihood.mixed import drawn
 from bayesdd.dbn.template.structure import Family, Node, Values
 from bayesdd.dbn.template.template import Template
 from bayesdd.numerics.refusal import Refusal
@@ -80,6 +81,42 @@ def categorical_sequences(
         found.append(torch.stack([known[name, 0] for name in template.variables], 1))
         known = fixed | {(name, 1): known[name, 0] for name in template.variables}
     return torch.stack(found, 1)
+
+
+def mixed_static(template: Template, values: Values, rows: int, generator: torch.Generator | None = None) -> Tensor:
+    """Static values as measured ``(rows, V_s)``, states as numbers."""
+    known: dict[Node, Tensor] = {}
+    for family in template.structure.static:
+        known[family.variable, 0] = drawn(template, values, family, known, rows, generator)
+    measured = [_measured(template, name, known[name, 0], generator) for name in template.static]
+    return torch.stack(measured, 1) if measured else torch.zeros(rows, 0, dtype=torch.float64)
+
+
+def mixed_sequences(
+    template: Template, values: Values, static: Tensor, slices: int, generator: torch.Generator | None = None
+) -> Tensor:
+    """Sequences as measured ``(rows, T, V)`` given complete static values ``(rows, V_s)``, states as numbers.
+
+    Raises:
+        Refusal: A static value is missing, or measured with noise.
+    """
+    if bool(static.isnan().any()) or any(template.noise_of(name) for name in template.static):
+        raise Refusal("dbn: mixed sequences are simulated for complete static values without noise only.")
+    fixed: dict[Node, Tensor] = {(name, 0): static[:, i].double() for i, name in enumerate(template.static)}
+    known, found = dict(fixed), []
+    for t in range(slices):
+        for family in template.structure.initial if t == 0 else template.structure.transition:
+            known[family.variable, 0] = drawn(template, values, family, known, len(static), generator)
+        found.append(
+            torch.stack([_measured(template, name, known[name, 0], generator) for name in template.variables], 1)
+        )
+        known = fixed | {(name, 1): known[name, 0] for name in template.variables}
+    return torch.stack(found, 1)
+
+
+def _measured(template: Template, name: str, true: Tensor, generator: torch.Generator | None) -> Tensor:
+    spread = template.noise_of(name)
+    return true + spread * torch.randn(true.shape, generator=generator, dtype=true.dtype) if spread else true
 
 
 def _drawer(

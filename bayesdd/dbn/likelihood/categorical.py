@@ -77,7 +77,7 @@ def cells(template: Template, x: Tensor, static: Tensor) -> tuple[Tensor, Tensor
     """Cells of :func:`tables` that complete rows fall into: static ``(rows, V_s)`` and slices ``(rows, T V)``."""
     found = [[cell(template, family, of) for family in families] for families, of in groups(template, x, static)]
     none = static.new_zeros(len(static), 0, dtype=torch.int64)
-    return torch.cat([none, *found[0]], 1), torch.cat([*found[1], *found[2]], 1)
+    return torch.cat([none, *found[0]], 1), torch.cat([none, *found[1], *found[2]], 1)
 
 
 def expected_counts(template: Template, x: Tensor, static: Tensor, weight: Tensor) -> Tensor:
@@ -124,7 +124,8 @@ def cell(template: Template, family: Family, of: Of) -> Tensor:
     index: Tensor | int = 0
     for node in family.parents:
         index = index * template.states[node[0]] + of(node)
-    return (index * template.states[family.variable] + template.offsets[family.site]) + of((family.variable, 0))
+    size: int = template.states[family.variable]
+    return (index * size + template.offsets[family.site]) + of((family.variable, 0))
 
 
 def joint_states(template: Template, names: Sequence[str]) -> Tensor:

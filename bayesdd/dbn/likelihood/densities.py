@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from bayesdd.dbn.likelihood import ancestral, categorical, elimination, gaussian, messages, missing
+from bayesdd.dbn.likelihood import ancestral, categorical, elimination, gaussian, messages, missing, mixed
 from bayesdd.dbn.template.columns import whole
-from bayesdd.dbn.template.structure import Family, Values
+from bayesdd.dbn.template.mixture import Mixture
+from bayesdd.dbn.template.structure import Entry, Family, Values
 from bayesdd.dbn.template.template import Template
 from bayesdd.numerics.refusal import Refusal
 
@@ -58,7 +59,7 @@ class Densities(NamedTuple):
 
 def densities_of(template: Template) -> Densities:
     """Those of a template's variables."""
-    return CATEGORICAL if template.states else GAUSSIAN
+    return MIXED if template.mixed else CATEGORICAL if template.states else GAUSSIAN
 
 
 def at_draws(template: Template, parameters: Values, x: Tensor, static: Tensor) -> Tensor:
@@ -67,6 +68,8 @@ def at_draws(template: Template, parameters: Values, x: Tensor, static: Tensor) 
     Raises:
         Refusal: A categorical sequence has too many joint states of missing entries.
     """
+    if template.mixed:
+        return _mixed_at_draws(template, parameters, x, static)
     if template.states and not whole(x, static) and math.prod(template.states.values()) > FEW_STATES:
         return _at_draws_by_sequence(template, parameters, x, static)
     likelihood = densities_of(template).chosen(template, x, static)
@@ -91,7 +94,7 @@ def _at_draws_by_sequence(template: Template, parameters: Values, x: Tensor, sta
 def _normal_prior(template: Template, family: Family) -> Values:
     spread = dist.InverseGamma(template.variance_shape, template.variance_scale)
     variance = pyro.sample(f"{family.site}_variance", spread)
-    slopes = dist.Normal(0.0, template.coefficient_scale * variance.sqrt()).expand([1 + len(family.parents)])
+    slopes = dist.Normal(0.0, template.coefficient_scale * variance.sqrt()).expand(template.sites[family.site])
     return {f"{family.site}_variance": variance, family.site: pyro.sample(family.site, slopes.to_event(1))}
 
 
@@ -129,6 +132,56 @@ def _categorical_chosen(template: Template, x: Tensor, static: Tensor) -> Likeli
     raise Refusal(f"dbn: these rows have {found}: use gibbs(), or complete rows.")
 
 
+def _mixed_prior(template: Template, family: Family) -> Values:
+    return (_dirichlet_prior if family.variable in template.states else _normal_prior)(template, family)
+
+
+def _mixed_at_draws(template: Template, parameters: Values, x: Tensor, static: Tensor) -> Tensor:
+    mixture = Mixture.of(template)
+    total = torch.zeros(len(next(iter(parameters.values()))), len(x), dtype=torch.float64)
+    for rows, entries in mixed.hidden_entries(template, x, static):
+        single = _mixed_scored(mixture, x[rows], static[rows], entries, FRONTIER)
+        width = 16 * mixed.joint_states(template, entries)
+        chunk = max(1, CELLS // (width * x[rows].numel()))
+        found = vmap(lambda v, f=single, r=rows: f(v, x[r], static[r]), chunk_size=chunk)(parameters)
+        total[:, rows] = found
+    return total
+
+
+def _mixed_scored(
+    mixture: Mixture, x: Tensor, static: Tensor, entries: tuple[Entry, ...], most: int
+) -> Callable[[Values, Tensor, Tensor], Tensor]:
+    """The density of one draw of rows like given ones, of which these entries may be missing."""
+    if (count := mixed.joint_states(mixture.template, entries)) > most:
+        raise Refusal(
+            f"dbn: these rows have {count:,} joint states of missing categorical entries, of which {most:,} are "
+            "summed over: use pooled(), which draws them."
+        )
+    _, columns = mixture.split(*mixed.filled(mixture.template, x, static, entries)[0])
+    chosen = _gaussian_chosen(mixture.continuous, *columns)
+
+    def gaussian_part(values: Values, z: Tensor, z_static: Tensor) -> Tensor:
+        total = chosen.sequences(mixture.continuous, values, z, z_static)
+        return total + chosen.static(mixture.continuous, values, z_static)
+
+    return lambda values, x, static: mixed.scored(mixture, values, x, static, entries=entries, gaussian=gaussian_part)
+
+
+def _mixed_chosen(template: Template, x: Tensor, static: Tensor) -> Likelihood:
+    """The density of a whole row stands with its sequence: static values may be missing together with others."""
+    every = {entry for _, entries in mixed.hidden_entries(template, x, static) for entry in entries}
+    score = _mixed_scored(Mixture.of(template), x, static, tuple(sorted(every)), categorical.JOINT_STATES)
+    return Likelihood(lambda _, values, x, static: score(values, x, static), _nothing)
+
+
+def _nothing(template: Template, values: Values, static: Tensor) -> Tensor:
+    return torch.zeros(len(static), dtype=torch.float64)
+
+
+def _mixed_any(template: Template, values: Values, x: Tensor, static: Tensor) -> Tensor:
+    raise Refusal("dbn: the model of a mixed template needs its rows: use dbn.task(template, rows).")
+
+
 GAUSSIAN = Densities(
     _normal_prior,
     ancestral.gaussian_static,
@@ -142,6 +195,13 @@ CATEGORICAL = Densities(
     ancestral.categorical_sequences,
     Likelihood(categorical.forward, categorical.static_forward),
     _categorical_chosen,
+)
+MIXED = Densities(
+    _mixed_prior,
+    ancestral.mixed_static,
+    ancestral.mixed_sequences,
+    Likelihood(_mixed_any, _nothing),
+    _mixed_chosen,
 )
 
 

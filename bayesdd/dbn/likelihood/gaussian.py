@@ -34,11 +34,19 @@ class Equations(NamedTuple):
     shift: Tensor
     variance: Tensor
 
-    def log_density(self, before: Tensor, own: Tensor) -> Tensor:
-        """Log density of slices ``(..., v)`` given what stands before them ``(..., b)``, nats: ``(...)``."""
+    def log_density(self, before: Tensor, own: Tensor, places: list[int] | None = None) -> Tensor:
+        """Log density of slices ``(..., v)`` given what stands before them ``(..., b)``, nats: ``(...)``.
+
+        Of a :meth:`part`, ``places`` are the variables that it is of.
+        """
         mean = own @ self.own.mT + before @ self.before.mT + self.shift
         logs = self.variance.log().sum() + len(self.shift) * LOG_2PI
-        return -0.5 * (((own - mean).square() / self.variance).sum(-1) + logs)
+        seen = own if places is None else own[..., places]
+        return -0.5 * (((seen - mean).square() / self.variance).sum(-1) + logs)
+
+    def part(self, places: list[int]) -> Equations:
+        """The equations of some of the variables, which may have all among their parents."""
+        return Equations(self.own[places], self.before[places], self.shift[places], self.variance[places])
 
     def reduced(self) -> tuple[Tensor, Tensor, Tensor]:
         """Gain (v, b), shift (v,) and root (v, v) of the reduced form."""

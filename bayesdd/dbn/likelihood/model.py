@@ -18,7 +18,7 @@ from bayesdd.dbn.likelihood.densities import Likelihood, densities_of
 from bayesdd.dbn.template.columns import as_columns, columns
 from bayesdd.dbn.template.template import Template
 from bayesdd.numerics.refusal import Refusal
-from bayesdd.task import Task
+from bayesdd.task import Task, kinds
 
 
 def task(template: Template, data: Any) -> Task:
@@ -38,7 +38,9 @@ def task(template: Template, data: Any) -> Task:
     x, static = columns(template, data)
     likelihood = densities_of(template).chosen(template, x, static)
     bound = functools.partial(model, template=template, likelihood=likelihood, slices=x.shape[1])
-    return Task(bound, as_columns(template, (x, static)))
+    rows = as_columns(template, (x, static))
+    # States stand among the numbers of a mixed template's columns: no entry may be moved by a gradient.
+    return Task(bound, rows, kinds=dict.fromkeys(rows, kinds.fixed) if template.mixed else {})
 
 
 def model_of(template: Template) -> Callable[..., Tensor]:

@@ -2,29 +2,34 @@
 
 A hospital sees some variables, at some visits, through its own instruments. The target of a merge is the joint
 posterior of all sources, with what they do not see integrated out and their noise modelled: log-likelihoods add, the
-prior counts once. Nothing is standardised source by source.
+prior counts once. Nothing is standardised source by source: raw values of long tables are standardised by one scale, on
+which all sources agree (``bayesdd.dbn.tables``).
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
+import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.distributions import biject_to
 from torch.nn.functional import pad
 
-from bayesdd.data.values import tensor
+from bayesdd.data.columns import DataNote
+from bayesdd.data.measures import Measure
 from bayesdd.dbn.likelihood.densities import Likelihood, densities_of
 from bayesdd.dbn.likelihood.gaussian import as_rows, entries, grouped
 from bayesdd.dbn.likelihood.model import model, soft_model, task
 from bayesdd.dbn.likelihood.parameters import simulate
-from bayesdd.dbn.template.columns import Rows, as_columns, known, shaped
+from bayesdd.dbn.tables import LongTable, Named, agreed, doubts_about, read_long, read_named
+from bayesdd.dbn.template.columns import Rows, as_columns
 from bayesdd.dbn.template.template import Template
 from bayesdd.numerics import words
 from bayesdd.numerics.refusal import Refusal, WrongType
@@ -38,20 +43,106 @@ class Source:
     """One holder of rows.
 
     Args:
-        data: Columns as for :func:`bayesdd.dbn.task`: ``x`` (rows, T, V), NaN where missing, or a list of sequences of
-            unequal lengths ``(T_i, V)``; ``static`` (rows, V_s), left out where the source sees none of it. The last
-            axis of ``x`` holds the template's variables, or those of ``variables`` only, in that order.
-        variables: Names of the variables it sees, static ones among them; all others count as missing. Default: those
-            of which an entry is seen.
-        noise: Known standard deviation of its measurement noise, or variable -> standard deviation.
+        data: Columns in whatever a Task takes: ``x`` (rows, T, V), NaN where missing, or a list of sequences of unequal
+            lengths ``(T_i, V)``; ``static`` (rows, V_s), left out where the source sees none of it. Text and categories
+            are states. Names of a data frame's columns, or along the last axis of an xarray DataArray, place the
+            columns.
+        variables: Names of the variables it sees, static ones among them, in any order; all others count as missing.
+            Those that change over time name the last axis of ``x``, and static ones that of ``static``, in their order;
+            an axis of all the template's variables, of which ``variables`` names some only, is in the template's order.
+            Default: all, in the template's order.
+        noise: Known standard deviation of its measurement noise, or variable -> standard deviation; of long tables in
+            transformed values.
         noise_site: Name of a latent site for an unknown one, with the template's half-normal prior; sources of equal
             name share it.
+        measures: Variable -> how its numbers read outside (``from_long`` and ``standardise`` fill it in).
+        table: The long table that the rows come from, if they do.
+
+    Example:
+        >>> course = Template(("bili", "albumin"), inter=(("bili", "bili"), ("albumin", "albumin")))
+        >>> Source({"x": np.zeros((4, 3, 2))}, variables=["albumin", "bili"])  # patients, visits, variables by name
+        Source: 4 rows
+          columns    x (3, 2)
+          variables  albumin, bili
+          noise      none
     """
 
     data: Any
     variables: Sequence[str] | None = None
     noise: float | Mapping[str, float] = 0.0
     noise_site: str | None = None
+    measures: Mapping[str, Measure] = field(default_factory=dict)
+    table: LongTable | None = None
+
+    @classmethod
+    def from_long(
+        cls,
+        table: pd.DataFrame | str | os.PathLike[str],
+        *,
+        patient: str,
+        time: str,
+        every: Any = 1,
+        variables: Mapping[str, str] | Sequence[str] | None = None,
+        units: Mapping[str, Sequence[Any]] | None = None,
+        transform: Mapping[str, str] | None = None,
+        static: Sequence[str] = (),
+        start: Any = None,
+        slices: int | None = None,
+        noise: float | Mapping[str, float] = 0.0,
+        noise_site: str | None = None,
+        own_ids: bool = False,
+    ) -> Source:
+        """A source from a long table, one line a patient and visit, in the source's own names and units.
+
+        Slice t holds what was measured nearest to t steps after the start, within half a step. Values stay raw: where
+        sources are used together, they agree on one scale (:func:`bayesdd.dbn.standardise`), and merged rows go back
+        to names and units by ``to_frame`` and ``to_long``.
+
+        Args:
+            table: A data frame, or the path of a CSV or Parquet file.
+            patient: Column of the patients.
+            time: Column of the times: numbers, or dates.
+            every: Length of a step, in the unit of the times; of dates in days, or as ``pandas.Timedelta`` takes it.
+            variables: The table's name -> ours, or a list of names that are the same; default all columns.
+            units: Our name -> (unit in the table, unit wanted), as pint spells them; a third entry is the molar mass,
+                g/mol, where one is an amount and the other a mass (common laboratory values are known by name).
+            transform: Our name -> "log", "log1p", "sqrt" or "logit", of the converted values.
+            static: Our names of the variables that have one value a patient.
+            start: Time of slice 0, or the column that holds each patient's; default 0, of dates a patient's first.
+            slices: Number of slices; what comes later is left out. Default: all.
+            noise: As for Source, in transformed values.
+            noise_site: As for Source.
+            own_ids: Whether patients are numbered by this source alone: a number that another source has too is then
+                another patient.
+
+        Raises:
+            Refusal: A column is missing or no time, a patient has two rows at one time or two values of a static
+                variable, units do not convert, a transform is not defined; the message names patient or variable.
+
+        Warns:
+            DataNote: Values share a step with a nearer one and are left out.
+
+        Example:
+            >>> visits = pd.DataFrame({"id": [1, 1, 2], "day": [0, 365, 0], "bili": [17.1, 34.2, 10.0]})
+            >>> north = Source.from_long(visits, patient="id", time="day", every=365.25, variables=["bili"],
+            ...     units={"bili": ("umol/l", "mg/dl")}, transform={"bili": "log"})
+            >>> np.exp(north.data["x"].values[0, :, 0]).round(2)  # logs of mg/dl, year by year
+            array([1., 2.])
+        """
+        read = read_long(
+            table,
+            patient=patient,
+            time=time,
+            every=every,
+            variables=variables,
+            units=units or {},
+            transform=transform or {},
+            static=static,
+            start=start,
+            slices=slices,
+            own_ids=own_ids,
+        )
+        return cls(read.data, None, noise, noise_site, read.measures, read.table)
 
     def __repr__(self) -> str:
         return words.text(*self._said)
@@ -69,8 +160,9 @@ class Source:
         noise = f"unknown, site {self.noise_site!r}" if self.noise_site else f"{self.noise}" if known else "none"
         return f"Source: {'/'.join(sorted(sizes)) or 'unknown number of'} rows", {
             "columns": words.listed(words.sized(name, shape[1:]) for name, shape in shapes.items()),
-            "variables": "those it has entries of" if self.variables is None else words.listed(self.variables),
+            "variables": words.listed(self.variables or self.measures) or "those it has entries of",
             "noise": noise,
+            **({"table": words.listed([self.table.name, *self.table.notes])} if self.table else {}),
         }
 
 
@@ -79,11 +171,9 @@ def gathered(template: Template, sources: Sequence[Source]) -> list[Rows]:
 
     Faults and warnings are those of :func:`target`.
     """
-    if template.noisy:
-        raise Refusal("Template: noise belongs to the sources that are merged: give it to Source, not to Template.")
-    if not sources:
-        raise Refusal("merging needs at least one source, got none.")
-    found = [_rows(template, source, f"source {k}") for k, source in enumerate(sources)]
+    found, measures = joined(template, sources)
+    for line in doubts_about(template, found, measures):
+        warnings.warn(line, UserWarning, stacklevel=3)
     slices = max(x.shape[1] for x, _ in found)
     found = [(pad(x, (0, 0, 0, slices - x.shape[1]), value=torch.nan), static) for x, static in found]
     seen = [_seen(rows).any(0) for rows in found]
@@ -106,6 +196,87 @@ def gathered(template: Template, sources: Sequence[Source]) -> list[Rows]:
     return found
 
 
+def joined(template: Template, sources: Sequence[Source]) -> tuple[list[Rows], dict[str, Measure]]:
+    """Rows of every source as numbers of one scale, and variable -> how these read outside.
+
+    Raises:
+        Refusal: A source does not fit the template, or two do not fit together.
+    """
+    if template.noisy:
+        raise Refusal("Template: noise belongs to the sources that are merged: give it to Source, not to Template.")
+    if not sources:
+        raise Refusal("merging needs at least one source, got none.")
+    _refuse_shared(sources)
+    read = [_read(template, source, f"source {k}") for k, source in enumerate(sources)]
+    common = agreed(template, read, [source.measures for source in sources])
+    return [_checked(template, rows, f"source {k}") for k, rows in enumerate(common.rows)], common.measures
+
+
+def described(template: Template, sources: Sequence[Source]) -> dict[str, Any]:
+    """What a provenance says of sequences, so that tables have names, units and states (``bayesdd.data.sequences``)."""
+    measures = joined(template, sources)[1]
+    table = next((source.table for source in sources if source.table), None)
+    head = {} if table is None else {"patient": table.patient, "time": table.time, "every": table.every}
+    return {
+        "x": {name: measures[name].to_dict() for name in template.variables},
+        "static": {name: measures[name].to_dict() for name in template.static},
+    } | head
+
+
+def standardise(template: Template, sources: Sequence[Source]) -> list[Source]:
+    """Sources on one scale: every linear-Gaussian variable with mean 0 and deviation 1 over all of them.
+
+    Long tables need this only where a scale must serve sources that come later: those that are given along with
+    standardised ones take on their scale. Sources share the number, mean, sum of squares, least and greatest value of
+    each variable, and no rows.
+
+    Args:
+        template: The template.
+        sources: The sources; their arrays are taken to hold raw values of one unit and transform, unless they have been
+            standardised before.
+
+    Returns:
+        Sources of all the template's variables, whose ``measures`` say how numbers read outside. Known noise is
+        rescaled.
+
+    Raises:
+        Refusal: As for :func:`target`.
+
+    Example:
+        >>> north = Source({"x": 3.5 + 0.4 * np.random.default_rng(0).normal(size=(40, 3, 1))})
+        >>> (scaled,) = standardise(Template(("albumin",), inter=(("albumin", "albumin"),)), [north])
+        >>> round(scaled.measures["albumin"].centre, 1), round(float(scaled.data["x"].std()), 1)
+        (3.5, 1.0)
+    """
+    every = (*template.static, *template.variables)
+    raw = {name: Measure(centre=None) for name in every}
+    sources = [source if source.measures else replace(source, measures=raw) for source in sources]
+    rows, measures = joined(template, sources)
+    made = zip(sources, rows, with_noise(template, sources), strict=True)
+    return [
+        replace(source, data=as_columns(template, some), variables=None, noise=noisy.noise, measures=measures)
+        for source, some, noisy in made
+    ]
+
+
+def _refuse_shared(sources: Sequence[Source]) -> None:
+    """Refuses patients that two long tables hold."""
+    owner: dict[Any, int] = {}
+    for k, source in enumerate(sources):
+        if not isinstance(source, Source):
+            raise WrongType(f"merging: source {k} must be a Source(rows, ...), got {type(source).__name__}.")
+        if source.table is None or source.table.own_ids:
+            continue
+        if both := [patient for patient in source.table.patients if patient in owner]:
+            more = f" (and {len(both) - 1} more)" if len(both) > 1 else ""
+            raise Refusal(
+                f"source {owner[both[0]]} and source {k} both hold patient {both[0]!r}{more}, whose rows would count "
+                "twice: keep each patient in one source, or give from_long(..., own_ids=True) where equal numbers are "
+                "different patients."
+            )
+        owner |= dict.fromkeys(source.table.patients, k)
+
+
 def target(template: Template, sources: Sequence[Source]) -> list[Task]:
     """The joint posterior of sources, one task each: their log-likelihoods add, the prior counts once.
 
@@ -126,8 +297,28 @@ def target(template: Template, sources: Sequence[Source]) -> list[Task]:
 
 
 def with_noise(template: Template, sources: Sequence[Source]) -> list[Template]:
-    """The template with the noise of every source."""
-    return [replace(template, noise=source.noise, noise_site=source.noise_site) for source in sources]
+    """The template with the noise of every source, in the numbers of the scale that they agree on."""
+    noises = [source.noise for source in sources]
+    if any(known and _raw(source) for known, source in zip(noises, sources, strict=True)):
+        measures = joined(template, sources)[1]
+        noises = [
+            _scaled(known, measures) if _raw(source) else known for known, source in zip(noises, sources, strict=True)
+        ]
+    return [
+        replace(template, noise=known, noise_site=source.noise_site)
+        for known, source in zip(noises, sources, strict=True)
+    ]
+
+
+def _raw(source: Source) -> bool:
+    return any(measure.centre is None for measure in source.measures.values())
+
+
+def _scaled(noise: float | Mapping[str, float], measures: Mapping[str, Measure]) -> dict[str, float]:
+    own = noise if isinstance(noise, Mapping) else dict.fromkeys(measures, noise)
+    return {
+        name: float(value) / measures[name].scale if name in measures else float(value) for name, value in own.items()
+    }
 
 
 def student(template: Template, slices: int, sources: Sequence[Source] = (), soft: bool = False) -> Task:
@@ -142,8 +333,8 @@ def student(template: Template, slices: int, sources: Sequence[Source] = (), sof
     Raises:
         Refusal: Soft rows of linear-Gaussian variables, or sources of another number of slices.
     """
-    if soft and not template.states:
-        raise Refusal("student(soft=True) is for categorical templates; this one is linear-Gaussian.")
+    if soft and (not template.states or template.mixed):
+        raise Refusal("student(soft=True) is for categorical templates; this one has linear-Gaussian variables.")
     if sources:
         found = gathered(template, sources)
         x, static = (torch.cat(part) for part in zip(*found, strict=True))
@@ -153,7 +344,7 @@ def student(template: Template, slices: int, sources: Sequence[Source] = (), sof
             raise Refusal(f"student: the sources have {x.shape[1]} slices, not {slices}.")
         return task(template, as_columns(template, (x, static)))
     # These rows only show the format.
-    spaces = {site: (biject_to(template.kind.space(shape)), shape) for site, shape in template.sites.items()}
+    spaces = {site: (biject_to(template.kind.space(site, shape)), shape) for site, shape in template.sites.items()}
     plain = {site: space(torch.zeros(space.inverse_shape(shape))) for site, (space, shape) in spaces.items()}
     rows = simulate(template, plain, 8, slices, seed=0)
     if not soft:
@@ -217,54 +408,29 @@ def _seen(rows: Rows) -> Tensor:
     return torch.cat([~static.isnan(), (~x.isnan()).any(1)], 1)
 
 
-def _rows(template: Template, source: Source, name: str) -> Rows:
-    if not isinstance(source, Source):
-        raise WrongType(f"merging: {name} must be a Source(rows, ...), got {type(source).__name__}.")
-    every = [*template.static, *template.variables]
-    wanted = every if source.variables is None else list(source.variables)
-    if unknown := [variable for variable in wanted if variable not in every]:
-        raise Refusal(f"{name}: variables= names {unknown[0]!r}, which is none of the template's {every}.")
-    data = {**source.data} if isinstance(source.data, Mapping) else source.data
+def _read(template: Template, source: Source, name: str) -> Named:
     try:
-        if isinstance(data, dict) and "x" in data:
-            data["x"] = _padded(data["x"])
-            if not bool((~data["x"].isnan()).any()):
-                raise Refusal("no entry of any sequence was seen: leave it out.")
-            if "static" in data:
-                data["static"] = tensor(data["static"], "column 'static'")
-                if bool(data["static"].isnan().all()):
-                    del data["static"]  # the same as a column that is left out
-        found = known(data)
-        if "x" in found and found["x"].dim() == 3:
-            found["x"] = _spread(template, source, found["x"])
-        if template.static and "static" not in found:
-            found["static"] = torch.full((len(found["x"]), len(template.static)), torch.nan)
-        x, static = (column.double() for column in shaped(template, found))
+        found = read_named(template, source.data, source.variables)
+    except Refusal as error:
+        raise type(error)(f"{name}{'' if str(error).startswith('has ') else ':'} {error}") from None
+    coded = {name: measure.labels for name, measure in source.measures.items() if measure.labels}
+    found = replace(found, labels=coded | found.labels)
+    table = source.table
+    if table and (unused := [other for other in table.others if other in (*template.static, *template.variables)]):
+        warnings.warn(
+            f"{name}: {table.name} has a column {unused[0]!r}, as the template has a variable, but variables= does not "
+            "name it: it counts as missing.",
+            DataNote,
+            stacklevel=5,
+        )
+    return found
+
+
+def _checked(template: Template, rows: Rows, name: str) -> Rows:
+    """Rows of which something is seen; refuses states that the template does not have."""
+    try:
+        x, static = template.kind.column(rows[0], template.variables), template.kind.column(rows[1], template.static)
     except Refusal as error:
         raise type(error)(f"{name}: {error}") from None
-    x[:, :, [variable not in wanted for variable in template.variables]] = torch.nan
-    static[:, [variable not in wanted for variable in template.static]] = torch.nan
     kept = _seen((x, static)).any(1)
-    if not bool(kept.any()):
-        raise Refusal(f"{name} has seen no entry of the variables {wanted}: leave it out.")
-    return x[kept], static[kept]
-
-
-def _padded(x: Any) -> Tensor:
-    """Sequences ``(rows, T, V)``; a list of unequal lengths is padded by NaN."""
-    if isinstance(x, list | tuple):
-        parts = [tensor(part, f"column 'x', sequence {i}").double() for i, part in enumerate(x)]
-        if not parts or any(part.dim() != 2 or part.shape[1] != parts[0].shape[1] for part in parts):
-            raise Refusal("a list of sequences needs arrays (slices, variables) of equal width.")
-        return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=torch.nan)
-    return tensor(x, "column 'x'").double()
-
-
-def _spread(template: Template, source: Source, x: Tensor) -> Tensor:
-    """A source's own columns where they belong among all variables."""
-    shown = [name for name in source.variables or () if name in template.variables]
-    if not len(shown) == x.shape[2] < len(template.variables):
-        return x
-    wide = torch.full((*x.shape[:2], len(template.variables)), torch.nan, dtype=torch.float64)
-    wide[:, :, [template.variables.index(name) for name in shown]] = x.double()
-    return wide
+    return x[kept].double(), static[kept].double()

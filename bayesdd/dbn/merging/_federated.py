@@ -27,7 +27,7 @@ from bayesdd.data import Distilled, union
 from bayesdd.dbn.inference.augmentation import augmented
 from bayesdd.dbn.inference.pooling import BURN, CHAINS, KEPT
 from bayesdd.dbn.likelihood.gaussian import as_rows, entries, grouped
-from bayesdd.dbn.likelihood.source import Source, gathered, with_noise
+from bayesdd.dbn.likelihood.source import Source, described, gathered, with_noise
 from bayesdd.dbn.merging.holder import Holder, Set, simplex
 from bayesdd.dbn.merging.moments import Joint, moments
 from bayesdd.dbn.template.template import Template
@@ -99,7 +99,8 @@ def federated(
             holder.fitted(joint, log_weight, size, seed + k, None if turn == 0 else own)
             for k, (holder, size, own) in enumerate(zip(holders, each, sets, strict=True))
         ]
-    return union([holder.distilled(own, seed) for holder, own in zip(holders, sets, strict=True)])
+    found = union([holder.distilled(own, seed) for holder, own in zip(holders, sets, strict=True)])
+    return replace(found, provenance=found.provenance | {"sequences": described(template, sources)})
 
 
 def united_draws(

@@ -21,10 +21,11 @@ from bayesdd.data import CertificateWarning, Distilled
 from bayesdd.data.certificate import TOLERANCE
 from bayesdd.data.columns import fingerprint
 from bayesdd.dbn.inference import Pooled, conjugate, pooled
-from bayesdd.dbn.likelihood.source import Source, apart, listed
+from bayesdd.dbn.likelihood.source import Source, apart, described, listed
 from bayesdd.dbn.merging.complete import complete_rows
 from bayesdd.dbn.merging.coreset import chosen_rows
 from bayesdd.dbn.merging.masked import masked_rows
+from bayesdd.dbn.merging.mixed import mixed_rows
 from bayesdd.dbn.merging.soft import soft_rows
 from bayesdd.dbn.template.columns import as_columns
 from bayesdd.dbn.template.template import Template
@@ -89,6 +90,7 @@ def merge(
         "size": size,
         "objective": "closed-form forward KL" if complete else "half-variance by least squares",
         "rhat": full.rhat,
+        "sequences": described(template, full.sources),
         "apart": pairs,
     }
     if not complete:
@@ -102,7 +104,8 @@ def merge(
                 stacklevel=2,
             )
         return Distilled(as_columns(template, (x, static)), weight, provenance=details | {"gap": asdict(gap)})
-    whole = soft_rows if template.states else partial(complete_rows, learn_edges=learn_edges)
+    states = mixed_rows if template.mixed else soft_rows
+    whole = states if template.states else partial(complete_rows, learn_edges=learn_edges)
     x, static, weight, excess = whole(
         full, size, full.slices if slices is None else slices, seed=seed, equal_weights=equal_weights
     )

@@ -15,6 +15,7 @@ from bayesdd.dbn.likelihood.gaussian import in_order, own_order
 from bayesdd.dbn.likelihood.parameters import simulated
 from bayesdd.dbn.merging.excess import excess_of, implied
 from bayesdd.dbn.merging.predictive import prediction_loss
+from bayesdd.dbn.merging.ranges import Ranges
 from bayesdd.distillation.problem import SMALLEST_WEIGHT
 from bayesdd.numerics.optimise import lbfgs
 from bayesdd.numerics.refusal import Refusal, WrongType
@@ -74,6 +75,11 @@ def complete_rows(
         loss = prediction_loss(full, layout, slices, seed)
         found, _ = lbfgs(lambda v: loss(layout.grams(*coordinates.rows(v))), found, iterations, stalled=1e-5)
     x, static, weight = coordinates.rows(found)
+    ranges = Ranges.of(template, full.sources)
+    if ranges.left(torch.cat([static[:, None].expand(-1, x.shape[1], -1), x], 2)):
+        coordinates = replace(coordinates, ranges=ranges)
+        found, _ = lbfgs(aim, coordinates.placed(x, static, found), iterations)
+        x, static, weight = coordinates.rows(found)
     least = float(excess(layout.grams(x, static, weight)))
     return *own_order(template, x, static), weight, least
 
@@ -83,7 +89,8 @@ class _Coordinates:
     """Rows, parents first, and log weights as one flat vector; every variable in units of its deviation.
 
     ``centre`` and ``scale`` ``(V_s + V,)`` are the mean and the deviation of every static variable and variable in the
-    posterior predictive; ``total`` is the sum of the weights, where it is given.
+    posterior predictive; ``total`` is the sum of the weights, where it is given; ``ranges`` are those that values keep
+    to, if they would leave them.
     """
 
     full: Pooled
@@ -92,6 +99,7 @@ class _Coordinates:
     centre: Tensor
     scale: Tensor
     total: float | None = None
+    ranges: Ranges | None = None
 
     @classmethod
     def of(cls, full: Pooled, size: int, slices: int, seed: int) -> _Coordinates:
@@ -111,6 +119,15 @@ class _Coordinates:
         weight = torch.full((1 if equal_weights else size,), math.log(self.full.count / size), dtype=torch.float64)
         return torch.cat([*(part.flatten() for part in white), weight])
 
+    def placed(self, x: Tensor, static: Tensor, vector: Tensor) -> Tensor:
+        """Rows in these coordinates, moved into their ranges, with the weights of a vector."""
+        count = static.shape[1]
+        if self.ranges is not None:
+            low, high = self.ranges.low, self.ranges.high
+            static, x = Ranges(low[:count], high[:count]).free(static), Ranges(low[count:], high[count:]).free(x)
+        white = [(static - self.centre[:count]) / self.scale[:count], (x - self.centre[count:]) / self.scale[count:]]
+        return torch.cat([*(part.flatten() for part in white), vector[static.numel() + x.numel() :]])
+
     def rows(self, vector: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Sequences ``(M, T, V)``, static values ``(M, V_s)``, weights ``(M,)``."""
         count, size = len(self.full.template.static), self.size
@@ -118,5 +135,9 @@ class _Coordinates:
         static = self.centre[:count] + self.scale[:count] * vector[:fixed].reshape(size, count)
         x = vector[fixed : fixed + moving].reshape(size, self.slices, -1)
         x = self.centre[count:] + self.scale[count:] * x
+        if self.ranges is not None:
+            low, high = self.ranges.low, self.ranges.high
+            static = Ranges(low[:count], high[:count]).inside(static)
+            x = Ranges(low[count:], high[count:]).inside(x)
         weight = vector[fixed + moving :].exp().clamp_min(SMALLEST_WEIGHT).expand(size)
         return x, static, weight if self.total is None else self.total * weight / weight.sum()

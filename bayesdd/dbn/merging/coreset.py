@@ -1,4 +1,4 @@
-r"""Categorical rows with missing entries that stand for sources: real rows, chosen and weighted.
+r"""Categorical or mixed rows with missing entries that stand for sources: real rows, chosen and weighted.
 
 A state cannot move by a gradient, and with missing entries there is no closed form. Rows are therefore picked one by
 one, each time the one whose log-likelihood, as a function of the tables, correlates best with what the rows so far
@@ -35,6 +35,8 @@ def chosen_rows(full: Pooled, size: int, *, equal_weights: bool) -> tuple[Tensor
     Raises:
         Refusal: Some row has too many joint states of missing entries, or more rows are asked for than there are.
     """
+    if any(source.noisy for source in full.noisy):
+        raise Refusal("merge chooses among the rows of sources without noise: use complete=True where there is noise.")
     if size > full.count:
         raise Refusal(f"merge chooses among {full.count} categorical rows: ask for size= of at most that.")
     x, static = (torch.cat(part) for part in zip(*full.rows, strict=True))

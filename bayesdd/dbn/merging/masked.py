@@ -28,6 +28,7 @@ from bayesdd.dbn.likelihood import parameters
 from bayesdd.dbn.likelihood.gaussian import as_rows, entries, grouped
 from bayesdd.dbn.likelihood.source import thinnings
 from bayesdd.dbn.merging.moments import Joint, moments
+from bayesdd.dbn.merging.ranges import Ranges
 from bayesdd.dbn.template.template import Template
 from bayesdd.distillation.problem import SMALLEST_WEIGHT
 from bayesdd.distillation.stratified import choose
@@ -97,15 +98,19 @@ class Match:
             total = total - linear @ moments(flat[rows][:, at], weight[rows])
         return total
 
-    def solved(self, start: Tensor, weight: Tensor, *, equal_weights: bool = False) -> tuple[Tensor, Tensor]:
-        """Rows ``(M, n)``, NaN where they have no entry, and weights ``(M,)``."""
+    def solved(
+        self, start: Tensor, weight: Tensor, *, equal_weights: bool = False, ranges: Ranges | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Rows ``(M, n)``, within ranges of the entries if given, NaN where they have no entry; weights ``(M,)``."""
+        start = start if ranges is None else ranges.free(start.nan_to_num())
         log_weight = weight.log().mean()[None] if equal_weights else weight.log()
         white = ((start - self.centre) / self.scale)[self.seen]
 
         def placed(vector: Tensor) -> tuple[Tensor, Tensor]:
             flat = vector.new_zeros(self.seen.shape).masked_scatter(self.seen, vector[: len(white)])
             weight = vector[len(white) :].exp().clamp_min(SMALLEST_WEIGHT)
-            return self.centre + self.scale * flat, weight.expand(len(self.seen))
+            flat = self.centre + self.scale * flat
+            return flat if ranges is None else ranges.inside(flat), weight.expand(len(self.seen))
 
         def aim(vector: Tensor) -> Tensor:
             return half_variance(self.ratio(*placed(vector)), self.log_weight)
@@ -130,7 +135,11 @@ def masked_rows(full: Pooled, size: int, *, seed: int, equal_weights: bool) -> t
     last = int(len(target) * (1 - HELD_OUT))
     match = Match.of(joint, template, target, seen)
     start = entries(template, *parameters.simulated(template, full.draws, size, full.slices, seed))
-    flat, weight = _part(match, slice(None, last)).solved(start, weight, equal_weights=equal_weights)
+    fitted, ranges = _part(match, slice(None, last)), Ranges.of(template, full.sources)
+    ranges = ranges.entries(len(template.static), full.slices)
+    flat, weight = fitted.solved(start, weight, equal_weights=equal_weights)
+    if ranges.left(flat):
+        flat, weight = fitted.solved(flat, weight, equal_weights=equal_weights, ranges=ranges)
     gap = Gap.of(_part(match, slice(last, None)).ratio(flat.nan_to_num(), weight))
     return *as_rows(template, flat, full.slices), weight, gap
 

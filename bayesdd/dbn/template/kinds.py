@@ -1,15 +1,16 @@
-"""What linear-Gaussian and categorical variables have for sites, axes and columns."""
+"""What linear-Gaussian, categorical and mixed variables have for sites, axes and columns."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from bayesdd.data.values import Label
 from bayesdd.dbn.template.structure import Family
 from bayesdd.numerics.refusal import Refusal
 
@@ -28,7 +29,7 @@ class LinearGaussian:
         """Axes of the coefficients -> their labels, the terms of the regression."""
         return {f"{family.site}_term": ("intercept", *family.terms)}
 
-    def space(self, shape: Shape) -> Any:
+    def space(self, site: str, shape: Shape) -> Any:
         """The constraint of a site of this shape: coefficients are real, variances and noise scales positive."""
         return constraints.real if shape else constraints.positive
 
@@ -47,9 +48,11 @@ class Categorical:
 
     Args:
         states: Variable -> number of states.
+        labels: Variable -> labels of its states, where they have any.
     """
 
     states: Mapping[str, int]
+    labels: Mapping[str, tuple[Label, ...]] = field(default_factory=dict)
 
     def sites(self, family: Family) -> dict[str, Shape]:
         """Latent site -> shape: a table of the parents' states, then its own."""
@@ -57,12 +60,13 @@ class Categorical:
         return {family.site: tuple(self.states[name] for name in names)}
 
     def axes(self, family: Family) -> dict[str, tuple[Any, ...]]:
-        """Axes of the table -> their labels, the numbers of the parents' states and of its own."""
+        """Axes of the table -> their labels: those of the parents' states and of its own, or their numbers."""
         names = [*(f"{term}_parent" for term in family.terms), f"{family.variable}_state"]
-        sizes = self.sites(family)[family.site]
-        return {name: tuple(range(size)) for name, size in zip(names, sizes, strict=True)}
+        of = [*(name for name, _ in family.parents), family.variable]
+        every = [self.labels.get(name) or tuple(range(self.states[name])) for name in of]
+        return dict(zip(names, every, strict=True))
 
-    def space(self, shape: Shape) -> Any:
+    def space(self, site: str, shape: Shape) -> Any:
         """The constraint of a table: probabilities of the states of the last axis."""
         return constraints.simplex
 
@@ -84,7 +88,8 @@ class Categorical:
             name = names[where[-1]]
             raise Refusal(
                 f"Template: variable {name!r} has the states 0 to {self.states[name] - 1}, but row {where[0]} holds "
-                f"{values[tuple(where)].item()}: recode it, or write NaN where it is missing."
+                f"{values[tuple(where)].item():g}: recode it, declare its labels in states=, or write NaN where it is "
+                "missing."
             )
         return values.long() if bool(known.all()) else values.double()
 
@@ -92,4 +97,60 @@ class Categorical:
         return torch.tensor([self.states[name] - 1 for name in names])
 
 
-Kind = LinearGaussian | Categorical  # all variables of a template are of one kind
+@dataclass(frozen=True)
+class Mixed:
+    """Linear-Gaussian variables with categorical ones among their parents; categorical ones have such parents only.
+
+    Args:
+        discrete: What the categorical variables are.
+        continuous: What the others are.
+    """
+
+    discrete: Categorical
+    continuous: LinearGaussian = LinearGaussian()
+
+    def sites(self, family: Family) -> dict[str, Shape]:
+        """Latent site -> shape; a categorical parent of K states has K - 1 coefficients."""
+        return self.discrete.sites(family) if self._discrete(family) else self.continuous.sites(self._widened(family))
+
+    def axes(self, family: Family) -> dict[str, tuple[Any, ...]]:
+        """Axes -> their labels."""
+        return self.discrete.axes(family) if self._discrete(family) else self.continuous.axes(self._widened(family))
+
+    def space(self, site: str, shape: Shape) -> Any:
+        """The constraint of a site."""
+        discrete = site in self.discrete.states or site.removesuffix("_initial") in self.discrete.states
+        return (self.discrete if discrete and shape else self.continuous).space(site, shape)
+
+    def entries(self, names: tuple[str, ...]) -> Any:
+        """The constraint of the entries of a column: real numbers, of which some are states."""
+        return constraints.real
+
+    def column(self, values: Tensor, names: tuple[str, ...]) -> Tensor:
+        """A column as the densities take it: floating numbers, NaN where missing, states 0, 1, ... among them."""
+        found = values.double()
+        for place, name in enumerate(names):
+            if name in self.discrete.states:
+                self.discrete.column(found[..., place : place + 1], (name,))
+        return found
+
+    def _discrete(self, family: Family) -> bool:
+        return family.variable in self.discrete.states
+
+    def _widened(self, family: Family) -> Family:
+        """The family with indicators in place of categorical parents."""
+        states = self.discrete.states
+        parents = [
+            (one, lag)
+            for name, lag in family.parents
+            for one in (indicators(name, states[name], self.discrete.labels) if name in states else (name,))
+        ]
+        return Family(family.variable, family.site, tuple(parents))
+
+
+def indicators(name: str, states: int, labels: Mapping[str, tuple[Label, ...]]) -> tuple[str, ...]:
+    """Names of the indicators of all states but the first: ``sex=m``, or ``sex=1`` without labels."""
+    return tuple(f"{name}={label}" for label in (labels.get(name) or range(states))[1:])
+
+
+Kind = LinearGaussian | Categorical | Mixed

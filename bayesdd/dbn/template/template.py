@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from bayesdd.dbn.template.kinds import Categorical, Kind, LinearGaussian
+from bayesdd.data.values import Label
+from bayesdd.dbn.template.kinds import Categorical, Kind, LinearGaussian, Mixed
 from bayesdd.dbn.template.structure import Edge, Family, Node, Structure
 from bayesdd.numerics import words
 from bayesdd.numerics.refusal import Refusal
@@ -26,8 +27,9 @@ class Template:
         intra: Edges (parent, child) within a slice, from static variables, or between them.
         inter: Edges (parent, child) from a slice to the next.
         static: Names of the static variables: the last axis of ``static``, shape ``(rows, V_s)``.
-        states: Variable -> number of states, for all variables (categorical, states 0, 1, ...) or none
-            (linear-Gaussian).
+        states: Categorical variable -> number of states 0, 1, ..., or their labels in that order. All others are
+            linear-Gaussian; a categorical parent of K states shifts them by K - 1 coefficients, against its first
+            state. Parents of categorical variables are categorical.
         coefficient_scale: Prior deviation s of a coefficient, in residual deviations.
         variance_shape: Shape a of a residual variance's inverse gamma.
         variance_scale: Its scale b.
@@ -37,6 +39,7 @@ class Template:
         noise_scale: Scale of its half-normal prior.
         initial: Edges into the first slice's variables, from each other or from static ones, where they are not those
             of ``intra``; none, ``()``, makes the variables of the first slice independent.
+        labels: Filled in from ``states``: variable -> labels of its states, where they were given.
 
     Raises:
         Refusal: Names, edges, states or settings do not fit; the message names what, and what to do.
@@ -46,7 +49,7 @@ class Template:
     intra: tuple[Edge, ...] = ()
     inter: tuple[Edge, ...] = ()
     static: tuple[str, ...] = ()
-    states: Mapping[str, int] = field(default_factory=dict)
+    states: Mapping[str, Any] = field(default_factory=dict)
     coefficient_scale: float = 3.0
     variance_shape: float = 2.0
     variance_scale: float = 1.0
@@ -55,6 +58,7 @@ class Template:
     noise_site: str | None = None
     noise_scale: float = 1.0
     initial: tuple[Edge, ...] | None = None
+    labels: Mapping[str, tuple[Label, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         put = functools.partial(object.__setattr__, self)
@@ -63,7 +67,9 @@ class Template:
         put("intra", tuple(tuple(edge) for edge in self.intra))
         put("inter", tuple(tuple(edge) for edge in self.inter))
         put("initial", None if self.initial is None else tuple(tuple(edge) for edge in self.initial))
-        put("states", dict(self.states))
+        named = {name: tuple(some) for name, some in self.states.items() if hasattr(some, "__len__")}
+        put("labels", {**self.labels, **named})
+        put("states", {name: len(named[name]) if name in named else some for name, some in self.states.items()})
         _refuse_names(self)
         _refuse_edges(self)
         _parents_first(self)
@@ -79,11 +85,12 @@ class Template:
     @property
     def _said(self) -> tuple[str, dict[str, str]]:
         """What it is in a line, and its variables and edges."""
-        sort = "categorical" if self.states else "linear-Gaussian"
+        sort = "mixed" if self.mixed else "categorical" if self.states else "linear-Gaussian"
         kinds = {"within a slice": self.intra, "from the slice before": self.inter, "into the first": self.initial}
         edges = {name: words.listed(f"{a} -> {b}" for a, b in some) for name, some in kinds.items() if some}
         static = {"static": words.listed(self.static)} if self.static else {}
-        variables = words.listed(f"{name} ({self.states[name]})" if self.states else name for name in self.variables)
+        sizes = {name: f" ({self.states[name]})" if name in self.states else "" for name in self.variables}
+        variables = words.listed(name + size for name, size in sizes.items())
         return f"Template: {len(self.variables)} {sort} variables", {"variables": variables, **static, **edges}
 
     @functools.cached_property
@@ -106,8 +113,16 @@ class Template:
 
     @functools.cached_property
     def kind(self) -> Kind:
-        """What its variables are, all of them: linear-Gaussian or categorical."""
-        return Categorical(self.states) if self.states else LinearGaussian()
+        """What its variables are: linear-Gaussian, categorical, or some of them the one and some the other."""
+        if not self.states:
+            return LinearGaussian()
+        discrete = Categorical(self.states, self.labels)
+        return Mixed(discrete) if self.mixed else discrete
+
+    @property
+    def mixed(self) -> bool:
+        """Whether some variables are categorical and some linear-Gaussian."""
+        return 0 < len(self.states) < len(self.static) + len(self.variables)
 
     @property
     def noisy(self) -> bool:
@@ -115,7 +130,9 @@ class Template:
         return self.noise_site is not None or any(self.noise_of(name) > 0 for name in self.static + self.variables)
 
     def noise_of(self, name: str) -> float:
-        """Known standard deviation of a variable's measurement noise."""
+        """Known standard deviation of a variable's measurement noise; states have none."""
+        if self.mixed and name in self.states:
+            return 0.0
         return float(self.noise.get(name, 0.0) if isinstance(self.noise, Mapping) else self.noise)
 
     @functools.cached_property
@@ -153,7 +170,7 @@ def saturated(template: Template) -> Template:
 
 
 def _refuse_names(template: Template) -> None:
-    if not template.variables:
+    if not template.variables and not template.states:
         raise Refusal("Template needs at least one variable that changes over time, got none.")
     every = [*template.static, *template.variables]
     if repeated := _repeated(every):
@@ -223,14 +240,21 @@ def _refuse_settings(template: Template) -> None:
     if template.states:
         if unknown := [name for name in template.states if name not in every]:
             raise Refusal(f"Template: states= names {unknown[0]!r}, which is none of the variables {every}.")
-        if gaussian := [name for name in every if name not in template.states]:
+        edges = (*template.intra, *template.inter, *(template.initial or ()))
+        if odd := [(a, b) for a, b in edges if b in template.states and a not in template.states]:
             raise Refusal(
-                f"Template mixes categorical variables {sorted(template.states)} with linear-Gaussian {gaussian}: give "
-                "states= for all variables, or for none."
+                f"Template: the edge {odd[0]} ends in the categorical variable {odd[0][1]!r}, whose parents must be "
+                f"categorical too: turn it round, or give states= for {odd[0][0]!r}."
             )
+        if template.mixed and template.noise_site:
+            raise Refusal(
+                "Template: an unknown noise, noise_site=, needs linear-Gaussian variables alone: give noise=."
+            )
+        if twice := [name for name, some in template.labels.items() if len(set(some)) < len(some)]:
+            raise Refusal(f"Template: variable {twice[0]!r} has a state twice, {list(template.labels[twice[0]])}.")
         if few := [name for name, count in template.states.items() if count < 2]:
             raise Refusal(f"Template: variable {few[0]!r} needs at least two states, got {template.states[few[0]]}.")
-        if template.noisy:
+        if template.noisy and not template.mixed:
             raise Refusal("Template: measurement noise is for linear-Gaussian variables, but states= are given.")
     if isinstance(template.noise, Mapping) and (unknown := [name for name in template.noise if name not in every]):
         raise Refusal(f"Template: noise= names {unknown[0]!r}, which is none of the variables {every}.")

@@ -185,7 +185,7 @@ def test_every_container_gives_the_same_rows_and_keeps_its_mask(name):
         (np.full((2, 3, 3), np.datetime64("2020-01-01")), ["source 0", "'x'", "dates"]),
         (np.full((2, 3, 3), 1j), ["source 0", "'x'", "not real"]),
         (np.full((2, 3, 3), np.inf), ["source 0", "'x'", "infinite"]),
-        ([np.full((3, 3), "a")], ["source 0", "'x'", "sequence 0", "'a'"]),
+        ([np.full((3, 3), "no")], ["source 0", "'x'", "text", "'no'", "'a'"]),
     ],
 )
 def test_what_is_no_number_is_refused_by_source_column_and_remedy(x, words):
