@@ -261,7 +261,8 @@ def stacked(pieces: Mapping[tuple[int, ...], Tensor], name: str, where: str) -> 
         return pieces[()]
     shape = [max(axis) + 1 for axis in zip(*pieces, strict=True)]
     if len(pieces) != math.prod(shape):
-        gap = next(index for index in itertools.product(*map(range, shape)) if index not in pieces)
+        # As many places as there are elements, and one more, have a gap among them; all places may be too many.
+        gap = next(index for index in (_place(k, shape) for k in range(len(pieces) + 1)) if index not in pieces)
         raise Refusal(
             f"{where}: the elements of column {name!r} do not fill an array: {element(name, gap)!r} is missing"
         )
@@ -271,3 +272,12 @@ def stacked(pieces: Mapping[tuple[int, ...], Tensor], name: str, where: str) -> 
         raise Refusal(f"{where}: {element(name, wide[0])!r} has several values a row; elements are single columns")
     dtype = torch.float64 if any(part.is_floating_point() for part in parts) else torch.int64
     return torch.stack([part.to(dtype) for part in parts], dim=1).reshape(len(parts[0]), *shape)
+
+
+def _place(number: int, shape: Sequence[int]) -> tuple[int, ...]:
+    """Index of an element of an array by its number, the last axis fastest."""
+    found = []
+    for length in reversed(shape):
+        number, at = divmod(number, length)
+        found.append(at)
+    return tuple(reversed(found))

@@ -17,6 +17,7 @@ import pandas as pd
 import xarray as xr
 
 from bayesdd.data.files import load
+from bayesdd.data.headers import TIMES_ON_DISK, check_netcdf, check_zarr
 from bayesdd.numerics.refusal import MissingPackage, Refusal
 
 ENGINES = {".nc": "netcdf4", ".zarr": "zarr"}
@@ -43,7 +44,12 @@ def opened(path: Path) -> Iterator[xr.Dataset]:
     if path.suffix == ".zarr":
         settings["consolidated"] = False  # works for stores of either sort, without a warning
     what = "a netCDF file" if path.suffix == ".nc" else "a Zarr store"
-    dataset = load(path, lambda p: xr.open_dataset(p, **settings), what, folder=path.suffix == ".zarr")
+
+    def read(path: Path) -> xr.Dataset:
+        check_zarr(path) if path.suffix == ".zarr" else check_netcdf(path, TIMES_ON_DISK)
+        return xr.open_dataset(path, **settings)
+
+    dataset = load(path, read, what, folder=path.suffix == ".zarr")
     with dataset:
         yield dataset
 
