@@ -60,6 +60,7 @@ READERS = {
     ".npz": ("bayesdd.data._npz", "a NumPy archive"),
     ".csv": ("bayesdd.data._csv", "a csv table"),
 }
+KINDS = [*READERS, ".zarr", ".parquet"]  # all that a Task takes, in messages
 
 
 def read_file(path: str | os.PathLike[str]) -> Mapping[Any, Any] | xr.Dataset | pd.DataFrame:
@@ -70,6 +71,6 @@ def read_file(path: str | os.PathLike[str]) -> Mapping[Any, Any] | xr.Dataset | 
     """
     suffix = Path(path).suffix
     if suffix not in READERS:
-        raise Refusal(f"{path}: rows are read from {endings(READERS)} files, not from {suffix or 'no ending'!r}")
+        raise Refusal(f"{path}: rows are read from {endings(KINDS)} files, not from {suffix or 'no ending'!r}")
     module, what = READERS[suffix]
     return load(path, importlib.import_module(module).read, what)

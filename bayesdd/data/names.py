@@ -86,6 +86,22 @@ def selected(
     return found, parts
 
 
+def weighing(members: Members, weight: str, where: str) -> dict[tuple[int, ...], Any]:
+    """The column that holds how often each row counts.
+
+    Raises:
+        Refusal: It is not there.
+        WrongType: It is named by no text.
+    """
+    if not isinstance(weight, str):
+        raise WrongType(f"weight= takes the name of a column, got {type(weight).__name__}")
+    if weight not in members:
+        near = closest(weight, map(str, members))
+        hint = f"did you mean {near!r}?" if near else f"it has {sorted(map(str, members))}"
+        raise Refusal(f"{where}: weight= names {weight!r}, which is not there: {hint}")
+    return members[weight]
+
+
 def wanted(select: Selection) -> dict[str, str | list[str]]:
     """A selection as column -> name or names."""
     say = "columns= takes a list of names, or a mapping of argument to name or list of names"

@@ -130,7 +130,7 @@ class Density:
         draws = draws.detach()
         self.gradients += len(draws)
         (part, *others) = self.parts
-        small = not others and self.size * len(draws) <= ONE_GRAPH
+        small = not others and self.size * len(draws) <= ONE_GRAPH and part.rows.sample_weight is None
         if small and part.weight is not None and isinstance(part.rows, Held):
             return part.task.joint_gradient(part.rows.columns, part.weight, draws)
 
@@ -251,6 +251,8 @@ def _weighted(by_row: Tensor, weight: Tensor | None) -> Tensor:
 def _rows(task: Task, rows: Columns | Rows) -> Rows:
     if not isinstance(rows, Mapping):
         return rows
+    if rows is task.data and isinstance(task.rows, Held):
+        return task.rows  # with their weights
     if rows is task.data and len(next(iter(rows.values()))) < task.size:
         raise Refusal(
             f"{task.name} reads its {task.size:,} rows from disk, and task.data is a sample of them: give task.rows."

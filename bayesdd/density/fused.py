@@ -108,7 +108,7 @@ def sweep(passes: Passes, draws: Tensor, exact: Callable[[Tensor], Tensor]) -> T
         exact: The sweep in float64.
     """
     rows = sum(part.rows.size for part in passes.parts)
-    usable = all(part.weight is None and part.task.backend == "graph" for part in passes.parts)
+    usable = all(not part.weighted and part.task.backend == "graph" for part in passes.parts)
     if passes.device.type not in DEVICES or not usable or rows * len(draws) < LEAST_CELLS or passes.refused:
         return None
     spread = (draws - draws.mean(0)) / draws.std(0, correction=0).clamp_min(1e-300)

@@ -16,10 +16,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from bayesdd.data.columns import Columns
+from bayesdd.data.columns import Columns, separated
 from bayesdd.data.rows import Rows
 from bayesdd.density.checkpoint import Checkpoint
 from bayesdd.density.ranks import Ranks
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.task import Task
 
 MEMORY = 32 * 2**20  # bytes of intermediate tensors a block may take; the process stays under 1 GiB
@@ -41,6 +42,22 @@ class Part:
     rows: Rows
     weight: Tensor | None
     index: Tensor
+
+    @property
+    def weighted(self) -> bool:
+        """Whether rows count other than once each."""
+        return self.weight is not None or self.rows.sample_weight is not None
+
+    def split(self, block: Columns, first: int) -> tuple[Columns, Tensor | None]:
+        """A block's columns and weights ``(n,)``, its own times those of the part; ``first`` is its first row's number.
+
+        None where every row counts once.
+        """
+        columns, own = separated(block)
+        if self.weight is None:
+            return columns, own
+        part = self.weight[first : first + len(next(iter(columns.values())))]
+        return columns, part if own is None else part * own.to(part.device)
 
     @cached_property
     def place(self) -> slice | Tensor:
@@ -75,6 +92,11 @@ class Passes:
     refused: bool = False
 
     def __post_init__(self) -> None:
+        if self.ranks.many and (loose := [part for part in self.parts if not part.rows.ordered]):
+            raise Refusal(
+                f"{loose[0].task.name}: ranks share rows by their numbers, and a query may give each of them another "
+                "order: write it to Parquet (COPY (...) TO 'rows.parquet') and give that"
+            )
         cuda = self.device.type == "cuda"
         self.block, self.cells = (CUDA_BLOCK, CUDA_CELLS) if cuda else (BLOCK, CACHE_CELLS)
         if cuda and self.memory == MEMORY:
@@ -165,11 +187,11 @@ class Passes:
         pin = self.device.type == "cuda" and next(iter(rows.sample.values())).device.type == "cpu"
         begin, end = first * step, min(size, last * step)
         for start, piece in zip(range(begin, end, step), rows.blocks(begin, end, step, pin=pin), strict=True):
+            columns, weight = part.split(piece, start)
             if rows.unseen(start, start + step):
-                part.task.check(piece, start)
-            block = {name: column.to(self.device, non_blocking=True) for name, column in piece.items()}
-            weight = None if part.weight is None else part.weight[start : start + step]
-            yield groups * (start // step) // count, block, weight
+                part.task.check(columns, start)
+            block = {name: column.to(self.device, non_blocking=True) for name, column in columns.items()}
+            yield groups * (start // step) // count, block, None if weight is None else weight.to(self.device)
 
 
 def _add(total: Sums, found: Sums) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from bayesdd.data.columns import Columns
+from bayesdd.data.columns import WEIGHT, Columns
 from bayesdd.data.names import Selection
 from bayesdd.data.rows import Rows, opened
 from bayesdd.data.values import Label
@@ -38,8 +38,6 @@ from bayesdd.task.refusals import BLOCK
 from bayesdd.task.simulation import simulated, stacked
 from bayesdd.task.supports import supported
 
-_WEIGHT = "row weight"  # key of the weights among the columns; no keyword argument can have it
-
 
 @dataclass(frozen=True, eq=False)
 class Task:
@@ -52,10 +50,11 @@ class Task:
 
     Args:
         model: A plain Pyro model.
-        data: Mapping name -> array or tensor ``(N, ...)``, ``xarray.Dataset``, data frame, or a path (.nc, .npz, .csv,
-            .zarr). Text and categoricals become codes of their labels. A .nc or .zarr above 512 MiB stays on disk, a
-            smaller one by ``bayesdd.on_disk(path)``; ``data`` is then a sample of its rows. The checks look at the
-            sample now, at the other rows when they are first swept.
+        data: Mapping name -> array or tensor ``(N, ...)``, ``xarray.Dataset``, data frame (pandas, polars, pyarrow, a
+            DuckDB relation, dask), a path (.nc, .npz, .csv, .zarr, .parquet, .arrow; also a folder or a pattern of the
+            last two), or a query of DuckDB (``"SELECT ..."``). Text and categoricals become codes of their labels. Rows
+            above 512 MiB, .npz and .csv apart, stay where they are, fewer by ``bayesdd.on_disk(...)``; ``data`` is then
+            a sample of them. The checks look at the sample now, at the other rows when they are first swept.
         plate: Name of the row plate; needed only where several plates are as long as the rows.
         kinds: Kinds of columns (``bayesdd.kinds``) that override the inferred ones.
         columns: Which columns of the data: a list of names, or argument -> name, or argument -> list of names, an array
@@ -63,6 +62,8 @@ class Task:
         labels: Column of text -> its labels in the order of their codes; default sorted, or as a categorical has them.
         dims: Site or array column -> names of the dimensions of its values (of a row), as in PyMC.
         coords: Dimension -> names along it; default the labels of the column of that name.
+        weight: Column that says how often each row counts (equal rows grouped, survey weights): its log-likelihood is
+            multiplied by it. Positive; it is no argument of the model.
 
     Attributes:
         rows: All rows, wherever they live.
@@ -89,6 +90,7 @@ class Task:
     labels: Mapping[str, Sequence[Label]] = field(default_factory=dict, kw_only=True)
     dims: Mapping[str, Sequence[str]] = field(default_factory=dict, kw_only=True)
     coords: Mapping[str, Sequence[Any]] = field(default_factory=dict, kw_only=True)
+    weight: str | None = field(default=None, kw_only=True)
     rows: Rows = field(init=False, repr=False)
     program: Program = field(init=False, repr=False)
     column_kinds: dict[str, Kind] = field(init=False, repr=False)
@@ -100,7 +102,7 @@ class Task:
         if not callable(self.model):
             raise WrongType(f"Task needs a Pyro model (a function of the columns), got {type(self.model).__name__}.")
         choose = functools.partial(contract.chosen, self.model, name=self.name, explicit=self.columns is not None)
-        rows = opened(self.data, self.columns, choose, self.labels)
+        rows = opened(self.data, self.columns, choose, self.labels, self.weight)
         program, columns = refusals.program_of(self.model, self.plate, self.name, rows.sample, rows.number)
         inferred = kinds.infer(columns, program.structure.observed, self.kinds)
         verdict = contract.contract(program, columns, inferred, rows.number)
@@ -150,6 +152,24 @@ class Task:
     def size(self) -> int:
         """Number N of real rows."""
         return self.rows.size
+
+    @property
+    def total(self) -> float:
+        """Sum of the rows' weights, of rows that are not all in memory estimated; N where each counts once."""
+        weight = self.rows.sample_weight
+        return float(self.size) if weight is None else self.size * float(weight.mean())
+
+    def refuse_weights(self, verb: str) -> None:
+        """For what looks at rows one by one, which weighted rows are not.
+
+        Raises:
+            Refusal: The rows have weights.
+        """
+        if self.rows.sample_weight is not None:
+            raise Refusal(
+                f"{verb} looks at rows one by one, and each of {self.name} counts {self.weight!r} times: repeat the "
+                "rows (x.repeat_interleave(count, 0)) and leave weight= out"
+            )
 
     @property
     def structure(self) -> Structure:
@@ -225,7 +245,8 @@ class Task:
         again = columns is None
         select = self.columns if columns is None else columns
         choose = functools.partial(contract.chosen, self.model, name=self.name, explicit=select is not None)
-        return replace(self, data=opened(data, select, choose, self.labels, again=again), columns=select)
+        rows = opened(data, select, choose, self.labels, self.weight, again=again)
+        return replace(self, data=rows, columns=select)
 
     def with_whole_outcomes(self) -> Task:
         """The same task with discrete outcomes that stay values that occur: counts of kind ``whole``, classes fixed."""
@@ -256,19 +277,19 @@ class Task:
 
     def likelihood_gradient(self, rows: Columns, weight: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         """Weighted log-likelihood ``(S,)`` and its gradient in the draws ``(S, P)``, as one recorded graph."""
-        return self._engines.likelihood_slope(draws, {**rows, _WEIGHT: weight})
+        return self._engines.likelihood_slope(draws, {**rows, WEIGHT: weight})
 
     def likelihood_hessian(self, rows: Columns, weight: Tensor, point: Tensor) -> Expansion | None:
         """Weighted log-likelihood, gradient ``(P,)`` and Hessian ``(P, P)`` at a point; None where not batched."""
-        return self._engines.likelihood_curvature(point, {**rows, _WEIGHT: weight})
+        return self._engines.likelihood_curvature(point, {**rows, WEIGHT: weight})
 
     def joint_gradient(self, rows: Columns, weight: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         """Log prior plus weighted log-likelihood ``(S,)`` and its gradient in the draws ``(S, P)``, as one graph."""
-        return self._engines.joint_slope(draws, {**rows, _WEIGHT: weight})
+        return self._engines.joint_slope(draws, {**rows, WEIGHT: weight})
 
     def prior_gradient(self, kept: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         """Log prior ``(S,)`` of the sites that ``kept`` counts (``(sites + 1,)``, 0 or 1), and its gradient."""
-        return self._engines.prior_slope(draws, {**self._first(draws.device), _WEIGHT: kept})
+        return self._engines.prior_slope(draws, {**self._first(draws.device), WEIGHT: kept})
 
     def constrain(self, draws: Tensor) -> dict[str, Tensor]:
         """Latent and global deterministic sites in the model's own units: name -> ``(S, *shape)``."""
@@ -360,8 +381,8 @@ class _Engines:
     def __init__(self, program: Program, backend: str) -> None:
         def weighted(total: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[Tensor, Columns], Tensor]:
             def single(flat: Tensor, columns: Columns) -> Tensor:
-                rows = {name: column for name, column in columns.items() if name != _WEIGHT}
-                return total(*evaluate(program, flat, rows), columns[_WEIGHT])
+                rows = {name: column for name, column in columns.items() if name != WEIGHT}
+                return total(*evaluate(program, flat, rows), columns[WEIGHT])
 
             return single
 
