@@ -98,7 +98,7 @@ def table(
             f'labels= takes a mapping of column to list of labels, {{"ward": ["east", "west"]}}, got {labels!r}'
         )
     where, values, every, parts = _opened(source)
-    members = every
+    members, counted = every, {} if weight is None else {WEIGHT: weighing(every, weight, where)}
     if select is not None:
         members, own = selected(members, select, where, again=again)
         parts = own | {name: some for name, some in parts.items() if name in members and name not in own}
@@ -110,8 +110,7 @@ def table(
     kept = list(members) if choose is None else choose(there)
     if not kept:
         raise Refusal(f"{where}: none of the columns {sorted(map(str, members))} is one that is taken; see columns=")
-    if weight is not None:
-        members, kept = {**members, WEIGHT: weighing(every, weight, where)}, [*kept, WEIGHT]
+    members, kept = members | counted, [*kept, *counted]
     check_names(values, [raw for name in kept for raw in members[name].values()], where)
     found = Table({}, {}, {name: some for name, some in parts.items() if name in kept})
     for name in kept:
@@ -138,7 +137,7 @@ def table(
 def check_weights(weight: Tensor, where: str, first: int = 0) -> None:
     """Refuses weights of rows that are no positive number each; ``first`` is the number of the first row."""
     if weight.dim() != 1:
-        raise Refusal(f"{where}: weight= names a column of {tuple(weight.shape[1:])} numbers a row; it takes one")
+        raise Refusal(f"{where}: weight= names a column of several numbers a row; it takes one")
     if bool((odd := ~(weight > 0)).any()):
         row = int(odd.nonzero()[0])
         raise Refusal(

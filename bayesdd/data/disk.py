@@ -25,6 +25,7 @@ from bayesdd.data.files import one_line
 from bayesdd.data.formats import ENGINES, endings
 from bayesdd.data.media import Medium, Read, grid
 from bayesdd.data.names import Members, Selection, element, selected, weighing
+from bayesdd.data.partitions import Partitions
 from bayesdd.data.stamp import spelled, stamp
 from bayesdd.data.tables import FORMATS, medium_of
 from bayesdd.data.values import Label, Labels, refuse_infinite, refuse_missing
@@ -93,6 +94,18 @@ class Stored:
         return self.medium.size
 
     @property
+    def elsewhere(self) -> bool:
+        """Whether the rows are in other processes, which sum them by ``total``."""
+        return isinstance(self.medium, Partitions)
+
+    def total(self, function: Callable[..., tuple[Tensor, ...]], *arguments: Any) -> tuple[Tensor, ...]:
+        """Sum of ``function(columns, number of the first row, *arguments)`` over whoever holds rows."""
+        if isinstance(self.medium, Partitions):
+            empty = {name: column[:0] for name, column in self.sample.items()}
+            return self.medium.total(self._variables, self.codes, _at_home, self.members, empty, function, *arguments)
+        return function(self.take(torch.arange(self.size)), 0, *arguments)
+
+    @property
     def ordered(self) -> bool:
         """Whether every pass gives the rows in one order, also in another process."""
         return self.medium.ordered
@@ -130,6 +143,8 @@ class Stored:
         return self.known.digest
 
     def _stamped(self) -> str:
+        if self.elsewhere:
+            return spelled(self.sample, self.total(_stamp)[0])
         total = sum((stamp(block) for block in self._read_all(0, self.size)), torch.zeros(2, dtype=torch.int64))
         return spelled(self.sample, total)
 
@@ -166,6 +181,10 @@ class Stored:
         """Rows of given numbers, in that order; rows close together are read at once."""
         rows, back = torch.unique(picked.cpu(), return_inverse=True)
         apart = torch.cat([rows.new_zeros(1), (rows.diff() > GAP).long().cumsum(0)])
+        if isinstance(self.medium, Partitions):
+            values = self.medium.take(self._variables, self.codes, rows)
+            found = read_span(lambda *_: values, self.members, 0, len(rows), self.medium.where, self.sample)
+            return {name: column[back] for name, column in found.items()}
         counts = torch.unique_consecutive(torch.stack([apart, rows // self.most]), dim=1, return_counts=True)[1]
         self.check()
         with self._cursor() as cursor:
@@ -200,8 +219,12 @@ class Stored:
             f"{self.medium.where} was changed while its rows were needed: results would mix two versions; start again"
         )
 
+    @property
+    def _variables(self) -> list[str]:
+        return [raw for group in self.members.values() for raw in group.values()]
+
     def _cursor(self) -> Any:
-        return self.medium.cursor([raw for group in self.members.values() for raw in group.values()], self.codes)
+        return self.medium.cursor(self._variables, self.codes)
 
     def _read(self, cursor: Read, start: int, stop: int) -> Columns:
         try:
@@ -265,14 +288,13 @@ def stored(
     """As ``on_disk``, with a choice by name, labels and weights as in ``columns.table``."""
     where, schema = medium.where, medium.schema
     every = medium.members()
+    counted = {} if weight is None else {WEIGHT: weighing(every, weight, where)}
     members, parts = (every, {}) if select is None else selected(every, select, where, again=again)
     if choose is None:
         taken = [name for name in members if select or all(schema[raw] == "numbers" for raw in members[name].values())]
     else:
         taken = choose([name for name in members if name != weight or select])
-    members = {name: members[name] for name in taken}
-    if weight is not None:
-        members[WEIGHT] = weighing(every, weight, where)
+    members = {name: members[name] for name in taken} | counted
     raws = [raw for group in members.values() for raw in group.values()]
     if not raws:
         raise Refusal(f"{where}: no column of numbers is left of {sorted(map(str, schema))}")
@@ -327,6 +349,18 @@ def read_span(cursor: Read, members: Members, start: int, stop: int, where: str,
     if WEIGHT in found:
         tables.check_weights(found[WEIGHT], where, start)
     return found
+
+
+def _at_home(
+    values: Columns, first: int, members: Members, like: Columns, function: Callable[..., Any], *arguments: Any
+) -> Any:
+    """Where a partition is: its columns as the sample's, given to a function."""
+    found = read_span(lambda *_: values, members, first, -1, "dask DataFrame", like)
+    return function(found, first, *arguments)
+
+
+def _stamp(block: Columns, first: int) -> tuple[Tensor, ...]:
+    return (stamp(block),)
 
 
 def _as(column: Tensor, like: Tensor, what: str, first: int) -> Tensor:

@@ -99,6 +99,8 @@ def weighing(members: Members, weight: str, where: str) -> dict[tuple[int, ...],
         near = closest(weight, map(str, members))
         hint = f"did you mean {near!r}?" if near else f"it has {sorted(map(str, members))}"
         raise Refusal(f"{where}: weight= names {weight!r}, which is not there: {hint}")
+    if list(members[weight]) != [()]:
+        raise Refusal(f"{where}: weight= names {weight!r}, which has several numbers a row; it takes one")
     return members[weight]
 
 

@@ -8,7 +8,7 @@ rows in memory, some of others.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +21,7 @@ from bayesdd.data.columns import WEIGHT, Choice, Columns, separated
 from bayesdd.data.disk import Stored, stored
 from bayesdd.data.media import grid
 from bayesdd.data.names import Selection, wanted
+from bayesdd.data.partitions import partitions
 from bayesdd.data.tables import medium_of
 from bayesdd.data.values import Label, Labels
 from bayesdd.numerics.refusal import Refusal
@@ -50,6 +51,16 @@ class Rows(Protocol):
     @property
     def ordered(self) -> bool:
         """Whether every pass gives the rows in one order, also in another process."""
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the rows are in other processes, which sum them by ``total``; else blocks are as good."""
+
+    def total(self, function: Callable[..., tuple[Tensor, ...]], *arguments: Any) -> tuple[Tensor, ...]:
+        """Sum of ``function(columns, number of the first row, *arguments)`` over whoever holds rows.
+
+        ``columns`` are as in ``blocks``; function and arguments travel, so that pickle must know them.
+        """
 
     @property
     def labels(self) -> Mapping[str, Labels]:
@@ -93,6 +104,7 @@ class Held:
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     sample_weight: Tensor | None = None
     ordered: bool = True
+    elsewhere: bool = False
 
     @property
     def size(self) -> int:
@@ -136,6 +148,10 @@ class Held:
             piece = {name: column[at : min(stop, at + step)] for name, column in self._all.items()}
             yield {n: c.pin_memory() if c.device.type == "cpu" else c for n, c in piece.items()} if pin else piece
 
+    def total(self, function: Callable[..., tuple[Tensor, ...]], *arguments: Any) -> tuple[Tensor, ...]:
+        """Of all rows at once."""
+        return function(self._all, 0, *arguments)
+
     def take(self, picked: Tensor) -> Columns:
         """Rows of given numbers."""
         return {name: column[picked.to(column.device)] for name, column in self._all.items()}
@@ -174,6 +190,8 @@ def opened(
         some = choose or list
         chosen = source.chosen(lambda there: some([n for n in there if select is None or n in names]), labels, weight)
         return chosen
+    if type(source).__module__.startswith("dask") and hasattr(source, "to_delayed"):
+        return stored(partitions(source), select, choose, labels, weight, again=again)
     if (medium := medium_of(source)) is not None:
         found = stored(medium, select, choose, labels, weight, again=again)
         return found if 8 * _cells(found) * found.size > IN_MEMORY else _loaded(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,7 +15,7 @@ from torch.func import vmap
 
 from bayesdd.data.columns import WEIGHT, Columns
 from bayesdd.data.names import Selection
-from bayesdd.data.rows import Rows, opened
+from bayesdd.data.rows import Held, Rows, opened
 from bayesdd.data.values import Label
 from bayesdd.numerics import words
 from bayesdd.numerics.exclusive import exclusive
@@ -37,6 +38,8 @@ from bayesdd.task.program import (
 from bayesdd.task.refusals import BLOCK
 from bayesdd.task.simulation import simulated, stacked
 from bayesdd.task.supports import supported
+
+PACKED = 4  # rows that a packed task keeps, which its bytes a cell are counted with
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,7 +237,7 @@ class Task:
 
     def check(self, rows: Columns, first: int) -> None:
         """Refuses a block from disk, whose first row has the number ``first``, if it breaks the model's contract."""
-        refusals.supported(self.program, rows, range(first, self.size).__getitem__)
+        refusals.supported(self.program, rows, lambda at: first + at)
 
     def with_data(self, data: Any, columns: Selection | None = None) -> Task:
         """The same model, plate, kinds, labels and names on other rows (checked anew).
@@ -247,6 +250,20 @@ class Task:
         choose = functools.partial(contract.chosen, self.model, name=self.name, explicit=select is not None)
         rows = opened(data, select, choose, self.labels, self.weight, again=again)
         return replace(self, data=rows, columns=select)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_engines", "packed")}
+
+    @functools.cached_property
+    def packed(self) -> bytes:
+        """Itself with few of its rows, small enough to be sent along with draws; ``unpacked`` is the inverse."""
+        from cloudpickle import dumps  # knows models of notebooks too; comes with dask
+
+        few, found = {name: column[:PACKED].clone() for name, column in self.data.items()}, copy.copy(self)
+        for name, value in {"data": few, "rows": Held(few)}.items():
+            object.__setattr__(found, name, value)
+        sent: bytes = dumps(found)
+        return sent
 
     def with_whole_outcomes(self) -> Task:
         """The same task with discrete outcomes that stay values that occur: counts of kind ``whole``, classes fixed."""
@@ -373,6 +390,13 @@ class Task:
     @functools.cached_property
     def _engines(self) -> _Engines:
         return _Engines(self.program, self.backend)
+
+
+@functools.lru_cache(maxsize=16)
+def unpacked(packed: bytes) -> Task:
+    """The task of ``Task.packed``; the same object for the same bytes, with the graphs that it has recorded."""
+    found: Task = pickle.loads(packed)
+    return found
 
 
 class _Engines:
