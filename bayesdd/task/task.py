@@ -239,17 +239,18 @@ class Task:
         """Refuses a block from disk, whose first row has the number ``first``, if it breaks the model's contract."""
         refusals.supported(self.program, rows, lambda at: first + at)
 
-    def with_data(self, data: Any, columns: Selection | None = None) -> Task:
+    def with_data(self, data: Any, columns: Selection | None = None, weight: str | None = None) -> Task:
         """The same model, plate, kinds, labels and names on other rows (checked anew).
 
         Rows come as the task's own did, or under the names of the model's arguments, or as ``columns`` says. A label
-        that the task has not seen is refused.
+        that the task has not seen is refused. ``weight`` names their column of weights; default that of the task.
         """
         again = columns is None
         select = self.columns if columns is None else columns
         choose = functools.partial(contract.chosen, self.model, name=self.name, explicit=select is not None)
-        rows = opened(data, select, choose, self.labels, self.weight, again=again)
-        return replace(self, data=rows, columns=select)
+        weight = self.weight if weight is None else weight
+        rows = opened(data, select, choose, self.labels, weight, again=again)
+        return replace(self, data=rows, columns=select, weight=weight)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in ("_engines", "packed")}
