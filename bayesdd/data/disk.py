@@ -19,16 +19,15 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from bayesdd.data import columns as tables
 from bayesdd.data.columns import WEIGHT, Choice, Columns, Source, separated
 from bayesdd.data.files import one_line
 from bayesdd.data.formats import ENGINES, endings
-from bayesdd.data.media import Medium, Read, grid
+from bayesdd.data.media import Medium, Read, assembled, cast, grid
 from bayesdd.data.names import Members, Selection, element, selected, weighing
 from bayesdd.data.partitions import Partitions
 from bayesdd.data.stamp import spelled, stamp
 from bayesdd.data.tables import FORMATS, medium_of
-from bayesdd.data.values import Label, Labels, refuse_infinite, refuse_missing
+from bayesdd.data.values import Label, Labels, refuse_missing
 from bayesdd.numerics.refusal import Refusal, WrongType
 
 T = TypeVar("T")
@@ -102,7 +101,7 @@ class Stored:
         """Sum of ``function(columns, number of the first row, *arguments)`` over whoever holds rows."""
         if isinstance(self.medium, Partitions):
             empty = {name: column[:0] for name, column in self.sample.items()}
-            return self.medium.total(self._variables, self.codes, _at_home, self.members, empty, function, *arguments)
+            return self.medium.total(self.members, self.codes, _at_home, empty, function, *arguments)
         return function(self.take(torch.arange(self.size)), 0, *arguments)
 
     @property
@@ -182,8 +181,7 @@ class Stored:
         rows, back = torch.unique(picked.cpu(), return_inverse=True)
         apart = torch.cat([rows.new_zeros(1), (rows.diff() > GAP).long().cumsum(0)])
         if isinstance(self.medium, Partitions):
-            values = self.medium.take(self._variables, self.codes, rows)
-            found = read_span(lambda *_: values, self.members, 0, len(rows), self.medium.where, self.sample)
+            found = _at_home(self.medium.take(self.members, self.codes, rows), 0, self.sample, lambda some, _: some)
             return {name: column[back] for name, column in found.items()}
         counts = torch.unique_consecutive(torch.stack([apart, rows // self.most]), dim=1, return_counts=True)[1]
         self.check()
@@ -219,16 +217,12 @@ class Stored:
             f"{self.medium.where} was changed while its rows were needed: results would mix two versions; start again"
         )
 
-    @property
-    def _variables(self) -> list[str]:
-        return [raw for group in self.members.values() for raw in group.values()]
-
     def _cursor(self) -> Any:
-        return self.medium.cursor(self._variables, self.codes)
+        return self.medium.cursor(self.members, self.codes)
 
     def _read(self, cursor: Read, start: int, stop: int) -> Columns:
         try:
-            return read_span(cursor, self.members, start, stop, self.medium.where, self.sample)
+            return assembled(cursor(start, stop), self.members, start, self.medium.where, self.sample)
         except Refusal:
             raise
         except Exception as error:  # of the library that reads
@@ -308,14 +302,12 @@ def stored(
             if schema[raw] != "numbers":
                 spelled_so = element(name, index)
                 codes[raw] = found[spelled_so] = tuple((labels or {}).get(spelled_so) or medium.labels(raw))
-    state = medium.state()
-    with medium.cursor(raws, codes) as cursor:
-        probe = read_span(cursor, members, 0, 1, where, None)
-    row_bytes = max(8, 8 * sum(column.numel() for column in probe.values()))
-    numbers = _spread(medium.size, max(2, min(medium.size, SAMPLE_ROWS, SAMPLE_BYTES // row_bytes)))
-    most = max(1, memory // (IN_FLIGHT * row_bytes))
     parts = {name: some for name, some in parts.items() if name in members}
-    rows = Stored(medium, select, memory, most, {}, None, numbers, members, parts, found, codes, Known(state))
+    one = torch.zeros(1, dtype=torch.int64)
+    rows = Stored(medium, select, memory, 1, {}, None, one, members, parts, found, codes, Known(medium.state()))
+    row_bytes = max(8, 8 * sum(column.numel() for column in rows.take(one).values()))
+    numbers = _spread(medium.size, max(2, min(medium.size, SAMPLE_ROWS, SAMPLE_BYTES // row_bytes)))
+    rows = replace(rows, numbers=numbers, most=max(1, memory // (IN_FLIGHT * row_bytes)))
     sample, weights = separated(rows.take(numbers))
     for name, column in sample.items():
         refuse_missing(column, f"{where}: in the {len(column):,} rows looked at, column {name!r}")
@@ -337,46 +329,14 @@ def _spread(size: int, wanted: int) -> Tensor:
     return picked
 
 
-def read_span(cursor: Read, members: Members, start: int, stop: int, where: str, like: Columns | None) -> Columns:
-    """Rows ``start`` to ``stop`` as float64 or int64 tensors, of the dtypes of ``like``."""
-    values = cursor(start, stop)
-    found = {}
-    for name, group in members.items():
-        for raw in group.values():
-            refuse_infinite(values[raw], f"{where}: column {raw!r}", start)
-        column = tables.stacked({index: values[raw] for index, raw in group.items()}, name, where)
-        found[name] = _as(column, like[name], f"{where}: column {name!r}", start) if like and name in like else column
-    if WEIGHT in found:
-        tables.check_weights(found[WEIGHT], where, start)
-    return found
-
-
-def _at_home(
-    values: Columns, first: int, members: Members, like: Columns, function: Callable[..., Any], *arguments: Any
-) -> Any:
-    """Where a partition is: its columns as the sample's, given to a function."""
-    found = read_span(lambda *_: values, members, first, -1, "dask DataFrame", like)
+def _at_home(columns: Columns, first: int, like: Columns, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Where a partition is: its columns in the sample's dtypes, given to a function."""
+    found = {name: cast(c, like[name], f"column {name!r}", first) if name in like else c for name, c in columns.items()}
     return function(found, first, *arguments)
 
 
 def _stamp(block: Columns, first: int) -> tuple[Tensor, ...]:
     return (stamp(block),)
-
-
-def _as(column: Tensor, like: Tensor, what: str, first: int) -> Tensor:
-    """A column in the dtype of the sample's, if nothing is lost."""
-    made = column.to(like.dtype)
-    if made.shape[1:] != like.shape[1:]:
-        raise Refusal(
-            f"{what} has {tuple(made.shape[1:])} numbers in row {first}, and {tuple(like.shape[1:])} elsewhere"
-        )
-    if column.is_floating_point() and not made.is_floating_point() and bool((odd := made != column).any()):
-        row = int(odd.reshape(len(odd), -1).any(1).nonzero()[0])
-        raise Refusal(
-            f"{what} holds whole numbers in the rows looked at, but not in row {first + row} (from 0), where it is "
-            "missing or a fraction: give it as floating numbers"
-        )
-    return made
 
 
 def ahead(do: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:

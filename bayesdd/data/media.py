@@ -15,9 +15,10 @@ from typing import Protocol, TypeAlias
 from torch import Tensor
 
 from bayesdd.data import columns as tables
+from bayesdd.data.columns import WEIGHT, Columns
 from bayesdd.data.formats import opened
 from bayesdd.data.names import Members
-from bayesdd.data.values import Labels, tensor
+from bayesdd.data.values import Labels, refuse_infinite, tensor
 from bayesdd.numerics.refusal import Refusal, WrongType
 
 # Rows first to last, not included, of each variable that the cursor was made for; first ones never go back.
@@ -59,8 +60,8 @@ class Medium(Protocol):
             FileNotFoundError: A file is gone.
         """
 
-    def cursor(self, variables: Sequence[str], labels: Mapping[str, Labels]) -> AbstractContextManager[Read]:
-        """Reads some variables as numbers or codes of their labels, front to back."""
+    def cursor(self, members: Members, labels: Mapping[str, Labels]) -> AbstractContextManager[Read]:
+        """Reads the variables of some columns as numbers or codes of their labels, front to back."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,8 +101,9 @@ class Grid:
         return state([self.path])
 
     @contextmanager
-    def cursor(self, variables: Sequence[str], labels: Mapping[str, Labels]) -> Iterator[Read]:
+    def cursor(self, members: Members, labels: Mapping[str, Labels]) -> Iterator[Read]:
         """One read of the file a variable and call."""
+        variables = variables_of(members)
         with opened(self.path) as dataset:
 
             def read(start: int, stop: int) -> Mapping[str, Tensor]:
@@ -112,6 +114,11 @@ class Grid:
                 return found
 
             yield read
+
+
+def variables_of(members: Members) -> list[str]:
+    """All variables that columns are made of."""
+    return list(dict.fromkeys(raw for group in members.values() for raw in group.values()))
 
 
 def grid(path: str | os.PathLike[str]) -> Grid:
@@ -128,6 +135,45 @@ def grid(path: str | os.PathLike[str]) -> Grid:
         schema = {name: "numbers" if one.dtype.kind in "biuf" else "text" for name, one in found.items()}
         numbers = [name for name, kind in schema.items() if kind == "numbers"] or list(schema)
         return Grid(path, len(found[numbers[0]]) if found[numbers[0]].ndim else 0, schema)
+
+
+def assembled(
+    values: Mapping[str, Tensor], members: Members, first: int, where: str, like: Columns | None = None
+) -> Columns:
+    """Columns from variables, in the dtypes of ``like``; ``first`` is the number of their first row.
+
+    Raises:
+        Refusal: An infinite value, a weight that is not positive, elements that do not fill an array, or as ``cast``.
+    """
+    found = {}
+    for name, group in members.items():
+        for raw in group.values():
+            refuse_infinite(values[raw], f"{where}: column {raw!r}", first)
+        column = tables.stacked({index: values[raw] for index, raw in group.items()}, name, where)
+        found[name] = cast(column, like[name], f"{where}: column {name!r}", first) if like and name in like else column
+    if WEIGHT in found:
+        tables.check_weights(found[WEIGHT], where, first)
+    return found
+
+
+def cast(column: Tensor, like: Tensor, what: str, first: int) -> Tensor:
+    """A column in the dtype of the sample's.
+
+    Raises:
+        Refusal: It has another shape, or numbers that would be lost.
+    """
+    made = column.to(like.dtype)
+    if made.shape[1:] != like.shape[1:]:
+        raise Refusal(
+            f"{what} has {tuple(made.shape[1:])} numbers in row {first}, and {tuple(like.shape[1:])} elsewhere"
+        )
+    if column.is_floating_point() and not made.is_floating_point() and bool((odd := made != column).any()):
+        row = int(odd.reshape(len(odd), -1).any(1).nonzero()[0])
+        raise Refusal(
+            f"{what} holds whole numbers in the rows looked at, but not in row {first + row} (from 0), where it is "
+            "missing or a fraction: give it as floating numbers"
+        )
+    return made
 
 
 def state(paths: Sequence[Path]) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import pandas as pd
 import torch
@@ -20,15 +20,23 @@ from torch import Tensor
 
 from bayesdd.data.columns import Columns
 from bayesdd.data.files import one_line
-from bayesdd.data.media import Read
+from bayesdd.data.media import Read, assembled, variables_of
 from bayesdd.data.names import Members, members_of
 from bayesdd.data.stamp import stamp
 from bayesdd.data.tables import MOST_LABELS
-from bayesdd.data.values import Labels, coded, refuse_disguised, refuse_infinite
+from bayesdd.data.values import Labels, coded, refuse_disguised
 from bayesdd.numerics.refusal import MissingPackage, Refusal, WrongType
 
 Sums: TypeAlias = tuple[Tensor, ...]
+Stamps: TypeAlias = tuple[int, ...]
 _UNFIT = "datetime64", "timedelta64", "period", "complex"
+
+
+class Piece(NamedTuple):
+    """A partition as numbers, on a worker: its columns, its number of rows and their stamp."""
+
+    columns: Columns
+    stamps: Stamps
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,13 +47,13 @@ class Partitions:
         frame: The data frame.
         client: The cluster.
         pieces: Rows of each partition.
-        made: Variables and labels -> the partitions as numbers, on the workers, and their stamps.
+        made: Columns and labels -> the partitions as numbers, on the workers, and their stamps.
     """
 
     frame: Any
     client: Any
     pieces: tuple[int, ...]
-    made: dict[str, tuple[list[Any], list[list[int]]]] = field(default_factory=dict)
+    made: dict[str, tuple[list[Any], list[Stamps]]] = field(default_factory=dict)
     where: str = "dask DataFrame"
     ordered: bool = True
 
@@ -98,16 +106,18 @@ class Partitions:
         return ()
 
     @contextmanager
-    def cursor(self, variables: Sequence[str], labels: Mapping[str, Labels]) -> Iterator[Read]:
-        """Brings rows here; sums are better taken by ``total``."""
+    def cursor(self, members: Members, labels: Mapping[str, Labels]) -> Iterator[Read]:
+        """Brings rows here, column by column; sums are better taken by ``total``."""
 
         def read(start: int, stop: int) -> Mapping[str, Tensor]:
-            return self.take(variables, labels, torch.arange(start, stop))
+            found = self.take(members, labels, torch.arange(start, stop))
+            every = ((name, index, raw) for name, group in members.items() for index, raw in group.items())
+            return {raw: found[name].movedim(0, -1)[index] for name, index, raw in every}
 
         yield read
 
-    def take(self, variables: Sequence[str], labels: Mapping[str, Labels], rows: Tensor) -> Columns:
-        """Rows of ascending numbers, brought here."""
+    def take(self, members: Members, labels: Mapping[str, Labels], rows: Tensor) -> Columns:
+        """Columns of rows of ascending numbers, brought here."""
         ends = list(accumulate(self.pieces))
         places = range(bisect_right(ends, int(rows[0])), bisect_right(ends, int(rows[-1])) + 1)
         cuts = torch.searchsorted(rows, torch.tensor(ends)).tolist()
@@ -115,11 +125,11 @@ class Partitions:
         for place in places:
             some = rows[cuts[place - 1] if place else 0 : cuts[place]] - self.starts[place]
             jobs.append((place, _taken, (some.numpy(),)))
-        found = self._run(variables, labels, jobs)
+        found = self._run(members, labels, jobs)
         return {name: torch.cat([piece[name] for piece in found]) for name in found[0]}
 
     def total(
-        self, variables: Sequence[str], labels: Mapping[str, Labels], function: Callable[..., Sums], *arguments: Any
+        self, members: Members, labels: Mapping[str, Labels], function: Callable[..., Sums], *arguments: Any
     ) -> Sums:
         """Sum over the partitions of ``function(columns, number of the first row, *arguments)``, taken where they are.
 
@@ -129,11 +139,11 @@ class Partitions:
         with told():
             shared = self.client.submit(_itself, arguments, pure=False)
         jobs = [(k, _summed, (function, self.starts[k], shared)) for k, size in enumerate(self.pieces) if size]
-        found = self._run(variables, labels, jobs)
+        found = self._run(members, labels, jobs)
         return tuple(torch.stack(parts).sum(0) for parts in zip(*found, strict=True))
 
-    def _run(self, variables: Sequence[str], labels: Mapping[str, Labels], jobs: Sequence[Any]) -> list[Any]:
-        held, stamps = self._made(variables, labels)
+    def _run(self, members: Members, labels: Mapping[str, Labels], jobs: Sequence[Any]) -> list[Any]:
+        held, stamps = self._made(members, labels)
         with told():
             futures = [
                 self.client.submit(_checked, held[k], stamps[k], k, function, *arguments, pure=False)
@@ -142,20 +152,14 @@ class Partitions:
             found: list[Any] = self.client.gather(futures)
         return found
 
-    def _made(self, variables: Sequence[str], labels: Mapping[str, Labels]) -> tuple[list[Any], list[list[int]]]:
-        key = repr((list(variables), dict(labels)))
+    def _made(self, members: Members, labels: Mapping[str, Labels]) -> tuple[list[Any], list[Stamps]]:
+        key = repr((members, dict(labels)))
         if key not in self.made:
-            delayed = _package("dask").delayed
-            names = list(dict.fromkeys(variables))
+            delayed, names = _package("dask").delayed, variables_of(members)
             with told():
-                parts = self.frame[names].to_delayed()
-                made = self.client.compute(
-                    [
-                        delayed(_numbers)(part, names, dict(labels), at)
-                        for part, at in zip(parts, self.starts, strict=True)
-                    ]
-                )
-                self.made[key] = made, self.client.gather(self.client.map(_stamped, made, pure=False))
+                parts = zip(self.frame[names].to_delayed(), self.starts, strict=True)
+                made = self.client.compute([delayed(_numbers)(one, members, dict(labels), at) for one, at in parts])
+                self.made[key] = made, self.client.gather(self.client.map(_stamps, made, pure=False))
         return self.made[key]
 
 
@@ -168,7 +172,7 @@ def partitions(frame: Any) -> Partitions:
     """
     distributed = _package("distributed")
     try:
-        client = distributed.get_client()
+        client = distributed.default_client()
     except ValueError as error:
         raise Refusal(
             "a dask DataFrame is summed by a cluster's workers, and there is no client: client = "
@@ -191,29 +195,28 @@ def _sort(kind: Any) -> str:
 # On the workers.
 
 
-def _numbers(frame: pd.DataFrame, names: list[str], labels: dict[str, Labels], first: int) -> Columns:
-    if lacking := [name for name in names if name not in frame]:
-        raise Refusal(f"dask DataFrame: column {lacking[0]!r} is not in one of its partitions; they need equal columns")
-    found = {}
-    for name in names:
-        what = f"dask DataFrame: column {name!r}"
-        found[name] = coded(frame[name], what, labels.get(name, ())).values
-        refuse_infinite(found[name], what, first)
-    return found
+def _numbers(frame: pd.DataFrame, members: Members, labels: dict[str, Labels], first: int) -> Piece:
+    where, values = "dask DataFrame", {}
+    for name in variables_of(members):
+        if name not in frame:
+            raise Refusal(f"{where}: column {name!r} is not in one of its partitions; they need equal columns")
+        values[name] = coded(frame[name], f"{where}: column {name!r}", labels.get(name, ())).values
+    columns = assembled(values, members, first, where) if len(frame) else {}
+    return Piece(columns, (len(frame), *(stamp(columns).tolist() if columns else ())))
 
 
-def _stamped(columns: Columns) -> list[int]:
-    return [len(next(iter(columns.values()))), *stamp(columns).tolist()]
+def _stamps(piece: Piece) -> Stamps:
+    return piece.stamps
 
 
-def _checked(columns: Columns, stamps: list[int], place: int, function: Callable[..., Any], *arguments: Any) -> Any:
+def _checked(piece: Piece, stamps: Stamps, place: int, function: Callable[..., Any], *arguments: Any) -> Any:
     """A partition that was read again, since its worker died, must be what it was."""
-    if _stamped(columns) != stamps:
+    if piece.stamps != stamps:
         raise OSError(
             f"dask DataFrame: partition {place} was changed while its rows were needed: results would mix two "
             "versions; start again"
         )
-    return function(columns, *arguments)
+    return function(piece.columns, *arguments)
 
 
 def _taken(columns: Columns, rows: Any) -> Columns:

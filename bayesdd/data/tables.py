@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from bayesdd.data.files import one_line
-from bayesdd.data.media import Read, state
+from bayesdd.data.media import Read, state, variables_of
 from bayesdd.data.names import QUERY, Members, members_of
 from bayesdd.data.values import Labels, refuse_disguised, tensor
 from bayesdd.numerics.refusal import MissingPackage, Refusal, WrongType
@@ -108,9 +108,9 @@ class Batches:
         return state(self.paths) if self.paths else ()
 
     @contextmanager
-    def cursor(self, variables: Sequence[str], labels: Mapping[str, Labels]) -> Iterator[Read]:
+    def cursor(self, members: Members, labels: Mapping[str, Labels]) -> Iterator[Read]:
         """Batches are read as they are needed, and kept only until their rows were given."""
-        cursor = _Cursor(self, list(dict.fromkeys(variables)), labels)
+        cursor = _Cursor(self, variables_of(members), labels)
         try:
             yield cursor
         finally:

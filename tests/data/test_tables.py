@@ -11,6 +11,7 @@ import bayesdd
 from bayesdd.data import disk, tables
 from bayesdd.data.columns import separated
 from bayesdd.data.disk import on_disk
+from bayesdd.data.media import variables_of
 from bayesdd.data.rows import Held, opened
 from bayesdd.density.density import Density
 from bayesdd.task.task import Task
@@ -109,9 +110,9 @@ def test_passes_are_those_of_memory_and_rows_may_come_in_any_order(folder, monke
 def test_only_the_columns_that_are_taken_are_read(folder, monkeypatch):
     asked, own = set(), tables.Batches.cursor
 
-    def watched(self, variables, labels):
-        asked.update(variables)
-        return own(self, variables, labels)
+    def watched(self, members, labels):
+        asked.update(variables_of(members))
+        return own(self, members, labels)
 
     monkeypatch.setattr(tables.Batches, "cursor", watched)
     with pytest.warns(bayesdd.DataNote, match="ward"):
