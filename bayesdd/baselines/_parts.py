@@ -34,6 +34,7 @@ def checked(task: Task, size: int) -> int:
     Warns:
         CertificateWarning: No M rows can come close: some directions that the data inform stay at the prior.
     """
+    task.refuse_weights("a baseline")
     if len(next(iter(task.data.values()))) < task.size:
         raise Refusal(
             f"baselines need all rows in memory, but {task.name} reads its {task.size:,} rows from disk: give the task "

@@ -136,6 +136,7 @@ def calibrate(
 
 def _simulated_columns(task: Task) -> dict[str, str]:
     """Observed site -> its column."""
+    task.refuse_weights("calibrate")
     if len(next(iter(task.data.values()))) < task.size:
         raise Refusal(f"calibrate needs rows in memory, but those of {task.name} stay on disk: give some of them.")
     for site in task.structure.observed:

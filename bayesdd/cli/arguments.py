@@ -72,7 +72,11 @@ def parser(commands: Mapping[str, Callable[[argparse.Namespace], int]]) -> argpa
             made[name].add_argument("--study", action="store_true", help="a small study in place of a task")
             continue
         made[name].add_argument("task", help="module:function, a Task or a function that returns one")
-        made[name].add_argument("--data", help="rows that replace the task's own (.nc, .zarr, .npz or .csv)")
+        made[name].add_argument(
+            "--data",
+            help="rows that replace the task's own: a file (.nc, .zarr, .npz, .csv, .parquet, .arrow), a folder or a "
+            "pattern of the last two ('rows/*.parquet'), or a query of DuckDB (\"SELECT ... FROM 'rows/*.parquet'\")",
+        )
         made[name].add_argument(
             "--columns",
             nargs="+",
@@ -81,6 +85,7 @@ def parser(commands: Mapping[str, Callable[[argparse.Namespace], int]]) -> argpa
             help="columns of --data to use: names, or argument=column, or argument=column,column (an array column); "
             "default: those that the model takes",
         )
+        made[name].add_argument("--weight", metavar="NAME", help="column of --data that says how often a row counts")
         made[name].add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
         made[name].add_argument(
             "--patience", type=_seconds, default=60.0, help="seconds to wait for another rank (torchrun); default: 60"

@@ -7,6 +7,7 @@ torch and Pyro, which take seconds, are imported only after arguments and paths 
 """
 
 import argparse
+import glob
 import importlib
 import inspect
 import json
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING
 from bayesdd.cli.arguments import completed, objective, parser
 from bayesdd.cli.new import STUDY, TASK
 from bayesdd.data.files import claimed, one_line, vacant, writable
-from bayesdd.data.names import closest
+from bayesdd.data.names import QUERY, closest
 from bayesdd.numerics.refusal import MissingPackage, Refusal, WrongType
 
 if TYPE_CHECKING:
@@ -206,7 +207,7 @@ def _check_paths(arguments: argparse.Namespace) -> None:
         raise Refusal("distill needs --size or --tolerance; see bayesdd distill --help")
     for option in ("data", "init", "distilled", "full"):
         path = getattr(arguments, option, None)
-        if path and not Path(path).is_file() and not (option == "data" and Path(path).suffix == ".zarr"):
+        if path and not (option == "data" and _is_rows(path)) and not Path(path).is_file():
             raise FileNotFoundError(f"--{option} {path}: no such file")
     if arguments.out is None:
         return
@@ -225,6 +226,11 @@ def _check_paths(arguments: argparse.Namespace) -> None:
     for path in (arguments.data, source):
         if path and target == Path(os.path.realpath(path)):
             raise Refusal(f"--out {arguments.out} would replace its own input {path}; name another file")
+
+
+def _is_rows(path: str) -> bool:
+    """Whether rows can be read from what is no file: a query, a folder, or files of one pattern."""
+    return bool(QUERY.match(path)) or os.path.isdir(path) or bool(glob.glob(path, recursive=True))
 
 
 def _task(arguments: argparse.Namespace) -> "Task":
@@ -259,10 +265,11 @@ def _made(arguments: argparse.Namespace) -> "Task":
         found = found()
     if not isinstance(found, Task):
         raise WrongType(f"{arguments.task} must be a bayesdd.Task or return one, not {type(found).__name__}")
-    if arguments.columns and not arguments.data:
-        raise Refusal("--columns chooses columns of --data, which is not given")
+    for option in ("columns", "weight"):
+        if getattr(arguments, option) and not arguments.data:
+            raise Refusal(f"--{option} names columns of --data, which is not given")
     columns = dict(arguments.columns) if arguments.columns else None
-    return found.with_data(arguments.data, columns) if arguments.data else found
+    return found.with_data(arguments.data, columns, arguments.weight) if arguments.data else found
 
 
 def _verdict(

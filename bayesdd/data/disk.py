@@ -1,31 +1,33 @@
-"""Rows on disk: netCDF or Zarr, read block by block while the block before is computed on.
+"""Rows that are not held in memory, read block by block while the block before is computed on.
 
-Memory is bounded by a setting whatever the number of rows. Made once: a sample of up to 65,536 rows, in runs spread
-evenly over the file with the first and the last row among them. Kinds, whitening, constant elements and starting rows
-come from the sample, and the checks at construction look at it alone; every other row is checked against the model when
-it is first swept, before any result is returned.
+They stay in netCDF, Zarr, Parquet or Arrow files, in a DuckDB query, or in a table of another library; memory is
+bounded by a setting whatever their number. Made once: a sample of up to 65,536 rows, in runs spread evenly, with the
+first and the last row among them. Kinds, whitening, constant elements and starting rows come from the sample, and the
+checks at construction look at it alone; every other row is checked against the model when it is first swept, before any
+result is returned.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
-import xarray as xr
 from torch import Tensor
 
-from bayesdd.data import columns as tables
-from bayesdd.data.columns import Choice, Columns
+from bayesdd.data.columns import WEIGHT, Choice, Columns, Source, separated
 from bayesdd.data.files import one_line
-from bayesdd.data.formats import opened
-from bayesdd.data.names import Members, Selection, selected
-from bayesdd.data.values import Labels, refuse_infinite, refuse_missing, tensor
+from bayesdd.data.formats import ENGINES, endings
+from bayesdd.data.media import Medium, Read, assembled, cast, grid
+from bayesdd.data.names import Members, Selection, element, selected, weighing
+from bayesdd.data.partitions import Partitions
+from bayesdd.data.stamp import spelled, stamp
+from bayesdd.data.tables import FORMATS, medium_of
+from bayesdd.data.values import Label, Labels, refuse_missing
 from bayesdd.numerics.refusal import Refusal, WrongType
 
 T = TypeVar("T")
@@ -38,146 +40,214 @@ RUNS = 512  # contiguous runs of the sample: a read of few rows costs 1 ms howev
 GAP = 4096  # rows: reading over a gap is cheaper than a second read
 
 
-@dataclass(frozen=True, eq=False)
-class Stored:
-    """Rows of a file that stays on disk; made by ``on_disk``.
+@dataclass(eq=False)
+class Known:
+    """What was learnt of rows while they were read.
 
     Attributes:
-        path: The file, or the folder of a Zarr store.
-        size: Number N of rows.
-        most: Rows that a block may have.
-        sample: The rows to look at, column -> ``(n, ...)``.
-        numbers: Their numbers in the file, ``(n,)``.
-        state: Size, time and place of the file when it was opened: a change between is an error.
-        members: Column -> place in it -> variable of the file.
-        unread: Variables that are not numbers.
-        parts: Array column made of several variables -> their names.
+        state: That of the medium when the rows were last known to be the same.
         seen: Spans of rows, first and past the last, that were checked against the model.
+        digest: Stamp of all rows; empty until it was asked for.
     """
 
-    path: Path
-    size: int
-    most: int
-    sample: Columns
-    numbers: Tensor
     state: tuple[int, ...]
-    members: Members
-    unread: tuple[str, ...] = ()
-    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     seen: set[tuple[int, int]] = field(default_factory=set)
     digest: str = ""
 
-    @property
-    def labels(self) -> Mapping[str, Labels]:
-        """None: columns on disk are numbers."""
-        return {}
 
-    def chosen(self, choose: Choice) -> Stored:
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """Rows that stay where they are; made by ``on_disk``.
+
+    Attributes:
+        medium: Where.
+        select: The user's choice of columns.
+        memory: Bytes that blocks may take.
+        most: Rows that a block may have.
+        sample: The rows to look at, column -> ``(n, ...)``.
+        sample_weight: Their weights ``(n,)``; None where all rows count once.
+        numbers: Their numbers among all, ``(n,)``.
+        members: Column -> place in it -> variable.
+        parts: Array column made of several variables -> their names.
+        labels: Column of codes, or its element -> label of each code.
+        codes: Variable -> the same.
+        known: What was learnt so far.
+    """
+
+    medium: Medium
+    select: Selection | None
+    memory: int
+    most: int
+    sample: Columns
+    sample_weight: Tensor | None
+    numbers: Tensor
+    members: Members
+    parts: Mapping[str, tuple[str, ...]]
+    labels: Mapping[str, Labels]
+    codes: Mapping[str, Labels]
+    known: Known
+
+    @property
+    def size(self) -> int:
+        """Number N of rows."""
+        return self.medium.size
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the rows are in other processes, which sum them by ``total``."""
+        return isinstance(self.medium, Partitions)
+
+    def total(self, function: Callable[..., tuple[Tensor, ...]], *arguments: Any) -> tuple[Tensor, ...]:
+        """Sum of ``function(columns, number of the first row, *arguments)`` over whoever holds rows."""
+        if isinstance(self.medium, Partitions):
+            empty = {name: column[:0] for name, column in self.sample.items()}
+            return self.medium.total(self.members, self.codes, _at_home, empty, function, *arguments)
+        return function(self.take(torch.arange(self.size)), 0, *arguments)
+
+    @property
+    def ordered(self) -> bool:
+        """Whether every pass gives the rows in one order, also in another process."""
+        return self.medium.ordered
+
+    def chosen(self, choose: Choice, labels: Mapping[str, Sequence[Label]] | None, weight: str | None) -> Stored:
         """Only the columns that are chosen by name."""
-        names = choose([*self.sample, *self.unread])
-        if text := [name for name in names if name in self.unread]:
-            raise WrongType(f"{self.path}: column {text[0]!r} is no number; rows on disk are numbers: encode it")
-        if names == list(self.sample):
-            return self
-        sample = {name: self.sample[name] for name in names}
-        return replace(self, sample=sample, digest=_digest(self.size, sample), seen=set())
+        return stored(self.medium, self.select, choose, labels, weight, memory=self.memory)
 
     def number(self, at: int) -> int:
-        """Number in the file of a row of the sample."""
+        """Number among all rows of a row of the sample."""
         return int(self.numbers[at])
 
     def like(self, sample: Columns) -> Stored:
-        """The same file read in the dtypes of this sample."""
-        return replace(self, sample=sample)
+        """The same rows read in the dtypes of this sample."""
+        return replace(self, sample=sample, known=replace(self.known, digest=""))
 
     def on(self, device: torch.device) -> Stored:
-        """On disk whatever the device: its blocks go there one by one."""
+        """Where they are whatever the device: blocks go there one by one."""
         return self
 
     def unseen(self, start: int, stop: int) -> bool:
         """Whether some of these rows were not checked before; from now on they were."""
-        if any(low <= start and stop <= high for low, high in self.seen):
+        seen = self.known.seen
+        if any(low <= start and stop <= high for low, high in seen):
             return False
-        touching = {span for span in self.seen if span[0] <= stop and start <= span[1]} | {(start, stop)}
-        self.seen.difference_update(touching)
-        self.seen.add((min(low for low, _ in touching), max(high for _, high in touching)))
+        touching = {span for span in seen if span[0] <= stop and start <= span[1]} | {(start, stop)}
+        seen.difference_update(touching)
+        seen.add((min(low for low, _ in touching), max(high for _, high in touching)))
         return True
 
     def fingerprint(self) -> str:
-        """Of the number of rows and the sample's names, types and values: a copy elsewhere has the same."""
-        return self.digest
+        """Of the number of rows and of the names, types and values of all, in any order: copies have the same."""
+        if not self.known.digest:
+            self.known.digest = self._stamped()
+        return self.known.digest
+
+    def _stamped(self) -> str:
+        if self.elsewhere:
+            return spelled(self.sample, self.total(_stamp)[0])
+        total = sum((stamp(block) for block in self._read_all(0, self.size)), torch.zeros(2, dtype=torch.int64))
+        return spelled(self.sample, total)
 
     def blocks(self, start: int, stop: int, step: int, *, pin: bool) -> Iterator[Columns]:
         """Rows in blocks of ``step``; a thread reads the next ones ahead.
 
         Raises:
-            OSError: The file was removed or changed since it was opened, or cannot be read.
-            Refusal: A value is infinite or does not fit 64 bits.
+            OSError: The rows were removed or changed since they were opened, or cannot be read.
+            Refusal: A value is infinite, does not fit 64 bits, or is missing among whole numbers.
         """
+        self.check()
+        # Where nothing tells of a change but the rows themselves, those of a whole pass are compared with the last.
+        total = None if self.known.state or (start, stop) != (0, self.size) else torch.zeros(2, dtype=torch.int64)
+        for chunk in self._read_all(start, stop, step):
+            if total is not None:
+                total += stamp(chunk)
+            for at in range(0, len(next(iter(chunk.values()))), step):
+                piece = {name: column[at : at + step] for name, column in chunk.items()}
+                yield {name: column.pin_memory() for name, column in piece.items()} if pin else piece
+        if total is not None:
+            found = spelled(self.sample, total)
+            self.known.digest = self.known.digest or found
+            if found != self.known.digest:
+                raise self._changed()
+        self.check()
+
+    def _read_all(self, start: int, stop: int, step: int = 1) -> Iterator[Columns]:
         length = step * max(1, self.most // step)
-        spans = [(at, min(stop, at + length)) for at in range(start, stop, length)]
-        self.check()
-        with opened(self.path) as dataset:
-
-            def read(span: tuple[int, int]) -> Columns:
-                found = self._read(dataset, *span)
-                return {name: column.pin_memory() for name, column in found.items()} if pin else found
-
-            for chunk in ahead(read, spans):
-                for at in range(0, len(next(iter(chunk.values()))), step):
-                    yield {name: column[at : at + step] for name, column in chunk.items()}
-        self.check()
+        with self._cursor() as cursor:
+            spans = [(at, min(stop, at + length)) for at in range(start, stop, length)]
+            yield from ahead(lambda span: self._read(cursor, *span), spans)
 
     def take(self, picked: Tensor) -> Columns:
         """Rows of given numbers, in that order; rows close together are read at once."""
         rows, back = torch.unique(picked.cpu(), return_inverse=True)
         apart = torch.cat([rows.new_zeros(1), (rows.diff() > GAP).long().cumsum(0)])
+        if isinstance(self.medium, Partitions):
+            found = _at_home(self.medium.take(self.members, self.codes, rows), 0, self.sample, lambda some, _: some)
+            return {name: column[back] for name, column in found.items()}
         counts = torch.unique_consecutive(torch.stack([apart, rows // self.most]), dim=1, return_counts=True)[1]
         self.check()
-        with opened(self.path) as dataset:
+        with self._cursor() as cursor:
 
             def read(run: Tensor) -> Columns:
-                found = self._read(dataset, int(run[0]), int(run[-1]) + 1)
+                found = self._read(cursor, int(run[0]), int(run[-1]) + 1)
                 return {name: column[run - run[0]] for name, column in found.items()}
 
             pieces = list(ahead(read, rows.split(counts.tolist())))
-        return {name: torch.cat([piece[name] for piece in pieces])[back] for name in self.sample}
+        return {name: torch.cat([piece[name] for piece in pieces])[back] for name in pieces[0]}
 
     def check(self) -> None:
-        """Refuses a file that is not the one that was opened.
+        """Refuses rows that are not those that were opened; what was only touched is stamped again.
 
         Raises:
-            OSError: It was removed or changed.
+            OSError: They were removed or changed.
         """
-        if not self.path.exists():
-            raise FileNotFoundError(f"{self.path} was removed while its rows were needed; put it back and start again")
-        if state(self.path) != self.state:
-            raise OSError(
-                f"{self.path} was changed while its rows were needed: results would mix two files; start again"
-            )
-
-    def _read(self, dataset: xr.Dataset, start: int, stop: int) -> Columns:
         try:
-            members = {name: self.members[name] for name in self.sample}
-            return read_span(dataset, members, start, stop, str(self.path), self.sample)
-        except (OSError, RuntimeError, IndexError, KeyError) as error:
+            now = self.medium.state()
+        except FileNotFoundError as error:
+            gone = error.filename or self.medium.where
+            raise FileNotFoundError(
+                f"{gone} was removed while its rows were needed; put it back and start again"
+            ) from error
+        if now != self.known.state:
+            if not self.known.digest or self._stamped() != self.known.digest:
+                raise self._changed()
+            self.known.state = now
+
+    def _changed(self) -> OSError:
+        return OSError(
+            f"{self.medium.where} was changed while its rows were needed: results would mix two versions; start again"
+        )
+
+    def _cursor(self) -> Any:
+        return self.medium.cursor(self.members, self.codes)
+
+    def _read(self, cursor: Read, start: int, stop: int) -> Columns:
+        try:
+            return assembled(cursor(start, stop), self.members, start, self.medium.where, self.sample)
+        except Refusal:
+            raise
+        except Exception as error:  # of the library that reads
             self.check()
-            raise OSError(f"{self.path}: rows {start:,} to {stop:,} cannot be read: {one_line(error)}") from error
+            raise OSError(
+                f"{self.medium.where}: rows {start:,} to {stop:,} cannot be read: {one_line(error)}"
+            ) from error
 
 
-def on_disk(path: str | os.PathLike[str], *, columns: Selection | None = None, memory: int = MEMORY) -> Stored:
-    """Rows of a .nc or .zarr file that stay there, for ``Task(model, bayesdd.on_disk("rows.nc"))``.
+def on_disk(source: Source, *, columns: Selection | None = None, filter: Any = None, memory: int = MEMORY) -> Stored:
+    """Rows that stay where they are, for ``Task(model, bayesdd.on_disk("rows.nc"))``.
 
     A Task given the bare path does so by itself above 512 MiB.
 
     Args:
-        path: The file; the first dimension of its data variables is the rows.
-        columns: The data variables to use, and what they are called, as of a Task; default all numbers.
+        source: A .nc or .zarr file, whose first dimension is the rows; Parquet or Arrow files: one, a folder of them
+            (``key=value`` folders are columns), or a pattern such as ``"rows/*.parquet"``; a query (``"SELECT ..."``,
+            by DuckDB) or a DuckDB relation; a pyarrow dataset; a table of pyarrow or polars.
+        columns: The columns to use, and what they are called, as of a Task; default all numbers.
+        filter: Which rows of Parquet or Arrow files, as an expression of pyarrow: ``pc.field("year") > 2010``.
         memory: Bytes that blocks of rows may take, in float64, the one being read included.
 
     Raises:
         FileNotFoundError: No such file.
-        MissingPackage: A .zarr without the package zarr.
+        MissingPackage: A .zarr without the package zarr, a table without pyarrow, a query without duckdb.
         WrongType: A column is not numeric.
         Refusal: Another kind of file, a damaged one, no rows, columns that are not there or differ in length.
 
@@ -187,48 +257,61 @@ def on_disk(path: str | os.PathLike[str], *, columns: Selection | None = None, m
         >>> bayesdd.Task(model, bayesdd.on_disk("rows.nc")).size
         200
     """
-    return stored(path, columns, None, memory=memory)
+    medium: Medium | None = medium_of(source, filter)
+    if medium is None:
+        if not isinstance(source, str | os.PathLike):
+            raise WrongType(f"on_disk() takes a path, a query or a table, got {type(source).__name__}: give it to Task")
+        if Path(source).suffix not in ENGINES:
+            kinds = endings([*ENGINES, *FORMATS])
+            ending = Path(source).suffix or "no ending"
+            raise Refusal(f"{source}: rows stay on disk in {kinds} files, not in {ending!r}")
+        medium = grid(source)
+    return stored(medium, columns, None, memory=memory)
 
 
 def stored(
-    path: str | os.PathLike[str],
+    medium: Medium,
     select: Selection | None,
     choose: Choice | None,
+    labels: Mapping[str, Sequence[Label]] | None = None,
+    weight: str | None = None,
     *,
     memory: int = MEMORY,
     again: bool = False,
 ) -> Stored:
-    """As ``on_disk``, with a choice by name as in ``columns.table``."""
-    path, where = Path(path), str(path)
-    with opened(path) as dataset:
-        found = tables.variables(dataset, where)
-        members: Members = {name: {(): name} for name in found}
-        parts: dict[str, tuple[str, ...]] = {}
-        if select is not None:
-            members, parts = selected(members, select, where, again=again)
-        names = list(members) if choose is None else choose(list(members))
-        free = select is None and choose is None
-        unread = tuple(name for name in names if free and found[name].dtype.kind not in "biuf")
-        members = {name: members[name] for name in names if name not in unread}
-        raws = [raw for group in members.values() for raw in group.values()]
-        if not raws:
-            raise Refusal(f"{path}: no column of numbers is left of {sorted(map(str, found))}")
-        tables.check_names(found, raws, where)
-        tables.check_shapes({name: found[name].shape for name in raws}, where)
-        size = len(found[raws[0]])
-        row_bytes = max(8, 8 * sum(int(found[name].size) for name in raws) // size)
-        numbers = _spread(size, max(2, min(size, SAMPLE_ROWS, SAMPLE_BYTES // row_bytes)))
-        probe = read_span(dataset, members, 0, 1, where, None)
-        most = max(1, memory // (IN_FLIGHT * row_bytes))
-        rows = Stored(path, size, most, probe, numbers, state(path), members, unread, parts)
-    sample = rows.take(numbers)
+    """As ``on_disk``, with a choice by name, labels and weights as in ``columns.table``."""
+    where, schema = medium.where, medium.schema
+    every = medium.members()
+    counted = {} if weight is None else {WEIGHT: weighing(every, weight, where)}
+    members, parts = (every, {}) if select is None else selected(every, select, where, again=again)
+    if choose is None:
+        taken = [name for name in members if select or all(schema[raw] == "numbers" for raw in members[name].values())]
+    else:
+        taken = choose([name for name in members if name != weight or select])
+    members = {name: members[name] for name in taken} | counted
+    raws = [raw for group in members.values() for raw in group.values()]
+    if not raws:
+        raise Refusal(f"{where}: no column of numbers is left of {sorted(map(str, schema))}")
+    medium.check(raws)
+    if not medium.size:
+        raise Refusal(f"{where}: no rows; at least one is needed")
+    found: dict[str, Labels] = {}
+    codes: dict[str, Labels] = {}
+    for name, group in members.items():
+        for index, raw in group.items():
+            if schema[raw] != "numbers":
+                spelled_so = element(name, index)
+                codes[raw] = found[spelled_so] = tuple((labels or {}).get(spelled_so) or medium.labels(raw))
+    parts = {name: some for name, some in parts.items() if name in members}
+    one = torch.zeros(1, dtype=torch.int64)
+    rows = Stored(medium, select, memory, 1, {}, None, one, members, parts, found, codes, Known(medium.state()))
+    row_bytes = max(8, 8 * sum(column.numel() for column in rows.take(one).values()))
+    numbers = _spread(medium.size, max(2, min(medium.size, SAMPLE_ROWS, SAMPLE_BYTES // row_bytes)))
+    rows = replace(rows, numbers=numbers, most=max(1, memory // (IN_FLIGHT * row_bytes)))
+    sample, weights = separated(rows.take(numbers))
     for name, column in sample.items():
-        refuse_missing(column, f"{path}: in the {len(column):,} rows looked at, column {name!r}")
-    return replace(rows, sample=sample, digest=_digest(size, sample))
-
-
-def _digest(size: int, sample: Columns) -> str:
-    return hashlib.sha256(f"{size} {tables.fingerprint(sample)}".encode()).hexdigest()
+        refuse_missing(column, f"{where}: in the {len(column):,} rows looked at, column {name!r}")
+    return replace(rows, sample=sample, sample_weight=weights)
 
 
 def _spread(size: int, wanted: int) -> Tensor:
@@ -246,20 +329,14 @@ def _spread(size: int, wanted: int) -> Tensor:
     return picked
 
 
-def read_span(
-    dataset: xr.Dataset, members: Members, start: int, stop: int, where: str, like: Columns | None
-) -> Columns:
-    """Rows ``start`` to ``stop`` as float64 or int64 tensors, of the dtypes of ``like``."""
-    found = {}
-    for name, group in members.items():
-        pieces = {}
-        for index, raw in group.items():
-            what = f"{where}: column {raw!r}"
-            pieces[index] = tensor(dataset[raw].isel({dataset[raw].dims[0]: slice(start, stop)}).values, what)
-            refuse_infinite(pieces[index], what, start)
-        column = tables.stacked(pieces, name, where)
-        found[name] = column if like is None else column.to(dtype=like[name].dtype)
-    return found
+def _at_home(columns: Columns, first: int, like: Columns, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Where a partition is: its columns in the sample's dtypes, given to a function."""
+    found = {name: cast(c, like[name], f"column {name!r}", first) if name in like else c for name, c in columns.items()}
+    return function(found, first, *arguments)
+
+
+def _stamp(block: Columns, first: int) -> tuple[Tensor, ...]:
+    return (stamp(block),)
 
 
 def ahead(do: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
@@ -273,10 +350,3 @@ def ahead(do: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
                 del ready
         if coming is not None:
             yield coming.result()
-
-
-def state(path: Path) -> tuple[int, ...]:
-    """Size, time of the last change and place of a file; of a folder, the sums over its files."""
-    files = [path] if path.is_file() else [Path(folder) / name for folder, _, found in os.walk(path) for name in found]
-    stats = [file.stat() for file in files]
-    return len(stats), *(sum(getattr(s, key) for s in stats) for key in ("st_size", "st_mtime_ns", "st_ino"))

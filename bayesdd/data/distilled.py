@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
 from torch import Tensor
 
-from bayesdd.data import columns
+from bayesdd.data import _netcdf, columns
 from bayesdd.data.certificate import Certificate, PredictiveCertificate, from_dict
 from bayesdd.data.columns import DISTILLED_MARK, Columns
 from bayesdd.data.files import load, replacing
@@ -196,16 +197,15 @@ class Distilled:
             Refusal: a damaged file, a netCDF file that holds no distilled set, or one of a newer format. One of an
                 earlier version, which has no content hash, is read with a warning.
         """
-        dataset = load(path, lambda p: xr.load_dataset(p, engine="netcdf4", decode_cf=False), "a netCDF file")
+        dataset = load(path, _netcdf.read_as_it_is, "a netCDF file")
         version = dataset.attrs.get(DISTILLED_MARK)
         if version is None:
             raise Refusal(f"{path} holds no distilled set; give a file that Distilled.to_netcdf wrote")
+        if np.ndim(version) or not isinstance(version, int | np.integer):
+            raise Refusal(f"{path} is a damaged distilled set: its format is {str(version)[:40]!r}, not a number")
         if version > FORMAT:
             raise Refusal(f"{path} has format {version}, this bayesdd reads up to {FORMAT}; upgrade bayesdd")
-        try:
-            found = _from_dataset(dataset)
-        except (KeyError, ValueError, TypeError) as error:
-            raise Refusal(f"{path} is a damaged distilled set: {type(error).__name__}: {error}") from error
+        found = load(path, lambda _: _from_dataset(dataset), "a distilled set")
         check_seal(dataset, str(path))
         return found
 
@@ -338,12 +338,20 @@ def _to_dataset(distilled: Distilled) -> xr.Dataset:
 
 
 def _from_dataset(dataset: xr.Dataset) -> Distilled:
-    certificate = None
-    if "certificate" in dataset.attrs:
-        certificate = from_dict(json.loads(dataset.attrs["certificate"]))
+    certificate = from_dict(_mapping(dataset, "certificate")) if "certificate" in dataset.attrs else None
     # A copy: netCDF4 may hand out read-only arrays, which torch warns about.
     values = {str(name): torch.from_numpy(variable.values.copy()) for name, variable in dataset.variables.items()}
     weight = values.pop(dataset.attrs["weight"])
-    soft, provenance = (json.loads(dataset.attrs[key]) for key in ("soft", "provenance"))
-    labels = {name: tuple(some) for name, some in json.loads(dataset.attrs.get("labels", "{}")).items()}
+    labels = (
+        {name: tuple(some) for name, some in _mapping(dataset, "labels").items()} if "labels" in dataset.attrs else {}
+    )
+    soft, provenance = _mapping(dataset, "soft"), _mapping(dataset, "provenance")
     return Distilled(values, weight, certificate, soft, provenance, labels)
+
+
+def _mapping(dataset: xr.Dataset, name: str) -> dict[str, Any]:
+    """An attribute that holds a JSON mapping."""
+    found = json.loads(dataset.attrs[name])
+    if not isinstance(found, dict):
+        raise Refusal(f"its attribute {name!r} is no mapping")
+    return found

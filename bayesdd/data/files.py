@@ -5,8 +5,6 @@ import os
 import secrets
 import tempfile
 import time
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +12,11 @@ from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
-from bayesdd.numerics.refusal import Refusal
+from bayesdd.numerics.refusal import MissingPackage, Refusal
 
 T = TypeVar("T")
 
+MOST_LETTERS = 1000  # of a message: names in a damaged file can have any length
 STRAY_AFTER = 60.0  # seconds: a process may share its number with a dead one of another machine on a shared disk
 
 
@@ -143,9 +142,11 @@ def load(path: str | os.PathLike[str], read: Callable[[Path], T], what: str, *, 
         return read(path)
     except PermissionError as error:
         raise PermissionError(f"{path}: no permission to read it") from error
-    except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error, ValueError) as error:
+    except MissingPackage:
+        raise
+    except Exception as error:  # readers answer damaged bytes with errors of every type
         raise Refusal(
-            f"{path} cannot be read as {what}; it is damaged or of another kind: {one_line(error)}"
+            f"{path} cannot be read as {what}; it is damaged or of another kind: {one_line(error)[:MOST_LETTERS]}"
         ) from error
 
 

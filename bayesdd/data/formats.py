@@ -17,6 +17,7 @@ import pandas as pd
 import xarray as xr
 
 from bayesdd.data.files import load
+from bayesdd.data.headers import TIMES_ON_DISK, check_netcdf, check_zarr
 from bayesdd.numerics.refusal import MissingPackage, Refusal
 
 ENGINES = {".nc": "netcdf4", ".zarr": "zarr"}
@@ -43,7 +44,12 @@ def opened(path: Path) -> Iterator[xr.Dataset]:
     if path.suffix == ".zarr":
         settings["consolidated"] = False  # works for stores of either sort, without a warning
     what = "a netCDF file" if path.suffix == ".nc" else "a Zarr store"
-    dataset = load(path, lambda p: xr.open_dataset(p, **settings), what, folder=path.suffix == ".zarr")
+
+    def read(path: Path) -> xr.Dataset:
+        check_zarr(path) if path.suffix == ".zarr" else check_netcdf(path, TIMES_ON_DISK)
+        return xr.open_dataset(path, **settings)
+
+    dataset = load(path, read, what, folder=path.suffix == ".zarr")
     with dataset:
         yield dataset
 
@@ -54,6 +60,7 @@ READERS = {
     ".npz": ("bayesdd.data._npz", "a NumPy archive"),
     ".csv": ("bayesdd.data._csv", "a csv table"),
 }
+KINDS = [*READERS, ".zarr", ".parquet"]  # all that a Task takes, in messages
 
 
 def read_file(path: str | os.PathLike[str]) -> Mapping[Any, Any] | xr.Dataset | pd.DataFrame:
@@ -64,6 +71,6 @@ def read_file(path: str | os.PathLike[str]) -> Mapping[Any, Any] | xr.Dataset | 
     """
     suffix = Path(path).suffix
     if suffix not in READERS:
-        raise Refusal(f"{path}: rows are read from {endings(READERS)} files, not from {suffix or 'no ending'!r}")
+        raise Refusal(f"{path}: rows are read from {endings(KINDS)} files, not from {suffix or 'no ending'!r}")
     module, what = READERS[suffix]
     return load(path, importlib.import_module(module).read, what)

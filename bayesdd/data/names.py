@@ -14,7 +14,9 @@ Selection: TypeAlias = Sequence[str] | Mapping[str, str | Sequence[str]]
 # Column -> place in it -> name in the source; () is the whole column.
 Members: TypeAlias = dict[str, dict[tuple[int, ...], Any]]
 
+QUERY = re.compile(r"\s*(select|with|from)\s", re.IGNORECASE)  # how a path that is none begins
 _ELEMENT = re.compile(r"(.+?)\[\s*(\d+(?:\s*,\s*\d+)*)\s*\]")
+MOST_AXES, MOST_DIGITS = 8, 6  # of an element, x[0,12]: an array of a million columns
 ALIKE = 0.65  # share of letters that names have in common from which one may be meant for the other
 
 
@@ -35,13 +37,20 @@ def members_of(header: Iterable[Any], where: str) -> Members:
     found: Members = {}
     for raw in header:
         match = _ELEMENT.fullmatch(raw) if isinstance(raw, str) else None
-        name, index = (match[1], tuple(int(i) for i in match[2].split(","))) if match else (raw, ())
+        name, index = (match[1], _index(match[2], raw, where)) if match else (raw, ())
         group = found.setdefault(name, {})
         if group and (any(len(other) != len(index) for other in group) or group.get(index, raw) != raw):
             first = element(name, next(iter(group)))
             raise Refusal(f"{where}: column {raw!r} clashes with {first!r}; rename one")
         group[index] = raw
     return found
+
+
+def _index(text: str, raw: str, where: str) -> tuple[int, ...]:
+    places = [place.strip() for place in text.split(",")]
+    if len(places) > MOST_AXES or any(len(place) > MOST_DIGITS for place in places):
+        raise Refusal(f"{where}: column {raw[:60]!r} is no element of an array that fits any memory; rename it")
+    return tuple(map(int, places))
 
 
 def closest(name: str, names: Iterable[str]) -> str | None:
@@ -83,6 +92,24 @@ def selected(
             found[name] = {(i,): whole[one][()] for i, one in enumerate(names)}
             parts[name] = tuple(names)
     return found, parts
+
+
+def weighing(members: Members, weight: str, where: str) -> dict[tuple[int, ...], Any]:
+    """The column that holds how often each row counts.
+
+    Raises:
+        Refusal: It is not there.
+        WrongType: It is named by no text.
+    """
+    if not isinstance(weight, str):
+        raise WrongType(f"weight= takes the name of a column, got {type(weight).__name__}")
+    if weight not in members:
+        near = closest(weight, map(str, members))
+        hint = f"did you mean {near!r}?" if near else f"it has {sorted(map(str, members))}"
+        raise Refusal(f"{where}: weight= names {weight!r}, which is not there: {hint}")
+    if list(members[weight]) != [()]:
+        raise Refusal(f"{where}: weight= names {weight!r}, which has several numbers a row; it takes one")
+    return members[weight]
 
 
 def wanted(select: Selection) -> dict[str, str | list[str]]:

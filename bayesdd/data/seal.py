@@ -35,7 +35,7 @@ def check_seal(dataset: xr.Dataset, where: str, part: str = "", *, ours: bool = 
         Refusal: The content is not what was written.
     """
     if SEAL in dataset.attrs:
-        if dataset.attrs[SEAL] != _digest(dataset, part):
+        if str(dataset.attrs[SEAL]) != _digest(dataset, part):
             raise Refusal(f"{where} is damaged: its content is not what was written (SHA-256); take another copy")
     elif ours:
         warnings.warn(

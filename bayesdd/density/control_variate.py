@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bayesdd.data.columns import Columns
+from bayesdd.data.columns import Columns, separated
 from bayesdd.data.rows import Rows
 from bayesdd.density.density import Density
 from bayesdd.density.ranks import current
@@ -105,11 +105,13 @@ def _folds(density: Density, rows: int, seed: int) -> list[Density]:
         size = part.rows.size
         share = FOLDS * max(1, math.ceil(rows * size / density.size / FOLDS))
         picked = torch.randint(size, (share,), generator=generator)
-        taken = part.rows.take(picked)
+        taken, own = separated(part.rows.take(picked))
         for k, places in enumerate(torch.arange(share).tensor_split(FOLDS)):
             weight = torch.full((len(places),), size / len(places), dtype=torch.float64, device=density.device)
             if part.weight is not None:
                 weight = weight * part.weight[picked[places].to(density.device)]
+            if own is not None:
+                weight = weight * own[places.to(own.device)].to(density.device)
             chosen = {name: column[places.to(column.device)] for name, column in taken.items()}
             parts[k].append((part.task, chosen, weight))
     return [Density(fold, density.device, density.memory) for fold in parts]

@@ -18,7 +18,7 @@ from bayesdd.density import fused
 from bayesdd.density.checkpoint import Checkpoint
 from bayesdd.density.passes import BLOCK as BLOCK
 from bayesdd.density.passes import MEMORY as MEMORY
-from bayesdd.density.passes import Part, Passes, Sums
+from bayesdd.density.passes import Adder, Part, Passes, Quantity, Sums
 from bayesdd.density.ranks import Ranks, current
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.engine import Expansion
@@ -112,17 +112,8 @@ class Density:
         return self._swept(draws) if fast is None else fast
 
     def _swept(self, draws: Tensor) -> Tensor:
-        def add(total: Sums, part: Part, rows: Columns, weight: Tensor | None) -> None:
-            local = draws[:, part.place]
-
-            # Added in place: a list of small results would fragment the memory.
-            def chunk(at: slice) -> None:
-                total[0][at] += _weighted(part.task.log_likelihood(rows, local[at]), weight)
-
-            self._passes.in_chunks(part, rows, len(local), chunk)
-
         with torch.no_grad():
-            return self._passes("sweep", draws, (draws.new_zeros(len(draws)),), add)[0]
+            return self._passes(SWEEP, draws)[0]
 
     def log_joint(self, draws: Tensor) -> Tensor:
         """Log prior plus log-likelihood, nats, shape ``(S,)``; no gradient."""
@@ -134,22 +125,11 @@ class Density:
         draws = draws.detach()
         self.gradients += len(draws)
         (part, *others) = self.parts
-        small = not others and self.size * len(draws) <= ONE_GRAPH
+        small = not others and self.size * len(draws) <= ONE_GRAPH and part.rows.sample_weight is None
         if small and part.weight is not None and isinstance(part.rows, Held):
             return part.task.joint_gradient(part.rows.columns, part.weight, draws)
 
-        def add(total: Sums, part: Part, rows: Columns, weight: Tensor | None) -> None:
-            ones = draws.new_ones(len(next(iter(rows.values())))) if weight is None else weight
-
-            def chunk(at: slice) -> None:
-                found, slope = part.task.likelihood_gradient(rows, ones, draws[at, part.place])
-                total[0][at] += found
-                total[1][at, part.place] += slope
-
-            # A recorded graph frees its intermediate tensors as it goes, so that one copy is enough.
-            self._passes.in_chunks(part, rows, len(draws), chunk, copies=1 if part.task.backend == "graph" else 3)
-
-        value, gradient = self._passes("gradient", draws, (draws.new_zeros(len(draws)), torch.zeros_like(draws)), add)
+        value, gradient = self._passes(GRADIENT, draws)
         for part, kept in zip(self.parts, self._kept, strict=True):
             if not bool(kept.any()):  # another task has every site of this one, and counts their priors
                 continue
@@ -167,42 +147,9 @@ class Density:
         count, dim = draws.shape
         self.gradients += count * (1 + dim)
 
-        def add(total: Sums, part: Part, rows: Columns, weight: Tensor | None) -> None:
-            local = draws[:, part.index]
-            for k in range(count):
-                value, gradient, hessian = self._derivatives(part, rows, weight, local[k])
-                total[0][k] += value
-                total[1][k] = total[1][k].index_add(0, part.index, gradient)
-                total[2][k, part.index[:, None], part.index] += hessian
-
-        zeros = draws.new_zeros(count), draws.new_zeros(count, dim), draws.new_zeros(count, dim, dim)
-        found = self._passes("derivatives", draws, zeros, add)
+        found = self._passes(DERIVATIVES, draws)
         self._expanded = draws.clone(), (found[0], found[1], found[2])
         return self._expanded[1]
-
-    def _derivatives(self, part: Part, rows: Columns, weight: Tensor | None, point: Tensor) -> Expansion:
-        """Value, gradient and Hessian of one block: batched over directions if the model allows it, else by copies."""
-        count, width = len(next(iter(rows.values()))), len(point)
-        ones = point.new_ones(count) if weight is None else weight
-        piece = max(1, int(self._passes.memory / (part.task.bytes_per_cell * width)))
-        step = -(-count // -(-count // piece))
-        found: list[Tensor] = []
-        for start in range(0, count, step):
-            some = {name: column[start : start + step] for name, column in rows.items()}
-            curved = part.task.likelihood_hessian(some, ones[start : start + step], point)
-            if curved is None:
-                break
-            found = list(curved) if not found else [a + b for a, b in zip(found, curved, strict=True)]
-        else:
-            return found[0], found[1], found[2]
-        by_chunk: list[tuple[Tensor, Tensor, Tensor]] = []
-
-        def chunk(at: slice) -> None:
-            directions = torch.arange(at.start, at.stop, device=point.device)
-            by_chunk.append(derivatives(part.task, rows, weight, point, directions))
-
-        self._passes.in_chunks(part, rows, width, chunk, copies=6)
-        return by_chunk[0][0], by_chunk[0][1], torch.cat([found[2] for found in by_chunk])
 
     def prior_derivatives(self, draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As ``likelihood_derivatives``, for the log prior."""
@@ -220,6 +167,88 @@ class Density:
     def watch(self, report: Callable[[int, int], None] | None) -> None:
         """Calls ``report(rows done, rows in all)`` after every block of a pass from now on."""
         self._passes.report = report
+
+
+def _sweeps(passes: Passes, draws: Tensor) -> Adder:
+    def add(total: Sums, part: Part, rows: Columns, weight: Tensor | None) -> None:
+        local = draws[:, part.place]
+
+        # Added in place: a list of small results would fragment the memory.
+        def chunk(at: slice) -> None:
+            total[0][at] += _weighted(part.task.log_likelihood(rows, local[at]), weight)
+
+        passes.in_chunks(part, rows, len(local), chunk)
+
+    return add
+
+
+def _gradients(passes: Passes, draws: Tensor) -> Adder:
+    def add(total: Sums, part: Part, rows: Columns, weight: Tensor | None) -> None:
+        ones = draws.new_ones(len(next(iter(rows.values())))) if weight is None else weight
+
+        def chunk(at: slice) -> None:
+            found, slope = part.task.likelihood_gradient(rows, ones, draws[at, part.place])
+            total[0][at] += found
+            total[1][at, part.place] += slope
+
+        # A recorded graph frees its intermediate tensors as it goes, so that one copy is enough.
+        passes.in_chunks(part, rows, len(draws), chunk, copies=1 if part.task.backend == "graph" else 3)
+
+    return add
+
+
+def _expansions(passes: Passes, draws: Tensor) -> Adder:
+    def add(total: Sums, part: Part, rows: Columns, weight: Tensor | None) -> None:
+        local = draws[:, part.index]
+        for k in range(len(draws)):
+            value, gradient, hessian = _expanded(passes, part, rows, weight, local[k])
+            total[0][k] += value
+            total[1][k] = total[1][k].index_add(0, part.index, gradient)
+            total[2][k, part.index[:, None], part.index] += hessian
+
+    return add
+
+
+def _expanded(passes: Passes, part: Part, rows: Columns, weight: Tensor | None, point: Tensor) -> Expansion:
+    """Value, gradient and Hessian of one block: batched over directions if the model allows it, else by copies."""
+    count, width = len(next(iter(rows.values()))), len(point)
+    ones = point.new_ones(count) if weight is None else weight
+    piece = max(1, int(passes.memory / (part.task.bytes_per_cell * width)))
+    step = -(-count // -(-count // piece))
+    found: list[Tensor] = []
+    for start in range(0, count, step):
+        some = {name: column[start : start + step] for name, column in rows.items()}
+        curved = part.task.likelihood_hessian(some, ones[start : start + step], point)
+        if curved is None:
+            break
+        found = list(curved) if not found else [a + b for a, b in zip(found, curved, strict=True)]
+    else:
+        return found[0], found[1], found[2]
+    by_chunk: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def chunk(at: slice) -> None:
+        directions = torch.arange(at.start, at.stop, device=point.device)
+        by_chunk.append(derivatives(part.task, rows, weight, point, directions))
+
+    passes.in_chunks(part, rows, width, chunk, copies=6)
+    return by_chunk[0][0], by_chunk[0][1], torch.cat([found[2] for found in by_chunk])
+
+
+def _values(draws: Tensor) -> Sums:
+    return (draws.new_zeros(len(draws)),)
+
+
+def _slopes(draws: Tensor) -> Sums:
+    return draws.new_zeros(len(draws)), torch.zeros_like(draws)
+
+
+def _curvatures(draws: Tensor) -> Sums:
+    return *_slopes(draws), draws.new_zeros(*draws.shape, draws.shape[1])
+
+
+SWEEP = Quantity("sweep", _values, _sweeps)
+GRADIENT = Quantity("gradient", _slopes, _gradients)
+DERIVATIVES = Quantity("derivatives", _curvatures, _expansions)
 
 
 def derivatives(
@@ -255,6 +284,8 @@ def _weighted(by_row: Tensor, weight: Tensor | None) -> Tensor:
 def _rows(task: Task, rows: Columns | Rows) -> Rows:
     if not isinstance(rows, Mapping):
         return rows
+    if rows is task.data and isinstance(task.rows, Held):
+        return task.rows  # with their weights
     if rows is task.data and len(next(iter(rows.values()))) < task.size:
         raise Refusal(
             f"{task.name} reads its {task.size:,} rows from disk, and task.data is a sample of them: give task.rows."

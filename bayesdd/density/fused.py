@@ -22,7 +22,7 @@ from torch import Tensor, fx
 from torch.func import vmap
 
 from bayesdd.data.columns import Columns
-from bayesdd.density.passes import Part, Passes, Sums
+from bayesdd.density.passes import Part, Passes, Quantity, Sums
 from bayesdd.task.engine import Single, moved
 from bayesdd.task.program import evaluate, running
 from bayesdd.task.task import Task
@@ -108,7 +108,7 @@ def sweep(passes: Passes, draws: Tensor, exact: Callable[[Tensor], Tensor]) -> T
         exact: The sweep in float64.
     """
     rows = sum(part.rows.size for part in passes.parts)
-    usable = all(part.weight is None and part.task.backend == "graph" for part in passes.parts)
+    usable = all(not (part.weighted or part.rows.elsewhere) and part.task.backend == "graph" for part in passes.parts)
     if passes.device.type not in DEVICES or not usable or rows * len(draws) < LEAST_CELLS or passes.refused:
         return None
     spread = (draws - draws.mean(0)) / draws.std(0, correction=0).clamp_min(1e-300)
@@ -130,9 +130,10 @@ def sweep(passes: Passes, draws: Tensor, exact: Callable[[Tensor], Tensor]) -> T
                 to.add_(value)
 
     zeros = tuple(draws.new_zeros(size) for size in (len(draws), len(checked), len(checked), 1))
+    quantity = Quantity("fused", lambda _: tuple(map(torch.zeros_like, zeros)), lambda *_: add)
     try:
         with torch.no_grad():
-            found, lost, squares, count = passes("fused", points, zeros, add)
+            found, lost, squares, count = passes(quantity, points)
             if float((blocks * lost.abs() + 2 * (blocks * count * squares).sqrt()).max()) <= ERROR * float(count):
                 return exact(centre) + found
     except (RuntimeError, ImportError) as error:  # no compiler, no memory, an operation that it does not know

@@ -12,15 +12,18 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from bayesdd.data.columns import Columns
-from bayesdd.data.rows import Rows
+from bayesdd.data.columns import Columns, separated
+from bayesdd.data.rows import Held, Rows
 from bayesdd.density.checkpoint import Checkpoint
 from bayesdd.density.ranks import Ranks
-from bayesdd.task.task import Task
+from bayesdd.numerics.exclusive import LOCK
+from bayesdd.numerics.refusal import Refusal
+from bayesdd.task.task import Task, unpacked
 
 MEMORY = 32 * 2**20  # bytes of intermediate tensors a block may take; the process stays under 1 GiB
 BLOCK = 8192  # rows; larger and smaller blocks were up to 2.3 times slower
@@ -42,6 +45,22 @@ class Part:
     weight: Tensor | None
     index: Tensor
 
+    @property
+    def weighted(self) -> bool:
+        """Whether rows count other than once each."""
+        return self.weight is not None or self.rows.sample_weight is not None
+
+    def split(self, block: Columns, first: int) -> tuple[Columns, Tensor | None]:
+        """A block's columns and weights ``(n,)``, its own times those of the part; ``first`` is its first row's number.
+
+        None where every row counts once.
+        """
+        columns, own = separated(block)
+        if self.weight is None:
+            return columns, own
+        part = self.weight[first : first + len(next(iter(columns.values())))]
+        return columns, part if own is None else part * own.to(part.device)
+
     @cached_property
     def place(self) -> slice | Tensor:
         """``index``, as a slice where latents stand together, since slices copy nothing."""
@@ -50,6 +69,20 @@ class Part:
 
 
 Adder = Callable[[Sums, Part, Columns, Tensor | None], None]
+
+
+class Quantity(NamedTuple):
+    """What is summed over rows at draws.
+
+    Attributes:
+        name: In checkpoints and where ranks compare.
+        zeros: Draws ``(S, P)`` -> zeros of the sums' shapes; axes after the first are latents.
+        adder: The passes, draws -> a function that adds a block's part to sums in place.
+    """
+
+    name: str
+    zeros: Callable[[Tensor], Sums]
+    adder: Callable[[Passes, Tensor], Adder]
 
 
 @dataclass(eq=False)
@@ -75,13 +108,18 @@ class Passes:
     refused: bool = False
 
     def __post_init__(self) -> None:
+        if self.ranks.many and (loose := [part for part in self.parts if not part.rows.ordered]):
+            raise Refusal(
+                f"{loose[0].task.name}: ranks share rows by their numbers, and a query may give each of them another "
+                "order: write it to Parquet (COPY (...) TO 'rows.parquet') and give that"
+            )
         cuda = self.device.type == "cuda"
         self.block, self.cells = (CUDA_BLOCK, CUDA_CELLS) if cuda else (BLOCK, CACHE_CELLS)
         if cuda and self.memory == MEMORY:
             self.memory = max(MEMORY, int(CUDA_SHARE * torch.cuda.mem_get_info(self.device)[0]))
 
-    def __call__(self, what: str, draws: Tensor, zeros: Sums, add: Adder) -> Sums:
-        """The sums over all rows; ``add`` adds a block's part in place.
+    def __call__(self, quantity: Quantity, draws: Tensor) -> Sums:
+        """The sums over all rows.
 
         Raises:
             OSError: Another rank died or does not answer; rows on disk were removed or changed.
@@ -89,9 +127,9 @@ class Passes:
             RuntimeError: Ranks disagree about the draws.
         """
         if self.checkpoint is None:
-            return self._sum(what, draws, zeros, add)
-        cells = sum(part.rows.size for part in self.parts) * sum(zero.numel() for zero in zeros)
-        found = self.checkpoint.sums(what, draws, cells, lambda: self._sum(what, draws, zeros, add))
+            return self._sum(quantity, draws)
+        cells = sum(part.rows.size for part in self.parts) * sum(zero.numel() for zero in quantity.zeros(draws))
+        found = self.checkpoint.sums(quantity.name, draws, cells, lambda: self._sum(quantity, draws))
         return tuple(part.to(self.device) for part in found)
 
     def in_chunks(
@@ -129,12 +167,23 @@ class Passes:
                 continue
             start = stop
 
-    def _sum(self, what: str, draws: Tensor, zeros: Sums, add: Adder) -> Sums:
+    def _sum(self, quantity: Quantity, draws: Tensor) -> Sums:
+        zeros, add = quantity.zeros(draws), quantity.adder(self, draws)
         groups = GROUPS * math.ceil(self.ranks.count / GROUPS)
         slab = draws.new_zeros(len(self.parts) * groups, sum(z.numel() for z in zeros)) if self.ranks.many else None
         done, every = 0, sum(part.rows.size for part in self.parts)
         total = tuple(torch.zeros_like(zero) for zero in zeros)
         for at, part in enumerate(self.parts):
+            if part.rows.elsewhere:
+                found = self._elsewhere(quantity, part, draws)
+                done += part.rows.size
+                if self.report is not None:
+                    self.report(done * self.ranks.count, every)
+                if slab is None:
+                    _add(total, found)
+                elif self.ranks.rank == 0:
+                    slab[at * groups] = torch.cat([piece.flatten() for piece in found])
+                continue
             step = self.block * (TOGETHER if len(draws) <= FEW else 1)
             for group, blocks in itertools.groupby(self._blocks(part, groups, step), key=lambda block: block[0]):
                 found = tuple(torch.zeros_like(zero) for zero in zeros)
@@ -149,9 +198,20 @@ class Passes:
                     slab[at * groups + group] = torch.cat([piece.flatten() for piece in found])
         if slab is not None:
             widths = [zero.numel() for zero in zeros]
-            for row in self.ranks.summed(slab, f"{what} {tuple(draws.shape)}", draws):
+            for row in self.ranks.summed(slab, f"{quantity.name} {tuple(draws.shape)}", draws):
                 _add(total, tuple(p.reshape(z.shape) for p, z in zip(row.split(widths), zeros, strict=True)))
         return total
+
+    def _elsewhere(self, quantity: Quantity, part: Part, draws: Tensor) -> Sums:
+        """The sums of a part whose rows are in other processes, taken there and placed among all latents."""
+        local = draws[:, part.index].cpu()
+        first = part.rows.unseen(0, part.rows.size)
+        found = part.rows.total(sums_at, part.task.packed, quantity, local, self.memory, first)
+        zeros = quantity.zeros(draws)
+        for zero, piece in zip(zeros, found, strict=True):
+            places = [torch.arange(len(zero)), *[part.index.cpu()] * (zero.dim() - 1)]
+            zero[torch.meshgrid(*places, indexing="ij")] = piece.to(zero)
+        return zeros
 
     def _blocks(self, part: Part, groups: int, step: int) -> Iterator[tuple[int, Columns, Tensor | None]]:
         """This rank's blocks with the number of their group; rows that were never seen are checked on the way."""
@@ -165,11 +225,33 @@ class Passes:
         pin = self.device.type == "cuda" and next(iter(rows.sample.values())).device.type == "cpu"
         begin, end = first * step, min(size, last * step)
         for start, piece in zip(range(begin, end, step), rows.blocks(begin, end, step, pin=pin), strict=True):
+            columns, weight = part.split(piece, start)
             if rows.unseen(start, start + step):
-                part.task.check(piece, start)
-            block = {name: column.to(self.device, non_blocking=True) for name, column in piece.items()}
-            weight = None if part.weight is None else part.weight[start : start + step]
-            yield groups * (start // step) // count, block, weight
+                part.task.check(columns, start)
+            block = {name: column.to(self.device, non_blocking=True) for name, column in columns.items()}
+            yield groups * (start // step) // count, block, None if weight is None else weight.to(self.device)
+
+
+def sums_at(
+    columns: Columns, first: int, packed: bytes, quantity: Quantity, draws: Tensor, memory: int, check: bool
+) -> Sums:
+    """The sums of some rows in the process that holds them.
+
+    Args:
+        columns: Column -> ``(n, ...)``, weights among them.
+        first: Number of the first row.
+        packed: The task.
+        quantity: What is summed.
+        draws: Draws of the task's latents ``(S, P)``.
+        memory: Bytes that intermediate tensors of one block may take.
+        check: Whether the rows are checked against the model first.
+    """
+    with LOCK:  # a worker may run several threads, and Pyro's handlers know one
+        task, (own, weight) = unpacked(packed), separated(columns)
+        if check:
+            task.check(own, first)
+        part = Part(task, Held(own, sample_weight=weight), None, torch.arange(task.dim))
+        return Passes([part], torch.device("cpu"), memory, Ranks())(quantity, draws)
 
 
 def _add(total: Sums, found: Sums) -> None:

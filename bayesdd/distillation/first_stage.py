@@ -149,7 +149,7 @@ def starting_problem(run: Run, size: int, init: Distilled | None, attempt: int) 
         rows, weight = resized(student, init, size, generator)
     else:
         picked, weight = stratified.choose(student.data, student.column_kinds, size, generator)
-        weight = weight * (student.size / weight.sum())
+        weight = weight * (student.total / weight.sum())
         rows = {name: column[picked] for name, column in student.data.items()}
     settings = {"equal_weights": run.equal_weights, "move_rows": run.move_rows}
     return Problem.from_rows(student, rows, weight, device, **settings)

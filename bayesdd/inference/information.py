@@ -50,10 +50,11 @@ class Information:
             rows = part.rows.size
             size = min(part.rows.most, max(1, CELLS // (count * dim)))
             for at, piece in zip(range(0, rows, size), part.rows.blocks(0, rows, size, pin=False), strict=True):
-                block = {name: column.to(self.density.device) for name, column in piece.items()}
+                columns, weight = part.split(piece, at)
+                block = {name: column.to(self.density.device) for name, column in columns.items()}
                 found = engine(draws[:, part.index].detach(), block)
-                if part.weight is not None:
-                    found = found * part.weight[at : at + size].sqrt()[:, None, None]
+                if weight is not None:
+                    found = found * weight.to(found.device).sqrt()[:, None, None]
                 placed = found.new_zeros(count, found.shape[1] * found.shape[2], dim)
                 placed[:, :, part.index] = found.flatten(1, 2)
                 yield placed

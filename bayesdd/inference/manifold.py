@@ -100,7 +100,7 @@ class Lifted:
         stops = list(itertools.accumulate([block.rows for block in self.blocks], initial=0))
         self._where = [slice(*ends) for ends in itertools.pairwise(stops)]
         weights = [block.root**2 for block in self.blocks]
-        self._excess = torch.cat(weights) - 1 if any(part.weight is not None for part in density.parts) else None
+        self._excess = torch.cat(weights) - 1 if any(part.weighted for part in density.parts) else None
         for block in self.blocks:
             block.measure(points)
 

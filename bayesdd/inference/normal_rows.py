@@ -46,8 +46,9 @@ class NormalRows:
     """
 
     def __init__(self, part: Part, device: torch.device) -> None:
-        task, weight = part.task, part.weight
-        (columns,) = part.rows.blocks(0, part.rows.size, part.rows.size, pin=False)
+        task = part.task
+        (block,) = part.rows.blocks(0, part.rows.size, part.rows.size, pin=False)
+        columns, weight = part.split(block, 0)
         if weight is None:
             weight = torch.ones(part.rows.size, dtype=torch.float64)
         if not bool((weight >= 0).all()):

@@ -63,6 +63,7 @@ def log_likelihood(
 
 def group_of(task: Task, draws: Tensor, chains: int, dtype: Precision = "float64") -> xr.Dataset:
     """The group at unconstrained draws ``(chains * draws, P)``, on their device."""
+    task.refuse_weights("log_likelihood")
     found = np.empty((len(draws), task.size), dtype)
     rows = task.rows.on(draws.device)
     step = min(rows.size, rows.most, BLOCK)

@@ -18,6 +18,7 @@ import xarray as xr
 from torch import Tensor
 
 from bayesdd.data.files import load, replacing
+from bayesdd.data.headers import check_netcdf
 from bayesdd.data.seal import SEAL, check_seal, sealed
 from bayesdd.numerics.refusal import Refusal
 
@@ -190,11 +191,11 @@ def read(path: str | os.PathLike[str]) -> Any:
     groups = load(path, _read_groups, "a netCDF file of ArviZ groups")
     if not groups:
         raise Refusal(f"{path} holds no groups; a posterior written by bayesdd.sample or ArviZ was expected")
-    own = any(group.attrs.get("inference_library") == "bayesdd" for group in groups.values())
+    own = any(str(group.attrs.get("inference_library")) == "bayesdd" for group in groups.values())
     sealed_one = any(SEAL in group.attrs for group in groups.values())
     for at, (name, group) in enumerate(groups.items()):
         check_seal(group, str(path), _part(name, groups), ours=sealed_one or (own and at == 0))
-    return to_arviz(groups)
+    return load(path, lambda _: to_arviz(groups), "a netCDF file of ArviZ groups")
 
 
 def _inference_data() -> type[Any] | None:
@@ -215,6 +216,7 @@ def _attribute(value: Any) -> Any:
 
 
 def _read_groups(path: Path) -> dict[str, xr.Dataset]:
+    check_netcdf(path)
     groups = xr.open_groups(path, engine="netcdf4")
     try:
         return {name.strip("/"): group.load() for name, group in groups.items() if name != "/"}

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bayesdd.data.columns import separated
 from bayesdd.density.checkpoint import Checkpoint
 from bayesdd.density.control_variate import ControlVariate, control_variate_of
 from bayesdd.density.density import MEMORY, Density
@@ -193,8 +194,9 @@ class Target:
             count = min(here, most)
             picked = torch.arange(count) * here // count  # spread over all rows, which may be sorted
             rows = {name: column[picked] for name, column in task.data.items()}
-            weight = task.size / count if weighted else 1.0
-            parts.append((task, rows, torch.full((count,), weight, dtype=torch.float64)))
+            weight = torch.full((count,), task.size / count if weighted else 1.0, dtype=torch.float64)
+            own = task.rows.sample_weight
+            parts.append((task, rows, weight if own is None else weight * own[picked]))
         return Density(parts, self.joint.device, self.joint.memory)
 
 
@@ -222,7 +224,8 @@ def refuse_bad_rows(tasks: Sequence[Task], density: Density, point: Tensor) -> N
     for part in density.parts:
         step = min(BLOCK, part.rows.most)
         blocks = part.rows.blocks(0, part.rows.size, step, pin=False)
-        for start, rows in zip(range(0, part.rows.size, step), blocks, strict=True):
+        for start, block in zip(range(0, part.rows.size, step), blocks, strict=True):
+            rows, _ = separated(block)
             with torch.no_grad():
                 found = part.task.log_likelihood(rows, point[None, part.index].cpu())[0]
             if not bool(torch.isfinite(found).all()):

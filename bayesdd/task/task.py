@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from bayesdd.data.columns import Columns
+from bayesdd.data.columns import WEIGHT, Columns
 from bayesdd.data.names import Selection
-from bayesdd.data.rows import Rows, opened
+from bayesdd.data.rows import Held, Rows, opened
 from bayesdd.data.values import Label
 from bayesdd.numerics import words
 from bayesdd.numerics.exclusive import exclusive
@@ -38,7 +39,7 @@ from bayesdd.task.refusals import BLOCK
 from bayesdd.task.simulation import simulated, stacked
 from bayesdd.task.supports import supported
 
-_WEIGHT = "row weight"  # key of the weights among the columns; no keyword argument can have it
+PACKED = 4  # rows that a packed task keeps, which its bytes a cell are counted with
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,10 +53,11 @@ class Task:
 
     Args:
         model: A plain Pyro model.
-        data: Mapping name -> array or tensor ``(N, ...)``, ``xarray.Dataset``, data frame, or a path (.nc, .npz, .csv,
-            .zarr). Text and categoricals become codes of their labels. A .nc or .zarr above 512 MiB stays on disk, a
-            smaller one by ``bayesdd.on_disk(path)``; ``data`` is then a sample of its rows. The checks look at the
-            sample now, at the other rows when they are first swept.
+        data: Mapping name -> array or tensor ``(N, ...)``, ``xarray.Dataset``, data frame (pandas, polars, pyarrow, a
+            DuckDB relation, dask), a path (.nc, .npz, .csv, .zarr, .parquet, .arrow; also a folder or a pattern of the
+            last two), or a query of DuckDB (``"SELECT ..."``). Text and categoricals become codes of their labels. Rows
+            above 512 MiB, .npz and .csv apart, stay where they are, fewer by ``bayesdd.on_disk(...)``; ``data`` is then
+            a sample of them. The checks look at the sample now, at the other rows when they are first swept.
         plate: Name of the row plate; needed only where several plates are as long as the rows.
         kinds: Kinds of columns (``bayesdd.kinds``) that override the inferred ones.
         columns: Which columns of the data: a list of names, or argument -> name, or argument -> list of names, an array
@@ -63,6 +65,8 @@ class Task:
         labels: Column of text -> its labels in the order of their codes; default sorted, or as a categorical has them.
         dims: Site or array column -> names of the dimensions of its values (of a row), as in PyMC.
         coords: Dimension -> names along it; default the labels of the column of that name.
+        weight: Column that says how often each row counts (equal rows grouped, survey weights): its log-likelihood is
+            multiplied by it. Positive; it is no argument of the model.
 
     Attributes:
         rows: All rows, wherever they live.
@@ -89,6 +93,7 @@ class Task:
     labels: Mapping[str, Sequence[Label]] = field(default_factory=dict, kw_only=True)
     dims: Mapping[str, Sequence[str]] = field(default_factory=dict, kw_only=True)
     coords: Mapping[str, Sequence[Any]] = field(default_factory=dict, kw_only=True)
+    weight: str | None = field(default=None, kw_only=True)
     rows: Rows = field(init=False, repr=False)
     program: Program = field(init=False, repr=False)
     column_kinds: dict[str, Kind] = field(init=False, repr=False)
@@ -100,7 +105,7 @@ class Task:
         if not callable(self.model):
             raise WrongType(f"Task needs a Pyro model (a function of the columns), got {type(self.model).__name__}.")
         choose = functools.partial(contract.chosen, self.model, name=self.name, explicit=self.columns is not None)
-        rows = opened(self.data, self.columns, choose, self.labels)
+        rows = opened(self.data, self.columns, choose, self.labels, self.weight)
         program, columns = refusals.program_of(self.model, self.plate, self.name, rows.sample, rows.number)
         inferred = kinds.infer(columns, program.structure.observed, self.kinds)
         verdict = contract.contract(program, columns, inferred, rows.number)
@@ -150,6 +155,24 @@ class Task:
     def size(self) -> int:
         """Number N of real rows."""
         return self.rows.size
+
+    @property
+    def total(self) -> float:
+        """Sum of the rows' weights, of rows that are not all in memory estimated; N where each counts once."""
+        weight = self.rows.sample_weight
+        return float(self.size) if weight is None else self.size * float(weight.mean())
+
+    def refuse_weights(self, verb: str) -> None:
+        """For what looks at rows one by one, which weighted rows are not.
+
+        Raises:
+            Refusal: The rows have weights.
+        """
+        if self.rows.sample_weight is not None:
+            raise Refusal(
+                f"{verb} looks at rows one by one, and each of {self.name} counts {self.weight!r} times: repeat the "
+                "rows (x.repeat_interleave(count, 0)) and leave weight= out"
+            )
 
     @property
     def structure(self) -> Structure:
@@ -214,18 +237,34 @@ class Task:
 
     def check(self, rows: Columns, first: int) -> None:
         """Refuses a block from disk, whose first row has the number ``first``, if it breaks the model's contract."""
-        refusals.supported(self.program, rows, range(first, self.size).__getitem__)
+        refusals.supported(self.program, rows, lambda at: first + at)
 
-    def with_data(self, data: Any, columns: Selection | None = None) -> Task:
+    def with_data(self, data: Any, columns: Selection | None = None, weight: str | None = None) -> Task:
         """The same model, plate, kinds, labels and names on other rows (checked anew).
 
         Rows come as the task's own did, or under the names of the model's arguments, or as ``columns`` says. A label
-        that the task has not seen is refused.
+        that the task has not seen is refused. ``weight`` names their column of weights; default that of the task.
         """
         again = columns is None
         select = self.columns if columns is None else columns
         choose = functools.partial(contract.chosen, self.model, name=self.name, explicit=select is not None)
-        return replace(self, data=opened(data, select, choose, self.labels, again=again), columns=select)
+        weight = self.weight if weight is None else weight
+        rows = opened(data, select, choose, self.labels, weight, again=again)
+        return replace(self, data=rows, columns=select, weight=weight)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_engines", "packed")}
+
+    @functools.cached_property
+    def packed(self) -> bytes:
+        """Itself with few of its rows, small enough to be sent along with draws; ``unpacked`` is the inverse."""
+        from cloudpickle import dumps  # knows models of notebooks too; comes with dask
+
+        few, found = {name: column[:PACKED].clone() for name, column in self.data.items()}, copy.copy(self)
+        for name, value in {"data": few, "rows": Held(few)}.items():
+            object.__setattr__(found, name, value)
+        sent: bytes = dumps(found)
+        return sent
 
     def with_whole_outcomes(self) -> Task:
         """The same task with discrete outcomes that stay values that occur: counts of kind ``whole``, classes fixed."""
@@ -256,19 +295,19 @@ class Task:
 
     def likelihood_gradient(self, rows: Columns, weight: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         """Weighted log-likelihood ``(S,)`` and its gradient in the draws ``(S, P)``, as one recorded graph."""
-        return self._engines.likelihood_slope(draws, {**rows, _WEIGHT: weight})
+        return self._engines.likelihood_slope(draws, {**rows, WEIGHT: weight})
 
     def likelihood_hessian(self, rows: Columns, weight: Tensor, point: Tensor) -> Expansion | None:
         """Weighted log-likelihood, gradient ``(P,)`` and Hessian ``(P, P)`` at a point; None where not batched."""
-        return self._engines.likelihood_curvature(point, {**rows, _WEIGHT: weight})
+        return self._engines.likelihood_curvature(point, {**rows, WEIGHT: weight})
 
     def joint_gradient(self, rows: Columns, weight: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         """Log prior plus weighted log-likelihood ``(S,)`` and its gradient in the draws ``(S, P)``, as one graph."""
-        return self._engines.joint_slope(draws, {**rows, _WEIGHT: weight})
+        return self._engines.joint_slope(draws, {**rows, WEIGHT: weight})
 
     def prior_gradient(self, kept: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         """Log prior ``(S,)`` of the sites that ``kept`` counts (``(sites + 1,)``, 0 or 1), and its gradient."""
-        return self._engines.prior_slope(draws, {**self._first(draws.device), _WEIGHT: kept})
+        return self._engines.prior_slope(draws, {**self._first(draws.device), WEIGHT: kept})
 
     def constrain(self, draws: Tensor) -> dict[str, Tensor]:
         """Latent and global deterministic sites in the model's own units: name -> ``(S, *shape)``."""
@@ -354,14 +393,21 @@ class Task:
         return _Engines(self.program, self.backend)
 
 
+@functools.lru_cache(maxsize=16)
+def unpacked(packed: bytes) -> Task:
+    """The task of ``Task.packed``; the same object for the same bytes, with the graphs that it has recorded."""
+    found: Task = pickle.loads(packed)
+    return found
+
+
 class _Engines:
     """The model batched over draws: log prior by site, log-likelihood by row, and derivatives of weighted sums."""
 
     def __init__(self, program: Program, backend: str) -> None:
         def weighted(total: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[Tensor, Columns], Tensor]:
             def single(flat: Tensor, columns: Columns) -> Tensor:
-                rows = {name: column for name, column in columns.items() if name != _WEIGHT}
-                return total(*evaluate(program, flat, rows), columns[_WEIGHT])
+                rows = {name: column for name, column in columns.items() if name != WEIGHT}
+                return total(*evaluate(program, flat, rows), columns[WEIGHT])
 
             return single
 

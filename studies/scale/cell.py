@@ -1,7 +1,8 @@
-"""One cell of ``scale``: rows on disk or shared by ranks, distilled and swept in processes of their own."""
+"""One cell of ``scale``: rows in files, tables, on a cluster or shared by ranks, each in a process of its own."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -9,11 +10,14 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import netCDF4
 import numpy as np
+import psutil
 import torch
 
 from studies.shared import cells
@@ -25,38 +29,42 @@ SEED = 0
 
 
 def cell(kind: str, rows: str, covariates: str, ranks: str) -> dict[str, Any]:
-    """What ``--cell`` measures: ``disk`` or ``ranks``, their numbers."""
+    """What ``--cell`` measures: a kind of ``KINDS`` or ``ranks``, their numbers."""
     cells.set_threads()
-    if kind == "disk":
-        return on_disk(int(rows), int(covariates))
-    return shared(int(rows), int(covariates), int(ranks))
+    if kind == "ranks":
+        return shared(int(rows), int(covariates), int(ranks))
+    return on_disk(int(rows), int(covariates), kind=kind)
 
 
-def on_disk(count: int, dim: int, *, size: int = SIZE) -> dict[str, Any]:
-    """Distils rows of a netCDF file that stays on disk.
+def on_disk(count: int, dim: int, *, size: int = SIZE, kind: str = "netcdf") -> dict[str, Any]:
+    """Distils rows that stay where they are.
 
     Args:
         count: Number of rows.
         dim: Number of covariates.
         size: Number of synthetic rows.
+        kind: One of ``KINDS``.
 
     Returns:
         What goes into the cell's file.
     """
     import bayesdd
+    from bayesdd.density.density import Density
     from models import logistic_regression
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "rows.nc"
-        written(path, count, dim)
-        begin = time.perf_counter()
-        task = bayesdd.Task(logistic_regression.model, bayesdd.on_disk(path))
+    ending = ".nc" if kind == "netcdf" else ".parquet"
+    with tempfile.TemporaryDirectory() as folder, KINDS[kind](path := Path(folder) / f"rows{ending}") as opened:
+        (written if kind == "netcdf" else tabled)(path, count, dim)
+        before, begin = _processor(), time.perf_counter()
+        task = bayesdd.Task(logistic_regression.model, opened(), columns=["x", "y"])
         checked = time.perf_counter()
         certificate = _distilled(task, size).certificate
-        end = time.perf_counter()
+        end, after = time.perf_counter(), _processor()
         assert certificate is not None  # distill attaches one
-        return {
+        draws = torch.randn(8, dim, generator=torch.Generator().manual_seed(SEED), dtype=torch.float64)
+        found = {
             "seconds": end - begin,
+            "processor": after - before,
             "distill": end - checked,
             "bytes": path.stat().st_size,
             "memory": cells.peak_memory(),
@@ -64,7 +72,44 @@ def on_disk(count: int, dim: int, *, size: int = SIZE) -> dict[str, Any]:
             "gradients": certificate.gradients,
             "kl": certificate.kl_reverse,
             "ok": certificate.ok,
+            "swept": Density([(task, task.rows, None)]).sweep(0.1 * draws).tolist(),
+            "fingerprint": task.rows.fingerprint(),
         }
+    return found
+
+
+def _processor() -> float:
+    """Processor seconds of this process and of its living children, such as a cluster's workers."""
+    children = psutil.Process().children(recursive=True)
+    return time.process_time() + sum(sum(child.cpu_times()[:2]) for child in children)
+
+
+@contextmanager
+def _stored(path: Path) -> Iterator[Callable[[], Any]]:
+    import bayesdd
+
+    yield lambda: bayesdd.on_disk(path, columns=["x", "y"])
+
+
+@contextmanager
+def _queried(path: Path) -> Iterator[Callable[[], Any]]:
+    import bayesdd
+
+    yield lambda: bayesdd.on_disk(f"SELECT * FROM '{path}'", columns=["x", "y"])
+
+
+@contextmanager
+def _clustered(path: Path) -> Iterator[Callable[[], Any]]:
+    import dask.dataframe
+    from distributed import Client, LocalCluster
+
+    settings: dict[str, Any] = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0", "memory_limit": 0}
+    with LocalCluster(**settings) as cluster, Client(cluster) as client:
+        client.run(importlib.import_module, "bayesdd.density.density")  # seconds, which are not the rows'
+        yield lambda: dask.dataframe.read_parquet(path, split_row_groups=5)
+
+
+KINDS = {"netcdf": _stored, "parquet": _stored, "duckdb": _queried, "dask": _clustered}
 
 
 def shared(count: int, dim: int, ranks: int) -> dict[str, Any]:
@@ -88,21 +133,38 @@ def shared(count: int, dim: int, ranks: int) -> dict[str, Any]:
     return found | {"seconds": time.perf_counter() - begin}
 
 
-def written(path: Path, count: int, dim: int) -> None:
-    """A file of covariates (neighbours correlated at 0.5, first column 1) and outcomes, a piece at a time."""
+def pieces(count: int, dim: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Covariates (neighbours correlated at 0.5, first column 1) and outcomes, ``PIECE`` rows at a time."""
     rng = np.random.default_rng(SEED)
     steps = np.abs(np.subtract.outer(np.arange(dim), np.arange(dim)))
     factor, w = np.linalg.cholesky(0.5**steps).T, rng.normal(size=dim) / 2
+    for start in range(0, count, PIECE):
+        piece = rng.normal(size=(min(PIECE, count - start), dim)) @ factor
+        piece[:, 0] = 1
+        yield piece, (rng.uniform(size=len(piece)) < 1 / (1 + np.exp(-piece @ w))).astype(float)
+
+
+def written(path: Path, count: int, dim: int) -> None:
+    """A netCDF file of them."""
     with netCDF4.Dataset(path, "w") as file:
         file.createDimension("rows", count)
         file.createDimension("covariates", dim)
         x = file.createVariable("x", "f8", ("rows", "covariates"))
         y = file.createVariable("y", "f8", ("rows",))
-        for start in range(0, count, PIECE):
-            piece = rng.normal(size=(min(PIECE, count - start), dim)) @ factor
-            piece[:, 0] = 1
-            x[start : start + len(piece)] = piece
-            y[start : start + len(piece)] = rng.uniform(size=len(piece)) < 1 / (1 + np.exp(-piece @ w))
+        for start, (some, outcomes) in zip(range(0, count, PIECE), pieces(count, dim), strict=True):
+            x[start : start + len(some)] = some
+            y[start : start + len(some)] = outcomes
+
+
+def tabled(path: Path, count: int, dim: int) -> None:
+    """A Parquet file of them, a piece a row group."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    names = [*(f"x[{k}]" for k in range(dim)), "y"]
+    with parquet.ParquetWriter(path, pa.schema([(name, pa.float64()) for name in names])) as file:
+        for some, outcomes in pieces(count, dim):
+            file.write_table(pa.table([*some.T, outcomes], names=names))
 
 
 def _distilled(task: Any, size: int) -> Any:

@@ -110,7 +110,7 @@ def run(folder, command):
         for hidden in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
             warnings.simplefilter("ignore", hidden)
         try:
-            code = main.main(command.split())
+            code = main.main(command.split() if isinstance(command, str) else command)
         except SystemExit as ended:  # --help and --version
             code = ended.code or 0
         finally:
@@ -299,6 +299,28 @@ def test_misuse_is_refused_before_anything_is_imported(command, words, folder):
 )
 def test_mistakes_in_what_is_named(command, words, folder):
     refused(folder, command, *words)
+
+
+def test_tables_queries_and_weights(folder):
+    duckdb = pytest.importorskip("duckdb")
+    (folder / "parts").mkdir()
+    with duckdb.connect() as connection:
+        rows = connection.read_csv(str(folder / "rows.csv"))
+        for k in range(2):
+            rows.limit(150, offset=150 * k).write_parquet(str(folder / "parts" / f"{k}.parquet"))
+        connection.sql(f"SELECT *, 2 AS times FROM '{folder}/parts/*.parquet'").write_parquet(str(folder / "w.parquet"))
+    weights = {}
+    for data in ("parts", "parts/*.parquet", "SELECT * FROM 'parts/*.parquet'", "w.parquet --weight times"):
+        words = data.split(" --")
+        command = ["distill", "toy:task", "--data", words[0], "--size", "3", "--quiet", "--out", "t.nc"]
+        command += ["--weight", "times"] if len(words) > 1 else []
+        code, _, err = run(folder, command)
+        assert code == 0, err
+        weights[data] = float(Distilled.from_netcdf(folder / "t.nc").weight.sum())
+    *once, twice = weights.values()
+    assert np.allclose(once, once[0], rtol=1e-6) and twice == pytest.approx(2 * once[0], rel=0.01)
+    refused(folder, "distill toy:task --data none/*.parquet --size 3 --out t2.nc", "none/*.parquet", "no such file")
+    refused(folder, "distill toy:task --weight times --size 3 --out t2.nc", "--weight", "--data")
 
 
 def test_an_input_is_not_replaced(folder, distilled):

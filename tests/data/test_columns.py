@@ -171,7 +171,7 @@ def test_objects_in_an_archive_are_not_run(tmp_path):
 def test_absent_and_unknown_files(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"^\S*rows\.nc: no such file$"):
         read(tmp_path / "rows.nc")
-    with pytest.raises(ValueError, match=r"\.nc, \.npz or \.csv.*'\.xlsx'"):
+    with pytest.raises(ValueError, match=r"\.nc, \.npz, \.csv, \.zarr or \.parquet.*'\.xlsx'"):
         read(tmp_path / "rows.xlsx")
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(IsADirectoryError, match="folder"):

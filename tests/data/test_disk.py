@@ -102,7 +102,7 @@ def test_spans_are_seen_once_however_they_are_cut(path):
     rows = disk.on_disk(path)
     asked = [(0, 100), (0, 50), (200, 300), (100, 150), (120, 210), (0, 300), (250, 400), (50, 400)]
     assert [rows.unseen(*span) for span in asked] == [True, False, True, True, True, False, True, False]
-    assert rows.seen == {(0, 400)}
+    assert rows.known.seen == {(0, 400)}
 
 
 def test_rows_that_nobody_looked_at_are_checked_when_swept(tmp_path, monkeypatch):
@@ -174,6 +174,6 @@ def test_a_path_stays_on_disk_above_a_size(path, monkeypatch):
     assert len(Task(logistic_regression.model, path).rows.columns["x"]) == N
     monkeypatch.setattr("bayesdd.data.rows.IN_MEMORY", 1000)
     task = Task(logistic_regression.model, path)
-    assert task.rows.path == path
+    assert task.rows.medium.path == path
     idata = bayesdd.sample(task, draws=10, chains=2, seed=0, method=bayesdd.inference.laplace)
     assert idata.posterior["w"].shape == (2, 10, 3)

@@ -192,7 +192,7 @@ def test_files_that_hold_no_distilled_set(tmp_path):
     with pytest.raises(ValueError, match=rf"^\S*d\.nc has format {FORMAT + 1}.*upgrade.*$"):
         Distilled.from_netcdf(path)
     xr.Dataset(attrs={"bayesdd_format": FORMAT, "weight": "weight"}).to_netcdf(path, engine="netcdf4")
-    with pytest.raises(ValueError, match=r"^\S*d\.nc is a damaged distilled set.*$"):
+    with pytest.raises(ValueError, match=r"^\S*d\.nc cannot be read as a distilled set.*$"):
         Distilled.from_netcdf(path)
 
 

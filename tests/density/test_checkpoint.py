@@ -13,7 +13,7 @@ from models import gaussian_mean
 
 TASK = gaussian_mean.task(rows=20)
 DRAWS = [torch.full((3, 2), float(k), dtype=torch.float64) for k in range(4)]
-SUMS = [[torch.arange(3.0) + k, torch.ones(3, 2) * k] for k in range(4)]
+SUMS = [[torch.arange(3, dtype=torch.float64) + k, torch.ones(3, 2, dtype=torch.float64) * k] for k in range(4)]
 
 
 @pytest.fixture(autouse=True)
