@@ -6,8 +6,8 @@ the unknown noise scales given what lies between seen and true:
 .. math:: z \mid y, \theta \sim \text{Normal}, \qquad \theta \mid z \sim \text{Normal-inverse-gamma}, \qquad
           \tau \mid y, z \propto \tau^{-m} e^{-s / 2\tau^2 - \tau^2 / 2 c^2}.
 
-No row is ever completed. N rows of one pattern of missing entries have conditional means D B, where D = (1, y) = QR, and
-independent errors E: their moments are those of the k rows R B + Q'E, and of the errors orthogonal to D, a Wishart
+No row is ever completed. N rows of one pattern of missing entries have conditional means D B, where D = (1, y) = QR,
+and independent errors E: their moments are those of the k rows R B + Q'E, and of the errors orthogonal to D, a Wishart
 matrix of N - k degrees of freedom (Bartlett's factor). A sweep therefore costs the same for any number of rows. Errors
 are drawn by Matheron's rule: a joint draw of truth and measurement, moved to the measurement that was made. Slices
 after the last that a row has an entry of do not count. With means in place of draws a sweep is one step of expectation
@@ -119,6 +119,13 @@ class Augmentation:
         """Of the families."""
         return Layout.of(self.templates[0])
 
+    @property
+    def complete(self) -> bool:
+        """Whether every entry was seen, without noise."""
+        template = self.templates[0]
+        whole = len(template.static) + self.slices * len(template.variables)
+        return all(some.at.shape[1] == whole for some in self.patterns) and not any(t.noisy for t in self.templates)
+
     @functools.cached_property
     def noise_sites(self) -> dict[str, Template]:
         """Site of an unknown noise -> a template that has it."""
@@ -132,7 +139,9 @@ class Augmentation:
             own, parents = family.variable, [name for name, _ in family.parents]
             slopes = SCATTER * torch.randn(count, len(parents), generator=generator, dtype=torch.float64)
             slopes[0] = 0.0
-            scale, centre = slopes.new_tensor([[(variance[own] / variance[a]) ** 0.5, mean[a]] for a in parents] or [[0, 0]]).mT
+            scale, centre = slopes.new_tensor(
+                [[(variance[own] / variance[a]) ** 0.5, mean[a]] for a in parents] or [[0, 0]]
+            ).mT
             slopes, centre = slopes * scale[: len(parents)], centre[: len(parents)]
             found[f"{family.site}_variance"] = (0.5 * variance[own]).expand(count)
             found[family.site] = torch.cat([(mean[own] - slopes @ centre)[:, None], slopes], 1)
@@ -241,32 +250,30 @@ def _completed(
     chains, size = mean.shape
     at, count = some.at, some.count
     spread = noise[some.source[:, None], :, at].permute(2, 0, 1)  # (C, p, r)
-    half = factor[:, at]
-    across = half @ factor.mT[:, None]  # covariance of entries seen and all entries, (C, p, r, n)
-    root, _ = torch.linalg.cholesky_ex(half @ half.mT + torch.diag_embed(spread))
-    gain = torch.cholesky_solve(across, root)
-    one, y = some.root[None, :, :, :1], some.root[None, :, :, 1:]
-    centred = y - one * mean[:, at][:, :, None]
-    rows = one * mean[:, None, None] + centred @ gain
-    first = one.expand(chains, -1, -1, -1)
+    covariance = factor @ factor.mT
+    across = covariance[:, at]  # of entries seen and all entries, (C, p, r, n)
+    own = across.gather(3, at[None, :, None].expand(chains, -1, at.shape[1], -1))
+    root, _ = torch.linalg.cholesky_ex(own + torch.diag_embed(spread))
+    first, y = some.root[None, :, :, :1], some.root[None, :, :, 1:]
     if generator is None:
-        left = (factor @ factor.mT)[:, None] - across.mT @ gain
-        whole = torch.cat([first, rows], 3)
+        gain = torch.cholesky_solve(across, root)
+        rows = first * mean[:, None, None] + (y - first * mean[:, at][:, :, None]) @ gain
+        left = covariance[:, None] - across.mT @ gain
+        whole = torch.cat([first.expand(chains, -1, -1, -1), rows], 3)
         moments = whole.mT @ whole
         moments[..., 1:, 1:] += count[:, None, None] * left
         places = at[:, :, None].expand(-1, -1, at.shape[1])
         seen = left[:, torch.arange(len(at))[:, None, None], places, places.mT].diagonal(dim1=2, dim2=3)
         error = y - rows.gather(3, at[None, :, None].expand(chains, -1, rows.shape[2], -1))
         return moments, error.square().sum((2, 3)) + (count[:, None] * seen).sum(2)
-    noises = _independent(count, chains, rows.shape[2], size + at.shape[1], generator)
-    true = noises[..., :size] @ factor.mT[:, None]
-    places = at[None, :, None].expand(chains, -1, true.shape[2], -1)
-    measured = true.gather(3, places) + spread.sqrt()[:, :, None] * noises[..., size:]
-    error = true - measured @ gain
-    rows = torch.cat([rows + error[:, :, : rows.shape[2]], error[:, :, rows.shape[2] :]], 2)
-    extra = (0, 0, 0, rows.shape[2] - y.shape[2])
-    first, y = (torch.nn.functional.pad(part.expand(chains, *part.shape[1:]), extra) for part in (one, y))
-    whole = torch.cat([first, rows], 3)
+    noises = _independent(count, chains, y.shape[2], size + at.shape[1], generator)
+    extra = (0, 0, 0, noises.shape[2] - y.shape[2])
+    first, y = (torch.nn.functional.pad(part, extra) for part in (first, y))
+    rows = first * mean[:, None, None] + noises[..., :size] @ factor.mT[:, None]
+    places = at[None, :, None].expand(chains, -1, rows.shape[2], -1)
+    off = y - rows.gather(3, places) - spread.sqrt()[:, :, None] * noises[..., size:]
+    rows = rows + torch.cholesky_solve(off.mT, root).mT @ across
+    whole = torch.cat([first.expand(chains, -1, -1, -1), rows], 3)
     return whole.mT @ whole, (y - rows.gather(3, places)).square().sum((2, 3))
 
 

@@ -1,10 +1,10 @@
 r"""Nearly independent draws of a density that is nearly normal: modes, their normals, and importance weights.
 
-From the ends of expectation maximisation Newton's method climbs to the modes; the proposal is the mixture of Student-t's
-of their Laplace fits, drawn in pairs on either side of a mode and scaled to the fit's own covariance, which leaves means
-and deviations only the error of the weights. Draws are then resampled by their weights, batch by batch, so that R-hat
-of the batches says whether few draws carry all weight. Pareto k-hat and the effective sample size say whether the
-proposal serves. Exact in the limit of many draws.
+From the ends of expectation maximisation Newton's method climbs to the modes; the proposal is the mixture of the
+Student-t's of their Laplace fits, drawn in pairs on either side of a mode and scaled to the fit's own covariance, which
+leaves means and deviations only the error of the weights. Draws are then resampled by their weights, batch by batch, so
+that R-hat of the batches says whether few draws carry all weight. Pareto k-hat and the effective sample size say
+whether the proposal serves. Exact in the limit of many draws.
 
 Sources: Geweke, "Bayesian inference in econometric models using Monte Carlo integration", Econometrica 1989
 (proposals at a mode, pairs); Kitagawa, "Monte Carlo filter and smoother", JCGS 1996 (systematic resampling).
@@ -25,7 +25,7 @@ from bayesdd.numerics.pareto import khat
 
 FIRST_STEP, STEP = 1e-4, 1e-3  # of a difference of gradients: of a parameter, and of its deviation once that is known
 NEWTON = 30  # most steps
-NEAR = 0.1  # nats that a step may still gain, below which the Hessian is not taken anew
+NEAR = 1.0  # nats that a step may still gain, below which the Hessian is not taken anew
 AT_MODE = 1e-5  # nats that a step may still gain at a mode
 LENGTHS = (1.0, 0.5, 0.25, 0.0625, 0.004)  # of a step, tried together
 FLAT = 1e-4  # least curvature that a step assumes, in units of the parameters' own
@@ -47,30 +47,41 @@ class Weighted(NamedTuple):
     khat: float
 
 
-def modes(marginal: Marginal, starts: Tensor) -> list[Gaussian]:
-    """Laplace fits of the modes that Newton's method reaches from starts ``(K, P)``; none where there is no maximum."""
+def modes(marginal: Marginal, starts: Tensor, wider: float = 1.0) -> list[Gaussian]:
+    """Laplace fits of the modes that Newton's method reaches from starts ``(K, P)``; none where there is no maximum.
+
+    Starts are modes of part of the rows, whose posterior's covariance is ``wider`` times that of all rows.
+    """
     found: list[Gaussian] = []
-    for start in starts[marginal.log_density(starts).argsort(descending=True)]:
-        if any(float(one.distance(start)) < len(start) for one in found):
+    climbed: list[Tensor] = []
+    for start in starts[marginal.log_joint(starts).argsort(descending=True)]:
+        if any(float(fit.distance(start, one)) < wider * len(start) for fit, one in zip(found, climbed, strict=True)):
             continue  # on the same hill
         mode = _climbed(marginal, start)
         if mode is not None and all(float(one.distance(mode.mean)) > 0.01 for one in found):
             found.append(mode)
+            climbed.append(start)
     most = max((mode.log_mass for mode in found), default=0.0)
     return [mode for mode in found if mode.log_mass > most - MASS]
 
 
 def weighted(
-    marginal: Marginal, parts: Sequence[Gaussian], *, draws: int, batches: int, generator: torch.Generator
+    marginal: Marginal,
+    parts: Sequence[Gaussian],
+    *,
+    proposals: int,
+    draws: int,
+    batches: int,
+    generator: torch.Generator,
 ) -> Weighted:
-    """Draws by importance resampling from Laplace fits: ``draws`` in all, rounded up to batches of even length."""
-    each = 2 * math.ceil(draws / batches / 2)
+    """Draws by importance resampling of proposals from Laplace fits; both are rounded up to batches of equal length."""
+    each = 2 * math.ceil(proposals / batches / 2)
     points = _pairs(parts, batches * each // 2, generator)
-    log_weight = marginal.log_density(points) - log_mixture(parts, points)
+    log_weight = marginal.log_joint(points) - log_mixture(parts, points)
     log_weight = torch.where(log_weight.isnan(), -math.inf, log_weight)
     share = torch.softmax(log_weight, 0)
     resampled = [
-        some[_systematic(torch.softmax(logs, 0), generator)]
+        some[_systematic(torch.softmax(logs, 0), math.ceil(draws / batches), generator)]
         for some, logs in zip(points.split(each), log_weight.split(each), strict=True)
     ]
     return Weighted(torch.stack(resampled), float(1 / share.square().sum()), khat(log_weight)[0])
@@ -82,7 +93,7 @@ def _climbed(marginal: Marginal, point: Tensor) -> Gaussian | None:
     for _ in range(NEWTON):
         unit = hessian.diagonal().abs().clamp_min(1e-300).sqrt()
         curvature, axes = torch.linalg.eigh(-hessian / unit / unit[:, None])
-        height, slope = (part[0] for part in marginal.gradient(point[None]))
+        height, slope = (part[0] for part in marginal.log_joint_gradient(point[None]))
         step = (axes @ ((axes.mT @ (slope / unit)) / curvature.abs().clamp_min(FLAT))) / unit
         gain = 0.5 * float(slope @ step)
         if gain < AT_MODE and fresh:
@@ -92,7 +103,7 @@ def _climbed(marginal: Marginal, point: Tensor) -> Gaussian | None:
             return Gaussian(point, torch.linalg.cholesky(torch.cholesky_inverse(root)), float(height))
         if gain >= AT_MODE:
             tried = point + torch.tensor(LENGTHS, dtype=point.dtype)[:, None] * step
-            heights = marginal.log_density(tried).nan_to_num(nan=-math.inf)
+            heights = marginal.log_joint(tried).nan_to_num(nan=-math.inf)
             if float(heights.max()) <= float(height) and fresh:
                 return None
             point = tried[heights.argmax()] if float(heights.max()) > float(height) else point
@@ -103,10 +114,9 @@ def _climbed(marginal: Marginal, point: Tensor) -> Gaussian | None:
 
 
 def _hessian(marginal: Marginal, point: Tensor, steps: Tensor) -> Tensor:
-    """Second derivatives ``(P, P)`` by central differences of the gradient."""
-    both = torch.cat([point + steps.diag(), point - steps.diag()])
-    up, down = marginal.gradient(both)[1].chunk(2)
-    found = (up - down) / (2 * steps[:, None])
+    """Second derivatives ``(P, P)`` by differences of the gradient."""
+    slopes = marginal.log_joint_gradient(torch.cat([point[None], point + steps.diag()]))[1]
+    found = (slopes[1:] - slopes[0]) / steps[:, None]
     return 0.5 * (found + found.mT)
 
 
@@ -126,9 +136,8 @@ def _pairs(parts: Sequence[Gaussian], count: int, generator: torch.Generator) ->
     return torch.cat(found)[torch.randperm(count, generator=generator)].flatten(0, 1)
 
 
-def _systematic(share: Tensor, generator: torch.Generator) -> Tensor:
-    """As many places as shares ``(n,)``, each by its share up to one, in random order."""
-    count = len(share)
+def _systematic(share: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Places of shares ``(n,)``, ``count`` in all, each by its share up to one, in random order."""
     ticks = (torch.arange(count) + torch.rand(1, generator=generator, dtype=share.dtype)) / count
-    places = torch.searchsorted(share.cumsum(0), ticks).clamp_max(count - 1)
+    places = torch.searchsorted(share.cumsum(0), ticks).clamp_max(len(share) - 1)
     return places[torch.randperm(count, generator=generator)]

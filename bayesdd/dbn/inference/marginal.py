@@ -1,4 +1,4 @@
-r"""Marginal posterior density of a linear-Gaussian template given incomplete, noisy sources, from sufficient statistics.
+r"""Marginal posterior density of a linear-Gaussian template given several sources, from their sufficient statistics.
 
 Every true entry is integrated out by a Kalman filter over the slices, which takes the entries seen one by one: at a
 draw, state :math:`(m, P)` and an entry i with noise r,
@@ -31,17 +31,19 @@ from bayesdd.dbn.template.template import Template
 
 NUMBERS = 2**24  # that a chunk of draws may keep for its gradient: 128 MB
 OF_STATE = 4  # arrays of the size of the state that each entry leaves for the gradient
-FEW_DRAWS = 2**18  # numbers of the states that a chunk of draws without gradient has: they stay in the cache
+FEW_DRAWS = 2**17  # numbers of the states that a chunk of draws without gradient has: they stay in the cache
 
 
-class _Block(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class _Block:
     """Patterns that are filtered together, of n entries.
 
     ``seen`` ``(n, p, 1)`` is 1 where an entry is seen, ``y`` ``(n, k, p, 1)`` the root's entries, 0 elsewhere, ``one``
-    ``(k, p, 1)`` its first column, ``count`` ``(p, 1)``, ``source`` ``(p,)``.
+    ``(k, p, 1)`` its first column, ``count`` ``(p, 1)``, ``source`` ``(p,)``; ``some`` are the entries that any sees.
     """
 
     seen: Tensor
+    some: frozenset[int]
     y: Tensor
     one: Tensor
     count: Tensor
@@ -98,23 +100,33 @@ class Marginal:
         """The inverse of :meth:`values`."""
         return torch.cat([values[s] if shape else values[s].log()[:, None] for s, shape in self.sites.items()], 1)
 
-    def log_density(self, points: Tensor) -> Tensor:
+    def log_joint(self, points: Tensor) -> Tensor:
         """At points ``(S, P)``: ``(S,)``, NaN where a covariance is not positive."""
         step = max(1, FEW_DRAWS // self._state)
         with torch.no_grad():
-            return torch.cat([self._log_density(some) for some in points.split(step)])
+            return torch.cat([self._log_joint(some) for some in points.split(step)])
 
-    def gradient(self, points: Tensor) -> tuple[Tensor, Tensor]:
+    def log_joint_gradient(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Log density ``(S,)`` and its gradient ``(S, P)``."""
-        step, found = max(1, NUMBERS // (OF_STATE * self._entries * self._state)), []
+        step, found = max(1, NUMBERS // (OF_STATE * self.numbers)), []
         for some in points.split(step):
             here = some.detach().requires_grad_()
             with torch.enable_grad():
-                value = self._log_density(here)
+                value = self._log_joint(here)
                 (slope,) = torch.autograd.grad(value.sum(), here)
             found.append((value.detach(), slope))
         values, slopes = zip(*found, strict=True)
         return torch.cat(values), torch.cat(slopes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where points live."""
+        return torch.device("cpu")
+
+    @property
+    def numbers(self) -> int:
+        """Numbers that the filter handles for one draw: what a log density costs."""
+        return self._entries * self._state
 
     @property
     def _entries(self) -> int:
@@ -142,7 +154,7 @@ class Marginal:
         forms = equations(self.templates[0], numbered)
         return [_Form(*(part.long() for part in form)) for form in forms]
 
-    def _log_density(self, points: Tensor) -> Tensor:
+    def _log_joint(self, points: Tensor) -> Tensor:
         padded = torch.cat([points.new_zeros(len(points), 1), points], 1)
         slices = [_reduced(form, padded) for form in self._forms]
         noise = torch.stack([self._noise(template, points) for template in self.templates])
@@ -184,7 +196,7 @@ class Marginal:
         mean, covariance, total = _seen_one_by_one(block, range(fixed), 0, mean, covariance, noise)
         for t in range(self.slices):
             entries = range(fixed + t * size, fixed + (t + 1) * size)
-            if not bool(block.seen[entries.start :].any()):
+            if entries.start > max(block.some):
                 break  # later slices tell nothing
             mean, covariance = _moved(block, *slices[1 if t == 0 else 2], mean, covariance, fixed)
             mean, covariance, added = _seen_one_by_one(block, entries, fixed, mean, covariance, noise)
@@ -207,6 +219,7 @@ def _block(patterns: Sequence[Patterns], entries: int) -> _Block:
     count, source = (torch.cat([getattr(some, name) for some in patterns]) for name in ("count", "source"))
     return _Block(
         seen.mT[..., None].contiguous(),
+        frozenset(seen.any(0).nonzero()[:, 0].tolist()),
         y.permute(1, 2, 0)[..., None].contiguous(),
         one.mT[..., None].contiguous(),
         count[:, None],
@@ -242,6 +255,8 @@ def _moved(
 def _product(gain: Tensor, arrays: Tensor) -> Tensor:
     """Gain ``(S, v, b)`` times arrays ``(b, j, p, S)``: ``(v, j, p, S)``."""
     b, j, p, draws = arrays.shape
+    if draws == 1:
+        return (gain[0] @ arrays.reshape(b, j * p)).reshape(gain.shape[1], j, p, 1)
     found = gain @ arrays.permute(3, 0, 1, 2).reshape(draws, b, j * p)
     return found.reshape(draws, gain.shape[1], j, p).permute(1, 2, 3, 0).contiguous()
 
@@ -253,13 +268,13 @@ def _seen_one_by_one(
     total = mean.new_zeros(mean.shape[2:])
     for i, entry in enumerate(entries, start=first):
         seen = block.seen[entry]
-        if not bool(seen.any()):
+        if entry not in block.some:
             continue
         variance = covariance[i, i] + noise[i]
         gain = covariance[:, i] * (seen / variance)
         error = block.y[entry] - mean[i]
         logs = block.count * (variance.log() + LOG_2PI)
         total = total - 0.5 * seen * (logs + error.square().sum(0) / variance)
-        mean = mean + gain[:, None] * error
-        covariance = covariance - gain[:, None] * covariance[i]
+        mean = torch.addcmul(mean, gain[:, None], error)
+        covariance = torch.addcmul(covariance, gain[:, None], covariance[i], value=-1)
     return mean, covariance, total

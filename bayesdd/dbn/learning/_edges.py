@@ -120,9 +120,7 @@ class _Chain:
     generator: torch.Generator
 
     @classmethod
-    def start(
-        cls, base: Template, augmentation: Augmentation, max_parents: int, generator: torch.Generator
-    ) -> _Chain:
+    def start(cls, base: Template, augmentation: Augmentation, max_parents: int, generator: torch.Generator) -> _Chain:
         """From rows completed without edges."""
         values = augmentation.starts(1, generator)
         gram, _ = augmentation.completed(*augmentation.joint(values), values, generator)

@@ -16,7 +16,6 @@ sufficient, and the union is as good as the pooled rows.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -24,8 +23,8 @@ import torch
 from torch import Tensor
 
 from bayesdd.data import Distilled, union
-from bayesdd.dbn.inference.augmentation import augmented
-from bayesdd.dbn.inference.pooling import BURN, CHAINS, KEPT
+from bayesdd.dbn.inference.drawing import drawn
+from bayesdd.dbn.inference.patterns import patterns_of
 from bayesdd.dbn.likelihood.gaussian import as_rows, entries, grouped
 from bayesdd.dbn.likelihood.source import Source, gathered, with_noise
 from bayesdd.dbn.merging.holder import Holder, Set, simplex
@@ -108,7 +107,7 @@ def united_draws(
     """The server's part: draws of the posterior of united sets, from the sets alone.
 
     Weighted rows of one pattern have the likelihood of as many rows of weight 1 as their weights sum to, with the same
-    mean and scatter. Data augmentation runs on those; importance weights of the draws correct for the rounding.
+    mean and scatter. Draws are made for those; importance weights of the draws correct for the rounding.
 
     Returns:
         Latent site -> ``(S, *shape)``, and normalised log weights ``(S,)``.
@@ -120,16 +119,9 @@ def united_draws(
         evened = _evened(rows, own)
         pieces.append(flat.new_full((len(evened), flat.shape[1]), torch.nan).index_copy(1, at, evened))
         changed.append((at, moments(rows, own) - moments(evened, evened.new_ones(len(evened)))))
-    found, _ = augmented(
-        [template],
-        [as_rows(template, torch.cat(pieces), slices)],
-        draws=KEPT * math.ceil(draws / CHAINS),
-        burn=BURN,
-        chains=CHAINS,
-        thin=KEPT,
-        generator=torch.Generator().manual_seed(seed),
-    )
-    values = {site: value.flatten(0, 1) for site, value in found.items()}
+    every = [as_rows(template, torch.cat(pieces), slices)]
+    found = drawn([template], patterns_of(template, every), slices, draws=draws, seed=seed)
+    values = {site: value.flatten(0, 1) for site, value in found.chains.items()}
     joint = Joint.of(template, values, slices)
     log_weight = torch.stack([joint.coefficients(template, at) @ by for at, by in changed]).sum(0)
     return values, log_weight - log_weight.logsumexp(0)

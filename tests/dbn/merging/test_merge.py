@@ -14,7 +14,6 @@ import bayesdd
 from bayesdd import CertificateWarning, dbn
 from bayesdd.dbn import federated, merge, overstated
 from bayesdd.dbn.inference import inference_data, labelled, pooled, predictive
-from bayesdd.dbn.inference.augmentation import augmented
 from bayesdd.dbn.inference.regressions import Layout
 from bayesdd.dbn.inference.statistics import of_draws, of_regressions
 from bayesdd.dbn.likelihood import unconstrain
@@ -233,18 +232,6 @@ def _places(template, site):
             return range(used, used + width)
         used += width
     raise KeyError(site)
-
-
-def test_augmentation_of_complete_rows_draws_from_the_exact_posterior():
-    data = rows(NET, 10, 3)
-    some = [(data["x"], data["static"])]
-    generator = torch.Generator().manual_seed(0)
-    found, statistics = augmented([NET], some, draws=500, burn=0, chains=4, thin=1, generator=generator)
-    exact = dbn.conjugate(NET, data).families["a"]
-    ours = found["a_variance"].flatten().numpy()
-    assert stats.kstest(ours, stats.invgamma(float(exact.shape), scale=float(exact.scale)).cdf).pvalue > 1e-3
-    family = [family.site for family in NET.structure.families].index("a")
-    torch.testing.assert_close(statistics.precision[family], exact.shape / exact.scale)
 
 
 def test_complete_rows_have_the_posterior_of_complete_sources():
