@@ -37,7 +37,7 @@ LEAST_SHARE = 1 / 16  # of the proposals that must be effective, lest few draws 
 ENOUGH = 0.75  # effective draws, of those asked for, below which more proposals are made
 FEWEST = 1000  # proposals, however dear
 HANDLED = 2**32  # numbers that the filter may handle for all proposals: about half a minute
-AGREED = 1.02  # R-hat of batches of importance sampling, which are independent
+AGREED = 4.0  # R-hat of batches of importance sampling, which are independent, is at most 1 + this / draws a batch
 BURN = 50  # sweeps of augmentation from where expectation maximisation ended
 RHAT = 1.1  # above which chains go on longer, then HMC draws
 LONGER = 4  # times as many sweeps for chains that disagree, before HMC
@@ -138,8 +138,8 @@ def _independent(
             break
         proposals = min(most, math.ceil(draws / share))
     chains = _chains(marginal, found.points)
-    rhat, _ = diagnostics(chains)
-    serves = share >= LEAST_SHARE and found.khat < KHAT_LIMIT and not rhat > AGREED
+    rhat, each = diagnostics(chains)[0], found.points.shape[1]
+    serves = share >= LEAST_SHARE and found.khat < KHAT_LIMIT and not rhat > 1 + AGREED / each
     return Drawn(chains, _statistics(marginal, chains), rhat, min(found.ess, float(draws))), serves
 
 

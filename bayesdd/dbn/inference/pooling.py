@@ -219,7 +219,7 @@ def pooled(
     kept = torch.linspace(0, length - 1, each).long()
     flat = {site: value[:, kept].flatten(0, 1)[:draws] for site, value in chains.items()}
     whole = count if count * each == draws else 1
-    return Pooled(template, tuple(sources), rows, flat, statistics, rhat, ess, whole)
+    return Pooled(template, tuple(sources), rows, flat, statistics, rhat, min(ess, float(draws)), whole)
 
 
 def _tables(

@@ -35,8 +35,8 @@ from bayesdd.numerics import words
 from bayesdd.numerics.refusal import Refusal
 
 CHAINS = 4  # one of two chains that holds on to a false edge would give it a share of a half
-BURN = 150
-FIRST = 60  # sweeps with all edges before the burn-in: rows completed without edges are forgotten too slowly
+BURN = 210
+FIRST = 2 / 7  # of the burn-in with all edges: rows completed without edges are forgotten too slowly
 APART = 0.8  # difference of an edge's shares between chains that asks for more draws
 
 
@@ -68,7 +68,13 @@ class Edges:
 
 
 def edges(
-    template: Template, sources: Sequence[Source], *, draws: int = 200, seed: int = 0, max_parents: int = 4
+    template: Template,
+    sources: Sequence[Source],
+    *,
+    draws: int = 200,
+    burn: int = BURN,
+    seed: int = 0,
+    max_parents: int = 4,
 ) -> Edges:
     """Posterior of the edges given several incomplete, noisy sources of linear-Gaussian variables.
 
@@ -76,6 +82,7 @@ def edges(
         template: Names, static variables and priors; its edges are ignored, except ``initial`` ones.
         sources: The sources.
         draws: Sweeps after the burn-in, of each of four chains.
+        burn: Sweeps of the burn-in.
         seed: Seed.
         max_parents: Most parents of a variable, those of the slice before and static ones included.
 
@@ -95,7 +102,7 @@ def edges(
     rows = gathered(plain, sources)
     augmentation = Augmentation(with_noise(plain, sources), patterns_of(plain, rows), rows[0][0].shape[1])
     generator = torch.Generator().manual_seed(seed)
-    shares = [_Chain.start(plain, augmentation, max_parents, generator).shares(draws) for _ in range(CHAINS)]
+    shares = [_Chain.start(plain, augmentation, max_parents, generator).shares(draws, burn) for _ in range(CHAINS)]
     every = [torch.stack(of_kind) for of_kind in zip(*shares, strict=True)]
     if any(float((share.amax(0) - share.amin(0)).max()) > APART for share in every if share.numel()):
         warnings.warn(
@@ -127,18 +134,18 @@ class _Chain:
         noises = {site: values[site] for site in augmentation.noise_sites}
         return cls(base, augmentation, gram, noises, max_parents, generator)
 
-    def shares(self, draws: int) -> list[Tensor]:
+    def shares(self, draws: int, burn: int) -> list[Tensor]:
         """Shares of the draws that have each edge: of a slice ``(nodes, V)``, among static variables if any."""
         sizes = [(len(nodes(self.base)[2]), len(self.base.variables))]
         sizes += [(len(self.base.static), len(self.base.static))] if self.base.static else []
         counts = [torch.zeros(size, dtype=torch.float64) for size in sizes]
         template = saturated(self.base)
-        for sweep in range(FIRST + BURN + draws):
-            if sweep >= FIRST:
+        for sweep in range(burn + draws):
+            if sweep >= FIRST * burn:
                 found = [drawn(search, self.generator) for search in self._searches(self.gram[0])]
                 template = with_edges(self.base, found)
                 for count, pairs in zip(counts, found, strict=True):
-                    for parent, child in pairs if sweep >= FIRST + BURN else ():
+                    for parent, child in pairs if sweep >= burn else ():
                         count[parent, child] += 1 / draws
             self._move(template)
         return counts

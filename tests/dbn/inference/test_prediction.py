@@ -1,5 +1,7 @@
 """What a posterior says of patients, against structural equations solved and conditioned by NumPy, draw by draw."""
 
+import doctest
+
 import numpy as np
 import pytest
 import torch
@@ -144,3 +146,13 @@ def test_what_cannot_be_predicted_is_refused_in_one_line(name):
     call, message = REFUSED[name]
     with pytest.raises(ValueError, match=message):
         call(full(draws(2)))
+
+
+def test_examples_run():
+    names = {"torch": torch}
+    runner = doctest.DocTestRunner(verbose=False)
+    for verb in (pooled, Pooled.smooth, Pooled.impute, Pooled.forecast, Pooled.do):
+        example = doctest.DocTestParser().get_doctest(verb.__doc__, names, verb.__name__, None, None)
+        assert runner.run(example, clear_globs=False).attempted > 0
+        names = example.globs
+    assert runner.failures == 0
