@@ -41,7 +41,7 @@ AGREED = 4.0  # R-hat of batches of importance sampling, which are independent, 
 BURN = 50  # sweeps of augmentation from where expectation maximisation ended
 RHAT = 1.1  # above which chains go on longer, then HMC draws
 LONGER = 4  # times as many sweeps for chains that disagree, before HMC
-HMC_CHAINS, HMC_WARMUP = 32, 80  # chains start from draws; the whitening is renewed after half of the warm-up
+HMC_CHAINS, HMC_WARMUP = 32, 50  # chains start from draws; the whitening is renewed after half of the warm-up
 HMC_LEAST = 80  # draws of a chain: R-hat of shorter ones is above 1.1 by chance
 
 

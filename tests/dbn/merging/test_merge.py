@@ -263,7 +263,7 @@ def trio():
 
 @functools.cache
 def pooled_trio():
-    return pooled(TRIO, trio(), draws=3000)
+    return pooled(TRIO, trio(), draws=2000)
 
 
 def test_masked_rows_have_the_joint_posterior_and_complete_rows_claim_what_nobody_saw():
