@@ -46,11 +46,14 @@ class Gaussian:
         Degrees of freedom grow with P: a normal's radius concentrates as P grows, and with 20 degrees in 100 dimensions
         most importance weights would be small.
         """
-        dim, degrees = len(self.mean), self._degrees
-        noise = torch.randn(count, dim, generator=generator, dtype=torch.float64)
-        square = torch.randn(count, degrees, generator=generator, dtype=torch.float64).square().sum(1)
-        white = (noise * (degrees / square).sqrt()[:, None]).to(self.mean.device)
-        return self.mean + white @ self.factor.T
+        noise = torch.randn(count, len(self.mean), generator=generator, dtype=torch.float64)
+        return self.mean + self.student(noise, generator)
+
+    def student(self, noise: Tensor, generator: torch.Generator) -> Tensor:
+        """Standard normal noise ``(count, P)`` as deviations of that Student-t from its mean."""
+        degrees = self._degrees
+        square = torch.randn(len(noise), degrees, generator=generator, dtype=torch.float64).square().sum(1)
+        return (noise * (degrees / square).sqrt()[:, None]).to(self.mean.device) @ self.factor.T
 
     def log_prob_student(self, points: Tensor) -> Tensor:
         """Log density of that Student-t at points ``(S, P)``, nats, ``(S,)``."""

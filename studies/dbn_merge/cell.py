@@ -66,12 +66,13 @@ def _learned(slices: int, seed: int, s: Settings) -> Records:
     """Edges learned from each dataset; those of distilled rows were learned from the sources."""
     records = simulated(slices, seed, s, s.rows)
     problem = records.problem
-    found = edges(problem.template, problem.sources, draws=s.sweeps, seed=seed).template
+    found = edges(problem.template, problem.sources, draws=s.sweeps, burn=s.burn, seed=seed).template
     full = pooled(found, problem.sources, draws=s.draws, seed=seed, fallback=s.fallback)
     shares = recovered(found, problem.template)._asdict()
     records.add("all sources", 0, "learned", found, full.draws, rhat=full.rhat, **shares)
     for size in s.sizes:
-        rows = merge(found, full.sources, size=size, seed=seed, complete=True, learn_edges=True, full=full)
+        settings = {"complete": True, "learn_edges": True, "certificate": False}
+        rows = merge(found, full.sources, size=size, seed=seed, full=full, **settings)
         records.rows("distilled", size, rows.data["x"], rows.weight, learned=True)
         records.rows("clean subsample", size, baselines.subsample(problem, size), learned=True)
     records.rows("complete clean set", 0, problem.clean, learned=True)
@@ -177,4 +178,4 @@ def _distilled(full: Pooled, size: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def _merged(full: Pooled, size: int, seed: int) -> Distilled:
-    return merge(full.template, full.sources, size=size, seed=seed, complete=True, full=full)
+    return merge(full.template, full.sources, size=size, seed=seed, complete=True, full=full, certificate=False)

@@ -24,6 +24,7 @@ class Settings:
         sizes: Numbers M of rows.
         draws: Draws of the joint posterior.
         sweeps: Sweeps that draw edges.
+        burn: Sweeps before them.
         rows: Sequences of each linear-Gaussian source; four times as many in the cells ``large``.
         sources: Number K of linear-Gaussian sources.
         hidden: Variables that each hides.
@@ -40,6 +41,7 @@ class Settings:
     sizes: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100)
     draws: int = 1000
     sweeps: int = 200
+    burn: int = 210
     rows: int = 100
     sources: int = 4
     hidden: int = 2

@@ -50,16 +50,15 @@ def sequences(slices: int) -> np.ndarray:
         ModuleNotFoundError: The package that carries the data is not there.
     """
     visits = frame()
-    patients = visits["id"].unique()
-    x = np.full((len(patients), slices, len(LABS)), np.nan)
-    columns = [lab.column for lab in LABS.values()]
-    for row, patient in enumerate(patients):
-        mine = visits[visits["id"] == patient]
-        years = mine["day"].to_numpy(float) / DAYS
+    of_patients = list(visits.groupby("id", sort=False).indices.values())
+    x = np.full((len(of_patients), slices, len(LABS)), np.nan)
+    values = np.log(visits[[lab.column for lab in LABS.values()]].to_numpy(float))
+    years = visits["day"].to_numpy(float) / DAYS
+    for row, mine in enumerate(of_patients):
         for t in range(slices):
-            nearest = int(np.abs(years - t).argmin())
+            nearest = mine[np.abs(years[mine] - t).argmin()]
             if abs(years[nearest] - t) <= 0.5:
-                x[row, t] = np.log(mine[columns].iloc[nearest].to_numpy(float))
+                x[row, t] = values[nearest]
     x -= [lab.centre for lab in LABS.values()]
     x /= [lab.scale for lab in LABS.values()]
     return x[~np.isnan(x).all((1, 2))]

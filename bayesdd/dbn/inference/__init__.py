@@ -1,8 +1,8 @@
 """Posteriors of a template's parameters: in closed form, by Gibbs sampling, and of several sources together.
 
 ``conjugate`` serves complete weighted rows; ``gibbs`` categorical rows with missing entries; ``pooled`` sources that
-see different variables, with their noise (``augmentation``). ``predictive`` scores rows under draws; ``inference_data``
-and ``labelled`` name draws for ArviZ.
+see different variables, with their noise (``drawing``). ``predictive`` scores rows under draws, a ``Prediction`` what
+they say of patients; ``inference_data`` and ``labelled`` name draws for ArviZ.
 """
 
 from bayesdd.dbn.inference._conjugate import Dirichlet as Dirichlet
@@ -15,3 +15,4 @@ from bayesdd.dbn.inference.arviz import labelled as labelled
 from bayesdd.dbn.inference.pooling import Pooled as Pooled
 from bayesdd.dbn.inference.pooling import pooled as pooled
 from bayesdd.dbn.inference.pooling import predictive as predictive
+from bayesdd.dbn.inference.prediction import Prediction as Prediction

@@ -5,37 +5,30 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bayesdd.dbn.inference._gibbs import gibbs
-from bayesdd.dbn.inference.augmentation import augmented
+from bayesdd.dbn.inference.arviz import inference_data
+from bayesdd.dbn.inference.drawing import RHAT, diagnostics, drawn
 from bayesdd.dbn.inference.mixed import mixed_draws
+from bayesdd.dbn.inference.patterns import patterns_of
+from bayesdd.dbn.inference.prediction import Prediction, predicted
 from bayesdd.dbn.inference.regressions import Layout
 from bayesdd.dbn.inference.statistics import Statistics, of_draws
-from bayesdd.dbn.likelihood.parameters import flattened, log_likelihood
-from bayesdd.dbn.likelihood.source import Source, gathered, target, with_noise
+from bayesdd.dbn.likelihood.parameters import log_likelihood
+from bayesdd.dbn.likelihood.source import Source, gathered, rows_of, with_noise
 from bayesdd.dbn.template.columns import Rows, as_columns
 from bayesdd.dbn.template.mixture import Mixture
 from bayesdd.dbn.template.template import Template
-from bayesdd.density.density import Density
-from bayesdd.inference import hmc
 from bayesdd.numerics import words
-from bayesdd.numerics.gaussian import moment_matched
-from bayesdd.posterior.arviz import function_diagnostics
-from bayesdd.task import Task
+from bayesdd.numerics.refusal import Refusal
 
-CHAINS = 8
+TABLE_CHAINS, BURN = 4, 300  # of categorical sources; every chain has a burn-in of its own
 MIXED_CHAINS, MIXED_BURN = 4, 100  # given all else, whole rows of numbers and all parameters are drawn at once
-BURN = 300
-KEPT = 2  # every second sweep's draws
-RHAT = 1.1  # above which chains go on longer, then HMC draws, and then a warning says so
-FEWEST = 4  # draws of a chain, below which R-hat is undefined
-LONGER = 4  # times as many sweeps for chains that disagree, before HMC, which costs ten times as much, is asked
-HMC_CHAINS, HMC_WARMUP = 32, 300
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +43,8 @@ class Pooled:
         statistics: Means of the families' sufficient statistics; for tables E[log theta] of all cells, side by side; of
             a mixed template those of its continuous part (``bayesdd.dbn.template.mixture``).
         rhat: Largest split R-hat by ranks of any parameter (ArviZ); NaN of a single chain, or of fewer than four draws.
+        ess: Effective number of independent draws, of the parameter that has least; NaN where R-hat is.
+        chains: Number of chains, or of independent batches, that stand one after the other in ``draws``.
     """
 
     template: Template
@@ -58,6 +53,8 @@ class Pooled:
     draws: dict[str, Tensor]
     statistics: Statistics | Tensor
     rhat: float
+    ess: float = math.nan
+    chains: int = 1
 
     def __repr__(self) -> str:
         return words.text(*self._said)
@@ -74,7 +71,87 @@ class Pooled:
             "variables": words.listed([*self.template.static, *self.template.variables]),
             "sites": words.listed(words.sized(name, value.shape[1:]) for name, value in self.draws.items()),
             "R-hat": "not known" if math.isnan(self.rhat) else f"at most {self.rhat:.3f}",
+            "effective draws": "not known" if math.isnan(self.ess) else f"at least {self.ess:,.0f}",
         }
+
+    def to_arviz(self) -> Any:
+        """The draws as ArviZ inference data: axes carry the names of variables, chains are kept apart."""
+        return inference_data(self.template, self.draws, chains=self.chains)
+
+    def smooth(self, patients: Any, *, mass: float = 0.9) -> Prediction:
+        """True values of all entries of patients, measured and missing, given all that is seen of them.
+
+        Args:
+            patients: Columns, or a :class:`bayesdd.dbn.Source` that says what is seen and how noisy it is; patients of
+                whom nothing is seen are left out.
+            mass: Probability of the intervals.
+
+        Raises:
+            Refusal: Variables are categorical, or patients do not fit.
+
+        Example:
+            >>> course = full.smooth({"x": [[[0.4, float("nan")], [float("nan"), 0.2]]]})
+            >>> tuple(course.mean.shape), float(course.sd[0, 0, 0]) < 1e-6
+            ((1, 2, 2), True)
+        """
+        return predicted(self.template, self.draws, patients, mass=mass)
+
+    def impute(self, patients: Any, *, mass: float = 0.9) -> Prediction:
+        """As :meth:`smooth`, but what was measured stays as it was measured, noise and all.
+
+        Example:
+            >>> filled = full.impute({"x": [[[0.4, float("nan")], [float("nan"), 0.2]]]})
+            >>> filled.to_frame()["sd"].eq(0).tolist()
+            [True, False, False, True]
+        """
+        found = self.smooth(patients, mass=mass)
+        x, _ = rows_of(self.template, patients if isinstance(patients, Source) else Source(patients))
+        seen = ~x.isnan()
+        mean, low, high = (torch.where(seen, x, part) for part in (found.mean, found.low, found.high))
+        return replace(found, mean=mean, sd=torch.where(seen, 0.0, found.sd), low=low, high=high)
+
+    def forecast(self, patients: Any, steps: int, *, mass: float = 0.9) -> Prediction:
+        """True values of ``steps`` slices after the last of patients, given all that is seen of them.
+
+        Raises:
+            Refusal: As for :meth:`smooth`, or there is no step.
+
+        Example:
+            >>> ahead = full.forecast({"x": [[[0.4, float("nan")], [float("nan"), 0.2]]]}, 3)
+            >>> tuple(ahead.mean.shape), ahead.to_frame().index[0]
+            ((1, 3, 2), (0, 2, 'a'))
+        """
+        return self._ahead(patients, steps, {}, mass)
+
+    def do(
+        self, patients: Any, steps: int, values: Mapping[str, float | Sequence[float]], *, mass: float = 0.9
+    ) -> Prediction:
+        """As :meth:`forecast`, with variables set from outside in the slices to come, whatever their parents are.
+
+        It is what would happen if edges are causes and no common cause is missing from the template; the template
+        cannot say whether they are.
+
+        Args:
+            patients: As for :meth:`smooth`.
+            steps: Slices to come.
+            values: Variable -> the value that it is set to, or one for each slice to come.
+            mass: Probability of the intervals.
+
+        Example:
+            >>> treated = full.do({"x": [[[0.4, float("nan")], [float("nan"), 0.2]]]}, 2, {"a": 1.0})
+            >>> treated.mean[0, :, 0].tolist(), float(treated.sd[0, 0, 0]) < 1e-6
+            ([1.0, 1.0], True)
+        """
+        return self._ahead(patients, steps, values, mass)
+
+    def _ahead(
+        self, patients: Any, steps: int, values: Mapping[str, float | Sequence[float]], mass: float
+    ) -> Prediction:
+        if steps < 1:
+            raise Refusal(f"a forecast needs steps= of at least one slice, got {steps}.")
+        found = predicted(self.template, self.draws, patients, steps=steps, do=values, mass=mass)
+        mean, sd, low, high = (part[:, -steps:] for part in (found.mean, found.sd, found.low, found.high))
+        return replace(found, first=found.mean.shape[1] - steps, mean=mean, sd=sd, low=low, high=high)
 
     @property
     def slices(self) -> int:
@@ -95,7 +172,12 @@ class Pooled:
 def pooled(
     template: Template, sources: Sequence[Source], *, draws: int = 4000, seed: int = 0, fallback: bool = True
 ) -> Pooled:
-    """Draws of the joint posterior by data augmentation, of mixed templates by Gibbs sampling.
+    """Draws of the joint posterior of several sources.
+
+    Linear-Gaussian: from the sufficient statistics of each pattern of missing entries, so that rows cost nothing once
+    their patterns are known: importance sampling at the modes that expectation maximisation leads to, chains of data
+    augmentation where that does not serve, and HMC where these disagree (``drawing``). Categorical: four chains of data
+    augmentation (``gibbs``), and of mixed templates likewise.
 
     Args:
         template: The template, without noise.
@@ -109,8 +191,18 @@ def pooled(
 
     Warns:
         UserWarning: The chains disagree.
+
+    Example:
+        >>> import torch
+        >>> from bayesdd.dbn import Source, Template, pooled
+        >>> template = Template(("a", "b"), intra=(("a", "b"),), inter=(("a", "a"),))
+        >>> x = torch.randn(60, 3, 2, generator=torch.Generator().manual_seed(0))
+        >>> full = pooled(template, [Source({"x": x[:30]}), Source({"x": x[30:]}, ("a",))], draws=400)
+        >>> full.draws["b"].shape, full.rhat < 1.05
+        (torch.Size([400, 2]), True)
     """
     rows, noisy = gathered(template, sources), with_noise(template, sources)
+    statistics: Statistics | Tensor
     if template.mixed:
         chains = mixed_draws(
             noisy,
@@ -120,67 +212,43 @@ def pooled(
             chains=MIXED_CHAINS,
             generator=torch.Generator().manual_seed(seed),
         )
-        flat = {site: value.flatten(0, 1)[:draws] for site, value in chains.items()}
         mixture = Mixture.of(template)
-        of_numbers = of_draws(*Layout.of(mixture.continuous).stacked(mixture.values(flat)))
-        rhat = _worst(chains)
-        if rhat > RHAT:
-            _warn(rhat, draws)
-        return Pooled(template, tuple(sources), rows, flat, of_numbers, rhat)
-    if template.states:
-        x, static = (torch.cat(part) for part in zip(*rows, strict=True))
-        found = gibbs(template, as_columns(template, (x, static)), draws=draws, burn=BURN, seed=seed)
-        logs = torch.cat([found[site].log().mean(0).flatten() for site in template.sites])
-        return Pooled(template, tuple(sources), rows, found, logs, math.nan)
-    generator = torch.Generator().manual_seed(seed)
-    sweeps = math.ceil(draws / CHAINS) * KEPT
-    for times in (1, LONGER) if fallback else (1,):
-        settings = {"draws": times * sweeps, "burn": BURN, "chains": CHAINS, "thin": times * KEPT}
-        chains, statistics = augmented(noisy, rows, **settings, generator=generator)
-        if (rhat := _worst(chains)) <= RHAT:
-            break
-    flat = {site: value.flatten(0, 1)[:draws] for site, value in chains.items()}
-    if rhat > RHAT and fallback:
-        # Augmentation hardly moves along what no source identifies; HMC costs ten times as much, but crosses ridges.
-        flat, rhat = _by_hmc(target(template, sources), noisy, flat, draws, seed)
-        statistics = of_draws(*Layout.of(template).stacked(flat))
+        every = {site: value.flatten(0, 1) for site, value in chains.items()}
+        statistics = of_draws(*Layout.of(mixture.continuous).stacked(mixture.values(every)))
+        rhat, ess = diagnostics(chains)
+    elif template.states:
+        chains, (rhat, ess) = _tables(template, rows, draws, seed)
+        flat = {site: value.flatten(0, 1)[:draws] for site, value in chains.items()}
+        statistics = torch.cat([flat[site].log().mean(0).flatten() for site in template.sites])
+    else:
+        found = drawn(
+            noisy, patterns_of(template, rows), rows[0][0].shape[1], draws=draws, seed=seed, fallback=fallback
+        )
+        chains, statistics, rhat, ess = found
     if rhat > RHAT:
-        _warn(rhat, draws)
-    return Pooled(template, tuple(sources), rows, flat, statistics, rhat)
+        warnings.warn(
+            f"pooled: the chains of the joint posterior disagree (R-hat {rhat:.2f}): ask for more draws= than {draws}, "
+            "or inspect what no source identifies.",
+            UserWarning,
+            stacklevel=2,
+        )
+    count, length = next(iter(chains.values())).shape[:2]
+    each = math.ceil(draws / count)
+    kept = torch.linspace(0, length - 1, each).long()
+    flat = {site: value[:, kept].flatten(0, 1)[:draws] for site, value in chains.items()}
+    whole = count if count * each == draws else 1
+    return Pooled(template, tuple(sources), rows, flat, statistics, rhat, min(ess, float(draws)), whole)
 
 
-def _warn(rhat: float, draws: int) -> None:
-    warnings.warn(
-        f"pooled: the chains of the joint posterior disagree (R-hat {rhat:.2f}): ask for more draws= than {draws}, "
-        "or inspect what no source identifies.",
-        UserWarning,
-        stacklevel=3,
-    )
-
-
-def _by_hmc(
-    tasks: list[Task], noisy: list[Template], found: dict[str, Tensor], draws: int, seed: int
-) -> tuple[dict[str, Tensor], float]:
-    """Draws by HMC, started and whitened by those of augmentation, and their R-hat."""
-    density = Density([(task, task.data, None) for task in tasks])
-    sites = {site: template for template in noisy for site in template.sites}
-    points = flattened(noisy[0], {site: found[site] for site in density.starts})
-    start = points[torch.linspace(0, len(points) - 1, HMC_CHAINS).long()]
-    kept = math.ceil(draws / HMC_CHAINS)
-    drawn = hmc(
-        density,
-        draws=kept,
-        chains=HMC_CHAINS,
-        seed=seed,
-        warmup=HMC_WARMUP,
-        gaussian=moment_matched(points),
-        start=start,
-    )
-    values: dict[str, Tensor] = {}
-    for part in density.parts:
-        values = part.task.constrain(drawn.flat[:, part.index]) | values
-    chains = {site: values[site].unflatten(0, (HMC_CHAINS, kept)) for site in sites}
-    return {site: values[site][:draws] for site in sites}, _worst(chains)
+def _tables(
+    template: Template, rows: list[Rows], draws: int, seed: int
+) -> tuple[dict[str, Tensor], tuple[float, float]]:
+    """Chains of tables, site -> ``(chains, draws, *shape)``, their largest R-hat and least effective sample size."""
+    x, static = (torch.cat(part) for part in zip(*rows, strict=True))
+    data, each = as_columns(template, (x, static)), math.ceil(draws / TABLE_CHAINS)
+    parts = [gibbs(template, data, draws=each, burn=BURN, seed=seed + k) for k in range(TABLE_CHAINS)]
+    chains = {site: torch.stack([part[site] for part in parts]) for site in template.sites}
+    return chains, diagnostics(chains)
 
 
 def predictive(template: Template, draws: Mapping[str, Any], data: Any) -> Tensor:
@@ -190,9 +258,3 @@ def predictive(template: Template, draws: Mapping[str, Any], data: Any) -> Tenso
     """
     by_draw = log_likelihood(template, draws, data)
     return by_draw.logsumexp(0) - math.log(len(by_draw))
-
-
-def _worst(chains: Mapping[str, Tensor]) -> float:
-    """Largest R-hat of any value; site -> ``(chains, draws, *shape)``."""
-    values = torch.cat([value.flatten(2) if value.dim() > 2 else value[..., None] for value in chains.values()], 2)
-    return float(function_diagnostics(values).rhat.max()) if values.shape[1] >= FEWEST else math.nan

@@ -21,20 +21,22 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from bayesdd.dbn.inference.augmentation import Completion
+from bayesdd.dbn.inference.augmentation import Augmentation
+from bayesdd.dbn.inference.patterns import patterns_of
 from bayesdd.dbn.inference.regressions import Layout, places_of
 from bayesdd.dbn.learning.orders import Candidates, Pairs, best, drawn, masks
 from bayesdd.dbn.learning.scores import Sample, bge
 from bayesdd.dbn.learning.search import behind, nodes, refuse_many, searches, with_edges
 from bayesdd.dbn.likelihood.missing import unrolled
 from bayesdd.dbn.likelihood.source import Source, gathered, with_noise
+from bayesdd.dbn.template.structure import Values
 from bayesdd.dbn.template.template import Template, saturated
 from bayesdd.numerics import words
 from bayesdd.numerics.refusal import Refusal
 
 CHAINS = 4  # one of two chains that holds on to a false edge would give it a share of a half
-BURN = 150
-FIRST = 60  # sweeps with all edges before the burn-in: rows completed without edges are forgotten too slowly
+BURN = 210
+FIRST = 2 / 7  # of the burn-in with all edges: rows completed without edges are forgotten too slowly
 APART = 0.8  # difference of an edge's shares between chains that asks for more draws
 
 
@@ -66,7 +68,13 @@ class Edges:
 
 
 def edges(
-    template: Template, sources: Sequence[Source], *, draws: int = 200, seed: int = 0, max_parents: int = 4
+    template: Template,
+    sources: Sequence[Source],
+    *,
+    draws: int = 200,
+    burn: int = BURN,
+    seed: int = 0,
+    max_parents: int = 4,
 ) -> Edges:
     """Posterior of the edges given several incomplete, noisy sources of linear-Gaussian variables.
 
@@ -74,6 +82,7 @@ def edges(
         template: Names, static variables and priors; its edges are ignored, except ``initial`` ones.
         sources: The sources.
         draws: Sweeps after the burn-in, of each of four chains.
+        burn: Sweeps of the burn-in.
         seed: Seed.
         max_parents: Most parents of a variable, those of the slice before and static ones included.
 
@@ -94,12 +103,9 @@ def edges(
     # Only the first slice's edges, so that entries stand in one order, whatever network is drawn.
     plain = replace(template, intra=(), inter=())
     rows = gathered(plain, sources)
-    noisy = with_noise(plain, sources)
+    augmentation = Augmentation(with_noise(plain, sources), patterns_of(plain, rows), rows[0][0].shape[1])
     generator = torch.Generator().manual_seed(seed)
-    shares = []
-    for _ in range(CHAINS):
-        chain = _Chain(plain, Completion.start(noisy, rows, 1, generator), rows[0][0].shape[1], max_parents, generator)
-        shares.append(chain.shares(draws))
+    shares = [_Chain.start(plain, augmentation, max_parents, generator).shares(draws, burn) for _ in range(CHAINS)]
     every = [torch.stack(of_kind) for of_kind in zip(*shares, strict=True)]
     if any(float((share.amax(0) - share.amin(0)).max()) > APART for share in every if share.numel()):
         warnings.warn(
@@ -114,29 +120,37 @@ def edges(
 
 @dataclass(eq=False)
 class _Chain:
-    """One chain: completed rows and noise scales, whose entries stand in the order of ``base``, without edges."""
+    """One chain: second moments of completed rows and noise scales; entries stand in the order of ``base``."""
 
     base: Template
-    state: Completion
-    slices: int
+    augmentation: Augmentation
+    gram: Tensor
+    noises: Values
     max_parents: int
     generator: torch.Generator
 
-    def shares(self, draws: int) -> list[Tensor]:
+    @classmethod
+    def start(cls, base: Template, augmentation: Augmentation, max_parents: int, generator: torch.Generator) -> _Chain:
+        """From rows completed without edges."""
+        values = augmentation.starts(1, generator)
+        gram, _ = augmentation.completed(*augmentation.joint(values), values, generator)
+        noises = {site: values[site] for site in augmentation.noise_sites}
+        return cls(base, augmentation, gram, noises, max_parents, generator)
+
+    def shares(self, draws: int, burn: int) -> list[Tensor]:
         """Shares of the draws that have each edge: of a slice ``(nodes, V)``, among static variables if any."""
         sizes = [(len(nodes(self.base)[2]), len(self.base.variables))]
         sizes += [(len(self.base.static), len(self.base.static))] if self.base.static else []
         counts = [torch.zeros(size, dtype=torch.float64) for size in sizes]
-        layout, template = Layout.of(self.base), saturated(self.base)
-        for sweep in range(FIRST + BURN + draws):
-            gram = self.state.gram(layout)
-            if sweep >= FIRST:
-                found = [drawn(search, self.generator) for search in self._searches(gram[0])]
+        template = saturated(self.base)
+        for sweep in range(burn + draws):
+            if sweep >= FIRST * burn:
+                found = [drawn(search, self.generator) for search in self._searches(self.gram[0])]
                 template = with_edges(self.base, found)
                 for count, pairs in zip(counts, found, strict=True):
-                    for parent, child in pairs if sweep >= FIRST + BURN else ():
+                    for parent, child in pairs if sweep >= burn else ():
                         count[parent, child] += 1 / draws
-            self._move(template, gram)
+            self._move(template)
         return counts
 
     def _searches(self, gram: Tensor) -> list[Candidates]:
@@ -149,16 +163,18 @@ class _Chain:
             blocks.append(Sample.of_moments(block) if some and float(block[0, 0]) > 0 else nothing)
         return searches(self.base, blocks, bge, self.max_parents)
 
-    def _move(self, template: Template, gram: Tensor) -> None:
-        """Parameters given a network and completed rows, then rows."""
+    def _move(self, template: Template) -> None:
+        """Parameters given a network and completed rows, then rows and noise scales."""
         layout, theirs = Layout.of(template), places_of(self.base)
         at = torch.tensor([0, *(theirs[node] for node in places_of(template))])
-        found = layout.fitted(gram[..., at[:, None], at])
+        found = layout.fitted(self.gram[..., at[:, None], at])
         values = layout.values(*found.draw(layout.real, self.generator))
-        mean, factor = vmap(lambda v: unrolled(template, v, self.slices))(values)
-        own = [entry for entry, _ in template.structure.entries(self.slices)]
-        order = [own.index(entry) for entry, _ in self.base.structure.entries(self.slices)]
-        self.state.move(mean[:, order], factor[:, order], self.generator)
+        slices = self.augmentation.slices
+        mean, factor = vmap(lambda v: unrolled(template, v, slices))(values)
+        own = [entry for entry, _ in template.structure.entries(slices)]
+        order = [own.index(entry) for entry, _ in self.base.structure.entries(slices)]
+        self.gram, squares = self.augmentation.completed(mean[:, order], factor[:, order], self.noises, self.generator)
+        self.noises = self.augmentation.noises(squares, self.noises, self.generator)
 
 
 def _likeliest(share: Tensor, after: list[int]) -> Pairs:

@@ -24,6 +24,7 @@ from bayesdd.dbn.template.structure import Family, Node, Values
 from bayesdd.dbn.template.template import Template
 
 LOG_2PI = math.log(2 * math.pi)
+WORD = 62  # entries whose pattern one positive 64-bit number holds
 
 
 class Equations(NamedTuple):
@@ -80,9 +81,15 @@ def as_rows(template: Template, flat: Tensor, slices: int) -> Rows:
 
 def grouped(seen: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Rows ``(m,)`` of every pattern of entries seen ``(rows, n)``, and the places of these entries ``(r,)``."""
-    patterns, which, counts = torch.unique(seen, dim=0, return_inverse=True, return_counts=True)
-    rows = which.argsort(stable=True).split(counts.tolist())
-    return [(mine, pattern.nonzero()[:, 0]) for mine, pattern in zip(rows, patterns, strict=True)]
+    # Patterns become numbers: to sort those of 300,000 rows takes a tenth of the time of sorting the rows.
+    which = seen.new_zeros(len(seen), dtype=torch.int64)
+    for part in seen.split(WORD, 1):
+        word = part.long() @ 2 ** torch.arange(part.shape[1])
+        _, word = torch.unique(word, return_inverse=True)
+        _, which = torch.unique(which * (1 + word.max()) + word, return_inverse=True)
+    order = which.argsort(stable=True)
+    rows = order.split(torch.bincount(which).tolist())
+    return [(mine, seen[mine[0]].nonzero()[:, 0]) for mine in rows]
 
 
 def equations(template: Template, values: Values) -> tuple[Equations, Equations, Equations]:

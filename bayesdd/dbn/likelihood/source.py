@@ -373,6 +373,11 @@ def _with_thinned(template: Template, x: Tensor, static: Tensor) -> Rows:
     return as_rows(template, torch.cat(more), slices)
 
 
+def rows_of(template: Template, source: Source) -> Rows:
+    """Rows of one holder, who need not see every variable; rows of which nothing is seen are left out."""
+    return _rows(template, source, "patients")
+
+
 def apart(template: Template, rows: Sequence[Rows]) -> list[tuple[str, str]]:
     """Pairs of variables that no row has seen together, at whatever slices."""
     seen = torch.cat([_seen(some) for some in rows]).double()

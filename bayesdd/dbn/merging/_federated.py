@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from bayesdd.data import Distilled, union
-from bayesdd.dbn.inference.augmentation import augmented
-from bayesdd.dbn.inference.pooling import BURN, CHAINS, KEPT
+from bayesdd.dbn.inference.drawing import LARGEST, drawn
+from bayesdd.dbn.inference.patterns import patterns_of
 from bayesdd.dbn.likelihood.gaussian import as_rows, entries, grouped
 from bayesdd.dbn.likelihood.source import Source, described, gathered, with_noise
 from bayesdd.dbn.merging.holder import Holder, Set, simplex
@@ -108,29 +108,29 @@ def united_draws(
 ) -> tuple[dict[str, Tensor], Tensor]:
     """The server's part: draws of the posterior of united sets, from the sets alone.
 
-    Weighted rows of one pattern have the likelihood of as many rows of weight 1 as their weights sum to, with the same
-    mean and scatter. Data augmentation runs on those; importance weights of the draws correct for the rounding.
+    Weighted rows have sufficient statistics as others have. Data augmentation, which serves many parameters, takes
+    whole rows only: there weighted rows of one pattern are replaced by as many rows of weight 1 as their weights sum
+    to, with the same mean and scatter, and importance weights of the draws correct for the rounding.
 
     Returns:
         Latent site -> ``(S, *shape)``, and normalised log weights ``(S,)``.
     """
     flat, weight = (torch.cat(part) for part in zip(*sets, strict=True))
+    if sum(map(math.prod, template.sites.values())) <= LARGEST:
+        patterns = patterns_of(template, [as_rows(template, flat, slices)], [weight])
+        chains = drawn([template], patterns, slices, draws=draws, seed=seed).chains
+        found = {site: value.flatten(0, 1) for site, value in chains.items()}
+        count = len(next(iter(found.values())))
+        return found, torch.full((count,), -math.log(count), dtype=torch.float64)
     pieces, changed = [], []
     for mine, at in grouped(~flat.isnan()):
         rows, own = flat[mine][:, at], weight[mine]
         evened = _evened(rows, own)
         pieces.append(flat.new_full((len(evened), flat.shape[1]), torch.nan).index_copy(1, at, evened))
         changed.append((at, moments(rows, own) - moments(evened, evened.new_ones(len(evened)))))
-    found, _ = augmented(
-        [template],
-        [as_rows(template, torch.cat(pieces), slices)],
-        draws=KEPT * math.ceil(draws / CHAINS),
-        burn=BURN,
-        chains=CHAINS,
-        thin=KEPT,
-        generator=torch.Generator().manual_seed(seed),
-    )
-    values = {site: value.flatten(0, 1) for site, value in found.items()}
+    every = [as_rows(template, torch.cat(pieces), slices)]
+    chains = drawn([template], patterns_of(template, every), slices, draws=draws, seed=seed).chains
+    values = {site: value.flatten(0, 1) for site, value in chains.items()}
     joint = Joint.of(template, values, slices)
     log_weight = torch.stack([joint.coefficients(template, at) @ by for at, by in changed]).sum(0)
     return values, log_weight - log_weight.logsumexp(0)

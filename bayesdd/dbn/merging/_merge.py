@@ -24,9 +24,10 @@ from bayesdd.dbn.inference import Pooled, conjugate, pooled
 from bayesdd.dbn.likelihood.source import Source, apart, described, listed
 from bayesdd.dbn.merging.complete import complete_rows
 from bayesdd.dbn.merging.coreset import chosen_rows
-from bayesdd.dbn.merging.masked import masked_rows
+from bayesdd.dbn.merging.masked import Gap, masked_rows
 from bayesdd.dbn.merging.mixed import mixed_rows
 from bayesdd.dbn.merging.soft import soft_rows
+from bayesdd.dbn.merging.verdict import of_complete_rows, of_masked_rows
 from bayesdd.dbn.template.columns import as_columns
 from bayesdd.dbn.template.template import Template
 from bayesdd.numerics.pareto import KHAT_LIMIT
@@ -47,6 +48,7 @@ def merge(
     learn_edges: bool = False,
     slices: int | None = None,
     full: Pooled | None = None,
+    certificate: bool = True,
 ) -> Distilled:
     """Distils several sources into few weighted rows of one template.
 
@@ -62,9 +64,13 @@ def merge(
             the sources first (:func:`bayesdd.dbn.edges`).
         slices: Number T of slices of complete rows; default the longest sequence's.
         full: The joint posterior from :func:`bayesdd.dbn.pooled`, if it is at hand; it serves every size.
+        certificate: Whether the rows get a certificate. For incomplete categorical sources it may take longer than
+            the rows.
 
     Returns:
-        Rows and weights without a certificate: ask ``bayesdd.certify(dbn.target(template, sources), rows,
+        Rows and weights, with a certificate in nats against the joint posterior: of complete rows at fresh draws of
+        their posterior, of masked ones at draws of the joint posterior that their fit has not seen. A second look,
+        without use of the joint posterior, is ``bayesdd.certify(dbn.target(template, sources), rows,
         student=dbn.student(template, T, sources))``. The provenance holds ``excess`` (nats above the closest posterior
         of its kind), ``apart`` (pairs of variables that no row has seen together), ``overstated`` (parameter -> ratio
         of its posterior deviations, distilled over full, where below 0.8) and the posterior's R-hat.
@@ -95,7 +101,8 @@ def merge(
     }
     if not complete:
         masked = chosen_rows if template.states else partial(masked_rows, seed=seed)
-        x, static, weight, gap = masked(full, size, equal_weights=equal_weights)
+        x, static, weight, ratio = masked(full, size, equal_weights=equal_weights)
+        gap, verdict = Gap.of(ratio), of_masked_rows(ratio, TOLERANCE) if certificate else None
         if not (gap.kl_forward <= TOLERANCE and gap.kl_reverse <= TOLERANCE and gap.khat < KHAT_LIMIT):
             warnings.warn(
                 f"merge: at size={size} the distilled posterior is {gap.kl_forward:.2g} nats from the full one "
@@ -103,7 +110,8 @@ def merge(
                 CertificateWarning,
                 stacklevel=2,
             )
-        return Distilled(as_columns(template, (x, static)), weight, provenance=details | {"gap": asdict(gap)})
+        details |= {"gap": asdict(gap)}
+        return Distilled(as_columns(template, (x, static)), weight, verdict, provenance=details)
     states = mixed_rows if template.mixed else soft_rows
     whole = states if template.states else partial(complete_rows, learn_edges=learn_edges)
     x, static, weight, excess = whole(
@@ -111,6 +119,7 @@ def merge(
     )
     details |= {"excess": excess}
     found = Distilled(as_columns(template, (x, static)), weight, provenance=details)
+    verdict = of_complete_rows(full, found, TOLERANCE, seed) if certificate else None
     table = overstated(full, found)
     sure = table[table["ratio"] < TOO_SURE]["ratio"]
     if len(sure):
@@ -122,7 +131,8 @@ def merge(
             CertificateWarning,
             stacklevel=2,
         )
-    return replace(found, provenance=details | {"overstated": {str(k): float(v) for k, v in sure.items()}})
+    details |= {"overstated": {str(k): float(v) for k, v in sure.items()}}
+    return replace(found, certificate=verdict, provenance=details)
 
 
 def overstated(full: Pooled, distilled: Distilled, *, draws: int = 4000, seed: int = 0) -> pd.DataFrame:

@@ -19,18 +19,19 @@ from torch import Tensor
 
 from bayesdd.dbn.inference.pooling import Pooled
 from bayesdd.dbn.likelihood import log_likelihood
-from bayesdd.dbn.merging.masked import HELD_OUT, Gap
+from bayesdd.dbn.merging.masked import HELD_OUT
 from bayesdd.dbn.template.columns import as_columns
 from bayesdd.numerics.refusal import Refusal
 
 DRAWS = 800
 
 
-def chosen_rows(full: Pooled, size: int, *, equal_weights: bool) -> tuple[Tensor, Tensor, Tensor, Gap]:
+def chosen_rows(full: Pooled, size: int, *, equal_weights: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """At most ``size`` rows of the sources and their weights; fewer where no further one helps.
 
     Returns:
-        Sequences ``(M, T, V)``, static values ``(M, V_s)``, weights ``(M,)``, and the gap at draws held out.
+        Sequences ``(M, T, V)``, static values ``(M, V_s)``, weights ``(M,)``, and the log-ratio at draws
+        that the choice has not seen, nats.
 
     Raises:
         Refusal: Some row has too many joint states of missing entries, or more rows are asked for than there are.
@@ -49,8 +50,7 @@ def chosen_rows(full: Pooled, size: int, *, equal_weights: bool) -> tuple[Tensor
     if equal_weights:
         ones = centred[:, picked].sum(1)
         weight = torch.full_like(weight, float((ones @ centred.sum(1)) / (ones @ ones)))
-    gap = Gap.of(by_row[last:].sum(1) - by_row[last:, picked] @ weight)
-    return x[picked], static[picked], weight, gap
+    return x[picked], static[picked], weight, by_row[last:].sum(1) - by_row[last:, picked] @ weight
 
 
 def _pursued(centred: Tensor, size: int) -> tuple[Tensor, Tensor]:

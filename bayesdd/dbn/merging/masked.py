@@ -120,11 +120,12 @@ class Match:
         return torch.where(self.seen, flat, torch.nan), weight
 
 
-def masked_rows(full: Pooled, size: int, *, seed: int, equal_weights: bool) -> tuple[Tensor, Tensor, Tensor, Gap]:
+def masked_rows(full: Pooled, size: int, *, seed: int, equal_weights: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Rows with the sources' patterns of missing entries whose posterior is closest to the given one.
 
     Returns:
-        Sequences ``(M, T, V)``, static values ``(M, V_s)``, weights ``(M,)``, and the gap at draws held out.
+        Sequences ``(M, T, V)``, static values ``(M, V_s)``, weights ``(M,)``, and the log-ratio at draws
+        that the fit has not seen, nats.
     """
     template, generator = full.template, torch.Generator().manual_seed(seed)
     real = torch.cat([entries(template, *rows) for rows in full.rows])
@@ -140,8 +141,8 @@ def masked_rows(full: Pooled, size: int, *, seed: int, equal_weights: bool) -> t
     flat, weight = fitted.solved(start, weight, equal_weights=equal_weights)
     if ranges.left(flat):
         flat, weight = fitted.solved(flat, weight, equal_weights=equal_weights, ranges=ranges)
-    gap = Gap.of(_part(match, slice(last, None)).ratio(flat.nan_to_num(), weight))
-    return *as_rows(template, flat, full.slices), weight, gap
+    ratio = _part(match, slice(last, None)).ratio(flat.nan_to_num(), weight)
+    return *as_rows(template, flat, full.slices), weight, ratio
 
 
 def log_likelihood(full: Pooled, joint: Joint) -> Tensor:

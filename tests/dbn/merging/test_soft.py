@@ -237,4 +237,4 @@ def test_soft_columns_that_are_no_probabilities_are_refused_in_one_line(name):
 
 def test_pooled_keeps_what_it_was_given():
     full, _ = merged()
-    assert isinstance(full, Pooled) and full.count == 120 and full.slices == 4 and np.isnan(full.rhat)
+    assert isinstance(full, Pooled) and full.count == 120 and full.slices == 4 and full.rhat < 1.1 and full.chains == 4

@@ -1,0 +1,88 @@
+"""Augmentation from sufficient statistics: complete rows give the exact posterior, moments have their expectation."""
+
+import math
+
+import torch
+from scipy import stats
+
+from bayesdd import dbn
+from bayesdd.dbn import Template
+from bayesdd.dbn.inference.augmentation import Augmentation, _independent, augmented, expectation_maximised
+from bayesdd.dbn.inference.marginal import Marginal
+from bayesdd.dbn.inference.patterns import patterns_of
+
+NET = Template(
+    ("c", "a", "b"), static=("s",), intra=(("s", "a"), ("a", "b")), inter=(("a", "a"), ("c", "a"), ("b", "c"))
+)
+NOISY = Template(NET.variables, NET.intra, NET.inter, NET.static, noise_site="error")
+
+
+def rows(count, gaps=False):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(count, 3, 3, generator=generator, dtype=torch.float64)
+    static = torch.randn(count, 1, generator=generator, dtype=torch.float64)
+    if gaps:
+        x[: count // 2, :, 1], x[0, 2], static[1] = torch.nan, torch.nan, torch.nan
+    return x, static
+
+
+def test_complete_rows_give_draws_from_the_exact_posterior():
+    x, static = rows(12)
+    augmentation = Augmentation([NET], patterns_of(NET, [(x, static)]), 3)
+    generator = torch.Generator().manual_seed(0)
+    found, statistics = augmented(
+        [NET],
+        augmentation.patterns,
+        3,
+        start=augmentation.starts(4, generator),
+        draws=200,
+        burn=1,
+        thin=1,
+        generator=generator,
+    )
+    exact = dbn.conjugate(NET, {"x": x, "static": static}).families["a"]
+    ours = found["a_variance"].flatten().numpy()
+    assert stats.kstest(ours, stats.invgamma(float(exact.shape), scale=float(exact.scale)).cdf).pvalue > 1e-3
+    family = [family.site for family in NET.structure.families].index("a")
+    torch.testing.assert_close(statistics.precision[family], exact.shape / exact.scale)
+
+
+def test_drawn_moments_have_the_means_that_expectation_maximisation_takes():
+    """Few rows of a pattern, many rows of one, and rows alone; an unknown noise, whose squares are among them."""
+    patterns = patterns_of(NOISY, [rows(60, gaps=True)])
+    augmentation, count = Augmentation([NOISY], patterns, 3), 4000
+    one = augmentation.starts(1, torch.Generator().manual_seed(1))
+    exact, squares = augmentation.completed(*augmentation.joint(one), one)
+    many = {site: value.expand(count, *value.shape[1:]) for site, value in one.items()}
+    generator = torch.Generator().manual_seed(2)
+    drawn, theirs = augmentation.completed(*augmentation.joint(many), many, generator)
+    for mean, draws in ((exact[0], drawn), (squares["error"][0], theirs["error"])):
+        error = draws.std(0) / math.sqrt(count) + 1e-9
+        assert ((draws.mean(0) - mean).abs() < 4.5 * error).all()
+
+
+def test_fewer_normal_rows_have_the_second_moments_of_many():
+    """Wishart matrices: means n I, and variances of the diagonal 2 n, of more rows and of fewer than entries."""
+    count, chains, width = torch.tensor([30.0, 7.0], dtype=torch.float64), 20_000, 6
+    some = _independent(count, chains, 3, width, torch.Generator().manual_seed(0))
+    assert some.shape == (chains, 2, 9, width)
+    moments = some.mT @ some
+    spread = math.sqrt(2 / chains)
+    for n, found in zip(count.tolist(), moments.unbind(1), strict=True):
+        assert ((found.mean(0) / n - torch.eye(width)).abs() < 5 * spread / math.sqrt(n)).all()
+        variance = found.diagonal(dim1=1, dim2=2).var(0) / (2 * n)
+        assert ((variance - 1).abs() < 5 * spread * math.sqrt(1 + 6 / n)).all()
+
+
+def test_expectation_maximisation_climbs_to_where_the_density_is_level():
+    patterns = patterns_of(NOISY, [rows(60, gaps=True)])
+    marginal = Marginal([NOISY], patterns, 3)
+    start = Augmentation([NOISY], patterns, 3).starts(2, torch.Generator().manual_seed(1))
+    heights = [marginal.log_joint(marginal.points(start))]
+    for _ in range(4):
+        start = expectation_maximised([NOISY], patterns, 3, start=start, steps=1)
+        heights.append(marginal.log_joint(marginal.points(start)))
+    assert (torch.stack(heights).diff(dim=0) > 0).all()
+    end = expectation_maximised([NOISY], patterns, 3, start=start, steps=3000)
+    value, slope = marginal.log_joint_gradient(marginal.points(end))
+    assert (value >= heights[-1]).all() and float(slope.abs().max()) < 2.0
