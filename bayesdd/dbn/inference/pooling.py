@@ -94,7 +94,7 @@ class Pooled:
             >>> tuple(course.mean.shape), float(course.sd[0, 0, 0]) < 1e-6
             ((1, 2, 2), True)
         """
-        return predicted(self.template, self.draws, patients, mass=mass)
+        return predicted(self.template, self.draws, patients, mass=mass, along=self.sources)
 
     def impute(self, patients: Any, *, mass: float = 0.9) -> Prediction:
         """As :meth:`smooth`, but what was measured stays as it was measured, noise and all.
@@ -105,7 +105,8 @@ class Pooled:
             [True, False, False, True]
         """
         found = self.smooth(patients, mass=mass)
-        x, _ = rows_of(self.template, patients if isinstance(patients, Source) else Source(patients))
+        source = patients if isinstance(patients, Source) else Source(patients)
+        (x, _), _, _ = rows_of(self.template, source, self.sources)
         seen = ~x.isnan()
         mean, low, high = (torch.where(seen, x, part) for part in (found.mean, found.low, found.high))
         return replace(found, mean=mean, sd=torch.where(seen, 0.0, found.sd), low=low, high=high)
@@ -149,7 +150,7 @@ class Pooled:
     ) -> Prediction:
         if steps < 1:
             raise Refusal(f"a forecast needs steps= of at least one slice, got {steps}.")
-        found = predicted(self.template, self.draws, patients, steps=steps, do=values, mass=mass)
+        found = predicted(self.template, self.draws, patients, steps=steps, do=values, mass=mass, along=self.sources)
         mean, sd, low, high = (part[:, -steps:] for part in (found.mean, found.sd, found.low, found.high))
         return replace(found, first=found.mean.shape[1] - steps, mean=mean, sd=sd, low=low, high=high)
 

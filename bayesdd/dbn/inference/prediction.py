@@ -9,15 +9,17 @@ it; what went before is conditioned on as it was seen. Source: Pearl, "Causality
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 from torch.func import vmap
 from torch.nn.functional import pad
 
+from bayesdd.data.measures import Measure
 from bayesdd.dbn.likelihood.gaussian import Equations, entries, equations, grouped, own_order
 from bayesdd.dbn.likelihood.missing import noise_of_entries
 from bayesdd.dbn.likelihood.source import Source, rows_of
@@ -42,6 +44,7 @@ class Prediction:
         low: Lower ends of the intervals.
         high: Upper ends.
         mass: Probability of an interval.
+        measures: Variable -> how its numbers read in the user's own terms, where sources are raw tables.
     """
 
     variables: tuple[str, ...]
@@ -51,13 +54,25 @@ class Prediction:
     low: Tensor
     high: Tensor
     mass: float
+    measures: Mapping[str, Measure] = field(default_factory=dict)
 
     def to_frame(self) -> pd.DataFrame:
-        """One line a patient, slice and variable: ``mean``, ``sd``, ``low``, ``high``."""
+        """One line a patient, slice and variable: ``mean``, ``sd``, ``low``, ``high``, in the user's own terms.
+
+        Of transformed variables (``transform=``) the ends of the interval are given, and NaN for mean and deviation,
+        which those of the transformed values do not tell.
+        """
         rows, slices, _ = self.mean.shape
         axes = [range(rows), range(self.first, self.first + slices), self.variables]
         index = pd.MultiIndex.from_product(axes, names=["patient", "slice", "variable"])
-        return pd.DataFrame({name: getattr(self, name).flatten() for name in ("mean", "sd", "low", "high")}, index)
+        found = {name: getattr(self, name).clone() for name in ("mean", "sd", "low", "high")}
+        for v, measure in ((v, self.measures[name]) for v, name in enumerate(self.variables) if name in self.measures):
+            for name in ("mean", "low", "high"):
+                found[name][..., v] = torch.as_tensor(measure.outside(found[name][..., v].numpy()))
+            found["sd"][..., v] *= measure.scale
+            if measure.transform is not None:
+                found["mean"][..., v] = found["sd"][..., v] = torch.nan
+        return pd.DataFrame({name: part.flatten() for name, part in found.items()}, index)
 
 
 def predicted(
@@ -68,6 +83,7 @@ def predicted(
     steps: int = 0,
     do: Mapping[str, float | Sequence[float]] | None = None,
     mass: float = 0.9,
+    along: Sequence[Source] = (),
 ) -> Prediction:
     """True values of all entries of patients given what is seen of them, and of ``steps`` slices more.
 
@@ -79,6 +95,7 @@ def predicted(
         steps: Slices after the last.
         do: Variable -> the value that it is set to in these slices, or one value for each of them.
         mass: Probability of an interval.
+        along: The sources that the draws are given: raw patients take on their scale.
 
     Raises:
         Refusal: Variables are categorical, patients do not fit, or an intervention has no slice or variable.
@@ -88,9 +105,9 @@ def predicted(
     if not 0 < mass < 1:
         raise Refusal(f"an interval needs a mass= between 0 and 1, got {mass}.")
     source = patients if isinstance(patients, Source) else Source(patients)
-    x, static = rows_of(template, source)
-    noisy = replace(template, noise=source.noise, noise_site=source.noise_site)
-    fixed = _interventions(template, do or {}, steps)
+    (x, static), noisy, measures = rows_of(template, source, along)
+    inside = {name: _inside(measures.get(name), value) for name, value in (do or {}).items()}
+    fixed = _interventions(template, inside, steps)
     x = pad(x, (0, 0, 0, steps), value=torch.nan)
     flat, slices, count = entries(template, x, static), x.shape[1], len(template.static)
     few = _thinned(noisy, draws)
@@ -103,7 +120,12 @@ def predicted(
             part[rows] = some
     courses = [own_order(template, part[:, count:].unflatten(1, (slices, -1)), part[:, :count])[0] for part in parts]
     mean, sd, low, high = courses
-    return Prediction(template.variables, 0, mean, sd, low, high, mass)
+    return Prediction(template.variables, 0, mean, sd, low, high, mass, measures)
+
+
+def _inside(measure: Measure | None, value: float | Sequence[float]) -> Any:
+    """What an intervention sets, given in the user's own terms, as the template has it."""
+    return value if measure is None else measure.inside(np.asarray(value, dtype=np.float64))
 
 
 def _interventions(template: Template, do: Mapping[str, float | Sequence[float]], steps: int) -> list[dict[str, float]]:

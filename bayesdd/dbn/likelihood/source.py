@@ -373,9 +373,19 @@ def _with_thinned(template: Template, x: Tensor, static: Tensor) -> Rows:
     return as_rows(template, torch.cat(more), slices)
 
 
-def rows_of(template: Template, source: Source) -> Rows:
-    """Rows of one holder, who need not see every variable; rows of which nothing is seen are left out."""
-    return _rows(template, source, "patients")
+def rows_of(
+    template: Template, source: Source, along: Sequence[Source] = ()
+) -> tuple[Rows, Template, dict[str, Measure]]:
+    """Rows of one holder, who need not see every variable, on the scale that other sources have agreed on.
+
+    Rows of which nothing is seen are left out. Also the template with this noise, and how numbers read outside.
+    """
+    fixed: list[Source] = []
+    if any(_raw(other) for other in along):
+        # The holder's patients may be among those of the sources: only their scale is asked.
+        fixed = [replace(standardise(template, along)[0], table=None)]
+    rows, measures = joined(template, [*fixed, source])
+    return rows[-1], with_noise(template, [*fixed, source])[-1], measures
 
 
 def apart(template: Template, rows: Sequence[Rows]) -> list[tuple[str, str]]:

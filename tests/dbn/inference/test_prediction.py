@@ -1,8 +1,10 @@
 """What a posterior says of patients, against structural equations solved and conditioned by NumPy, draw by draw."""
 
 import doctest
+import functools
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import stats
@@ -156,3 +158,20 @@ def test_examples_run():
         assert runner.run(example, clear_globs=False).attempted > 0
         names = example.globs
     assert runner.failures == 0
+
+
+def test_raw_tables_are_predicted_in_their_own_terms():
+    """Patients of a long table take on the scale of the pooled sources; what is set is set in the table's units."""
+    rng = np.random.default_rng(0)
+    weight = 70 + 5 * rng.normal(size=(40, 1)) + rng.normal(size=(40, 4))
+    table = pd.DataFrame({"id": np.arange(40).repeat(4), "year": np.tile(np.arange(4), 40), "kg": weight.ravel()})
+    template = Template(("kg",), inter=(("kg", "kg"),))
+    read = functools.partial(Source.from_long, patient="id", time="year", every=1, variables={"kg": "kg"})
+    full = pooled(template, [read(table[table.id < 20]), read(table[table.id >= 20])], draws=400)
+    known = table[table.id < 3]
+    found = full.smooth(read(known)).to_frame()
+    assert np.allclose(found["mean"], known["kg"], atol=1e-6) and found["sd"].max() < 1e-4
+    ahead = full.do(read(known), 1, {"kg": 80.0}).to_frame()
+    assert np.allclose(ahead["mean"], 80.0)
+    free = full.forecast(read(known), 1).to_frame()
+    assert ((free["low"] > 50) & (free["high"] < 90) & (free["low"] < free["mean"])).all()
