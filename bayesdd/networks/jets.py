@@ -43,7 +43,11 @@ def factorial(index: Index) -> int:
 
 
 def series(
-    layers: Sequence[tuple[Tensor, Tensor]], z: Tensor, unit: Tensor, indices: tuple[Index, ...], tape: Tape | None = None
+    layers: Sequence[tuple[Tensor, Tensor]],
+    z: Tensor,
+    unit: Tensor,
+    indices: tuple[Index, ...],
+    tape: Tape | None = None,
 ) -> Tensor:
     """Taylor coefficients of S networks at N points.
 
@@ -103,13 +107,15 @@ def _products(indices: tuple[Index, ...]) -> tuple[tuple[Pairs, Pairs], ...]:
     }
     for index in indices[1:]:
         axis = next(i for i, order in enumerate(index) if order)
-        of_h, of_g = [], {}
+        of_h: list[tuple[int, int, float]] = []
+        of_g: dict[tuple[int, int], float] = {}
         for below in itertools.product(*(range(order + 1) for order in index)):
             rest = tuple(c - b for c, b in zip(index, below, strict=True))
             if below[axis]:
                 of_h.append((place[below], place[rest], below[axis] / index[axis]))
             if index in needed:
-                pair = tuple(sorted((place[below], place[rest])))
+                one, other = place[below], place[rest]
+                pair = (min(one, other), max(one, other))
                 of_g[pair] = of_g.get(pair, 0.0) + 1.0
         found.append((tuple(of_h), tuple((i, j, factor) for (i, j), factor in of_g.items())))
     return tuple(found)

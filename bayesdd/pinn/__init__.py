@@ -6,6 +6,7 @@ few rows.
 """
 
 from bayesdd.pinn._fit import fit as fit
+from bayesdd.pinn.files import load as load
 from bayesdd.pinn.problem import Condition as Condition
 from bayesdd.pinn.problem import Function as Function
 from bayesdd.pinn.problem import Problem as Problem

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayesdd.networks.mlp import Network
 from bayesdd.numerics import arguments
 from bayesdd.numerics.devices import resolve
 from bayesdd.numerics.refusal import Refusal
@@ -19,13 +18,13 @@ from bayesdd.pinn import modes as searches
 from bayesdd.pinn.measurements import measured
 from bayesdd.pinn.names import State
 from bayesdd.pinn.problem import Condition, Problem, periodic
-from bayesdd.pinn.residuals import Columns, Networks, Term, condition_terms, equation_term, field_term, sobol
+from bayesdd.pinn.residuals import Columns, Networks, Term, all_terms, condition_terms, equation_term, residuals, sobol
 from bayesdd.pinn.surrogate import FitWarning, Surrogate
 
 POINTS = 256  # of the equation, for each input and parameter
-PRIOR_SPREAD = 2.0  # of a network's draws, in its unit: an unknown function's sd is twice its network's unit
 APART = 5.0  # geometric mean of scales, over the best search's, beyond which a search has failed
 UNMOVED = 0.9  # of a prior's sd: a posterior that is no narrower has learned nothing
+UNMET = 0.2  # of what constant fields leave of an equation: a search that leaves more has not solved it
 DISAGREE = 0.05  # of a field's range: modes that differ by more are said
 LEAST_HELD, FEWEST = 0.7, 20  # share of measurements in their own 90 % intervals that is doubted, from so many on
 
@@ -39,13 +38,14 @@ def fit(
     hidden: tuple[int, ...] = (16, 16),
     points: int | None = None,
     modes: int = 4,
-    steps: int = 250,
+    steps: int = 300,
     device: str | torch.device = "cpu",
 ) -> Surrogate:
     """A network that satisfies an equation, its conditions and measurements, and knows how well.
 
-    Several searches by Gauss-Newton steps start from draws of the prior (:mod:`bayesdd.pinn.modes`). Those that end well
-    count alike: the mean is theirs, the spread that of their linearised Laplace approximations and of their differences.
+    Several searches by Gauss-Newton steps start from draws of the prior (:mod:`bayesdd.pinn.modes`). Those that end
+    well count alike: the mean is theirs, the spread that of their linearised Laplace approximations and of their
+    differences.
 
     Args:
         problem: The problem.
@@ -82,10 +82,14 @@ def fit(
     count = arguments.whole(modes, "pinn.fit: modes=", 1, 10**4)
     where, seen = resolve(device), measured(problem, data)
     _check_fixed(problem, seen)
-    networks = _networks(problem, seen, tuple(hidden), seed)
+    outputs = tuple(_typical(problem, name, seen, seed) for name in problem.names.outputs)
+    networks = Networks.of(problem, tuple(hidden), outputs)
     points = max(POINTS * len(problem.ranges), 3 * networks.dim // 2) if points is None else points
-    terms = _terms(problem, seen, arguments.whole(points, "pinn.fit: points=", 1, 10**9), seed)
-    _check_memory(terms, count, networks.dim, where)
+    points = arguments.whole(points, "pinn.fit: points=", 1, 10**9)
+    few = all_terms(problem, seen, 1, seed)
+    rows = points * problem.equations + sum(term.count * len(term.names) for term in few)
+    _check_memory(rows, count, networks.dim, where)
+    terms = all_terms(problem, seen, points, seed)
     known = _known(problem, terms, noise)
     start = torch.randn(count, networks.dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     terms = [term.to(where) for term in terms]
@@ -106,24 +110,6 @@ def _check_fixed(problem: Problem, seen: Mapping[str, Any]) -> None:
             )
     if not problem.conditions and not seen:
         raise Refusal("pinn.fit: the problem has no conditions and there are no data: nothing fixes a solution.")
-
-
-def _networks(problem: Problem, seen: Mapping[str, tuple[Columns, Tensor]], hidden: tuple[int, ...], seed: int) -> Networks:
-    """Networks that read every input in [-1, 1] and give every field in its own unit."""
-    outputs = tuple(_typical(problem, name, seen, seed) for name in problem.names.outputs)
-    functions = {}
-    for name, reads in problem.names.functions.items():
-        given: Any = problem.unknown[name]
-        functions[name] = _network(problem, reads, hidden, ((given.mean, given.sd / PRIOR_SPREAD),))
-    return Networks(problem, _network(problem, problem.names.inputs, hidden, outputs), functions)
-
-
-def _network(
-    problem: Problem, reads: tuple[str, ...], hidden: tuple[int, ...], outputs: tuple[tuple[float, float], ...]
-) -> Network:
-    ranges = [problem.ranges[name] for name in reads]
-    centre = tuple((low + high) / 2 for low, high in ranges)
-    return Network(centre, tuple((high - low) / 2 for low, high in ranges), hidden, outputs=outputs)
 
 
 def _typical(problem: Problem, name: str, seen: Mapping[str, tuple[Columns, Tensor]], seed: int) -> tuple[float, float]:
@@ -161,27 +147,23 @@ def _fixed(problem: Problem, condition: Condition, name: str, seed: int) -> list
     return [found.reshape(-1)]
 
 
-def _terms(problem: Problem, seen: Mapping[str, tuple[Columns, Tensor]], points: int, seed: int) -> list[Term]:
-    data = [field_term(problem, [name], places, values[:, None]) for name, (places, values) in seen.items()]
-    conditions = [
-        term for at, condition in enumerate(problem.conditions) for term in condition_terms(problem, condition, seed + at)
-    ]
-    return [*data, equation_term(problem, sobol(problem.ranges, points, seed)), *conditions]
-
-
 def _known(problem: Problem, terms: list[Term], noise: Any) -> Tensor:
     """Known noise scale of every group, NaN where it is to be found."""
     given = noise if isinstance(noise, Mapping) else dict.fromkeys(problem.names.outputs, noise)
     if strange := [name for name in given if name not in problem.names.outputs]:
-        raise Refusal(f"pinn.fit: noise= names {strange[0]!r}, which is none of the outputs {list(problem.names.outputs)}.")
-    known = {name: arguments.positive(sd, f"pinn.fit: noise= of {name!r}") for name, sd in given.items() if sd is not None}
+        raise Refusal(
+            f"pinn.fit: noise= names {strange[0]!r}, which is none of the outputs {list(problem.names.outputs)}."
+        )
+    known = {
+        name: arguments.positive(sd, f"pinn.fit: noise= of {name!r}") for name, sd in given.items() if sd is not None
+    }
     each = [(term, name) for term in terms for name in term.names]
     found = [math.nan if term.observed is None else known.get(name, math.nan) for term, name in each]
     return torch.tensor(found, dtype=torch.float64)
 
 
-def _check_memory(terms: list[Term], count: int, dim: int, device: torch.device) -> None:
-    need = searches.memory(terms, count, dim)
+def _check_memory(rows: int, count: int, dim: int, device: torch.device) -> None:
+    need = searches.memory(rows, count, dim)
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
     else:
@@ -196,7 +178,9 @@ def _check_memory(terms: list[Term], count: int, dim: int, device: torch.device)
 def _kept(found: searches.Modes, terms: list[Term]) -> Tensor:
     """Searches that end within a factor of the best, by the scales that evidence leaves to what is to be zero."""
     if not bool(found.theta.isfinite().all()):
-        raise Refusal("pinn.fit: the equation is not finite where searches went: check logarithms, roots and divisions.")
+        raise Refusal(
+            "pinn.fit: the equation is not finite where searches went: check logarithms, roots and divisions."
+        )
     weight = torch.tensor([term.count if term.observed is None else 0 for term in terms for _ in term.names])
     weight = weight.to(found.noise)
     quality = (found.noise.log() * weight).sum(1) / weight.sum()
@@ -208,7 +192,8 @@ def _warn(surrogate: Surrogate) -> None:
     for name, (mean, sd) in surrogate.constants.items():
         prior: Any = surrogate.problem.unknown[name]
         if sd > UNMOVED * prior[1]:
-            _say(f"the unknown {name!r} is not identified: posterior {mean:.3g} +- {sd:.2g}, prior {prior[0]:g} +- {prior[1]:g}")
+            before = f"{prior[0]:g} +- {prior[1]:g}"
+            _say(f"the unknown {name!r} is not identified: posterior {mean:.3g} +- {sd:.2g}, prior {before}")
     everywhere = sobol(surrogate.problem.ranges, 256, surrogate.seed + 1)
     predicted = surrogate.predict(everywhere)
     for name in surrogate.networks.functions:
@@ -218,10 +203,24 @@ def _warn(surrogate: Surrogate) -> None:
     for name, apart in surrogate.disagreement(everywhere).items():
         if apart > DISAGREE:
             _say(f"searches disagree on {name!r} by {apart:.0%} of its range: more steps=, hidden= or points=")
+    _warn_unmet(surrogate)
     for name, share in surrogate.held.items():
         rows = next(term.count for term in surrogate.terms if term.observed is not None and term.names == (name,))
         if share < LEAST_HELD and rows >= FEWEST:
             _say(f"{share:.0%} of the measurements of {name!r} lie in their 90% intervals: equation or noise are wrong")
+
+
+def _warn_unmet(surrogate: Surrogate) -> None:
+    """Says where the equation leaves a good part of what constant fields leave of it: the search has not solved it."""
+    rows = sobol(surrogate.problem.ranges, 1024, surrogate.seed + 1)
+    term = equation_term(surrogate.problem, rows).to(surrogate.theta.device)
+    with torch.no_grad():
+        left = residuals(surrogate.networks, [term], surrogate.theta)
+        flat = residuals(surrogate.networks, [term], torch.zeros_like(surrogate.theta[:1]))
+    for name, one, of in zip(term.names, left, flat, strict=True):
+        share = float(one.square().mean().sqrt() / of.square().mean().sqrt().clamp_min(1e-300))
+        if share > UNMET and float(of.abs().max()) > 0:
+            _say(f"the {name} is not met: constant fields leave {1 / share:.2g} times as much: more steps= or hidden=")
 
 
 def _say(what: str) -> None:

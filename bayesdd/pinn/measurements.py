@@ -24,7 +24,9 @@ def points_of(problem: Problem, given: Any, who: str, also: Sequence[str] = ()) 
         Refusal: A column is missing, unknown, of the wrong shape, not finite or outside its range.
     """
     if not isinstance(given, Mapping) and not hasattr(given, "columns"):
-        raise WrongType(f"{who} needs columns by name, such as {{{next(iter(problem.ranges))!r}: ...}}, got {given!r:.60}.")
+        raise WrongType(
+            f"{who} needs columns by name, such as {{{next(iter(problem.ranges))!r}: ...}}, got {given!r:.60}."
+        )
     names, there = list(problem.ranges), [str(name) for name in given]
     if missing := [name for name in names if name not in there]:
         raise Refusal(f"{who} lacks the column {missing[0]!r}: it needs {names}, got {there}.")
@@ -40,8 +42,8 @@ def points_of(problem: Problem, given: Any, who: str, also: Sequence[str] = ()) 
         if bool(outside.any()):
             row = int(outside.nonzero()[0, 0])
             raise Refusal(
-                f"{who}: {name!r} = {float(values[row]):.6g} in row {row} lies outside its range [{low:g}, {high:g}]: drop "
-                "the row or widen the range."
+                f"{who}: {name!r} = {float(values[row]):.6g} in row {row} lies outside its range [{low:g}, {high:g}]: "
+                "drop the row or widen the range."
             )
     return found
 
@@ -53,7 +55,7 @@ def column(given: Any, who: str) -> Tensor:
         Refusal: It is no column of numbers, or empty.
     """
     if isinstance(given, Tensor):
-        given = given.detach().cpu()
+        given = given.detach().cpu().numpy()
     try:
         values = torch.from_numpy(np.array(given, dtype=np.float64))
     except (TypeError, ValueError) as error:
@@ -76,14 +78,18 @@ def measured(problem: Problem, given: Any) -> dict[str, tuple[Columns, Tensor]]:
     count = len(next(iter(points.values())))
     there = [name for name in outputs if name in list(given)]
     if not there:
-        raise Refusal(f"pinn.fit: data have none of the outputs {list(outputs)}: leave data out where nothing is measured.")
+        raise Refusal(
+            f"pinn.fit: data have none of the outputs {list(outputs)}: leave data out where nothing is measured."
+        )
     found = {}
     for name in there:
         values = column(given[name], f"pinn.fit: data: column {name!r}")
         if len(values) != count:
             raise Refusal(f"pinn.fit: data: column {name!r} has {len(values)} rows, but the points are {count}.")
         if bool(values.isinf().any()):
-            raise Refusal(f"pinn.fit: data: column {name!r} is infinite in some rows: NaN says that a value is missing.")
+            raise Refusal(
+                f"pinn.fit: data: column {name!r} is infinite in some rows: NaN says that a value is missing."
+            )
         kept = ~values.isnan()
         if bool(kept.any()):
             found[name] = ({input: some[kept] for input, some in points.items()}, values[kept])

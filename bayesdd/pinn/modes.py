@@ -39,11 +39,13 @@ from bayesdd.networks.students import GaussNewton
 from bayesdd.numerics.levenberg_marquardt import Quadratic, State, damped_steps
 from bayesdd.pinn.residuals import Networks, Term, linearised, residuals
 
-MEASURED, ZERO = 0.1, 0.02  # first scales, of what draws of the prior leave of a group
+MEASURED, ZERO = 0.1, 0.2  # first scales, of what draws of the prior leave of a group
+GATE = 0.3  # nats that a step may still promise where the common scale falls: sharper, unknown constants hardly move
 CONDITION = 0.3  # of the common scale: conditions have fewer rows than the equation
 FLOOR = 1e-7  # least scale, of the same: below it float64 no longer resolves the smallest eigenvalues of A
 SHARP = 0.3  # of the scale of evidence, at which residuals that are to be zero are followed
 FASTEST = 3.0  # by which a scale falls at once: wider steps lose the mode that is followed
+FEATURES = 5  # steps of the last layers alone: else a fourth derivative is first got rid of, with all that bends
 EVERY = 5  # steps between updates of the scales
 STAGES, RAMP = 16, 15.0  # of the march through time; later rows are exp(15 x) times wider a share x behind
 SETTLED, CONVERGED, PATIENCE = 0.02, 0.1, 4  # relative change of scales and nats to gain, so often, that end a search
@@ -97,7 +99,8 @@ def search(
     while taken < steps and calm < PATIENCE:
         horizon = (taken // EVERY + 1) / STAGES if bool(late.any()) else 1.0
         scale = _by_row(noise, rows) * (RAMP * (late - horizon).clamp_min(0)).exp()
-        state, done = _followed(networks, terms, theta, scale, damping, min(EVERY, steps - taken))
+        free = networks.linear(theta) if taken < FEATURES else torch.ones_like(theta[0])
+        state, done = _followed(networks, terms, theta, scale, damping, free, min(EVERY, steps - taken))
         theta, damping, taken = state.point, state.damping, taken + done
         if horizon < 1:
             continue
@@ -105,7 +108,9 @@ def search(
         evident = torch.where(known.isnan(), ((off + (FLOOR * unit) ** 2) / (free + 1)).sqrt(), known)
         common = ((off / unit**2 * zero).sum(1) / (free * zero).sum(1)).sqrt().clamp_min(FLOOR)
         wanted = torch.where(zero, SHARP * common[:, None] * unit, evident)
-        moved = wanted.clamp(noise / FASTEST, noise)
+        ready = (state.left < GATE)[:, None] | ~zero
+        moved = wanted.clamp(noise / FASTEST, torch.where(zero, noise, FASTEST * noise))
+        moved = torch.where(ready, moved, noise)
         settled = ((moved / noise).log().abs() < SETTLED).all(1) & (state.left < CONVERGED)
         calm, noise = calm + 1 if bool(settled.all()) else 0, moved
         say(f"step {taken} of {steps}: noise {', '.join(f'{float(scale):.2g}' for scale in evident[0])}")
@@ -124,9 +129,8 @@ def whitened(networks: Networks, terms: Sequence[Term], theta: Tensor, noise: Te
     return torch.cat([part / noise[:, at, None, None] for at, part in enumerate(slopes)], 1)
 
 
-def memory(terms: Sequence[Term], searches: int, dim: int) -> int:
+def memory(rows: int, searches: int, dim: int) -> int:
     """Bytes that a step takes: the Jacobian of all rows five times over, and the matrix that is solved."""
-    rows = sum(term.count * len(term.names) for term in terms)
     return BYTES * searches * (5 * rows * dim + 3 * min(rows, dim) ** 2)
 
 
@@ -139,16 +143,16 @@ def _by_row(noise: Tensor, rows: Tensor) -> Tensor:
 
 
 def _followed(
-    networks: Networks, terms: Sequence[Term], theta: Tensor, scale: Tensor, damping: Tensor, steps: int
+    networks: Networks, terms: Sequence[Term], theta: Tensor, scale: Tensor, damping: Tensor, free: Tensor, steps: int
 ) -> tuple[State, int]:
-    """Levenberg-Marquardt steps with the scales held: where they end, and how many were taken."""
+    """Levenberg-Marquardt steps of what is free, scales held: where they end, and how many were taken."""
 
     def function(at: Tensor) -> tuple[Tensor, ...]:
         values, slopes = linearised(networks, terms, at)
         white = torch.cat(values, 1) / scale
         cost = 0.5 * (white.square().sum(1) + at.square().sum(1))
-        jacobian = torch.cat(slopes, 1) / scale[..., None]
-        gradient = (white[:, None] @ jacobian)[:, 0] + at
+        jacobian = free * torch.cat(slopes, 1) / scale[..., None]
+        gradient = (white[:, None] @ jacobian)[:, 0] + free * at
         return torch.where(gradient.isfinite().all(1), cost, torch.inf), gradient, jacobian, white
 
     def quadratic(at: Tensor, values: Sequence[Tensor]) -> Quadratic:
@@ -180,4 +184,6 @@ def _left(values: Sequence[Tensor], scale: Tensor, rows: Tensor) -> tuple[Tensor
     model = GaussNewton(jacobian, torch.ones_like(white[0]), torch.ones_like(jacobian[:, 0]))
     free = 1 - model.variance(jacobian).clamp(0, 1)
     squares = (white * scale).square()
-    return tuple(torch.stack([part.sum(1) for part in some.split(rows.tolist(), 1)], 1) for some in (squares, free))
+    parts = ([part.sum(1) for part in some.split(rows.tolist(), 1)] for some in (squares, free))
+    left, unused = (torch.stack(some, 1) for some in parts)
+    return left, unused

@@ -99,9 +99,7 @@ class Asked:
         return set().union(*(self.by_name.get(output, set()) for output in self.names.outputs))
 
 
-def _derivative(
-    name: str, there: Mapping[str, tuple[str, ...]], inputs: tuple[str, ...]
-) -> tuple[str, Index] | None:
+def _derivative(name: str, there: Mapping[str, tuple[str, ...]], inputs: tuple[str, ...]) -> tuple[str, Index] | None:
     """The base of a name and its index; None if there is no such base, or it does not depend on an input named."""
     if name in there:
         return name, (0,) * len(inputs)

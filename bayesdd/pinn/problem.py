@@ -133,9 +133,9 @@ class Problem:
                 _check_range(f"{what}={{{name!r}: ...}}", given)
         for name in self.names.functions:
             _check_function(self, name, self.unknown[name])
-        for name, given in self.unknown.items():
-            if not isinstance(given, Function):
-                _check_prior(name, given)
+        for name, prior in self.unknown.items():
+            if not isinstance(prior, Function):
+                _check_prior(name, prior)
         if not callable(self.equation):
             raise Refusal(f"Problem: equation= needs a function of s and p, got {type(self.equation).__name__}.")
         _check_residuals(self)
@@ -144,16 +144,21 @@ class Problem:
         used = self.asked.constants | {name for c in self.conditions for name in asked_by(self, c).constants}
         if idle := [name for name in self.unknown if name not in used]:
             raise Refusal(
-                f"Problem: the unknown {idle[0]!r} stands in no equation and no condition, so that nothing can identify "
-                f"it: use p.{idle[0]} or drop it."
+                f"Problem: the unknown {idle[0]!r} stands in no equation and no condition, so that nothing can "
+                f"identify it: use p.{idle[0]} or drop it."
             )
 
     @cached_property
     def names(self) -> Names:
         """Names of inputs, parameters, fields and unknown functions, and how derivatives are written."""
         functions = {name: given.inputs for name, given in self.unknown.items() if isinstance(given, Function)}
-        return Names((*self.inputs, *self.parameters), tuple(self.outputs), functions, tuple(self.constants),
-                     tuple(name for name in self.unknown if name not in functions))
+        return Names(
+            (*self.inputs, *self.parameters),
+            tuple(self.outputs),
+            functions,
+            tuple(self.constants),
+            tuple(name for name in self.unknown if name not in functions),
+        )
 
     @cached_property
     def asked(self) -> Asked:
@@ -288,7 +293,9 @@ def _check_names(problem: Problem) -> None:
         "constants": problem.constants, "unknown": problem.unknown,
     }  # fmt: skip
     if not problem.inputs or not problem.outputs:
-        raise Refusal("Problem needs at least one input and one output, such as inputs={'t': (0.0, 1.0)}, outputs=('u',).")
+        raise Refusal(
+            "Problem needs at least one input and one output, such as inputs={'t': (0.0, 1.0)}, outputs=('u',)."
+        )
     seen: dict[str, str] = {}
     for group, names in groups.items():
         for name in names:
@@ -309,7 +316,8 @@ def _check_prior(name: str, given: Any) -> None:
     numbers = _numbers(given)
     if numbers is None or not numbers[1] > 0:
         raise Refusal(
-            f"Problem: unknown={{{name!r}: ...}} needs (mean, sd) of a normal prior, or pinn.function(...), got {given!r}."
+            f"Problem: unknown={{{name!r}: ...}} needs (mean, sd) of a normal prior, or pinn.function(...), got "
+            f"{given!r}."
         )
 
 
@@ -337,7 +345,9 @@ def _check_residuals(problem: Problem) -> None:
     half = residuals_of(_tried(problem, problem.equation, asked, "the equation", keep=3), 3, "the equation")
     for one, other in zip(whole, half, strict=True):
         if not torch.allclose(one[:3], other, rtol=1e-9, atol=1e-12, equal_nan=True):
-            raise Refusal("Problem: the equation at a point depends on the other points: use no sums or means over them.")
+            raise Refusal(
+                "Problem: the equation at a point depends on the other points: use no sums or means over them."
+            )
     if not asked.fields:
         raise Refusal(f"Problem: the equation uses none of the outputs {list(problem.outputs)}.")
 
@@ -352,7 +362,8 @@ def _check_condition(problem: Problem, condition: Condition) -> None:
         for side in sides or (place,):
             if not isinstance(side, int | float) or not low <= side <= high:
                 raise Refusal(
-                    f"Problem: {condition} lies outside the domain: {name!r} runs from {low:g} to {high:g}, got {side!r}."
+                    f"Problem: {condition} lies outside the domain: {name!r} runs from {low:g} to {high:g}, got "
+                    f"{side!r}."
                 )
     pairs = [name for name, place in where.items() if isinstance(place, tuple | list)]
     for name, value in what.items():
@@ -362,7 +373,9 @@ def _check_condition(problem: Problem, condition: Condition) -> None:
                 raise Refusal(f"Problem: {condition}: a periodic field needs one pair of sides, such as x=(0.0, 1.0).")
         elif callable(value):
             found = _tried(problem, value, Asked(problem.names), f"the value of {name!r} in {condition}")
-            if not isinstance(found, Tensor | int | float) or (isinstance(found, Tensor) and found.shape not in ((), (TRIED,))):
+            if not isinstance(found, Tensor | int | float) or (
+                isinstance(found, Tensor) and found.shape not in ((), (TRIED,))
+            ):
                 came = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
                 raise Refusal(
                     f"Problem: the value of {name!r} in {condition} must be one number a point, shape ({TRIED},), got "

@@ -1,12 +1,12 @@
 r"""All rows that a network must satisfy, and their Jacobian.
 
-Parameters theta are the weights of the network of the fields, those of the unknown functions' networks, and the unknown
+Parameters theta are the weights of the network of the fields, those of unknown functions' networks, and unknown
 constants in units of their priors: a priori all are N(0, 1). A term is a set of points with one or more residuals that
 are to be zero there: the equation, a condition, measurements.
 
 A residual at a point depends on theta through the Taylor coefficients at that point alone. One backward pass to what
-every layer makes of its input, :math:`\delta_l`, therefore gives the Jacobian of all rows: the derivative in the weights
-of layer l is :math:`\sum_\gamma h_{l,\gamma} \delta_{l,\gamma}^\top`.
+every layer makes of its input, :math:`\delta_l`, therefore gives the Jacobian of all rows: the derivative in the
+weights of layer l is :math:`\sum_\gamma h_{l,\gamma} \delta_{l,\gamma}^\top`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from bayesdd.pinn.names import Asked, State
 from bayesdd.pinn.problem import Condition, Problem, asked_by, periodic, residuals_of
 
 FEW, PER_AXIS = 64, 64  # points of a condition along its first free input, and more along each further one
+PRIOR_SPREAD = 2.0  # of a network's draws, in its unit: an unknown function's sd is twice its network's unit
 Columns = dict[str, Tensor]
 
 
@@ -88,11 +89,35 @@ class Networks:
     fields: Network
     functions: Mapping[str, Network]
 
+    @classmethod
+    def of(cls, problem: Problem, hidden: tuple[int, ...], outputs: tuple[tuple[float, float], ...]) -> Networks:
+        """Networks of one shape that read every input in [-1, 1]; ``outputs``: middle and unit of every field."""
+
+        def network(reads: tuple[str, ...], own: tuple[tuple[float, float], ...]) -> Network:
+            ranges = [problem.ranges[name] for name in reads]
+            centre = tuple((low + high) / 2 for low, high in ranges)
+            return Network(centre, tuple((high - low) / 2 for low, high in ranges), hidden, outputs=own)
+
+        functions = {}
+        for name, reads in problem.names.functions.items():
+            given: Any = problem.unknown[name]
+            functions[name] = network(reads, ((given.mean, given.sd / PRIOR_SPREAD),))
+        return cls(problem, network(problem.names.inputs, outputs), functions)
+
     @property
     def dim(self) -> int:
         """Length P of theta."""
         own = sum(network.dim for network in self.functions.values())
         return self.fields.dim + own + len(self.problem.names.unknown)
+
+    def linear(self, theta: Tensor) -> Tensor:
+        """One where a parameter acts linearly on a field or function, or is a constant; zero at others, ``(P,)``."""
+        found, used = torch.ones_like(theta[0]), 0
+        for network, _, flat in self.parts(theta).values():
+            inputs, outputs = network.widths[-1]
+            found[used : used + flat.shape[1] - (inputs + 1) * outputs] = 0.0
+            used += flat.shape[1]
+        return found
 
     def constants(self, theta: Tensor) -> dict[str, Tensor]:
         """Unknown constants in their own units, of theta ``(S, P)``: ``(S,)`` each."""
@@ -135,8 +160,7 @@ class Evaluation:
             made = series(mlp.split(network, flat), z, unit, indices, tape)
             self.values[name] = (made, indices, network, reads)
         self.unknown = {
-            name: value[:, None].expand(-1, self.count).reshape(-1)
-            for name, value in networks.constants(theta).items()
+            name: value[:, None].expand(-1, self.count).reshape(-1) for name, value in networks.constants(theta).items()
         }
         known = {name: self._repeated(column) for name, column in points.items()}
         found = term.function(State(known, self._field), State(self.unknown, self._constant))
@@ -246,14 +270,29 @@ def condition_terms(problem: Problem, condition: Condition, seed: int, share: fl
     terms = []
     if same and pair is not None:
         function = partial(_values, dict.fromkeys(same, 0.0))
-        terms.append(Term(_named(condition, same), function, placed[0], asked, None, {pair: float(where[pair][1])}, True))
+        terms.append(
+            Term(_named(condition, same), function, placed[0], asked, None, {pair: float(where[pair][1])}, True)
+        )
     if other:
-        terms += [Term(_named(condition, other), partial(_values, other), side, asked, condition=True) for side in placed]
+        terms += [
+            Term(_named(condition, other), partial(_values, other), side, asked, condition=True) for side in placed
+        ]
     return terms
 
 
 def _named(condition: Condition, what: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(f"{condition}: {name}" for name in what)
+
+
+def all_terms(problem: Problem, seen: Mapping[str, tuple[Columns, Tensor]], points: int, seed: int) -> list[Term]:
+    """Measurements by field, the equation at so many points, and all conditions."""
+    data = [field_term(problem, [name], places, values[:, None]) for name, (places, values) in seen.items()]
+    conditions = [condition_terms(problem, condition, seed + at) for at, condition in enumerate(problem.conditions)]
+    return [
+        *data,
+        equation_term(problem, sobol(problem.ranges, points, seed)),
+        *(t for some in conditions for t in some),
+    ]
 
 
 def field_term(problem: Problem, names: Sequence[str], points: Columns, observed: Tensor | None = None) -> Term:

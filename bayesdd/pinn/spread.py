@@ -1,4 +1,4 @@
-"""Several fits as one prediction: their mean, and a spread that counts what each says of itself and their differences."""
+"""Several fits as one prediction: their mean, and a spread of what each says of itself and of their differences."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -12,13 +13,11 @@ import torch
 from torch import Tensor
 
 from bayesdd.data.distilled import Distilled
-from bayesdd.networks import mlp, students
-from bayesdd.networks._function_space import function_space
+from bayesdd.networks import function_space, mlp, students
 from bayesdd.networks.regression import Regression
 from bayesdd.networks.students import GaussNewton
-from bayesdd.numerics.refusal import Refusal
 from bayesdd.pinn import modes as searches
-from bayesdd.pinn import tasks
+from bayesdd.pinn import tasks, written
 from bayesdd.pinn.measurements import points_of
 from bayesdd.pinn.problem import Problem
 from bayesdd.pinn.residuals import (
@@ -32,9 +31,9 @@ from bayesdd.pinn.residuals import (
     residuals,
     sobol,
 )
-
 from bayesdd.pinn.spread import Z90, Field, pooled, widening
 from bayesdd.pinn.students import Taught
+from bayesdd.posterior import arviz
 from bayesdd.task.task import Task
 
 CELLS = 2**25  # numbers of a Jacobian that are held at once
@@ -225,6 +224,18 @@ class Surrogate:
         precision = rows.weight / regression.noise**2
         fits = students.from_scratch(regression, rows.data, precision, count, seed, TRAINING)
         return Taught(self.problem, regression, rows.data, precision, fits)
+
+    def to_netcdf(self, path: str | os.PathLike[str]) -> None:
+        """Writes weights, scales and measurements, with a content hash; :func:`bayesdd.pinn.load` reads them."""
+        written.write(self, path)
+
+    def to_arviz(self, points: Any, draws: int = 1000, seed: int = 0) -> Any:
+        """Draws at points as ArviZ's groups ``predictions`` and ``predictions_constant_data``, dimension ``row``."""
+        drawn = {name: values[None] for name, values in self.draws(points, draws, seed).items()}
+        columns = {name: column.cpu().numpy() for name, column in self._at(points, "to_arviz").items()}
+        predictions = arviz.dataset(drawn, dims={name: ["row"] for name in drawn}, attrs={"seed": seed})
+        constant = arviz.dataset(columns, lead=("row",))
+        return arviz.to_arviz({"predictions": predictions, "predictions_constant_data": constant})
 
     def to_torch(self) -> torch.nn.Module:
         """The mean as a plain module: ``(N, inputs and parameters)`` -> ``(N, outputs)``, float64, differentiable."""

@@ -19,11 +19,11 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from bayesdd import kinds
 from bayesdd.networks import mlp
 from bayesdd.networks.mlp import Network
 from bayesdd.pinn.problem import Problem
 from bayesdd.pinn.residuals import Columns, Evaluation, Networks, Term
+from bayesdd.task import kinds
 from bayesdd.task.task import Task
 
 FIELD, VALUE = "output", "value"  # columns of a student of several outputs: which of them a row is of, and its value
@@ -36,9 +36,7 @@ def task(networks: Networks, term: Term, noise: Tensor) -> Task:
     return Task(model, {**term.points, **observed})
 
 
-def residual_model(
-    *, _networks: Networks, _term: Term, _noise: tuple[float, ...], **columns: Tensor
-) -> None:
+def residual_model(*, _networks: Networks, _term: Term, _noise: tuple[float, ...], **columns: Tensor) -> None:
     """Residuals of a term at its points, seen as observations of zero or of what was measured."""
     problem = _networks.problem
     flat = [mlp.sites(_networks.fields)]
@@ -56,7 +54,7 @@ def residual_model(
 
 
 def student(problem: Problem, network: Network, rows: Columns, noise: float) -> Task:
-    """The fields' network on rows of points and values: a column of its name, or ``output`` and ``value`` of several."""
+    """The fields' network on rows of points and values: a column of its name; of several, ``output`` and ``value``."""
     names, outputs = problem.names.inputs, problem.names.outputs
     domain = {name: kinds.interval(low, high) for name, (low, high) in problem.ranges.items()}
     labels = {FIELD: outputs} if len(outputs) > 1 else {}

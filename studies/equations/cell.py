@@ -24,7 +24,7 @@ def measure(name: str, seed: int = 0, *, smoke: bool = False) -> dict[str, Any]:
     cells.set_threads()
     make, truth, noise, constants = PROBLEMS[name]
     problem, rng = make(), np.random.default_rng(seed)
-    (parameter, (low, high)), middle = next(iter(problem.parameters.items())), 0.5
+    (low, high), middle = next(iter(problem.parameters.values())), 0.5
     data = _points(problem, low + (high - low) * rng.uniform(middle, 1, SETS), PLACES, rng)
     values = _truth(problem, truth, data)
     measured = {key: value + noise * rng.normal(size=len(value)) for key, value in values.items()}

@@ -86,7 +86,7 @@ def korteweg_de_vries() -> pinn.Problem:
         outputs=("u",),
         equation=lambda s, p: s.u_t + 6 * s.u * s.u_x + s.u_xxx,
         conditions=[
-            pinn.at(t=0.0, u=lambda s, p: s.height * torch.exp(-s.x**2)),
+            pinn.at(t=0.0, u=lambda s, p: s.height * torch.exp(-(s.x**2))),
             pinn.at(x=(-4.0, 4.0), u=pinn.periodic, u_x=pinn.periodic, u_xx=pinn.periodic),
         ],
     )
@@ -158,8 +158,8 @@ def _membrane(k: float) -> Any:
 def _squares(k: float, cells: int) -> np.ndarray:
     h, inner = 1 / cells, cells - 1
     x, y = np.arange(1, cells) * h, np.arange(1, cells + 1) * h
-    in_x = diags([1, -2, 1], [-1, 0, 1], shape=(inner, inner)).tolil()
-    in_y = diags([1, -2, 1], [-1, 0, 1], shape=(cells, cells)).tolil()
+    in_x = diags([1.0, -2.0, 1.0], [-1, 0, 1], shape=(inner, inner), dtype=float).tolil()
+    in_y = diags([1.0, -2.0, 1.0], [-1, 0, 1], shape=(cells, cells), dtype=float).tolil()
     in_y[-1, -2] = 2  # the slope at y = 1 is zero: what lies beyond mirrors what lies before
     both = (kron(in_x, eye(cells)) + kron(eye(inner), in_y)).tocsc() / h**2
     found = np.zeros((cells + 1, cells + 1))
