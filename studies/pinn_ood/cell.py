@@ -30,9 +30,9 @@ TAIL = 0.5  # standard deviations, a sixth of alpha's range each, from the middl
 TESTS, GRID = 12, 33
 Z90 = 1.6448536269514722
 OTHER = (50, 50)  # hidden layers of the other architecture
-FULL: dict[str, Any] = {"fit": {"hidden": (16, 16)}, "steps": 400, "students": 10, "other": 4}
+FULL: dict[str, Any] = {"fit": {"hidden": (16, 16)}, "steps": 400, "students": 10, "other": 4, "judge": JUDGE_STEPS}
 SMALL: dict[str, Any] = {
-    "fit": {"hidden": (5,), "modes": 2, "steps": 10, "points": 64}, "steps": 4, "students": 2, "other": 1,
+    "fit": {"hidden": (5,), "modes": 2, "steps": 10, "points": 64}, "steps": 4, "students": 2, "other": 1, "judge": 10,
 }  # fmt: skip
 
 
@@ -160,7 +160,7 @@ def _students(
 ) -> list[dict[str, float]]:
     points, truth = setting.tests(sign)
     precision = weight / regression.noise**2
-    fits = students.from_scratch(regression, rows, precision, count, 10_007, 400)
+    fits = students.from_scratch(regression, rows, precision, count, 10_007, setting.sizes["judge"])
     with torch.no_grad():
         mean, sd = students.spread(regression, fits.latents, rows, precision, tensors(points))
     return [_scores(m.numpy(), s.numpy(), truth) for m, s in zip(mean, sd, strict=True)]
@@ -179,7 +179,7 @@ def _spread(setting: Setting, size: int) -> Weighted:
 def _scaled(setting: Setting, rows: Columns, weight: Tensor) -> Weighted:
     scale = settled(
         setting.regression, rows, weight, setting.purpose,
-        count=2 * JUDGES, seed=setting.seed + 2 * JUDGE_SEED, steps=JUDGE_STEPS,
+        count=2 * JUDGES, seed=setting.seed + 2 * JUDGE_SEED, steps=setting.sizes["judge"],
     )  # fmt: skip
     return rows, weight * float(np.exp(scale))
 
@@ -189,6 +189,6 @@ def _score(setting: Setting, found: Weighted) -> float:
     precision = weight / setting.regression.noise**2
     with torch.no_grad():
         fits = students.from_scratch(
-            setting.regression, rows, precision, 2 * JUDGES, setting.seed + JUDGE_SEED, JUDGE_STEPS
+            setting.regression, rows, precision, 2 * JUDGES, setting.seed + JUDGE_SEED, setting.sizes["judge"]
         )
         return float(interval_score(setting.regression, fits.latents, rows, precision, setting.purpose).median())
