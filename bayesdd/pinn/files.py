@@ -34,8 +34,8 @@ def load(path: str | os.PathLike[str], problem: Problem) -> Surrogate:
 
     Example:
         >>> surrogate.to_netcdf("decay.nc")
-        >>> pinn.load("decay.nc", decay)
-        Surrogate of ['u']: 4 modes of 67 weights, 45 steps
+        >>> pinn.load("decay.nc", decay).problem is decay
+        True
     """
     dataset = loaded(path, _read, "a netCDF file of a surrogate")
     if MARK not in dataset.attrs:

@@ -204,7 +204,11 @@ class Surrogate:
             points: Where they shall; default 256 points of the whole domain.
             steps: Steps of the rows, which bound the work: 400 take half a minute with 50 rows.
         """
-        columns = sobol(self.problem.ranges, ROWS, self.seed + 1) if points is None else self._at(points, "objective")
+        columns = (
+            sobol(self.problem.ranges, ROWS, self.seed + 1)
+            if points is None
+            else points_of(self.problem, points, "objective")
+        )
         found, names = self.predict(columns), self.problem.names.outputs
         mean, sd = (torch.from_numpy(np.stack([found[name][at] for name in names], 1)) for at in (0, 1))
         asked = tasks.outcomes(self.problem, columns, mean)
