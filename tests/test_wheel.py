@@ -35,18 +35,18 @@ with warnings.catch_warnings():
     merged = dbn.merge(template, sources, size=4, seed=0)
 assert len(merged) > 0 and merged.data["x"].shape[1:] == (3, 2)
 
-family = pinn.Family(
-    name="u'' = 2 u^3",
-    x=((0.0, 1.0),),
-    alpha=(0.1, 1.9),
-    residual=lambda x, alpha, u, parameters: u.second[0] - 2 * u.u**3,
-    boundary=pinn.ends(lambda alpha: alpha, lambda alpha: alpha / (1 + alpha), (0.0, 1.0)),
-    exact=lambda x, alpha: alpha / (1 + alpha * x[:, 0]),
+problem = pinn.Problem(
+    inputs={"x": (0.0, 1.0)},
+    parameters={"alpha": (0.1, 1.9)},
+    outputs=("u",),
+    equation=lambda s, p: s.u_xx - 2 * s.u**3,
+    conditions=[pinn.at(x=0.0, u=lambda s, p: s.alpha), pinn.at(x=1.0, u=lambda s, p: s.alpha / (1 + s.alpha))],
 )
-target = pinn.target(
-    family, pinn.measured(family, 40, seed=0), network=pinn.surrogate(family, (4,)), collocation=32, alphas=8
-)
-assert [part.size for part in target] == [40, 32, 16]
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", pinn.FitWarning)
+    surrogate = pinn.fit(problem, hidden=(4,), points=32, modes=1, steps=5)
+assert [part.size for part in surrogate.target] == [32, 64, 64]
+assert surrogate.predict({"x": [0.5], "alpha": [1.0]})["u"][0].shape == (1,)
 """
 
 

@@ -17,6 +17,7 @@ from bayesdd.numerics.pareto import KHAT_LIMIT
 
 UNTOLD = "cannot be told from these draws"
 TELLING = 1e-3  # of the other divergence: a lower bound below that says nothing
+WORST = 2.0  # times the tolerance: the worst tenth of a normal error lies beyond 1.6 times its root mean square
 TOLERANCE = 0.05  # nats: the KL between two normal posteriors whose means differ by 0.3 sds
 
 
@@ -146,7 +147,11 @@ class PredictiveCertificate:
         mean_error: Error of the students' predictive means, root mean square, in the target's predictive sds.
         spread_ratio: Predictive sd of the students over the target's, geometric mean.
         draws: Students, each fitted from scratch.
-        tolerance: What the error and the absolute log ratio must stay within, each with two standard errors.
+        tolerance: What the error and the absolute log ratios must stay within, each with two standard errors, and the
+            worst decile of the error within twice.
+        spread_off: Factor by which spreads differ at an input, either way: exp of the root mean square log ratio over
+            inputs; NaN in files of earlier versions.
+        worst_error: Error of means, root mean square over students, that one input in ten exceeds, in sds; NaN there.
     """
 
     mean_error: float
@@ -155,10 +160,12 @@ class PredictiveCertificate:
     spread_ratio_se: float
     draws: int
     tolerance: float
+    spread_off: float = math.nan
+    worst_error: float = math.nan
 
     @property
     def ok(self) -> bool:
-        """Error and log ratio of spreads within the tolerance, each with two standard errors."""
+        """Errors and log ratios of spreads within the tolerance, each with two standard errors."""
         return not self.reasons
 
     @property
@@ -174,6 +181,14 @@ class PredictiveCertificate:
                 f"spreads are {ratio:.3g} +- {self.spread_ratio_se:.1g} times the target's, "
                 f"not within {math.exp(-limit):.2g} to {math.exp(limit):.2g}"
             )
+        if math.log(self.spread_off) - 2 * self.spread_ratio_se / ratio > limit:
+            found.append(
+                f"spreads differ {self.spread_off:.3g} times from input to input, more than {math.exp(limit):.2g}"
+            )
+        if self.worst_error > WORST * limit:
+            found.append(
+                f"at one input in ten means are off by {self.worst_error:.3g} sds, more than {WORST * limit:g}"
+            )
         return found
 
     @property
@@ -188,7 +203,9 @@ class PredictiveCertificate:
         """What stands behind the verdict, in words."""
         return {
             "error of predictive means": f"{self.mean_error:.3g} +- {self.mean_error_se:.1g} predictive sds",
+            "worst tenth of inputs": f"off by {self.worst_error:.3g} predictive sds and more",
             "ratio of spreads": f"{self.spread_ratio:.3g} +- {self.spread_ratio_se:.1g}",
+            "spreads by input": f"{self.spread_off:.3g} times apart, either way",
             "students": f"{self.draws}, each fitted from scratch",
         }
 

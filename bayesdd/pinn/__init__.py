@@ -1,16 +1,17 @@
-"""Differential equations as inference tasks.
+"""Differential equations: problems written as mathematics, and surrogates that know them.
 
-``equation`` describes a family of equations with its domain, boundary values and exact solution. A target is a list of
-three tasks over the weights of one network: measurements, the equation at collocation points, and boundary values.
+A :class:`Problem` is an equation with its conditions; :func:`fit` makes a :class:`Surrogate` of it and of measurements,
+which predicts with intervals, infers unknown constants and functions, and teaches what it knows to plain networks by a
+few rows.
 """
 
-from bayesdd.pinn._target import boundary as boundary
-from bayesdd.pinn._target import measurements as measurements
-from bayesdd.pinn._target import residual as residual
-from bayesdd.pinn._target import starts as starts
-from bayesdd.pinn._target import surrogate as surrogate
-from bayesdd.pinn._target import target as target
-from bayesdd.pinn.equation import Family as Family
-from bayesdd.pinn.equation import ends as ends
-from bayesdd.pinn.equation import inputs as inputs
-from bayesdd.pinn.equation import measured as measured
+from bayesdd.pinn._fit import fit as fit
+from bayesdd.pinn.files import load as load
+from bayesdd.pinn.problem import Condition as Condition
+from bayesdd.pinn.problem import Function as Function
+from bayesdd.pinn.problem import Problem as Problem
+from bayesdd.pinn.problem import at as at
+from bayesdd.pinn.problem import function as function
+from bayesdd.pinn.problem import periodic as periodic
+from bayesdd.pinn.surrogate import FitWarning as FitWarning
+from bayesdd.pinn.surrogate import Surrogate as Surrogate

@@ -15,10 +15,8 @@ from bayesdd.inference import constrained, hmc
 from bayesdd.inference.network_modes import randomised
 from bayesdd.networks import mlp
 from bayesdd.networks.functions import coverage, values
-from bayesdd.pinn import _target
 from bayesdd.posterior.arviz import Diagnostics, function_diagnostics
-from models import pde_bpinn
-from studies.bpinn import pyro
+from studies.bpinn import equations, pyro
 from studies.shared import cells
 
 POINTS = 101  # where u is looked at
@@ -93,11 +91,12 @@ class Setting:
 def setting(problem: Problem, size: Size) -> Setting:
     """The problem with its searches made; the same in every process."""
     cells.set_threads()
-    tasks, net, family = _tasks(problem, size.width)
+    equation = equations.problem(linear=problem.linear, inverse=bool(problem.inside))
+    measured: dict[str, Any] = {"sensors": problem.sensors, "inside": problem.inside, "noise": problem.noise}
+    tasks, net = equations.target(equation, size.width, **measured)
     density = Density([(task, task.data, None) for task in tasks])
-    x = torch.linspace(family.x[0][0], family.x[0][1], POINTS, dtype=torch.float64)[:, None]
-    truth = family.exact(x, torch.zeros(POINTS, dtype=torch.float64))
-    made = Setting(tasks, net, density, torch.empty(0), 0, x, truth)
+    x = torch.linspace(-equations.END, equations.END, POINTS, dtype=torch.float64)[:, None]
+    made = Setting(tasks, net, density, torch.empty(0), 0, x, equations.exact(x[:, 0]))
     found = randomised(density, size.searches, seed=0, steps=size.climb).points
     start, solutions = _starts(density, found, made.u(found), size.chains)
     return replace(made, start=start, solutions=solutions)
@@ -193,25 +192,6 @@ def _diagnostics(numbers: Tensor) -> Diagnostics:
     """R-hat and effective sample size; NaN, in silence, of chains that do not move: at smoke size some do not."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return function_diagnostics(numbers)
-
-
-def _tasks(problem: Problem, width: int) -> tuple[list[Any], Any, Any]:
-    """The target; weights and biases N(0, 1) in the paper's coordinates (x itself, not x / 0.7)."""
-    family = pde_bpinn.LINEAR if problem.linear else pde_bpinn.NONLINEAR
-    net = _target.surrogate(family, (width, width), (pde_bpinn.END, width**0.5, width**0.5))
-    settings: dict[str, Any] = {"network": net, "noise": problem.noise}
-    rows = pde_bpinn.sensors(family, problem.sensors, problem.noise, seed=0)
-    # Inverse problems: u is measured inside too; values at the ends always have noise 0.01.
-    ends = pde_bpinn.sensors(family, 2, 0.01, seed=1, source=False)
-    tasks = [
-        _target.residual(family, rows, unknown={"k": (0.5, 1.0)} if problem.inside else None, **settings),
-        _target.boundary(family, ends, network=net, noise=0.01),
-    ]
-    if problem.inside:
-        inside = pde_bpinn.sensors(family, problem.inside, problem.noise, seed=2, source=False)
-        inside = {name: column[1:-1] for name, column in inside.items()}
-        tasks.append(_target.measurements(family, inside, **settings))
-    return tasks, net, family
 
 
 def _starts(density: Density, points: Tensor, u: Tensor, count: int) -> tuple[Tensor, int]:

@@ -13,9 +13,9 @@ import torch
 from pyro.infer import HMC, MCMC
 from torch import Tensor
 
-from bayesdd.networks import mlp
-from bayesdd.pinn import _target
+from bayesdd.networks import jets, mlp
 from bayesdd.task.program import running
+from studies.bpinn.equations import DIFFUSION, K
 
 
 def seconds_a_step(density: Any, tasks: Sequence[Any], net: Any, start: Tensor, step: float, steps: int) -> float:
@@ -40,18 +40,19 @@ def seconds_a_step(density: Any, tasks: Sequence[Any], net: Any, start: Tensor, 
 
 
 def _joint(tasks: Sequence[Any], net: Any) -> None:
-    """All tasks in one Pyro model, as one would write it by hand."""
+    """All tasks in one Pyro model, as one would write it by hand; the equation is the first of them."""
     layers = mlp.sample(net)
+    problem = tasks[0].model.keywords["_networks"].problem
+    unknown = {name: pyro.sample(name, dist.Normal(*prior)) for name, prior in problem.unknown.items()}
+    k = unknown.get("k", float(problem.constants.get("k", K)))
     for at, task in enumerate(tasks):
-        settings, x, y = task.model.keywords, task.data["x"], task.data["y"]
-        if task.model.func is _target.residual_model:
-            family = settings["family"]
-            unknown = {
-                name: pyro.sample(name, dist.Normal(*prior)) for name, prior in settings.get("unknown", {}).items()
-            }
-            u = mlp.jet(net, layers, x, 1)
-            mean = family.residual(x, torch.zeros_like(y), u, {**family.parameters, **unknown})
+        x, y = task.data["x"][:, None], task.data["observed_0"]
+        if at == 0:
+            z, unit = mlp.own_coordinates(net, x)
+            batched = [(weight[None], bias[None]) for weight, bias in layers]
+            u, _, half = jets.series(batched, z, unit, ((0,), (1,), (2,)))[0, :, :, 0]
+            mean = DIFFUSION * 2 * half + k * torch.tanh(u)
         else:
             mean = mlp.value(net, layers, x)
         with pyro.plate(f"rows_{at}", len(x)):
-            pyro.sample(f"y_{at}", dist.Normal(mean, settings["noise"]), obs=y)
+            pyro.sample(f"y_{at}", dist.Normal(mean, task.model.keywords["_noise"][0]), obs=y)

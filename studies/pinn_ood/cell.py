@@ -1,35 +1,194 @@
-"""Cells of ``pinn_ood``: a target, and every method's rows with what students from scratch make of them."""
+"""One cell: a surrogate, rows by every road with the same steps, starts and final scaling, and who learns from them."""
 
 from __future__ import annotations
 
+import functools
 import time
+import warnings
 from typing import Any
 
-from studies.pinn_ood import methods, parts
+import numpy as np
+import torch
+from torch import Tensor
+
+from bayesdd import CertificateWarning, distill, pinn
+from bayesdd.data.columns import Columns
+from bayesdd.distillation.problem import Problem
+from bayesdd.networks import row_search, students
+from bayesdd.networks._function_space import JUDGE_SEED, JUDGE_STEPS, JUDGES, starting_rows, starting_weight
+from bayesdd.networks.calibration import interval_score, settled
+from bayesdd.networks.mlp import Network
+from bayesdd.networks.purpose import Purpose
+from bayesdd.networks.regression import Regression
+from bayesdd.pinn import tasks
+from studies.pinn_ood.problems import FAMILIES
 from studies.shared import cells
 
+Weighted = tuple[Columns, Tensor]
+NOISE, MEASURED = 0.1, 200
+TAIL = 0.5  # standard deviations, a sixth of alpha's range each, from the middle at which the tails begin
+TESTS, GRID = 12, 33
+Z90 = 1.6448536269514722
+OTHER = (50, 50)  # hidden layers of the other architecture
+FULL: dict[str, Any] = {"fit": {"hidden": (16, 16)}, "steps": 400, "students": 10, "other": 4, "judge": JUDGE_STEPS}
+SMALL: dict[str, Any] = {
+    "fit": {"hidden": (5,), "modes": 2, "steps": 10, "points": 64}, "steps": 4, "students": 2, "other": 1, "judge": 10,
+}  # fmt: skip
 
-def target(family: str, seed: int, *, smoke: bool = False) -> dict[str, Any]:
-    """A target's cell: its predictive at the purpose and at the tests, with and without boundary values."""
-    return parts.teach(parts.FAMILIES[family], seed, smoke=smoke)
+
+class Setting:
+    """One family, one set of measurements, one surrogate: what every road may use."""
+
+    def __init__(self, family: str, seed: int, smoke: bool) -> None:
+        self.sizes, self.seed, self.problem = SMALL if smoke else FULL, seed, FAMILIES[family]()
+        rng = np.random.default_rng(100 * seed)
+        (low, high), (left, right) = self.problem.ranges["alpha"], self.problem.ranges["x"]
+        self.middle, self.sd = (low + high) / 2, (high - low) / 6
+        points = {"x": rng.uniform(left, right, MEASURED), "alpha": self.tail(MEASURED, rng, 1.0)}
+        exact = self.problem.reference(tensors(points))["u"].numpy()
+        self.data = {**points, "u": exact + NOISE * rng.normal(size=MEASURED)}
+        begin = time.process_time()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", pinn.FitWarning)
+            self.surrogate = pinn.fit(self.problem, self.data, seed=seed, **self.sizes["fit"])
+        self.seconds = time.process_time() - begin
+        self.regression = Regression(self.surrogate.student, "the study")
+        objective: Any = self.surrogate.objective()
+        given = objective.keywords
+        mean, sd = given["predictive"]
+        self.purpose = Purpose(given["purpose"], mean, sd, label=given["label"])
+        self.pool = self.purpose.labelled(self.regression)
+
+    def tail(self, count: int, rng: np.random.Generator, sign: float) -> np.ndarray:
+        """Alphas of a tail: normal, from half a standard deviation off the middle to three."""
+        drawn = np.abs(rng.normal(size=20 * count + 100))
+        return self.middle + sign * self.sd * drawn[(drawn > TAIL) & (drawn < 3)][:count]
+
+    def tests(self, sign: float) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Points of a tail and the solution there."""
+        alpha = self.tail(TESTS, np.random.default_rng(98 + int(sign)), sign)
+        x = np.linspace(*self.problem.ranges["x"], GRID)
+        points = {"x": np.tile(x, TESTS), "alpha": alpha.repeat(GRID)}
+        return points, self.problem.reference(tensors(points))["u"].numpy()
 
 
-def measure(family: str, seed: int, size: int, teacher: dict[str, Any], *, smoke: bool = False) -> dict[str, Any]:
-    """One cell: every method's rows, and what students from scratch make of them.
-
-    Args:
-        family: Name of the family.
-        seed: Seed of the measurements and of the distillation.
-        size: Number M of rows.
-        teacher: The target's cell.
-        smoke: The tiny version.
-    """
+def measure(family: str, seed: int, size: int, *, smoke: bool = False) -> dict[str, Any]:
+    """Every road's rows, their seconds, and what networks of two shapes make of them in the tail not measured."""
     cells.set_threads()
-    begin = time.process_time()
-    setting = methods.Setting(parts.FAMILIES[family], seed, teacher, smoke)
-    rows, weight, said = methods.distilled(setting, size)
-    found = {"distilled": parts.judge(setting.family, setting.learner, rows, weight, smoke=smoke) | said}
-    found["distilled"]["rows"] = {name: column.tolist() for name, column in rows.items()} | {"weight": weight.tolist()}
-    for name, method in {**methods.METHODS, "no physics": methods.no_physics}.items():
-        found[name] = parts.judge(setting.family, setting.learner, *method(setting, size), smoke=smoke)
-    return {"methods": found, "seconds": time.process_time() - begin}
+    begin, setting, found = time.process_time(), Setting(family, seed, smoke), {}
+    for name, road in {"distilled": distilled, "inputs optimised": optimised, "labelled Sobol": labelled}.items():
+        clock = time.process_time()
+        rows, weight = road(setting, size)
+        found[name] = {"seconds": time.process_time() - clock} | judged(setting, rows, weight)
+    every = {key: torch.as_tensor(column) for key, column in setting.data.items()}
+    found["all measurements, no physics"] = {"seconds": 0.0} | judged(setting, every, torch.ones(MEASURED).double())
+    handed = {}
+    for place, sign in (("in", 1.0), ("out", -1.0)):
+        points, truth = setting.tests(sign)
+        handed[place] = [_scores(*setting.surrogate.predict(points)["u"], truth)]
+    found["weights handed over"] = {"seconds": setting.seconds, **handed}
+    return {"roads": found, "seconds": time.process_time() - begin}
+
+
+def distilled(setting: Setting, size: int) -> Weighted:
+    """Rows, outcomes and weights by ``bayesdd.distill``."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CertificateWarning)
+        found = distill(
+            setting.surrogate.student,
+            size,
+            objective=setting.surrogate.objective(steps=setting.sizes["steps"]),
+            seed=setting.seed,
+            progress=False,
+        )
+    return found.data, found.weight
+
+
+def optimised(setting: Setting, size: int) -> Weighted:
+    """Inputs moved to where students of their labels err least, from the same two starts, with the same last scaling.
+
+    Source: "Learning where to learn", arXiv 2505.21626, 2025.
+    """
+
+    def tie(rows: Columns) -> Columns:
+        assert setting.purpose.label is not None
+        return {**rows, "u": setting.purpose.label(rows)}
+
+    steps, candidates = setting.sizes["steps"], []
+    some = setting.purpose.some(torch.arange(size))
+    weight = starting_weight(setting.regression, setting.purpose).expand(size).clone()
+    first = {**some.inputs, "u": some.mean}, weight
+    for rows, given in (_spread(setting, size), first):
+        problem = Problem.from_rows(setting.pool, rows, given, torch.device("cpu"), equal_weights=False, move_rows=True)
+        settings: dict[str, Any] = {"students": 4, "restart": 10}
+        vector = row_search.search(
+            setting.regression, problem, setting.purpose, setting.seed, lambda _: None, steps=steps, tie=tie, **settings
+        )
+        with torch.no_grad():
+            moved, kept = problem.stored(vector)
+            candidates.append(_scaled(setting, tie(moved), kept))
+    return min(candidates, key=functools.partial(_score, setting))
+
+
+def labelled(setting: Setting, size: int) -> Weighted:
+    """The purpose's first inputs, a Sobol sequence, with their labels; scaled alike."""
+    some = setting.purpose.some(torch.arange(size))
+    weight = starting_weight(setting.regression, setting.purpose).expand(size).clone()
+    return _scaled(setting, {**some.inputs, "u": some.mean}, weight)
+
+
+def judged(setting: Setting, rows: Columns, weight: Tensor) -> dict[str, Any]:
+    """Scores of students from scratch in both tails, and out of distribution of those of another shape."""
+    own = setting.regression
+    found = {place: _students(setting, own, rows, weight, sign, setting.sizes["students"]) for place, sign in PLACES}
+    shape: Network = setting.surrogate.networks.fields
+    network = Network(shape.centre, shape.radius, OTHER, outputs=shape.outputs)
+    other = Regression(tasks.student(setting.problem, network, setting.pool.data, own.noise), "the study")
+    return found | {"other": _students(setting, other, rows, weight, -1.0, setting.sizes["other"])}
+
+
+PLACES = (("in", 1.0), ("out", -1.0))
+
+
+def tensors(points: dict[str, np.ndarray]) -> Columns:
+    """Columns as tensors."""
+    return {name: torch.from_numpy(column) for name, column in points.items()}
+
+
+def _students(
+    setting: Setting, regression: Regression, rows: Columns, weight: Tensor, sign: float, count: int
+) -> list[dict[str, float]]:
+    points, truth = setting.tests(sign)
+    precision = weight / regression.noise**2
+    fits = students.from_scratch(regression, rows, precision, count, 10_007, setting.sizes["judge"])
+    with torch.no_grad():
+        mean, sd = students.spread(regression, fits.latents, rows, precision, tensors(points))
+    return [_scores(m.numpy(), s.numpy(), truth) for m, s in zip(mean, sd, strict=True)]
+
+
+def _scores(mean: np.ndarray, sd: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    off = mean - truth
+    error = np.sqrt(np.mean(off**2) / np.mean(truth**2))
+    return {"error": float(error), "held": float(np.mean(np.abs(off) <= Z90 * sd))}
+
+
+def _spread(setting: Setting, size: int) -> Weighted:
+    return starting_rows(setting.regression, setting.purpose, setting.pool.data, setting.seed, size)
+
+
+def _scaled(setting: Setting, rows: Columns, weight: Tensor) -> Weighted:
+    scale = settled(
+        setting.regression, rows, weight, setting.purpose,
+        count=2 * JUDGES, seed=setting.seed + 2 * JUDGE_SEED, steps=setting.sizes["judge"],
+    )  # fmt: skip
+    return rows, weight * float(np.exp(scale))
+
+
+def _score(setting: Setting, found: Weighted) -> float:
+    rows, weight = found
+    precision = weight / setting.regression.noise**2
+    with torch.no_grad():
+        fits = students.from_scratch(
+            setting.regression, rows, precision, 2 * JUDGES, setting.seed + JUDGE_SEED, setting.sizes["judge"]
+        )
+        return float(interval_score(setting.regression, fits.latents, rows, precision, setting.purpose).median())

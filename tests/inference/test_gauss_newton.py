@@ -12,10 +12,12 @@ from bayesdd.inference import gauss_newton, hmc
 from bayesdd.inference.information import Information
 from bayesdd.inference.mode import fit, scattered
 from bayesdd.inference.network_modes import around, climb, randomised
-from bayesdd.networks import mlp
-from bayesdd.pinn import _target, equation
+from bayesdd.networks import bnn, mlp
+from bayesdd.networks.mlp import Network
 from bayesdd.task.task import Task
-from models import categorical_regression, linear_regression, logistic_regression, pde_cubic
+from models import categorical_regression, linear_regression, logistic_regression
+
+NET = Network((0.0,), (1.0,), (4,))
 
 
 def density_of(task, rows=40, weight=None):
@@ -141,15 +143,21 @@ def test_searches_from_prior_draws_keep_the_spread_that_rows_leave_alone():
 
 @pytest.fixture(scope="module")
 def surrogate():
-    family, net = pde_cubic.CUBIC, _target.surrogate(pde_cubic.CUBIC, (4,))
-    rows = equation.collocation(family, 30)
-    ends = _target.boundary(family, equation.edges(family, 15), network=net)
-    return Density([(task, task.data, None) for task in (_target.residual(family, rows, network=net), ends)])
+    """A curve through noisy outcomes, its noise inferred: site ``noise``."""
+    x = torch.linspace(-1, 1, 30, dtype=torch.float64)[:, None]
+    task = bnn.student({"x": x, "y": torch.sin(3 * x[:, 0])}, network=NET)
+    return Density([(task, task.data, None)])
+
+
+def starts(density, count):
+    found = torch.randn(count, density.dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found[:, density.starts["noise"][0]] = math.log(0.1)
+    return found
 
 
 def test_a_network_climbs_to_where_its_gradient_ends(surrogate):
-    begin = _target.starts(surrogate, 3)
-    first = climb(surrogate, begin, steps=50, hold=["residual_noise", "boundary_noise"])
+    begin = starts(surrogate, 3)
+    first = climb(surrogate, begin, steps=50, hold=["noise"])
     found = climb(surrogate, first.points, steps=50)
     assert bool((found.log_joint.diff() <= 0).all())
     value, gradient = surrogate.log_joint_gradient(found.points)
@@ -160,11 +168,11 @@ def test_a_network_climbs_to_where_its_gradient_ends(surrogate):
 
 
 def test_held_sites_stay(surrogate):
-    begin = _target.starts(surrogate, 2)
-    found = climb(surrogate, begin, steps=5, hold=["residual_noise"])
-    at = surrogate.starts["residual_noise"][0]
+    begin = starts(surrogate, 2)
+    found = climb(surrogate, begin, steps=5, hold=["noise"])
+    at = surrogate.starts["noise"][0]
     assert torch.equal(found.points[:, at], begin[:, at])
-    other = surrogate.starts["boundary_noise"][0]
+    other = surrogate.starts["bias_0"][0]
     assert bool((found.points[:, other] != begin[:, other]).all())
     with pytest.raises(ValueError, match=r"names site 'sigma', but the sites are \['bias_0'"):
         climb(surrogate, begin, hold=["sigma"])
@@ -183,7 +191,7 @@ def test_hmc_without_whitening(linear):
 
 def test_weights_of_a_network_do_not_matter_their_function_does():
     """Units exchanged and signs flipped: other weights, the same function."""
-    net = _target.surrogate(pde_cubic.CUBIC, (4,))
+    net = Network((0.5, 1.0), (0.5, 0.9), (4,))
     flat = torch.randn(net.dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     (first, bias), (second, last) = mlp.split(net, flat)
     order = torch.tensor([2, 0, 3, 1])

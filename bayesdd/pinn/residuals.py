@@ -1,0 +1,335 @@
+r"""All rows that a network must satisfy, and their Jacobian.
+
+Parameters theta are the weights of the network of the fields, those of unknown functions' networks, and unknown
+constants in units of their priors: a priori all are N(0, 1). A term is a set of points with one or more residuals that
+are to be zero there: the equation, a condition, measurements.
+
+A residual at a point depends on theta through the Taylor coefficients at that point alone. One backward pass to what
+every layer makes of its input, :math:`\delta_l`, therefore gives the Jacobian of all rows: the derivative in the
+weights of layer l is :math:`\sum_\gamma h_{l,\gamma} \delta_{l,\gamma}^\top`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.quasirandom import SobolEngine
+
+from bayesdd.networks import mlp
+from bayesdd.networks.jets import Index, Tape, closure, factorial, series
+from bayesdd.networks.mlp import Network
+from bayesdd.pinn.names import Asked, State
+from bayesdd.pinn.problem import Condition, Problem, asked_by, periodic, residuals_of
+
+FEW, PER_AXIS = 64, 64  # points of a condition along its first free input, and more along each further one
+PRIOR_SPREAD = 2.0  # of a network's draws, in its unit: an unknown function's sd is twice its network's unit
+Columns = dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """Residuals at a set of N points.
+
+    Attributes:
+        names: What each of the E residuals is called in messages and tables.
+        function: ``(s, p)`` -> residuals, a list of ``(N,)``.
+        points: Inputs and parameters, ``(N,)`` each.
+        asked: Indices of derivatives: of the fields' network under the empty name, and of every unknown function.
+        observed: What the residuals are compared with, ``(N, E)``; None: zero.
+        twin: Where the other side of a periodic condition lies; residuals are then differences of the two sides.
+        condition: Whether it is a condition.
+        late: When a point is reached, of the span of the input in which the solution evolves, ``(N,)``; None: at once.
+    """
+
+    names: tuple[str, ...]
+    function: Callable[[Any, Any], list[Tensor]]
+    points: Columns
+    asked: Mapping[str, tuple[Index, ...]]
+    observed: Tensor | None = None
+    twin: Mapping[str, float] | None = None
+    condition: bool = False
+    late: Tensor | None = None
+
+    @property
+    def count(self) -> int:
+        """Number N of rows of each residual."""
+        return len(next(iter(self.points.values())))
+
+    @property
+    def places(self) -> Columns:
+        """The points, and behind them those of the other side where there is one."""
+        if self.twin is None:
+            return self.points
+        other = {name: torch.full_like(self.points[name], place) for name, place in self.twin.items()}
+        return {name: torch.cat([column, other.get(name, column)]) for name, column in self.points.items()}
+
+    def to(self, device: torch.device) -> Term:
+        """The same on a device."""
+        points = {name: column.to(device) for name, column in self.points.items()}
+        observed, late = (None if one is None else one.to(device) for one in (self.observed, self.late))
+        return replace(self, points=points, observed=observed, late=late)
+
+
+@dataclass(frozen=True, eq=False)
+class Networks:
+    """The networks of a problem, and where their weights stand in theta.
+
+    Attributes:
+        problem: The problem.
+        fields: The network of all fields.
+        functions: Those of unknown functions.
+    """
+
+    problem: Problem
+    fields: Network
+    functions: Mapping[str, Network]
+
+    @classmethod
+    def of(cls, problem: Problem, hidden: tuple[int, ...], outputs: tuple[tuple[float, float], ...]) -> Networks:
+        """Networks of one shape that read every input in [-1, 1]; ``outputs``: middle and unit of every field."""
+
+        def network(reads: tuple[str, ...], own: tuple[tuple[float, float], ...]) -> Network:
+            ranges = [problem.ranges[name] for name in reads]
+            centre = tuple((low + high) / 2 for low, high in ranges)
+            return Network(centre, tuple((high - low) / 2 for low, high in ranges), hidden, outputs=own)
+
+        functions = {}
+        for name, reads in problem.names.functions.items():
+            given: Any = problem.unknown[name]
+            functions[name] = network(reads, ((given.mean, given.sd / PRIOR_SPREAD),))
+        return cls(problem, network(problem.names.inputs, outputs), functions)
+
+    @property
+    def dim(self) -> int:
+        """Length P of theta."""
+        own = sum(network.dim for network in self.functions.values())
+        return self.fields.dim + own + len(self.problem.names.unknown)
+
+    def linear(self, theta: Tensor) -> Tensor:
+        """One where a parameter acts linearly on a field or function, or is a constant; zero at others, ``(P,)``."""
+        found, used = torch.ones_like(theta[0]), 0
+        for network, _, flat in self.parts(theta).values():
+            inputs, outputs = network.widths[-1]
+            found[used : used + flat.shape[1] - (inputs + 1) * outputs] = 0.0
+            used += flat.shape[1]
+        return found
+
+    def constants(self, theta: Tensor) -> dict[str, Tensor]:
+        """Unknown constants in their own units, of theta ``(S, P)``: ``(S,)`` each."""
+        names = self.problem.names.unknown
+        z = theta[:, self.dim - len(names) :]
+        found = {}
+        for at, name in enumerate(names):
+            mean, sd = self.problem.unknown[name]  # type: ignore[misc]  # functions are not among these names
+            found[name] = mean + sd * z[:, at]
+        return found
+
+    def parts(self, theta: Tensor) -> dict[str, tuple[Network, tuple[str, ...], Tensor]]:
+        """Of every network, by name (empty: the fields): itself, what it reads, and its weights ``(S, dim)``."""
+        names = self.problem.names
+        found, used = {"": (self.fields, names.inputs, theta[:, : self.fields.dim])}, self.fields.dim
+        for name, network in self.functions.items():
+            found[name] = (network, names.functions[name], theta[:, used : used + network.dim])
+            used += network.dim
+        return found
+
+
+class Evaluation:
+    """A term's residuals at theta ``(S, P)``, and what is needed for their Jacobian."""
+
+    def __init__(self, networks: Networks, term: Term, theta: Tensor, *, taped: bool = False) -> None:
+        self.networks, self.term, self.theta = networks, term, theta
+        points = term.places
+        self.count, self.draws = len(next(iter(points.values()))), len(theta)
+        names = networks.problem.names
+        self.tapes: dict[str, Tape] = {}
+        self.values: dict[str, tuple[Tensor, tuple[Index, ...], Network, tuple[str, ...]]] = {}
+        for name, (network, reads, flat) in networks.parts(theta).items():
+            if name not in term.asked:
+                continue
+            # A function reads some of the inputs; its indices are those of all of them.
+            axes = [names.inputs.index(read) for read in reads]
+            indices = closure((tuple(index[axis] for axis in axes) for index in term.asked[name]), len(axes))
+            z, unit = mlp.own_coordinates(network, torch.stack([points[read] for read in reads], 1))
+            tape: Tape | None = self.tapes.setdefault(name, []) if taped else None
+            made = series(mlp.split(network, flat), z, unit, indices, tape)
+            self.values[name] = (made, indices, network, reads)
+        self.unknown = {
+            name: value[:, None].expand(-1, self.count).reshape(-1) for name, value in networks.constants(theta).items()
+        }
+        known = {name: self._repeated(column) for name, column in points.items()}
+        found = term.function(State(known, self._field), State(self.unknown, self._constant))
+        self.parts = [value.expand(self.draws * self.count) for value in found]
+
+    def _repeated(self, column: Tensor) -> Tensor:
+        return column.expand(self.draws, -1).reshape(-1)
+
+    def _field(self, name: str) -> Tensor:
+        output, index = self.networks.problem.names.field(name)
+        return self._of("", index, self.networks.problem.names.outputs.index(output))
+
+    def _constant(self, name: str) -> Tensor:
+        base, index = self.networks.problem.names.constant(name)
+        if base in self.networks.problem.constants:
+            return self.theta.new_tensor(float(self.networks.problem.constants[base]))
+        return self._of(base, index, 0)
+
+    def _of(self, name: str, index: Index, output: int) -> Tensor:
+        values, indices, network, reads = self.values[name]
+        inputs = self.networks.problem.names.inputs
+        own = tuple(index[inputs.index(read)] for read in reads)
+        middle, unit = network.outputs[output]
+        value = unit * factorial(own) * values[:, indices.index(own), :, output]
+        return (value + middle if not sum(own) else value).reshape(-1)
+
+    def residuals(self) -> Tensor:
+        """Shape ``(S, E, N)``."""
+        found = torch.stack([part.reshape(self.draws, self.count) for part in self.parts], 1)
+        found = _differences(found, self.term)
+        return found if self.term.observed is None else found - self.term.observed.T
+
+    def jacobian(self) -> Tensor:
+        """Of the residuals in theta, ``(S, E, N, P)``."""
+        found = [self._slopes(part) for part in self.parts]
+        return _differences(torch.stack(found, 1), self.term)
+
+    def _slopes(self, part: Tensor) -> Tensor:
+        made = [a for tape in self.tapes.values() for _, a in tape]
+        wanted = [*made, *self.unknown.values()]
+        slopes = torch.autograd.grad(part.sum(), wanted, retain_graph=True, allow_unused=True)
+        of, columns = dict(zip(map(id, wanted), slopes, strict=True)), []
+        for name, (network, _, _) in self.networks.parts(self.theta).items():
+            layers = self.tapes.get(name, [])
+            if not layers or of[id(layers[-1][1])] is None:
+                columns.append(part.new_zeros(self.draws, self.count, network.dim))
+                continue
+            for (h, a), factor in zip(layers, network.factors, strict=True):
+                slope = of[id(a)]
+                assert slope is not None  # a later layer has one
+                weight = factor * (h.detach().permute(0, 2, 3, 1) @ slope.permute(0, 2, 1, 3))
+                columns += [weight.flatten(2), slope[:, 0]]
+        for name, value in self.unknown.items():
+            slope = of[id(value)]
+            sd = self.networks.problem.unknown[name][1]  # type: ignore[index]  # a constant's prior
+            slope = torch.zeros_like(value) if slope is None else slope
+            columns.append(sd * slope.reshape(self.draws, self.count, 1))
+        return torch.cat(columns, 2)
+
+
+def residuals(networks: Networks, terms: Sequence[Term], theta: Tensor) -> list[Tensor]:
+    """Residuals of all terms at theta ``(S, P)``: one ``(S, N)`` for every residual of every term."""
+    return [part for term in terms for part in Evaluation(networks, term, theta).residuals().unbind(1)]
+
+
+def linearised(networks: Networks, terms: Sequence[Term], theta: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """Residuals ``(S, N)`` and their Jacobians ``(S, N, P)``, in the order of :func:`residuals`."""
+    values, slopes = [], []
+    with torch.enable_grad():
+        theta = theta.detach().requires_grad_(True)
+        for term in terms:
+            found = Evaluation(networks, term, theta, taped=True)
+            values += [value.detach() for value in found.residuals().unbind(1)]
+            slopes += list(found.jacobian().unbind(1))
+    return values, slopes
+
+
+def equation_term(problem: Problem, points: Columns) -> Term:
+    """The equation at points."""
+    first = next(iter(problem.inputs))
+
+    def function(s: Any, p: Any) -> list[Tensor]:
+        return residuals_of(problem.equation(s, p), len(getattr(s, first)), "the equation")
+
+    names = ("equation",) if problem.equations == 1 else tuple(f"equation {at + 1}" for at in range(problem.equations))
+    late = None
+    if problem.evolves is not None:
+        low, high = problem.ranges[problem.evolves]
+        late = (points[problem.evolves] - low) / (high - low)
+    return Term(names, function, points, _asked(problem, problem.asked), late=late)
+
+
+def condition_terms(problem: Problem, condition: Condition, seed: int, share: float = 1.0) -> list[Term]:
+    """A condition at points of where it holds: a term for each side of a pair, or one for both if it is periodic.
+
+    ``share`` multiplies the number of points.
+    """
+    where, what = problem.split(condition)
+    pair = next((name for name, place in where.items() if isinstance(place, tuple | list)), None)
+    free = {name: bounds for name, bounds in problem.ranges.items() if name not in where}
+    count = max(1, round(share * (FEW + PER_AXIS * (len(free) - 1)))) if free else 1
+    points, asked = sobol(free, count, seed), _asked(problem, asked_by(problem, condition))
+    same = {name: value for name, value in what.items() if value is periodic}
+    other = {name: value for name, value in what.items() if value is not periodic}
+    sides = [where] if pair is None else [{**where, pair: side} for side in where[pair]]
+    placed = [_placed(problem, points, side, count) for side in sides]
+    terms = []
+    if same and pair is not None:
+        function = partial(_values, dict.fromkeys(same, 0.0))
+        terms.append(
+            Term(_named(condition, same), function, placed[0], asked, None, {pair: float(where[pair][1])}, True)
+        )
+    if other:
+        terms += [
+            Term(_named(condition, other), partial(_values, other), side, asked, condition=True) for side in placed
+        ]
+    return terms
+
+
+def _named(condition: Condition, what: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(f"{condition}: {name}" for name in what)
+
+
+def all_terms(problem: Problem, seen: Mapping[str, tuple[Columns, Tensor]], points: int, seed: int) -> list[Term]:
+    """Measurements by field, the equation at so many points, and all conditions."""
+    data = [field_term(problem, [name], places, values[:, None]) for name, (places, values) in seen.items()]
+    conditions = [condition_terms(problem, condition, seed + at) for at, condition in enumerate(problem.conditions)]
+    return [
+        *data,
+        equation_term(problem, sobol(problem.ranges, points, seed)),
+        *(t for some in conditions for t in some),
+    ]
+
+
+def field_term(problem: Problem, names: Sequence[str], points: Columns, observed: Tensor | None = None) -> Term:
+    """Fields, derivatives or unknown functions themselves at points, or minus what was observed there ``(N, E)``."""
+    asked, functions = Asked(problem.names), problem.names.functions
+    for name in names:
+        (asked.constant if name in functions else asked.field)(name)
+
+    def function(s: Any, p: Any) -> list[Tensor]:
+        return [getattr(p if name in functions else s, name) for name in names]
+
+    return Term(tuple(names), function, points, _asked(problem, asked), observed)
+
+
+def sobol(ranges: Mapping[str, tuple[float, float]], count: int, seed: int) -> Columns:
+    """Points of a scrambled Sobol sequence over ranges, ``(count,)`` each."""
+    if not ranges:
+        return {}
+    unit = SobolEngine(len(ranges), scramble=True, seed=seed).draw(count, dtype=torch.float64)
+    return {name: low + (high - low) * unit[:, at] for at, (name, (low, high)) in enumerate(ranges.items())}
+
+
+def _values(what: Mapping[str, Any], s: Any, p: Any) -> list[Tensor]:
+    """Fields minus what they must be."""
+    return [getattr(s, name) - (value(s, p) if callable(value) else float(value)) for name, value in what.items()]
+
+
+def _placed(problem: Problem, points: Columns, where: Mapping[str, float], count: int) -> Columns:
+    full = {name: torch.full((count,), float(place), dtype=torch.float64) for name, place in where.items()}
+    return {name: (points | full)[name] for name in problem.ranges}
+
+
+def _asked(problem: Problem, asked: Asked) -> dict[str, tuple[Index, ...]]:
+    found = {name: tuple(sorted(indices)) for name, indices in asked.by_name.items() if name in problem.names.functions}
+    return ({"": tuple(sorted(asked.fields))} if asked.fields else {}) | found
+
+
+def _differences(values: Tensor, term: Term) -> Tensor:
+    """Of a periodic condition: the first side minus the other, of values ``(S, E, 2 N, ...)``; others as they are."""
+    return values if term.twin is None else values[:, :, : term.count] - values[:, :, term.count :]

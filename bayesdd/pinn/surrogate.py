@@ -1,0 +1,318 @@
+"""A fitted problem: predictions with their spread, how well the equation holds, and the network itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bayesdd.data.distilled import Distilled
+from bayesdd.networks import function_space, mlp, students
+from bayesdd.networks.regression import Regression
+from bayesdd.networks.students import GaussNewton
+from bayesdd.pinn import modes as searches
+from bayesdd.pinn import tasks, written
+from bayesdd.pinn.measurements import points_of
+from bayesdd.pinn.problem import Problem
+from bayesdd.pinn.residuals import (
+    Columns,
+    Networks,
+    Term,
+    condition_terms,
+    equation_term,
+    field_term,
+    linearised,
+    residuals,
+    sobol,
+)
+from bayesdd.pinn.spread import Z90, Field, pooled, widening
+from bayesdd.pinn.students import Taught
+from bayesdd.posterior import arviz
+from bayesdd.task.task import Task
+
+CELLS = 2**25  # numbers of a Jacobian that are held at once
+ROWS, STEPS, STUDENTS, TRAINING = 256, 400, 4, 400  # of objective() and student_fit()
+SMALLEST = 0.01  # of a field's range: the noise of a student where nothing was measured
+
+
+class FitWarning(UserWarning):
+    """A surrogate was returned, but something about it may be wrong."""
+
+
+@dataclass(frozen=True, eq=False)
+class Surrogate:
+    """What :func:`bayesdd.pinn.fit` returns.
+
+    Attributes:
+        networks: The networks, and the problem.
+        terms: All rows: measurements, the equation, conditions.
+        theta: Modes, the best first, ``(K, P)``.
+        noise: Noise scales of every group of rows by mode, ``(K, G)``.
+        seed: Seed of the fit.
+        steps: Steps that the searches took.
+    """
+
+    networks: Networks
+    terms: tuple[Term, ...]
+    theta: Tensor
+    noise: Tensor
+    seed: int
+    steps: int
+
+    def __repr__(self) -> str:
+        outputs, dim = list(self.problem.names.outputs), self.networks.dim
+        return f"Surrogate of {outputs}: {len(self.theta)} modes of {dim:,} weights, {self.steps} steps"
+
+    @property
+    def problem(self) -> Problem:
+        """The problem."""
+        return self.networks.problem
+
+    @property
+    def measurement_noise(self) -> dict[str, float]:
+        """Standard deviation of a measurement, by output that was measured."""
+        groups = [(term, name) for term in self.terms for name in term.names]
+        scales = self.noise.mean(0).tolist()
+        return {name: scale for (term, name), scale in zip(groups, scales, strict=True) if term.observed is not None}
+
+    @property
+    def constants(self) -> dict[str, tuple[float, float]]:
+        """Unknown constants: posterior mean and standard deviation."""
+        found, names = {}, self.problem.names.unknown
+        for at, (name, each) in enumerate(self.networks.constants(self.theta).items()):
+            unit = torch.zeros_like(self.theta)
+            unit[:, self.networks.dim - len(names) + at] = self.problem.unknown[name][1]  # type: ignore[index]
+            own = self.curvature.variance(unit[:, None])[:, 0]
+            mean, sd = pooled(each[:, None], own[:, None])
+            found[name] = (float(mean), float(sd))
+        return found
+
+    def predict(self, points: Any) -> dict[str, Field]:
+        """Fields and unknown functions at points, each with the standard deviation of its own value.
+
+        Measurement noise is no part of it. Across modes the spread is that of a t distribution: plus or minus 1.645 of
+        it holds 90 % where the truth differs from the modes as they differ from one another.
+
+        Args:
+            points: A column ``(N,)`` for every input and parameter.
+
+        Returns:
+            Name -> mean and sd, float64 arrays ``(N,)`` on the CPU.
+
+        Raises:
+            Refusal: A column is missing or strange, or a point lies outside the domain.
+        """
+        columns = self._at(points, "predict")
+        names = [*self.problem.names.outputs, *self.networks.functions]
+        count = len(next(iter(columns.values())))
+        step = max(1, CELLS // (self.theta.numel() * len(names)))
+        found = [self._predicted(names, _some(columns, slice(at, at + step))) for at in range(0, count, step)]
+        parts = zip(*found, strict=True)
+        return {name: _joined(list(part)) for name, part in zip(names, parts, strict=True)}
+
+    def draws(self, points: Any, draws: int = 1000, seed: int = 0) -> dict[str, np.ndarray]:
+        """Joint draws of fields and unknown functions at points: name -> ``(draws, N)``; see :meth:`predict`."""
+        columns = self._at(points, "draws")
+        names = [*self.problem.names.outputs, *self.networks.functions]
+        generator = torch.Generator().manual_seed(seed)
+        values, slopes = linearised(self.networks, [field_term(self.problem, names, columns)], self.theta)
+        shift, pick = self._shifts(draws, generator)
+        found = {}
+        for name, value, slope in zip(names, values, slopes, strict=True):
+            middle = value.mean(0)
+            apart = widening(len(value)) * (value - middle)
+            along = torch.stack([slope[mode] @ own for mode, own in zip(pick.tolist(), shift, strict=True)])
+            found[name] = (middle + apart[pick] + along).cpu().numpy()
+        return found
+
+    def disagreement(self, points: Columns) -> dict[str, float]:
+        """Spread between modes, root mean square, as a share of each field's range over the points."""
+        names = self.problem.names.outputs
+        with torch.no_grad():
+            values = residuals(self.networks, [field_term(self.problem, names, _on(points, self.theta))], self.theta)
+        spread = [float(value.var(0, correction=0).mean().sqrt()) for value in values]
+        return {
+            name: apart / max(float(value.max() - value.min()), 1e-300)
+            for name, apart, value in zip(names, spread, values, strict=True)
+        }
+
+    @cached_property
+    def held(self) -> dict[str, float]:
+        """Share of the measurements of each output inside the 90 % interval that the others give (leave one out).
+
+        By the linearised model: a row of leverage h and residual r is missed by r / (1 - h), with the variance
+        noise^2 / (1 - h).
+        """
+        found, at = {}, 0
+        for term in self.terms:
+            if term.observed is not None:
+                (value,), (slope,) = linearised(self.networks, [term], self.theta)
+                noise = self.noise[:, at, None]
+                leverage = self.curvature.variance(slope / noise[..., None]).clamp(0, 1 - 1e-9)
+                off = (value / (1 - leverage)).mean(0).abs()
+                found[term.names[0]] = float((off <= Z90 * (noise / (1 - leverage).sqrt()).mean(0)).double().mean())
+            at += len(term.names)
+        return found
+
+    def errors(self, points: Any = None, seed: int = 1) -> dict[str, float]:
+        """Root mean square of what is to be zero, at points that the fit has not seen: the equation, every condition.
+
+        Args:
+            points: Where the equation is looked at; default 1,024 points of the whole domain.
+            seed: Seed of new points; conditions are always looked at where they hold.
+
+        Returns:
+            Name -> mean over the modes, in the units of the equation or field.
+        """
+        fresh = sobol(self.problem.ranges, 1024, self.seed + seed) if points is None else self._at(points, "errors")
+        terms = [equation_term(self.problem, fresh)]
+        for at, condition in enumerate(self.problem.conditions):
+            terms += condition_terms(self.problem, condition, self.seed + seed + 101 + at)
+        terms = [term.to(self.theta.device) for term in terms]
+        with torch.no_grad():
+            left = residuals(self.networks, terms, self.theta)
+        names = [name for term in terms for name in term.names]
+        return {name: float(part.square().mean().sqrt()) for name, part in zip(names, left, strict=True)}
+
+    @cached_property
+    def target(self) -> list[Task]:
+        """The posterior as Pyro models: measurements, the equation and conditions, noise scales as they were found."""
+        found, at = [], 0
+        for term in self.terms:
+            noise = self.noise[0, at : at + len(term.names)]
+            found.append(tasks.task(self.networks, term.to(torch.device("cpu")), noise.cpu()))
+            at += len(term.names)
+        return found
+
+    @cached_property
+    def student(self) -> Task:
+        """A plain network on rows of points and values: what distilled rows are for."""
+        points = sobol(self.problem.ranges, ROWS, self.seed)
+        rows = tasks.outcomes(self.problem, points, self.mean(points).detach())
+        return tasks.student(self.problem, self.networks.fields, rows, self._student_noise)
+
+    def objective(self, *, points: Any = None, steps: int = STEPS) -> Callable[..., Any]:
+        """What ``bayesdd.distill`` minimises: students of the rows predict what this surrogate predicts.
+
+        Args:
+            points: Where they shall; default 256 points of the whole domain.
+            steps: Steps of the rows, which bound the work: 400 take half a minute with 50 rows.
+        """
+        columns = (
+            sobol(self.problem.ranges, ROWS, self.seed + 1)
+            if points is None
+            else points_of(self.problem, points, "objective")
+        )
+        found, names = self.predict(columns), self.problem.names.outputs
+        mean, sd = (torch.from_numpy(np.stack([found[name][at] for name in names], 1)) for at in (0, 1))
+        asked = tasks.outcomes(self.problem, columns, mean)
+        outcome = names[0] if len(names) == 1 else tasks.VALUE
+        predictive = asked.pop(outcome), sd.T.reshape(-1)
+        return partial(function_space, purpose=asked, predictive=predictive, label=self._label, steps=steps)
+
+    def student_fit(self, rows: Distilled, seed: int = 0, *, count: int = STUDENTS) -> Taught:
+        """Plain networks trained from scratch on distilled rows.
+
+        Args:
+            rows: What ``bayesdd.distill`` gave, or its files.
+            seed: Seed of their first weights.
+            count: Networks.
+        """
+        regression = Regression(self.student, "student_fit")
+        precision = rows.weight / regression.noise**2
+        fits = students.from_scratch(regression, rows.data, precision, count, seed, TRAINING)
+        return Taught(self.problem, regression, rows.data, precision, fits)
+
+    def to_netcdf(self, path: str | os.PathLike[str]) -> None:
+        """Writes weights, scales and measurements, with a content hash; :func:`bayesdd.pinn.load` reads them."""
+        written.write(self, path)
+
+    def to_arviz(self, points: Any, draws: int = 1000, seed: int = 0) -> Any:
+        """Draws at points as ArviZ's groups ``predictions`` and ``predictions_constant_data``, dimension ``row``."""
+        drawn = {name: values[None] for name, values in self.draws(points, draws, seed).items()}
+        columns = {name: column.cpu().numpy() for name, column in self._at(points, "to_arviz").items()}
+        predictions = arviz.dataset(drawn, dims={name: ["row"] for name in drawn}, attrs={"seed": seed})
+        constant = arviz.dataset(columns, lead=("row",))
+        return arviz.to_arviz({"predictions": predictions, "predictions_constant_data": constant})
+
+    def to_torch(self) -> torch.nn.Module:
+        """The mean as a plain module: ``(N, inputs and parameters)`` -> ``(N, outputs)``, float64, differentiable."""
+        return Plain(self)
+
+    @cached_property
+    def curvature(self) -> GaussNewton:
+        """Gauss-Newton matrices of the modes."""
+        return searches.curvature(self.networks, self.terms, self.theta, self.noise)
+
+    def mean(self, points: Columns) -> Tensor:
+        """Mean of the fields at points, differentiable in them: ``(N, outputs)``."""
+        network = self.networks.fields
+        flat = self.theta[:, : network.dim].to(next(iter(points.values())).device)
+        z = torch.stack([points[name] for name in self.problem.names.inputs], 1)
+        each = [mlp.value(network, mlp.split(network, one), z).reshape(len(z), -1) for one in flat]
+        return torch.stack(each).mean(0)
+
+    @property
+    def _student_noise(self) -> float:
+        """The mean noise of measurements; where there are none, a share of the fields' unit."""
+        scales = list(self.measurement_noise.values()) or [SMALLEST * unit for _, unit in self.networks.fields.outputs]
+        return sum(scales) / len(scales)
+
+    def _label(self, rows: Columns) -> Tensor:
+        """The mean at rows of a student."""
+        values = self.mean(rows)
+        return values.gather(1, rows[tasks.FIELD].long()[:, None])[:, 0] if values.shape[1] > 1 else values[:, 0]
+
+    def _at(self, points: Any, who: str) -> Columns:
+        return _on(points_of(self.problem, points, f"Surrogate.{who}"), self.theta)
+
+    def _predicted(self, names: list[str], points: Columns) -> list[tuple[Tensor, Tensor]]:
+        values, slopes = linearised(self.networks, [field_term(self.problem, names, points)], self.theta)
+        return [pooled(v, self.curvature.variance(s)) for v, s in zip(values, slopes, strict=True)]
+
+    def _shifts(self, draws: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draws of N(0, A^-1) ``(draws, P)``, each of a mode drawn at random ``(draws,)``: A^-1 (z + J' e)."""
+        pick = torch.randint(len(self.theta), (draws,), generator=generator)
+        white = searches.whitened(self.networks, self.terms, self.theta, self.noise)
+        found = self.theta.new_empty(draws, self.networks.dim)
+        own = torch.randn(draws, self.networks.dim, generator=generator, dtype=torch.float64).to(self.theta.device)
+        rows = torch.randn(draws, white.shape[1], generator=generator, dtype=torch.float64).to(self.theta.device)
+        for mode in range(len(self.theta)):
+            mine = (pick == mode).nonzero()[:, 0]
+            right = own[mine] + rows[mine] @ white[mode]
+            model = GaussNewton(white[mode : mode + 1], white.new_ones(white.shape[1]), torch.ones_like(self.theta[:1]))
+            found[mine] = torch.stack([model.solve(one[None])[0] for one in right]) if len(mine) else right
+        return found, pick
+
+
+class Plain(torch.nn.Module):
+    """Mean of a surrogate's networks, in plain torch: inputs and parameters in their own units, in order."""
+
+    def __init__(self, surrogate: Surrogate) -> None:
+        super().__init__()
+        self.network = surrogate.networks.fields
+        self.weights = torch.nn.Parameter(surrogate.theta[:, : self.network.dim].clone())
+
+    def forward(self, z: Tensor) -> Tensor:
+        """``(N, inputs and parameters)`` -> ``(N, outputs)``."""
+        each = [mlp.value(self.network, mlp.split(self.network, one), z).reshape(len(z), -1) for one in self.weights]
+        return torch.stack(each).mean(0)
+
+
+def _some(columns: Columns, part: slice) -> Columns:
+    return {name: column[part] for name, column in columns.items()}
+
+
+def _on(points: Mapping[str, Tensor], like: Tensor) -> Columns:
+    return {name: column.to(like.device) for name, column in points.items()}
+
+
+def _joined(parts: list[tuple[Tensor, Tensor]]) -> Field:
+    mean, sd = (torch.cat(some).cpu().numpy() for some in zip(*parts, strict=True))
+    return mean, sd

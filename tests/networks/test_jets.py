@@ -1,0 +1,47 @@
+"""Taylor coefficients of networks against derivatives of derivatives."""
+
+import pytest
+import torch
+from torch.func import jvp
+
+from bayesdd.networks import mlp
+from bayesdd.networks.jets import closure, factorial, series
+from bayesdd.networks.mlp import Network
+
+NET = Network((0.5, -1.0), (2.0, 0.7), (5, 4), outputs=((0.3, 2.0), (0.0, 1.0)))
+
+
+def along(function, axis):
+    def slope(z):
+        step = torch.zeros_like(z)
+        step[:, axis] = 1.0
+        return jvp(function, (z,), (step,))[1]
+
+    return slope
+
+
+@pytest.mark.parametrize("index", [(0, 0), (1, 0), (0, 2), (1, 1), (3, 0), (2, 1), (4, 0), (2, 2)])
+def test_coefficients_are_derivatives_of_any_order(index):
+    generator = torch.Generator().manual_seed(0)
+    flat = torch.randn(3, NET.dim, generator=generator, dtype=torch.float64)
+    z = torch.rand(7, 2, generator=generator, dtype=torch.float64)
+    indices = closure([index], 2)
+    own, unit = mlp.own_coordinates(NET, z)
+    found = series(mlp.split(NET, flat), own, unit, indices)[:, indices.index(index)]
+    shift, scale = torch.tensor(NET.outputs, dtype=torch.float64).unbind(1)
+    for one, weights in zip(found, flat, strict=True):
+        layers = mlp.split(NET, weights)
+
+        def function(at, layers=layers):
+            return (mlp.value(NET, layers, at) - shift) / scale
+
+        for axis, order in enumerate(index):
+            for _ in range(order):
+                function = along(function, axis)
+        torch.testing.assert_close(factorial(index) * one, function(z), rtol=1e-9, atol=1e-9)
+
+
+def test_only_what_lies_below_is_computed():
+    assert closure([(4, 0)], 2) == ((0, 0), (1, 0), (2, 0), (3, 0), (4, 0))
+    assert set(closure([(1, 1)], 2)) == {(0, 0), (0, 1), (1, 0), (1, 1)}
+    assert closure([], 3) == ((0, 0, 0),)
