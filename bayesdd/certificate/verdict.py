@@ -29,7 +29,7 @@ TOO_FEW = 10.0  # times denser than its Laplace draws: a posterior is not covere
 MISSED = 1e-4  # mass of such places from which draws are added there
 SERIOUS = 0.1  # of the tolerance: cost of mass far off from which the second look is believed
 WIDENED = 4  # most such places
-KERNEL = 0.1  # posterior sds around each such particle: a few of them know no width
+KERNEL = 0.1  # posterior sds around such particles where they are too few to know a width
 WIDER, LEAST_SHARE = 1.5, 0.05  # in sds, and of all draws: what draws added there must reach
 
 
@@ -76,9 +76,11 @@ def _missed(own: Tempered, parts: list[Gaussian], evidence: float) -> Gaussian |
     if mass < MISSED:
         return None
     at, share = own.every[there], weight[there] / mass
-    centre, kernel = share @ at, KERNEL * moment_matched(own.points).factor
-    spread = (at - centre).T @ ((at - centre) * share[:, None]) + kernel @ kernel.T
-    wider = Gaussian(centre, WIDER * torch.linalg.cholesky(spread))
+    if float(1 / (share**2).sum()) > 2 * at.shape[1]:
+        found = moment_matched(at, share)
+    else:  # too few for a spread of their own
+        found = Gaussian(share @ at, KERNEL * moment_matched(own.points).factor)
+    wider = Gaussian(found.mean, WIDER * found.factor)
     log_mass = evidence + math.log(max(mass, LEAST_SHARE))
     return replace(wider, height=log_mass - replace(wider, height=0.0).log_mass)
 

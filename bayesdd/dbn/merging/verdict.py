@@ -24,7 +24,7 @@ from bayesdd.numerics.pareto import khat
 
 DRAWS, TABLE_DRAWS = 2000, 400  # of complete rows' posterior; log-likelihoods of tables with gaps cost more
 BATCHES = 40  # whose spread gives standard errors
-SCALES, WIDER = 32, 1.5  # points of the noise scales at each draw, and their spread in conditional deviations
+SCALES, WIDER = 64, 3.0  # points of the noise scales at each draw, and their spread in conditional deviations
 
 
 def of_complete_rows(full: Pooled, distilled: Distilled, tolerance: float, seed: int) -> Certificate:
@@ -32,7 +32,12 @@ def of_complete_rows(full: Pooled, distilled: Distilled, tolerance: float, seed:
     template = full.template
     posterior = conjugate(template, distilled.data, distilled.weight)
     draws = posterior.draw(TABLE_DRAWS if template.states else DRAWS, seed + 1)
-    if template.states:
+    if template.mixed:
+        sources = zip(full.noisy, full.rows, strict=True)
+        by_source = [log_likelihood(noisy, draws, as_columns(noisy, rows)).sum(1) for noisy, rows in sources]
+        theirs = torch.stack(by_source).sum(0)
+        ours = log_likelihood(template, draws, distilled.data) @ distilled.weight
+    elif template.states:
         x, static = (torch.cat(part) for part in zip(*full.rows, strict=True))
         theirs = log_likelihood(template, draws, as_columns(template, (x, static))).sum(1)
         ours = torch.zeros_like(theirs)
