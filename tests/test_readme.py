@@ -126,8 +126,8 @@ def test_sequences_are_those_of_the_committed_table():
         assert all(mine[t.removeprefix("T = ")].startswith(f"{row[t]} ") for t in ("T = 2", "T = 5", "T = 10")), row
 
 
-def test_errors_of_networks_are_those_of_the_committed_table():
-    whole = {(w["method"], w["M"]): w["error out"] for w in written("pinn_ood") if w["family"] == "reaction-diffusion"}
-    for row in quoted("pinn"):
-        for method in set(row) - {"rows"}:
-            assert whole[method, row["rows"]].split()[0] == row[method], (method, row)
+def test_errors_of_surrogates_are_those_of_the_committed_table():
+    rows = quoted("pinn")
+    assert len(rows) == 5
+    for row in rows:
+        assert any(row.items() <= whole.items() for whole in written("equations")), row
