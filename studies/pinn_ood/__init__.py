@@ -97,7 +97,7 @@ def _rows(family: str, size: int, some: list[dict[str, Any]], smoke: bool) -> li
         other = [one["error"] for one in pooled["other"]]
         row["error out, 2 x 50"] = f"{np.median(other):.3g}" if other else ""
         row["seconds"] = f"{np.median([one['seconds'] for one in each]):.0f}"
-        rows.append(row | {"met": ""})
+        rows.append(row if smoke else row | {"met": ""})
     if not smoke:
         gain = error["all measurements, no physics"] / error["distilled"]
         rows[0]["met"] = "yes" if gain >= GAIN else f"no: {gain:.1f} times"
