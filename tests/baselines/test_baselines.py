@@ -130,7 +130,9 @@ def test_the_seed_decides_and_nothing_else(method):
 
 
 def _same(a, b):
-    return torch.equal(a.weight, b.weight) and all(torch.equal(a.data[name], b.data[name]) for name in a.data)
+    """Equal up to rounding: a model that was recorded meanwhile rounds the last digit of a sum otherwise."""
+    same = functools.partial(torch.allclose, rtol=1e-9, atol=1e-12)
+    return len(a) == len(b) and same(a.weight, b.weight) and all(same(a.data[name], b.data[name]) for name in a.data)
 
 
 @pytest.mark.parametrize("name", ["logistic", "gaussian"])
