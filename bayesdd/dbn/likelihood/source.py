@@ -379,9 +379,17 @@ def rows_of(
     """Rows of one holder, who need not see every variable, on the scale that other sources have agreed on.
 
     Rows of which nothing is seen are left out. Also the template with this noise, and how numbers read outside.
+
+    Raises:
+        Refusal: As for :func:`target`, or the scale of the rows is not known.
     """
     fixed: list[Source] = []
     if any(_raw(other) for other in along):
+        if not source.measures:
+            raise Refusal(
+                "patients: plain arrays came, but the sources are tables in units of their own, so that the patients' "
+                "scale is not known: read the patients as the sources were, by Source.from_long."
+            )
         # The holder's patients may be among those of the sources: only their scale is asked.
         fixed = [replace(standardise(template, along)[0], table=None)]
     rows, measures = joined(template, [*fixed, source])

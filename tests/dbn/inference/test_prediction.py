@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
+import bayesdd
 from bayesdd import dbn
 from bayesdd.dbn import Source, Template, pooled
 from bayesdd.dbn.inference import Pooled
@@ -175,3 +176,5 @@ def test_raw_tables_are_predicted_in_their_own_terms():
     assert np.allclose(ahead["mean"], 80.0)
     free = full.forecast(read(known), 1).to_frame()
     assert ((free["low"] > 50) & (free["high"] < 90) & (free["low"] < free["mean"])).all()
+    with pytest.raises(bayesdd.Refusal, match="scale is not known: read the patients as the sources were"):
+        full.smooth({"x": [[[71.0], [nan]]]})
