@@ -31,6 +31,7 @@ SERIOUS = 0.1  # of the tolerance: cost of mass far off from which the second lo
 WIDENED = 4  # most such places
 KERNEL = 0.1  # posterior sds around such particles where they are too few to know a width
 WIDER, LEAST_SHARE = 1.5, 0.05  # in sds, and of all draws: what draws added there must reach
+MORE = 4  # times as many draws where both KLs are within the tolerance but for their standard errors
 
 
 def draw_distilled(density: Density, seed: int, *, count: int = CHAINS * DRAWS, start: Draws | None = None) -> Draws:
@@ -124,21 +125,21 @@ def certificate_of(
     """
     own = explored(distilled, seed)
     own_modes = modes_of_rows(distilled, hints(own, distilled, seed), seed)
-    count = CHAINS * DRAWS // target.draw_divisor
-    draws = _weighted(distilled, own_modes.modes, seed, count, own)
-    draws = draws or _chains(distilled, own_modes.modes, seed, count, start, own)
-    flat = draws.flat
     if known is None and (len(target.nuisance) or not target.exact):
         known = target.laplace  # which the sweep needs too
-    full, error = target.with_control_variate(flat).log_likelihood(flat)
-    ratio = full - distilled.sweep(flat)
-    found: dict[str, Any] = estimate(ratio, draws, float(full[torch.isfinite(full)].abs().max()))
-    for name in ("kl_reverse", "kl_forward", "half_variance"):
-        # Noise in the log-ratio adds at most half its variance to a KL.
-        found[f"{name}_se"] = math.hypot(found[f"{name}_se"], 0.5 * error**2)
+    count = CHAINS * DRAWS // target.draw_divisor
+    for more in (1, MORE):
+        draws = _weighted(distilled, own_modes.modes, seed, more * count, own)
+        draws = draws or _chains(distilled, own_modes.modes, seed, more * count, start, own)
+        found, ratio = _first_look(target, distilled, draws)
+        if not _undecided(found, tolerance):
+            break
     log_weight = draws.flat_log_weight
     table = corrected(
-        target.student.constrain(flat), log_weight, torch.nan_to_num(ratio, nan=-torch.inf), target.student.names
+        target.student.constrain(draws.flat),
+        log_weight,
+        torch.nan_to_num(ratio, nan=-torch.inf),
+        target.student.names,
     )
 
     def log_ratio(points: Tensor) -> Tensor:
@@ -165,6 +166,25 @@ def certificate_of(
         searches=look.searches,
         particles=look.particles,
     )
+
+
+def _first_look(target: Target, distilled: Density, draws: Draws) -> tuple[dict[str, Any], Tensor]:
+    """Estimates of all functionals at draws of the distilled posterior, and the log-ratio there, nats."""
+    flat = draws.flat
+    full, error = target.with_control_variate(flat).log_likelihood(flat)
+    ratio = full - distilled.sweep(flat)
+    found = estimate(ratio, draws, float(full[torch.isfinite(full)].abs().max()))
+    for name in ("kl_reverse", "kl_forward", "half_variance"):
+        # Noise in the log-ratio adds at most half its variance to a KL.
+        found[f"{name}_se"] = math.hypot(found[f"{name}_se"], 0.5 * error**2)
+    return found, ratio
+
+
+def _undecided(found: dict[str, Any], tolerance: float) -> bool:
+    """Whether more draws may tell: both KLs are within the tolerance, and two standard errors are not."""
+    pairs = [(found[name], found[f"{name}_se"]) for name in ("kl_reverse", "kl_forward")]
+    within = all(value <= tolerance and math.isfinite(error) for value, error in pairs)
+    return within and any(value + 2 * error > tolerance for value, error in pairs)
 
 
 def _log_evidence_ratio(log_ratio: Tensor, log_weight: Tensor) -> float:

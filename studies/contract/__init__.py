@@ -3,7 +3,7 @@
 Question: the models of the Stan and Pyro galleries that have one plate of rows, written as people write them and with
 the columns that people bring: which are distilled rightly, which are refused, which are wrong?
 Claim: every form is right (certified, and truly within the certificate's tolerance) or refused in one line; at most one
-in eight is refused; none takes longer than 60 s on one thread, the size being 2 P + 4 rows, more for groups.
+in eight is refused; none takes more than 60 s of processor time, the size being 2 P + 4 rows, more for groups.
 How it could fail: a log-likelihood that branches on a column's value, of which synthetic rows know one branch only; a
 column taken for another kind; a certificate that repeats the mistake of the search. The true KLs therefore come from
 closed forms, grids, or Pyro's own densities at draws of both posteriors, not from the certificate's code.

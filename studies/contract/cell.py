@@ -22,22 +22,22 @@ def measure(name: str, seed: str | int) -> dict[str, Any]:
         seed: Seed of the data and of the distillation.
 
     Returns:
-        What goes into the cell's file: sizes, both certificates and true KLs, seconds; or ``refused``, its line; or
-        ``fault``, the last line of the traceback of an error that is no refusal.
+        What goes into the cell's file: sizes, both certificates and true KLs, processor seconds; or ``refused``, its
+        line; or ``fault``, the last line of the traceback of an error that is no refusal.
     """
     cells.set_threads()
     form = next(form for form in FORMS if form.name == name)
-    begin = time.perf_counter()
+    begin = time.process_time()
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             task = form.task(int(seed))
             distilled = distill(task, size=chosen_size(form, task.dim), seed=int(seed), progress=False)
     except (Refusal, WrongType) as error:
-        return {"refused": str(error), "seconds": time.perf_counter() - begin}
+        return {"refused": str(error), "seconds": time.process_time() - begin}
     except Exception as error:  # a fault of bayesdd is a result of this study
-        return {"fault": f"{type(error).__name__}: {error}", "seconds": time.perf_counter() - begin}
-    seconds = time.perf_counter() - begin
+        return {"fault": f"{type(error).__name__}: {error}", "seconds": time.process_time() - begin}
+    seconds = time.process_time() - begin
     certificate = distilled.certificate
     assert certificate is not None  # distill attaches one
     return {

@@ -8,7 +8,7 @@ from typing import Any
 from studies.contract.form import Form
 from studies.contract.truth import RHAT
 
-SLOWEST = 60.0  # seconds that a form may take
+SLOWEST = 60.0  # processor seconds that a form may take
 DENSITY = 1e-8  # relative difference of log-likelihoods that rounding explains, hundreds of thousands of ulps
 ROUNDING = 1e-6  # nats: what the certificate may round below
 
@@ -72,6 +72,6 @@ def legend() -> list[str]:
         "true: closed form for conjugate models; on a grid for one or two parameters; else from draws of both "
         "posteriors by Bennett's acceptance ratio, with densities by Pyro alone. M: 2 P + 4, more for groups.",
         f"right: certified, and both true KLs within the tolerance and not above the certificate's, each to three "
-        f"standard errors. met: right or refused, and within {SLOWEST:.0f} s, the task's checks and the certificate "
-        "included.",
+        f"standard errors. met: right or refused, and within {SLOWEST:.0f} s of processor time, with the task's checks "
+        "and the certificate.",
     ]

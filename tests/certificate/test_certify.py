@@ -174,3 +174,17 @@ def test_draws_fall_back_to_hmc_where_laplace_is_poor():
     draws = draw_distilled(Density([(task, task.data, None)]), 0)
     rate = task.constrain(draws.flat)["rate"]
     assert draws.log_weight is None and abs(float(rate.mean()) - 0.2 / 2.2) < 0.03
+
+
+def test_more_draws_decide_where_the_standard_errors_alone_forbid():
+    """Divergences just within the tolerance: four times the draws, and they are certified; far within: the usual."""
+    y = torch.linspace(-1.0, 1.0, 40, dtype=torch.float64)[:, None]
+    task = bayesdd.Task(gaussian_mean.model, {"x": y})
+    one = bayesdd.Distilled({"x": y.mean(0)[None] + 0.3 / math.sqrt(41) * 41 / 40}, torch.tensor([40.0]))
+    true = 0.045  # means 0.3 sds apart, equal sds: half the square
+    usual = bayesdd.certify(task, one, seed=2, tolerance=0.1)
+    close = bayesdd.certify(task, one, seed=2, tolerance=usual.kl_reverse + 1.5 * usual.kl_reverse_se)
+    assert usual.ok and close.ok and close.draws == 4 * usual.draws
+    assert abs(close.kl_reverse - true) < 4 * close.kl_reverse_se
+    beyond = bayesdd.certify(task, one, seed=2, tolerance=0.02)
+    assert not beyond.ok and beyond.draws == usual.draws
