@@ -129,8 +129,8 @@ def certificate_of(
         known = target.laplace  # which the sweep needs too
     count = CHAINS * DRAWS // target.draw_divisor
     for more in (1, MORE):
-        draws = _weighted(distilled, own_modes.modes, seed, more * count, own)
-        draws = draws or _chains(distilled, own_modes.modes, seed, more * count, start, own)
+        modes, wanted = own_modes.modes, more * count
+        draws = _weighted(distilled, modes, seed, wanted, own) or _chains(distilled, modes, seed, wanted, start, own)
         found, ratio = _first_look(target, distilled, draws)
         if not _undecided(found, tolerance):
             break
