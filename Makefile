@@ -1,8 +1,9 @@
 # make demo: the quick start.  make test: format, lint, types, tests on two processes of one thread each.
 # make long: the tests that make test leaves out (every page, the notebook, tiny versions of all studies, the wheel).
 # make docs: the pages, into site/ (python -m http.server -d site shows them, with the search).
-# What takes longer than a person waits: make mutations FILE=bayesdd/ROOM/FILE.py (which changes of a line does no test
-# see?), make versions (the tests on every Python from 3.11 that is found, with the newest packages).
+# What takes longer than a person waits: make mutations (faults put into the code: does a test see each?), make mutants
+# FILE=bayesdd/ROOM/FILE.py (which changes of a line does no test see?), make coverage (lines that tests run), make
+# versions (make test's tests on every Python from 3.11 that is found, with the newest packages).
 # All make .venv first where it is missing or stale.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -11,7 +12,7 @@ FILE ?= bayesdd/numerics/pareto.py
 TESTS ?= $(subst bayesdd/,tests/,$(dir $(FILE)))test_$(patsubst _%,%,$(notdir $(FILE)))
 VERSIONS ?= 3.11 3.12 3.13
 
-.PHONY: demo test long docs mutations versions
+.PHONY: demo test long docs coverage mutants mutations versions
 
 demo: $(STAMP)
 	$(BIN)/python -m studies.quickstart
@@ -28,7 +29,14 @@ long: $(STAMP)
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
+coverage: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pytest-cov
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --cov=bayesdd --cov-report=term:skip-covered
+
 mutations: $(STAMP)
+	$(BIN)/python tests/mutations.py
+
+mutants: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check mutmut
 	rm -rf .mutations && git clone --quiet . .mutations
 	printf '\n[tool.mutmut]\npaths_to_mutate = ["$(FILE)"]\ntests_dir = ["$(TESTS)"]\nalso_copy = ["bayesdd", "models", "studies", "tests"]\n' >> .mutations/pyproject.toml
@@ -39,7 +47,7 @@ versions:
 		if "python$$version" -c '' 2>/dev/null; then \
 			"python$$version" -m venv ".venv-$$version" && \
 			".venv-$$version/bin/python" -m pip install --quiet --disable-pip-version-check -e '.[test]' && \
-			OMP_NUM_THREADS=1 ".venv-$$version/bin/python" -m pytest -n 2 --dist loadgroup || exit 1; \
+			OMP_NUM_THREADS=1 ".venv-$$version/bin/python" -m pytest -n 2 --dist loadgroup -m "not long" || exit 1; \
 		else echo "python$$version is not here: not tested"; fi; \
 	done
 
