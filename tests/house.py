@@ -6,6 +6,7 @@ their faces (``__init__.py``) or their files without ``_``. Imports in functions
 
 import argparse
 import ast
+import functools
 import graphlib
 from pathlib import Path
 from typing import NamedTuple
@@ -57,16 +58,22 @@ def modules(package: Path) -> dict[str, Path]:
     return found
 
 
+@functools.cache
+def statements(source: str) -> list[ast.Import | ast.ImportFrom]:
+    """The imports in a module's text, wherever they stand."""
+    return [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
 def imports(package: Path) -> list[Import]:
     """All imports of a package's modules from the package itself."""
     known, found = modules(package), []
     for importer, path in known.items():
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in statements(path.read_text()):
             if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == package.name:
                 for alias in node.names:
                     whole = f"{node.module}.{alias.name}"
                     found.append(Import(importer, whole if whole in known else node.module, alias.name))
-            elif isinstance(node, ast.Import):
+            elif isinstance(node, ast.Import):  # import bayesdd.room
                 names = [alias.name for alias in node.names if alias.name.split(".")[0] == package.name]
                 found.extend(Import(importer, name, "") for name in names)
     return found

@@ -119,6 +119,7 @@ ADDITIONS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", ADDITIONS)
 def test_an_addition_is_one_file_and_at_most_one_line(what, tmp_path):
     shutil.copytree(ROOT / "bayesdd", tmp_path / "bayesdd", ignore=shutil.ignore_patterns("__pycache__"))

@@ -46,6 +46,7 @@ def ran(tmp_path_factory):
     sys.modules.pop("clinic", None)
 
 
+@pytest.mark.long
 def test_python_blocks_run_and_certify(ran):
     names, printed, _ = ran
     assert len(names["distilled"]) == 12
@@ -61,6 +62,7 @@ def test_means_are_near_what_made_the_rows(ran):
     assert (np.abs(error) < 4).all()
 
 
+@pytest.mark.long
 def test_commands_run_on_the_set_of_the_python_block(ran, monkeypatch, capsys):
     names, _, folder = ran
     monkeypatch.chdir(folder)

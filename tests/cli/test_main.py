@@ -345,6 +345,7 @@ def test_an_interrupt_is_one_line(folder):
     assert started.returncode == 130 and err == "bayesdd: interrupted; nothing was written\n"
 
 
+@pytest.mark.long
 def test_a_new_task_file_runs_every_example_of_the_help(tmp_path):
     for command in main.COMMANDS:
         _, out, _ = run(tmp_path, f"{command} --help")

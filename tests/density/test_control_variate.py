@@ -84,6 +84,7 @@ def test_a_target_of_many_rows_sweeps_few(large):
     assert none == 0
 
 
+@pytest.mark.long
 def test_certificates_agree(large):
     distilled = bayesdd.distill(large, 8, seed=0, progress=False)
     assert distilled.certificate.ok

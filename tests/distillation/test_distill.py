@@ -91,6 +91,7 @@ def test_init_starts_from_an_earlier_set():
     assert quiet(task, 8, init=earlier).certificate.ok
 
 
+@pytest.mark.long
 def test_groups_are_fixed_and_all_there():
     group = torch.arange(400) % 5
     x = torch.randn(400, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -129,6 +130,7 @@ def two_sources():
     return bayesdd.Task(noisy, {"x": x[:200], "y": y[:200]}), bayesdd.Task(counted, {"x": x[200:], "y": counts[200:]})
 
 
+@pytest.mark.long
 def test_two_tasks_with_a_nuisance_become_rows_of_a_plain_student():
     """The student's posterior from 4 rows is the marginal of the joint posterior (sampled by HMC)."""
     from bayesdd.density.density import Density

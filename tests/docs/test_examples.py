@@ -33,6 +33,7 @@ def test_every_verb_has_an_example():
     assert [name for name in VERBS if ">>>" not in (getattr(bayesdd, name).__doc__ or "")] == []
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 def test_examples_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -178,6 +178,7 @@ def test_held_sites_stay(surrogate):
         climb(surrogate, begin, hold=["sigma"])
 
 
+@pytest.mark.long
 def test_hmc_without_whitening(linear):
     density = density_of(linear)
     mean, covariance = (torch.as_tensor(v) for v in linear_regression.exact(**linear.data))

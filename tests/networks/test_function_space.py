@@ -235,6 +235,7 @@ def test_draws_of_the_target_by_any_inference(task, data):
         torch.testing.assert_close(pool.data["y"], mean, rtol=0, atol=5 * float(sd.max()) / math.sqrt(1000))
 
 
+@pytest.mark.long
 def test_a_target_of_several_tasks_with_a_scale_of_its_own(task, data):
     """The second task knows a slope, to an unknown precision: the target's predictive differs from the student's."""
 
@@ -311,6 +312,7 @@ def test_it_needs_a_size_and_a_purpose(task):
         bayesdd.distill(task, 2, objective=function_space)
 
 
+@pytest.mark.long
 def test_the_weights_scale_covers_the_error_of_a_student(task):
     """A target that is certain of what no student can say: intervals are as wide as the error, not as the target's."""
     at = torch.linspace(-2, 2, 80, dtype=torch.float64)
@@ -323,6 +325,7 @@ def test_the_weights_scale_covers_the_error_of_a_student(task):
     assert 0.8 <= float(covered) <= 0.97
 
 
+@pytest.mark.long
 def test_the_result_scores_no_worse_than_what_it_chose_from(task):
     """A linear student has one mode: its interval score is exact, but for the tenth that calibration may cost."""
     at = torch.linspace(-2, 2, 40, dtype=torch.float64)

@@ -230,7 +230,12 @@ def test_an_inner_optimum_that_was_not_reached_is_said(conjugate, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("objective", "exact"), [(fisher, True), (bilevel, False), (functools.partial(bilevel, guide=AutoNormal), True)]
+    ("objective", "exact"),
+    [
+        (fisher, True),
+        (bilevel, False),
+        pytest.param(functools.partial(bilevel, guide=AutoNormal), True, marks=pytest.mark.long),
+    ],
 )
 def test_distill_takes_a_matching_objective(objective, exact):
     """One row holds the posterior of a Gaussian mean; a delta guide leaves its width free."""

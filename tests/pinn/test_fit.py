@@ -139,6 +139,7 @@ def test_an_output_that_nothing_fixes_is_refused():
         pinn.fit(problem, {**AT, "u": np.ones(5)})
 
 
+@pytest.mark.long
 def test_rows_teach_a_plain_network(monkeypatch):
     monkeypatch.setattr(_function_space, "JUDGE_STEPS", 40)
     monkeypatch.setattr(row_search, "JUDGED", 40)

@@ -50,6 +50,7 @@ def test_chains_jump_between_known_modes():
     assert abs((found > 0).mean() - share) < 4 * math.sqrt(share * (1 - share) / 300)
 
 
+@pytest.mark.long
 def test_a_funnel_is_not_passed_over_in_silence():
     """Few rows and a centred scale: draws reach the neck as often as they should, or a warning says otherwise."""
 

@@ -103,6 +103,7 @@ def test_a_certificate_that_is_wrong_is_shown(false, met):
     assert table[table.method == "kmeans"].met.item() is met
 
 
+@pytest.mark.long
 def test_a_killed_run_continues(tmp_path, monkeypatch):
     """Cells on disk are not measured again; those of other source code, failed ones and damaged ones are."""
     asked = []

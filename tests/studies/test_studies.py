@@ -82,6 +82,7 @@ def test_data_that_are_missing_are_one_line(capsys, tmp_path, monkeypatch):
     assert capsys.readouterr().out.splitlines()[0].startswith("skipped ds1_13: ")
 
 
+@pytest.mark.long
 def test_cells_are_kept_failures_are_tried_again(tmp_path, capsys):
     count = tmp_path / "count"
     script = (

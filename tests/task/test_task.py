@@ -503,7 +503,7 @@ SIMULATED = {
 
 @pytest.mark.parametrize("name", SIMULATED)
 def test_simulated_rows_follow_the_model_and_differ_between_draws(name):
-    task, count = build(name), 400 if name == "ordered_logistic" else 3000
+    task, count = build(name), 400 if name == "ordered_logistic" else 1000
     values = {
         site: value.detach().expand(count, *value.shape[1:])
         for site, value in task.constrain(draws_of(task, 1)).items()

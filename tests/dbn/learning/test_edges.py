@@ -72,6 +72,7 @@ def test_moments_score_as_their_rows_do():
         torch.testing.assert_close(bge(theirs, sets), bge(Sample(rows, weight, ()), sets))
 
 
+@pytest.mark.long
 def test_complete_sources_give_every_network_its_probability():
     frame = Template(("a", "b"))
     truth = Template(("a", "b"), intra=(("a", "b"),), inter=(("a", "a"),))
@@ -123,6 +124,7 @@ def full(sources):
     return pooled(NET, sources, draws=2000)
 
 
+@pytest.mark.long
 def test_sources_that_miss_variables_give_the_edges(sources):
     frame = Template(NET.variables, static=("s",))
     found = edges(frame, sources, draws=30, seed=0)

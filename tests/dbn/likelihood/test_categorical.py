@@ -266,6 +266,7 @@ def test_gibbs_has_the_exact_posterior_mean():
         assert (np.abs(means.mean(0) - mean) < 4 * error).all()
 
 
+@pytest.mark.long
 def test_gibbs_agrees_with_the_task_on_a_net_of_several_variables():
     """Self-normalised importance sampling of the exact likelihood, proposals from Gibbs draws' own Dirichlets."""
     data = rows(TINY, 12, 3, missing=0.25, seed=3)

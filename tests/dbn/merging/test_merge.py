@@ -294,6 +294,7 @@ def test_equal_weights_are_equal():
     assert (masked.weight == masked.weight[0]).all()
 
 
+@pytest.mark.long
 def test_too_few_rows_warn_and_predict_better_than_their_posterior_would():
     full = pooled_trio()
     with pytest.warns(CertificateWarning, match="more rows come closer"):

@@ -137,6 +137,7 @@ def merged():
     return full, merge(TINY, sources, size=25, complete=True, full=full)
 
 
+@pytest.mark.long
 def test_complete_rows_have_the_posterior_of_incomplete_sources():
     full, found = merged()
     assert found.data["x"].shape == (25, 4, 2, 3) and found.data["static"].shape == (25, 1, 3)
@@ -165,6 +166,7 @@ def test_hard_rows_cost_what_they_say():
         harden(full, hard, size=300)
 
 
+@pytest.mark.long
 def test_changing_entries_only_helps():
     """Rows drawn from even soft ones, of a posterior that is not even."""
     full, found = merged()
