@@ -182,7 +182,7 @@ def distilled(task, data):
     """Six rows for the predictions of forty, by the exact predictive."""
     inputs = {"x": torch.linspace(-1.9, 1.9, 60, dtype=torch.float64)}
     mean, sd, _, _ = exact(data["x"], data["y"], torch.ones(40, dtype=torch.float64), inputs["x"])
-    objective = functools.partial(function_space, purpose=inputs, predictive=(mean, sd), steps=300)
+    objective = functools.partial(function_space, purpose=inputs, predictive=(mean, sd), steps=150)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CertificateWarning)
         found = bayesdd.distill(task, 6, objective=objective, seed=0, progress=False)

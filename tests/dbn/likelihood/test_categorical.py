@@ -257,7 +257,7 @@ def test_gibbs_has_the_exact_posterior_mean():
     x = [[0, nan, nan, 0], [1, nan, nan, 1], [0, nan, nan, 1], [1, nan, nan, 0], [0, 0, 0, 0], [1, 1, 1, 1]]
     x = torch.tensor(x, dtype=torch.float64)
     static = torch.tensor([0, 0, 1, 0, 0, nan], dtype=torch.float64)[:, None]
-    data, draws, batches = {"x": x[:, :, None], "static": static}, 8000, 40
+    data, draws, batches = {"x": x[:, :, None], "static": static}, 4000, 40
     template = dataclasses.replace(CHAIN, pseudo_count=0.3)
     exact, found = exact_mean(template, data), dbn.gibbs(template, data, draws=draws, burn=100, seed=0)
     for site, mean in exact.items():
