@@ -197,6 +197,48 @@ def pinn_error(tables: dict[str, pd.DataFrame]) -> Any:
     return figure
 
 
+def hospitals(tables: dict[str, pd.DataFrame]) -> Any:
+    """Held-out log-likelihood of patients of a trial against the number of rows."""
+    table = tables["Held-out patients"]
+    column = table.columns[-1]
+    figure, axis = figures.subplots(1, 1, (6, 3.4))
+    for method, colour, label in (
+        ("distilled", DISTILLED, "rows distilled from four hospitals"),
+        ("patients measured in full", BASELINE, "as many patients measured in full"),
+    ):
+        mine = table[table["method"] == method]
+        axis.plot(mine["M"].map(number), mine[column].map(number), "o-", color=colour, label=label)
+    ceiling = number(table.set_index("method")[column]["all hospitals"])
+    axis.axhline(ceiling, color=FULL, ls="--", lw=1.5, label="all patients of the hospitals")
+    sizes = [number(size) for size in table[table["method"] == "distilled"]["M"]]
+    axis.set(xscale="log", xlabel="rows", ylabel="nats a held-out patient")
+    axis.set_xticks(sizes, [f"{size:.0f}" for size in sizes], minor=False)
+    axis.set_xticks([], minor=True)
+    axis.set_title("Five rows predict like four hospitals", loc="left", fontsize=11)
+    return _finished(figure, axis, legend="lower right")
+
+
+def equations(tables: dict[str, pd.DataFrame]) -> Any:
+    """Error and coverage of surrogates of eight equations, where the boundary was measured and beyond."""
+    (table,) = tables.values()
+    figure, axes = figures.subplots(1, 2, (8, 3.8), sharey=True)
+    place = np.arange(len(table))[::-1]
+    for axis, column in ((axes[0], "error"), (axes[1], "held")):
+        for where, colour, shift, label in (
+            ("in", FULL, 0.12, "boundary values that were measured"),
+            ("out", DISTILLED, -0.12, "boundary values never measured"),
+        ):
+            axis.plot(table[f"{column} {where}"].map(number), place + shift, "o", color=colour, label=label)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set(xscale="log", xlabel="relative L2 error of the mean")
+    axes[1].axvspan(0.85, 1.0, color=BASELINE, alpha=0.25, lw=0)
+    axes[1].set(xlim=(0, 1.04), xlabel="truth in 90% intervals; grey: 85% and more")
+    axes[0].set_yticks(place, table["problem"])
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    return figure
+
+
 def speed(tables: dict[str, pd.DataFrame]) -> Any:
     """Seconds from rows in memory to draws against the number of rows, ten columns."""
     (table,) = tables.values()
@@ -230,6 +272,8 @@ PICTURES: dict[str, tuple[str, Callable[[dict[str, pd.DataFrame]], Any]]] = {
     "methods": ("lens", methods),
     "dbn_size": ("dbn_merge", dbn_size),
     "dbn_slices": ("dbn_merge", dbn_slices),
+    "hospitals": ("pbc_merge", hospitals),
+    "equations": ("equations", equations),
     "pinn_error": ("pinn_ood", pinn_error),
     "speed": ("speed", speed),
 }
