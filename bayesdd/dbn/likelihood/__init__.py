@@ -11,5 +11,5 @@ from bayesdd.dbn.likelihood.parameters import simulate as simulate
 from bayesdd.dbn.likelihood.parameters import unconstrain as unconstrain
 from bayesdd.dbn.likelihood.source import Source as Source
 from bayesdd.dbn.likelihood.source import standardise as standardise
-from bayesdd.dbn.likelihood.source import student as student
-from bayesdd.dbn.likelihood.source import target as target
+from bayesdd.dbn.likelihood.tasks import student as student
+from bayesdd.dbn.likelihood.tasks import target as target

@@ -26,7 +26,7 @@ from torch import Tensor
 from bayesdd.dbn.inference.pooling import Pooled
 from bayesdd.dbn.likelihood import parameters
 from bayesdd.dbn.likelihood.gaussian import as_rows, entries, grouped
-from bayesdd.dbn.likelihood.source import thinnings
+from bayesdd.dbn.likelihood.tasks import thinnings
 from bayesdd.dbn.merging.moments import Joint, moments
 from bayesdd.dbn.merging.ranges import Ranges
 from bayesdd.dbn.template.template import Template
