@@ -18,12 +18,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from bayesdd.data.arrow import MOST_LABELS
 from bayesdd.data.columns import Columns
 from bayesdd.data.files import one_line
 from bayesdd.data.media import Read, assembled, variables_of
 from bayesdd.data.names import Members, members_of
 from bayesdd.data.stamp import stamp
-from bayesdd.data.tables import MOST_LABELS
 from bayesdd.data.values import Labels, coded, refuse_disguised
 from bayesdd.numerics.refusal import MissingPackage, Refusal, WrongType
 
