@@ -77,11 +77,11 @@ def certify(
     if tolerance is not None:
         tolerance = arguments.positive(tolerance, "certify: tolerance=")
     where = resolve(device if objective is None else "cpu")
-    goal = Target(tasks, student, where, seed, memory, exact=exact)
+    limit = TOLERANCE if tolerance is None else tolerance
+    goal = Target(tasks, student, where, seed, memory, exact=exact, tolerance=limit)
     if objective is not None:
         solver: Solver = objective(goal, seed, lambda _: None)
         return solver.certificate(*distilled.hard(), tolerance or solver.tolerance, seed)
-    limit = TOLERANCE if tolerance is None else tolerance
     found = certificate_of(goal, density_of(student, distilled, where), limit, seed)
     return allowing(found, target.error) if isinstance(target, Summary) else found
 

@@ -117,7 +117,8 @@ def distill(
     # Networks that a few rows can teach are small: objectives that stand alone run on the CPU, where they are faster.
     where, ample = resolve("cpu" if alone else device), None
     kept = None if checkpoint is None else Checkpoint(checkpoint, tasks)
-    goal = Target(tasks, student, where, seed, memory, checkpoint=kept)
+    limit = TOLERANCE if tolerance is None else tolerance
+    goal = Target(tasks, student, where, seed, memory, checkpoint=kept, tolerance=limit)
     silent = not progress or current().rank > 0
     with shown(silent) as bar:
         say = bar.set_postfix_str
@@ -128,7 +129,6 @@ def distill(
             goal.joint.watch(None if silent else Pace(bar.set_description_str, "bayesdd"))
             say("Laplace fit and particles of the full posterior")
             reference = build(goal, seed)
-            limit = TOLERANCE if tolerance is None else tolerance
             run = Run(reference, objective, seed, limit, say, equal_weights, move_rows)
             ample = third_order_size(run)
             rows = _third(ample, student) if isinstance(size, str) else size

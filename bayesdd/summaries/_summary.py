@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from bayesdd.data.certificate import CertificateWarning
 from bayesdd.density.density import Density
+from bayesdd.density.third import third_derivatives, to_third_order
 from bayesdd.inference.mode import fit
 from bayesdd.numerics.exclusive import exclusive
 from bayesdd.numerics.refusal import Refusal
@@ -21,7 +21,6 @@ from bayesdd.task.given import task_of
 from bayesdd.task.task import Task
 
 MOST_LATENTS = 60  # 37,820 third derivatives; beyond that rows are smaller than their summary
-STEP = 0.05  # posterior sds between Hessians: their fifth differences are then below 1e-5 of the third derivative
 SEEN, LEAST_POWER = 1e-3, 2.5  # nats; fourth derivatives leave the fourth power of the distance, kinks the first
 SCALES = (0.03125, 0.0625, 0.125, 0.25, 0.5, 1.0, 2.0)  # widths of draws: other sources may make a posterior narrower
 DRAWS = 128  # at each of them
@@ -66,7 +65,7 @@ def summary(task: Task, at: Mapping[str, Any] | Any = None, *, seed: int = 0) ->
         raise Refusal(f"summary({task.name}): the log-likelihood is not finite at the point; give another at=")
     values, vectors = torch.linalg.eigh(-(hessian + prior_hessian)[0])
     axes = vectors / values.abs().clamp_min(1e-12 * float(values.abs().max())).sqrt()
-    third = torch.nan_to_num(_third(density, point, axes))
+    third = third_derivatives(density, point, axes)
     draws = torch.randn(DRAWS, task.dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) @ axes.T
     steps = torch.cat([scale * draws for scale in SCALES])
     left = density.sweep(point + steps) - value - to_third_order(gradient[0], hessian[0], third, steps)
@@ -98,13 +97,6 @@ def summary(task: Task, at: Mapping[str, Any] | Any = None, *, seed: int = 0) ->
     )
 
 
-def to_third_order(gradient: Tensor, hessian: Tensor, third: Tensor, steps: Tensor) -> Tensor:
-    """The cubic's change over steps ``(S, P)``, nats, ``(S,)``."""
-    square = 0.5 * (steps @ hessian * steps).sum(1)
-    cube = torch.einsum("sa,sb,sc,abc->s", steps, steps, steps, third) / 6
-    return steps @ gradient + square + cube
-
-
 def _point(task: Task, density: Density, at: Any, seed: int) -> Tensor:
     """The point, unconstrained, ``(P,)``."""
     if at is None:
@@ -130,16 +122,3 @@ def _point(task: Task, density: Density, at: Any, seed: int) -> Tensor:
             f"an unconstrained vector of length {task.dim}"
         )
     return point
-
-
-def _third(density: Density, point: Tensor, axes: Tensor) -> Tensor:
-    """Third derivatives ``(P, P, P)`` by differences of Hessians along the axes, the columns of ``axes``."""
-    dim = len(point)
-    steps = torch.cat([size * STEP * axes.T for size in (1, -1, 2, -2)])
-    curved = density.likelihood_derivatives(point + steps)[2].reshape(4, dim, dim, dim)
-    along = (8 * (curved[0] - curved[1]) - (curved[2] - curved[3])) / (12 * STEP)
-    # In the axes' own units, where all entries are of one size; differences depend on the order of differentiation.
-    third = torch.einsum("jab,ak,bl->jkl", along, axes, axes)
-    even = torch.stack([third.permute(order) for order in itertools.permutations(range(3))]).mean(0)
-    back = torch.linalg.inv(axes)
-    return torch.einsum("jkl,ja,kb,lc->abc", even, back, back, back)

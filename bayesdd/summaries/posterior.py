@@ -15,8 +15,8 @@ from torch.distributions import biject_to
 
 from bayesdd.data.certificate import Certificate, CertificateWarning
 from bayesdd.data.columns import Columns
+from bayesdd.density.third import to_third_order
 from bayesdd.numerics.refusal import Refusal
-from bayesdd.summaries._summary import to_third_order
 from bayesdd.summaries.noun import Summary
 from bayesdd.task.program import Message, Program, Recorder, row_frame
 from bayesdd.task.task import Task

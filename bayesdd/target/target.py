@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from bayesdd.data.certificate import TOLERANCE
 from bayesdd.data.columns import separated
 from bayesdd.density.checkpoint import Checkpoint
-from bayesdd.density.control_variate import ControlVariate, control_variate_of
+from bayesdd.density.control_variate import ERROR, ControlVariate, control_variate_of
 from bayesdd.density.density import MEMORY, Density
 from bayesdd.inference.mode import climb, climb_many, fit, newton, scattered
 from bayesdd.numerics.gaussian import Gaussian, marginal
@@ -26,7 +28,7 @@ from bayesdd.task.starts import BLOCK, first_missing
 from bayesdd.task.task import Task
 
 PRIOR_POINTS = 5
-TOO_LARGE = 0.01  # nats: a draw at which the control variate's standard error is larger is swept over all rows
+TOO_LARGE = 3.3  # times the standard error aimed at: a draw at which it is larger is swept over all rows
 ROWS_FOR_SEARCH, ROWS_FOR_CURVATURE = 2048, 16_384  # powers of two: fewer shapes of graphs to record
 LARGE = 100_000  # rows from which modes are first sought on few rows, and sweeps may use a control variate
 
@@ -42,6 +44,7 @@ class Target:
         memory: Bytes that intermediate tensors of one block may take.
         exact: Never sweep by a control variate.
         checkpoint: Where passes over the real rows are kept.
+        tolerance: KL, nats, that is aimed at: sweeps by a control variate may blur a tenth of it.
 
     Attributes:
         joint: The posterior of all the target's sites; it also counts the sweeps and gradients so far.
@@ -65,6 +68,7 @@ class Target:
         *,
         exact: bool = False,
         checkpoint: Checkpoint | None = None,
+        tolerance: float = TOLERANCE,
     ) -> None:
         self.tasks, self.student, self.seed = list(tasks), student, seed
         parts = [(task, task.rows, None) for task in tasks]
@@ -84,6 +88,8 @@ class Target:
         self._check_priors()
         self.exact = exact or self.joint.size < LARGE or bool(len(self.nuisance))
         self.control: ControlVariate | None = None
+        # Noise of sd e in the log-ratio adds at most e^2 / 2 to a KL.
+        self._error = min(ERROR, math.sqrt(0.2 * tolerance))
 
     @property
     def draw_divisor(self) -> int:
@@ -149,7 +155,8 @@ class Target:
             return self
         control = None
         if self.laplace is not None:
-            control = control_variate_of(self.joint, self.laplace.mean, self.joint_order(draws), self.seed)
+            like, near = self.joint_order(draws), self.laplace
+            control = control_variate_of(self.joint, near.mean, like, self.seed, axes=near.factor, error=self._error)
         found = copy.copy(self)
         found.control, found.exact = control, control is None
         return found
@@ -172,7 +179,7 @@ class Target:
         if self.control is None:
             return self.joint.sweep(draws), 0.0
         value, error = self.control.log_likelihood(draws)
-        poor = ~(error <= TOO_LARGE)
+        poor = ~(error <= TOO_LARGE * self._error)
         if bool(poor.any()):
             value = value.masked_scatter(poor, self.joint.sweep(draws[poor]))
         return value, float(error.masked_fill(poor, 0.0).max())

@@ -32,6 +32,18 @@ def test_its_error_is_the_error():
     assert float(small.max()) < 2 * ERROR
 
 
+def test_third_derivatives_leave_a_hundredth_of_the_error():
+    """On equally few rows, at the posterior's draws; and the error is still the error."""
+    _, density, gaussian, draws = posterior()
+    second = control_variate_of(density, gaussian.mean, draws, seed=0)
+    third = control_variate_of(density, gaussian.mean, draws, seed=0, axes=gaussian.factor, error=1e-4)
+    exact = density.sweep(draws)
+    (rough, _), (close, error) = (one.log_likelihood(draws) for one in (second, third))
+    assert third.folds[0].size == second.folds[0].size
+    assert float((close - exact).abs().max()) < 0.03 * float((rough - exact).abs().max())
+    assert float(((close - exact) / error).square().mean().sqrt()) < 3
+
+
 def test_it_is_exact_where_the_likelihood_is_quadratic():
     task = gaussian_mean.task(rows=20_000, dim=4)
     density = Density([(task, task.data, torch.linspace(0.5, 2.0, task.size, dtype=torch.float64))])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import bayesdd
-from bayesdd.summaries._summary import to_third_order
+from bayesdd.density.third import to_third_order
 
 
 def counts(x, y=None):
