@@ -8,7 +8,7 @@ from bayesdd.certificate.verdict import certificate_of
 from bayesdd.data.certificate import Certificate
 from bayesdd.data.distilled import Distilled
 from bayesdd.distillation.first_stage import Run, first_stage
-from bayesdd.distillation.rounds import Solution, matched, polished, refined
+from bayesdd.distillation.rounds import Solution, crowded, matched, polished, refined
 from bayesdd.objectives import half_variance
 from bayesdd.objectives.sorts import Matching, sort_of
 
@@ -26,14 +26,16 @@ def solved(run: Run, size: int, init: Distilled | None = None) -> Result:
     """The best solution at one size, and its certificate.
 
     Where rows that match second or third order are within a tenth of the tolerance on held-out particles, and the
-    certificate agrees, that is all. Else fixed particles follow; where these bring them there, or bring nothing and
-    the rows are within the tolerance, the certificate is asked. Else, and where it is not ok, on-policy rounds follow.
+    certificate agrees, that is all. Else fixed particles follow, or where rows have more unknowns than there are
+    particles the closed form of the cubic; where these bring them there, or can bring no more and the rows are within
+    the tolerance, the certificate is asked. Else, and where it is not ok, on-policy rounds follow.
     """
     if sort_of(run.objective) is Matching:
         return _judged(run, matched(run, size, init))
     start = first_stage(run, size, init)
     found = start if start.score <= run.aim else polished(run, start)
-    done = found.score <= run.aim or (found is start and found.score <= run.limit)
+    last = found is start or crowded(run, found.problem)  # rounds would bring next to nothing
+    done = found.score <= run.aim or (last and found.score <= run.limit)
     if done and run.objective is half_variance and run.reference.trusted:
         result = _judged(run, Solution(found.problem, found.vector))
         if result.certificate.ok:
