@@ -15,6 +15,7 @@ import pandas as pd
 from bayesdd.numerics import words
 from bayesdd.numerics.pareto import KHAT_LIMIT
 
+CONSTANT = 1e-9  # share of the mean: what varies less is a constant, such as the corner of a Cholesky factor
 UNTOLD = "cannot be told from these draws"
 TELLING = 1e-3  # of the other divergence: a lower bound below that says nothing
 WORST = 2.0  # times the tolerance: the worst tenth of a normal error lies beyond 1.6 times its root mean square
@@ -99,6 +100,8 @@ class Certificate:
         if self.reasons:
             return _refused(self.reasons)
         table, apart = self.corrected, ""
+        if table is not None:
+            table = table[table["sd"] > CONSTANT * table["mean"].abs()]
         if table is not None and len(table):
             shift = ((table["mean"] - table["distilled_mean"]).abs() / table["sd"]).max()
             spread = (table["distilled_sd"] / table["sd"] - 1).abs().max()

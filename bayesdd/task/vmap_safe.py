@@ -1,6 +1,6 @@
-"""Functional forms of five distributions, the normal log-cdf, normal noise and shapes, for vmap.
+"""Functional forms of five distributions, the normal log-cdf, factorisations, normal noise and shapes, for vmap.
 
-Their own code writes in place, looks at values, or is slow.
+Their own code writes in place, looks at values, or is slow; a factorisation that fails at one draw ends all others.
 
 They hold only while bayesdd runs a model; the densities are Pyro's and torch's own.
 """
@@ -31,6 +31,7 @@ from torch.distributions import (
 from bayesdd.numerics.backward import products
 
 _NOISY: tuple[Any, ...] = (normal, multivariate_normal, lowrank_multivariate_normal, studentT)
+_OWN_SOLVE = torch.linalg.solve
 LINEAR_FROM = 40.0  # softplus(x) = x to float64's last digit; torch's own bound of 20 leaves 2e-9
 
 
@@ -82,6 +83,30 @@ def log_ndtr(x: Tensor) -> Tensor:
     return torch.where(x < 0, below, torch.log1p(-torch.special.erfc(high / math.sqrt(2)) / 2))
 
 
+def _cholesky(matrix: Tensor, *, upper: bool = False) -> Tensor:
+    """NaN where the matrix is not positive definite: the density is not finite there, and other draws go on."""
+    factor, info = torch.linalg.cholesky_ex(matrix, upper=upper)
+    return torch.where((info == 0)[..., None, None], factor, torch.nan)
+
+
+def _old_cholesky(matrix: Tensor, upper: bool = False) -> Tensor:
+    return _cholesky(matrix, upper=upper)
+
+
+def _inverse(matrix: Tensor) -> Tensor:
+    """NaN where the matrix is singular."""
+    found, info = torch.linalg.inv_ex(matrix)
+    return torch.where((info == 0)[..., None, None], found, torch.nan)
+
+
+def _solve(matrix: Tensor, other: Tensor, *, left: bool = True) -> Tensor:
+    """NaN where the matrix is singular; the identity takes its place, whose derivatives do not fail."""
+    fine = (torch.linalg.inv_ex(matrix.detach())[1] == 0)[..., None, None]
+    eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+    found = _OWN_SOLVE(torch.where(fine, matrix, eye), other, left=left)
+    return torch.where(fine[..., 0] if found.dim() < matrix.dim() else fine, found, torch.nan)
+
+
 def _standard_normal(shape: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.randn(shape, dtype=dtype, device=device)
 
@@ -120,6 +145,11 @@ _FORMS: tuple[tuple[Any, str, Any], ...] = (
     (NanMaskedMultivariateNormal, "log_prob", _nan_masked_multivariate_normal),
     (torch.special, "log_ndtr", log_ndtr),
     (torch, "broadcast_shapes", _broadcast_shapes),
+    (torch.linalg, "cholesky", _cholesky),
+    *((owner, "cholesky", _old_cholesky) for owner in (torch, Tensor)),
+    (torch.linalg, "inv", _inverse),
+    *((owner, "inverse", _inverse) for owner in (torch, Tensor)),
+    (torch.linalg, "solve", _solve),
     *[(eager_transforms, "_autograd_grad", _autograd_grad)] * hasattr(eager_transforms, "_autograd_grad"),  # private
     *((module, "_standard_normal", _standard_normal) for module in _NOISY),
 )

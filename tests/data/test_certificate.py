@@ -83,3 +83,10 @@ def test_files_of_the_version_before(certificate, tmp_path):
     with pytest.warns(UserWarning, match="no content hash"):
         found = Distilled.from_netcdf(path).certificate
     assert type(found) is type(certificate) and found.to_dict() == certificate.to_dict()
+
+
+def test_the_verdict_looks_past_what_is_constant():
+    """The corner of a Cholesky factor is 1 but for rounding: its sds say nothing."""
+    table = POSTERIOR.corrected
+    table = pd.concat([table, pd.DataFrame([[1.0, 1e-17, 1.0, 3e-17]], index=["L[0,0]"], columns=table.columns)])
+    assert replace(POSTERIOR, corrected=table).verdict == POSTERIOR.verdict

@@ -2,6 +2,7 @@
 
 import math
 
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
@@ -84,3 +85,34 @@ def test_the_normal_log_cdf_is_torchs_own_with_its_derivatives():
         ours, slope = torch.special.log_ndtr(x), vmap(grad(lambda z: torch.special.log_ndtr(z)))(x)
     torch.testing.assert_close(ours, torch.special.log_ndtr(x), rtol=1e-13, atol=1e-300)
     torch.testing.assert_close(slope, (-(x**2) / 2 - math.log(2 * math.pi) / 2 - ours).exp(), rtol=1e-10, atol=1e-300)
+
+
+FACTORISED = {
+    "cholesky": lambda m: torch.linalg.cholesky(m)[..., 1, 1].log(),
+    "method": lambda m: m.inverse()[..., 1, 0],
+    "inverse": lambda m: torch.linalg.inv(m)[..., 0, 0],
+    "solve": lambda m: torch.linalg.solve(m, torch.ones(2, dtype=torch.float64))[..., 0],
+    "normal": lambda m: dist.MultivariateNormal(torch.zeros(2).double(), m).log_prob(torch.ones(2).double()),
+    "precision": lambda m: dist.MultivariateNormal(torch.zeros(2).double(), precision_matrix=m).log_prob(
+        torch.ones(2).double()
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FACTORISED)
+def test_a_factorisation_that_fails_at_one_draw_leaves_the_others(name):
+    """Values and gradients of the other draws are the library's own."""
+
+    def density(scale):
+        ones = torch.ones(2, 2, dtype=torch.float64)
+        return FACTORISED[name](ones + scale * torch.eye(2, dtype=torch.float64))
+
+    good = torch.tensor([0.5, 2.0], dtype=torch.float64)
+    own = [density(scale) for scale in good]
+    with vmap_safe(), pyro.validation_enabled(False):
+        found = vmap(density)(torch.cat([good, torch.zeros(1, dtype=torch.float64)]))
+        slope = vmap(grad(density))(torch.cat([good, torch.zeros(1, dtype=torch.float64)]))
+    torch.testing.assert_close(found[:2], torch.stack(own), rtol=1e-12, atol=1e-13)
+    step = torch.stack([(density(scale + 1e-6) - density(scale - 1e-6)) / 2e-6 for scale in good])
+    torch.testing.assert_close(slope[:2], step, rtol=1e-6, atol=1e-8)
+    assert not torch.isfinite(found[2])
