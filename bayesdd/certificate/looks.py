@@ -22,7 +22,8 @@ from bayesdd.target.target import Target
 
 PARTICLES, FEW = 256, 128  # of a posterior, and of one that only gives starting points
 MOST_LATENTS = 64  # beyond which tempering takes too many stages for a look
-MOST_ROWS = 2048  # of the full data, beyond which only searches for modes look at the full posterior
+MOST_ROWS = 2048  # of usual cost in the full data, beyond which only searches for modes look at the full posterior
+USUAL = 256  # bytes of intermediate tensors that a row of a regression takes at a draw; others count in proportion
 ROWS_FOR_HINTS = 64  # of the full data, whose posterior is reached first: it is wide, and its particles start searches
 HINTS = 12  # particles from which searches start
 SWEPT = 2**22  # rows x particles up to which the log-ratio is computed at the particles of all stages
@@ -92,7 +93,8 @@ def second_look(
     """
     joint = target.joint
     few = target.thinned(ROWS_FOR_HINTS, weighted=False) if target.rows > 2 * ROWS_FOR_HINTS else None
-    if target.rows <= MOST_ROWS:
+    rows = math.ceil(sum(part.rows.size * max(1, part.task.bytes_per_cell / USUAL) for part in joint.parts))
+    if rows <= MOST_ROWS:
         full = whole = explored(joint, seed + 1, few=few)
     else:
         full, whole = explored(few or joint, seed + 1, FEW), None
@@ -103,8 +105,8 @@ def second_look(
     if few is not None:
         joint.count(few)
     return Look(
-        _side(own, own_modes, None, target.rows, log_ratio, usual, -1.0, seed),
-        _side(whole, modes, target.index, target.rows, log_ratio, usual, 1.0, seed),
+        _side(own, own_modes, None, rows, log_ratio, usual, -1.0, seed),
+        _side(whole, modes, target.index, rows, log_ratio, usual, 1.0, seed),
         len(modes.modes),
         modes.searches + own_modes.searches,
         sum(len(look.every) for look in (own, full) if look is not None),

@@ -205,6 +205,6 @@ FORMS = (
     Form("schools", "eight schools", schools, coaching, size=6),
     Form("rats", "rat tumours, beta-binomial", rats, experiments),
     Form("growth", "growth curves integrated out", growth, weights),
-    Form("rasch", "item response, one parameter, long", partial(rasch, persons=12, items=6), answers, size=80),
+    Form("rasch", "item response, one parameter, long", partial(rasch, persons=12, items=6), answers, size=110),
     Form("two_parameters", "item response, two parameters, wide", two_parameters, tests, size=40),
 )

@@ -11,6 +11,7 @@ import torch
 
 import bayesdd
 from models import gaussian_mean, linear_regression, logistic_regression, varying_intercepts
+from studies.contract.forms import FORMS
 
 quiet = partial(bayesdd.distill, progress=False)
 
@@ -263,3 +264,12 @@ def test_what_distil_records_is_what_the_table_needs(tmp_path):
     excess = sum(sign * task.log_likelihood(part.data, draws) @ part.weight for sign, part in ((1, found), (-1, whole)))
     assert float((excess - excess[0]).abs().max()) < 1e-10 * float(found.weight.sum())
     assert "certify" in frame.attrs["about"] and frame.attrs["task"] == task.name
+
+
+@pytest.mark.long
+def test_rows_with_a_region_of_their_own_are_made_anew():
+    """A line with outliers: three weighted rows on one line allow a small noise, and most of the mass goes there."""
+    (form,) = (form for form in FORMS if form.name == "contaminated")
+    found = bayesdd.distill(form.task(0), size=20, seed=0, progress=False)
+    assert found.certificate.ok
+    assert [one["stage"] for one in found.provenance["rounds"]].count("start 1") > 1
