@@ -20,7 +20,7 @@ import pandas as pd
 from studies.shared import cells, stamps, tables
 from studies.shared.cells import RESULTS
 
-PARTS = ("certificates",)
+PARTS = ("certificates", "damaged")
 
 
 def main(
