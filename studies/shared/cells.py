@@ -20,7 +20,7 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def run(
-    commands: Mapping[str, Sequence[str]], folder: Path, module: str, *, threads: int, jobs: int, keep: bool = False
+    commands: Mapping[str, Sequence[str]], folder: Path, module: str, *, threads: int, jobs: int
 ) -> dict[str, dict[str, Any]]:
     """Measures every cell that is not on disk yet.
 
@@ -30,7 +30,6 @@ def run(
         module: What measures them, such as ``studies.lens.cell``, for the hash of its source.
         threads: Threads of each process.
         jobs: Processes at a time. More than one shares memory bandwidth: the seconds are then too long.
-        keep: Take cells measured by other source code or threads as well; their stamps say which.
 
     Returns:
         Cell -> what it measured; a cell that failed holds only ``error``, its last line, and is tried again next time.
@@ -42,7 +41,7 @@ def run(
     def one(cell: str) -> tuple[str, dict[str, Any]]:
         path = folder / f"{cell}.json"
         kept = read(path)
-        if kept is not None and (kept.get("stamp") == stamp or (keep and "stamp" in kept)):
+        if kept is not None and kept.get("stamp") == stamp:
             return cell, kept
         done = subprocess.run(
             [sys.executable, *commands[cell]], cwd=ROOT, env=environment, capture_output=True, text=True, check=False

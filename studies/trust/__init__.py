@@ -20,7 +20,7 @@ import pandas as pd
 from studies.shared import cells, stamps, tables
 from studies.shared.cells import RESULTS
 
-PARTS = ("certificates", "damaged")
+PARTS = ("certificates", "targets", "calibration", "killed", "damaged", "threads", "inputs")
 
 
 def main(
@@ -30,7 +30,7 @@ def main(
     threads: int = 1,
     jobs: int = 1,
     parts: tuple[str, ...] = PARTS,
-    keep: bool = False,
+    page: bool = False,
 ) -> pd.DataFrame:
     """Measures the parts and writes their tables to ``results/trust.md``.
 
@@ -40,7 +40,7 @@ def main(
         threads: Threads of each process.
         jobs: Processes at a time.
         parts: Parts that are measured; the page holds these.
-        keep: Take cells that other source code has measured; the page names every source.
+        page: Measure nothing: the page of the cells on disk, whatever source measured them; it names each.
 
     Returns:
         The claims of all parts: ``part``, ``case``, and ``met``.
@@ -49,14 +49,17 @@ def main(
     claims, measured = [], []
     for name in parts:
         part = _module(name)
-        words = part.parts(smoke)
+        words, folder = part.parts(smoke), Path(results) / "trust" / name
         if smoke:
             found = [cell(name, *some) for some in words.values()]
+        elif page:
+            found = [kept for one in words if (kept := cells.read(folder / f"{one}.json")) is not None]
         else:
-            commands = {cell: ["-m", "studies.trust", "--cell", name, *some] for cell, some in words.items()}
-            folder = Path(results) / "trust" / name
-            kept = cells.run(commands, folder, part.__name__, threads=threads, jobs=jobs, keep=keep)
-            found = [cell for cell in kept.values() if "error" not in cell]
+            commands = {one: ["-m", "studies.trust", "--cell", name, *some] for one, some in words.items()}
+            kept = cells.run(commands, folder, part.__name__, threads=threads, jobs=jobs)
+            found = [one for one in kept.values() if "error" not in one]
+        if not found:
+            continue
         table = part.table(found)
         seconds = sum(cell.get("processor seconds", 0.0) for cell in found)
         sections += [f"## {part.TITLE}", table, f"{part.NOTE} Processor time: {seconds / 60:.1f} min."]

@@ -32,7 +32,7 @@ NOTE = (
     "warning. Unharmed: the content as it was written. Other: another content; formats of rows carry no hash of "
     "bayesdd's, so that it cannot be seen, and claim only the columns after it."
 )
-DAMAGES, OF_OTHERS = 3000, 600  # of a kind of file of bayesdd's, and of another format
+DAMAGES, OF_OTHERS, CHUNK = 3000, 500, 500  # of a kind of file of bayesdd's, of another format, of a process
 LONGEST = 10  # seconds: more counts as hanging
 MEMORY = 2**32  # bytes that a reader may take beyond what the process holds
 CUTS = 4  # every so many damages is a cut
@@ -42,31 +42,46 @@ COLUMNS = ("refused", "said", "unharmed", "other", "undocumented", "crashed", "h
 def parts(smoke: bool) -> dict[str, list[str]]:
     """Cell -> words for :func:`cell`."""
     if smoke:
-        return {"distilled": ["distilled", "40"], "csv": ["csv", "20"]}
-    return {kind: [kind, str(DAMAGES if kind in OURS else OF_OTHERS)] for kind in (*OURS, *FOREIGN)}
+        return {"distilled": ["distilled", "0", "40"], "csv": ["csv", "0", "20"]}
+    return {
+        f"{kind.replace(' ', '_')}_{first}": [kind, str(first), str(first + CHUNK)]
+        for first in range(0, DAMAGES, CHUNK)
+        for kind in (*OURS, *(FOREIGN if first < OF_OTHERS else ()))
+    }
 
 
-def cell(kind: str, damages: str) -> dict[str, Any]:
+def cell(kind: str, first: str, end: str) -> dict[str, Any]:
     """How often each thing happened to a kind of file, and up to ten of what must not happen."""
     counts: Counter[str] = Counter()
     bad = []
     with tempfile.TemporaryDirectory() as folder:
         made = (OURS | FOREIGN)[kind](Path(folder))
         whole = {path: path.read_bytes() for path in made.files}
-        for at, (what, why) in _attempts(partial(_attempt, made, whole), int(damages)):
+        for at, (what, why) in _attempts(partial(_attempt, made, whole), int(first), int(end)):
             counts[what] += 1
             if what in COLUMNS[3:] and len(bad) < 10:
                 bad.append(f"{at}: {what}: {why}")
-    return {"kind": kind, "ours": kind in OURS, "damages": int(damages), "counts": dict(counts), "bad": bad}
+    usage = os.times()
+    return {
+        "kind": kind,
+        "counts": dict(counts),
+        "bad": bad,
+        "processor seconds": usage.children_user + usage.children_system,
+    }
 
 
 def table(found: list[dict[str, Any]]) -> pd.DataFrame:
     """One row a kind of file."""
     rows = []
-    for one in found:
-        counts = {name: one["counts"].get(name, 0) for name in COLUMNS}
-        wrong = sum(counts[name] for name in (COLUMNS[3:] if one["ours"] else COLUMNS[4:]))
-        rows.append({"file": one["kind"], "damages": one["damages"], **counts, "met": wrong == 0})
+    for kind in (*OURS, *FOREIGN):
+        total: Counter[str] = Counter()
+        for one in found:
+            if one["kind"] == kind:
+                total.update(one["counts"])
+        if total:
+            wrong = sum(total[name] for name in (COLUMNS[3:] if kind in OURS else COLUMNS[4:]))
+            counts = {name: total[name] for name in COLUMNS}
+            rows.append({"file": kind, "damages": sum(total.values()), **counts, "met": wrong == 0})
     return pd.DataFrame(rows)
 
 
@@ -108,14 +123,13 @@ def _attempt(made: Written, whole: dict[Path, bytes], seed: int) -> tuple[str, s
     return ("said" if said else "unharmed"), ""
 
 
-def _attempts(attempt: Callable[[int], tuple[str, str]], count: int) -> Iterator[tuple[int, tuple[str, str]]]:
+def _attempts(attempt: Callable[[int], tuple[str, str]], at: int, end: int) -> Iterator[tuple[int, tuple[str, str]]]:
     """Outcomes one after the other, from child processes: one that dies or hangs takes only one attempt with it."""
-    at = 0
-    while at < count:
+    while at < end:
         read, write = os.pipe()
         child = os.fork()
         if child == 0:
-            _work(attempt, range(at, count), write)
+            _work(attempt, range(at, end), write)
         os.close(write)
         with os.fdopen(read) as lines:
             for line in lines:
@@ -123,7 +137,7 @@ def _attempts(attempt: Callable[[int], tuple[str, str]], count: int) -> Iterator
                 yield at, (what, why)
                 at += 1
         status = os.waitpid(child, 0)[1]
-        if at < count:
+        if at < end:
             hung = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM
             yield at, ("hung" if hung else "crashed", f"status {status}")
             at += 1
