@@ -42,7 +42,7 @@ COLUMNS = ("refused", "said", "unharmed", "other", "undocumented", "crashed", "h
 def parts(smoke: bool) -> dict[str, list[str]]:
     """Cell -> words for :func:`cell`."""
     if smoke:
-        return {"distilled": ["distilled", "0", "40"], "csv": ["csv", "0", "20"]}
+        return {"distilled": ["distilled", "0", "20"], "csv": ["csv", "0", "10"]}
     return {
         f"{kind.replace(' ', '_')}_{first}": [kind, str(first), str(first + CHUNK)]
         for first in range(0, DAMAGES, CHUNK)
