@@ -39,21 +39,21 @@ def estimate(log_ratio: Tensor, draws: Draws, scale: float) -> dict[str, Any]:
     weight = base.exp() * len(base)
     mean = (base.exp() * ratio).sum()
     evidence = (base + ratio).logsumexp(0)
-    tilt = (ratio - evidence).exp()
     reverse, forward, half = (float(kl(ratio, base)) for kl in (reverse_kl, forward_kl, half_variance))
     corrected = (base + ratio - evidence).exp()
     ess = float(1 / (corrected**2).sum())
-    # Influence of a draw on each estimate; weights times influence average to zero.
+    # Influence of a draw on each estimate, times its weight, which may be next to nothing where the ratio is huge.
+    tilted = corrected * len(base)
     influence = {
-        "kl_reverse": tilt - 1 - (ratio - mean),
-        "kl_forward": tilt * (ratio - evidence - 1 - forward) + 1,
-        "half_variance": 0.5 * (ratio - mean) ** 2 - half,
+        "kl_reverse": tilted - weight * (1 + ratio - mean),
+        "kl_forward": tilted * (ratio - evidence - 1 - forward) + weight,
+        "half_variance": weight * (0.5 * (ratio - mean) ** 2 - half),
     }
     # Nearly constant weights have no tail that matters, whatever Pareto shape their few outliers fit.
     even = float(1 / (base.exp() ** 2).sum())
     shape, shape_error = khat(base + ratio) if ess < CONSTANT * even else (-math.inf, 0.0)
     spread = _standard_error((corrected * len(base)) ** 2, chains) / len(base)
-    errors = {name: _standard_error(weight * value, chains) for name, value in influence.items()}
+    errors = {name: _standard_error(terms, chains) for name, terms in influence.items()}
     errors |= {"khat": shape_error, "ess": ess**2 * spread}
     if not shape < KHAT_LIMIT:
         errors["kl_forward"] = math.inf

@@ -24,7 +24,11 @@ from bayesdd.target.target import Target
 
 CHAINS, DRAWS = 80, 50  # 4,000 draws; standard errors come from the spread between chains
 FRESH = 1_000_003  # keeps the seeds of fresh draws apart from those of a distillation
-LAPLACE_KHAT, LAPLACE_SHARE = 0.5, 0.5  # importance-corrected Laplace draws are used when both hold
+LAPLACE_KHAT, LAPLACE_SHARE = 0.5, 0.45  # importance-corrected Laplace draws are used when both hold
+DEFENCE, DEFENDED = (
+    2.0,
+    0.1,
+)  # in sds, and of all draws: where a tail is exponential (few events, the log of their rate)
 TOO_FEW = 10.0  # times denser than its Laplace draws: a posterior is not covered by them there
 MISSED = 1e-4  # mass of such places from which draws are added there
 SERIOUS = 0.1  # of the tolerance: cost of mass far off from which the second look is believed
@@ -53,14 +57,16 @@ def _weighted(density: Density, modes: list[Gaussian], seed: int, count: int, ow
         return None
     # Its own stream of random numbers: the particles of a distillation of the same seed must not come back.
     generator = torch.Generator().manual_seed(FRESH * (seed + 1))
-    parts = list(modes)
+    wide = math.log(DEFENDED / (1 - DEFENDED))
+    parts = [*modes, *(_of_mass(mode.mean, DEFENCE * mode.factor, mode.log_mass + wide) for mode in modes)]
+    known = len(parts)
     while True:
         values, log_density = mixture(parts, count, generator)
         log_weight = density.log_joint(values) - log_density
         log_weight = torch.where(torch.isfinite(log_weight), log_weight, -torch.inf)
         evidence = float(log_weight.logsumexp(0)) - math.log(count)
         missed = None if own is None else _missed(own, parts, evidence)
-        if missed is None or len(parts) - len(modes) >= WIDENED:
+        if missed is None or len(parts) - known >= WIDENED:
             break
         parts.append(missed)
     weight = torch.softmax(log_weight, 0)
@@ -81,9 +87,13 @@ def _missed(own: Tempered, parts: list[Gaussian], evidence: float) -> Gaussian |
         found = moment_matched(at, share)
     else:  # too few for a spread of their own
         found = Gaussian(share @ at, KERNEL * moment_matched(own.points).factor)
-    wider = Gaussian(found.mean, WIDER * found.factor)
-    log_mass = evidence + math.log(max(mass, LEAST_SHARE))
-    return replace(wider, height=log_mass - replace(wider, height=0.0).log_mass)
+    return _of_mass(found.mean, WIDER * found.factor, evidence + math.log(max(mass, LEAST_SHARE)))
+
+
+def _of_mass(mean: Tensor, factor: Tensor, log_mass: float) -> Gaussian:
+    """A normal of that mass, nats."""
+    flat = Gaussian(mean, factor, 0.0)
+    return replace(flat, height=log_mass - flat.log_mass)
 
 
 def _chains(

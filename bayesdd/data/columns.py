@@ -20,6 +20,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from bayesdd.data.files import MOST_LETTERS, one_line
 from bayesdd.data.formats import read_file
 from bayesdd.data.names import Members, Selection, element, members_of, selected, weighing
 from bayesdd.data.values import Label, Labels, coded, refuse_infinite, refuse_missing
@@ -119,7 +120,7 @@ def table(
         for index, raw in members[name].items():
             spelled, what = element(name, index), f"{where}: column {raw!r}"
             known = (labels or {}).get(spelled, () if again else None)
-            pieces[index], codes = coded(_value(values, raw), what, known)
+            pieces[index], codes = coded(_value(values, raw, what), what, known)
             if codes:
                 found.labels[spelled] = codes
             check_shapes({raw: tuple(pieces[index].shape)}, where)
@@ -238,9 +239,19 @@ def _opened(source: Source) -> tuple[str, Any, Members, dict[str, tuple[str, ...
     return where, values | more, members, parts
 
 
-def _value(values: Any, raw: Any) -> Any:
+def _value(values: Any, raw: Any, what: str) -> Any:
+    """A column's values, read where they are still in a file.
+
+    Raises:
+        Refusal: They cannot be read.
+    """
     value = values[raw]
-    return value.values if isinstance(value, xr.DataArray) else value
+    if not isinstance(value, xr.DataArray):
+        return value
+    try:
+        return value.values
+    except Exception as error:  # codecs answer damaged chunks with errors of every type
+        raise Refusal(f"{what} cannot be read; is the file damaged? {one_line(error)[:MOST_LETTERS]}") from error
 
 
 def _coordinates(found: Mapping[Any, xr.DataArray]) -> dict[str, tuple[str, ...]]:

@@ -89,9 +89,10 @@ def dataset(source: Any, where: str, filter: Any = None) -> Batches:
     for one in found:
         with telling(getattr(one, "path", where)):
             schemas[getattr(one, "path", where)] = one.physical_schema
-    differing = _differing(source.schema, schemas)
-    equal = [pa.schema([one for one in own if one.name not in differing]) for own in (source.schema, *schemas.values())]
-    with telling(where):
+    with telling(where):  # names are decoded here
+        differing = _differing(source.schema, schemas)
+        kept = [[one for one in own if one.name not in differing] for own in (source.schema, *schemas.values())]
+        equal = [pa.schema(fields) for fields in kept]
         whole = pa.unify_schemas(equal, promote_options="permissive")
     whole = pa.schema(
         [source.schema.field(one.name) if one.name in differing else whole.field(one.name) for one in source.schema]

@@ -46,6 +46,7 @@ class Coordinates:
                 continue
             mask = _varying(real[name], self.start[name], kind)
             if bool(mask.any()):
+                self.start[name] = self.start[name].double()  # whole numbers that move are none any more
                 beside = sides(kind, self.start[name], bounds.get(name))
                 held = torch.isnan(self.start[name])
                 self.free_masks[name] = mask & ~(held if beside is None else held | beside.held)
@@ -55,7 +56,7 @@ class Coordinates:
         if self.whitened:
             device = next(iter(start.values())).device
             step = max(1, len(next(iter(real.values()))) // ROWS_FOR_COVARIANCE)
-            self._fit_whitening({name: real[name][::step].to(device) for name in self.whitened})
+            self._fit_whitening({name: real[name][::step].to(device, torch.float64) for name in self.whitened})
 
     def _side_by_side(self, columns: Columns) -> Tensor:
         """Whitened columns' varying elements in free coordinates, side by side: shape ``(rows, D)``."""

@@ -12,6 +12,7 @@ from torch.distributions import MultivariateNormal, kl_divergence
 
 FEW = 0.05  # share of a mixture's draws that all modes get alike: a mass by Laplace may be too low
 LEAST_DEGREES = 20  # of the Student-t proposal: with fewer its own tails make the importance weights uneven
+EQUAL, TINY = 1e-15, 1e-300  # relative, and a variance: what rounding leaves between equal numbers, zeros among them
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,11 +130,16 @@ def marginal(gaussian: Gaussian, index: Tensor) -> Gaussian:
 def moment_matched(draws: Tensor, weight: Tensor | None = None) -> Gaussian:
     """The Gaussian with the mean and covariance of draws ``(S, P)``, weighted by ``(S,)`` that sum to one.
 
-    The covariance is shrunk to its diagonal by P / (P + S).
+    The covariance is shrunk to its diagonal by P / (P + S); draws that agree in a coordinate are given the variance of
+    their rounding there.
     """
     count, dim = draws.shape
-    covariance = torch.cov(draws.T, aweights=weight).reshape(dim, dim)
+    share = draws.new_full((count,), 1 / count) if weight is None else weight
+    unbiased = (1 - share.square().sum()).clamp_min(1 / count)  # 0 where one draw has all the weight, and no spread
+    covariance = torch.cov(draws.T, aweights=share, correction=0).reshape(dim, dim) / unbiased
     shrink = dim / (dim + count)
     covariance = (1 - shrink) * covariance + shrink * covariance.diagonal().diag()
-    mean = draws.mean(0) if weight is None else weight @ draws
+    mean = share @ draws
+    spread = covariance.diagonal()
+    covariance = covariance + (spread.maximum((EQUAL * mean) ** 2 + TINY) - spread).diag()
     return Gaussian(mean, torch.linalg.cholesky(covariance))

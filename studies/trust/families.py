@@ -29,14 +29,14 @@ class Family(NamedTuple):
         some: ``(generator) -> (rows, weights)``: one set.
         box: Ends of each latent, unconstrained: in ``fine`` the grid is dense.
         fine: Ends of the dense part.
-        hard: Whether modes, slabs or heavy tails make it hard.
+        points: Points of the dense part of each latent, where there are two: at most a posterior sd apart.
     """
 
     task: bayesdd.Task
     some: Callable[[np.random.Generator], tuple[Columns, Tensor]]
     box: list[tuple[float, float]]
     fine: list[tuple[float, float]]
-    hard: bool = False
+    points: tuple[int, ...] = ()
 
 
 def normal_location(y: Tensor) -> None:
@@ -158,7 +158,11 @@ def _normal_location(rng: np.random.Generator) -> Family:
 def _normal(rng: np.random.Generator) -> Family:
     y = rng.normal(1.0, 2.0, 30)
     return Family(
-        bayesdd.Task(normal, {"y": y}), _moved({"y": y}, "y", 0.5), [(-8, 10), (-1.5, 3.0)], [(-2, 4), (0.0, 1.5)]
+        bayesdd.Task(normal, {"y": y}),
+        _moved({"y": y}, "y", 0.5),
+        [(-8, 10), (-1.5, 3.0)],
+        [(-2, 4), (0.0, 1.5)],
+        (301, 301),
     )
 
 
@@ -170,7 +174,7 @@ def _proportion(rng: np.random.Generator) -> Family:
         rows = {"y": torch.tensor([float(y.mean()) * math.exp(0.3 * size * rng.normal())])}
         return rows, torch.tensor([300.0 * math.exp(size * rng.normal())])
 
-    return Family(bayesdd.Task(proportion, {"y": y}), some, [(-40, 5)], [(-14, -2)], hard=True)
+    return Family(bayesdd.Task(proportion, {"y": y}), some, [(-40, 5)], [(-14, -2)])
 
 
 def _rate(rng: np.random.Generator) -> Family:
@@ -181,13 +185,13 @@ def _rate(rng: np.random.Generator) -> Family:
         rows = {"y": torch.tensor([float(y.mean()) * math.exp(0.3 * size * rng.normal())])}
         return rows, torch.tensor([10.0 * math.exp(size * rng.normal())])
 
-    return Family(bayesdd.Task(rate, {"y": y}), some, [(-80, 6)], [(-16, 3)], hard=True)
+    return Family(bayesdd.Task(rate, {"y": y}), some, [(-80, 6)], [(-16, 3)])
 
 
 def _robust(rng: np.random.Generator) -> Family:
     y = rng.standard_t(2, 6) + (rng.choice([0.0, 8.0], 6) if rng.uniform() < 0.5 else 0.0)
     task = bayesdd.Task(robust, {"y": y})
-    return Family(task, _moved({"y": y}, "y", 0.5), [(-2000, 2000)], [(-25, 30)], hard=True)
+    return Family(task, _moved({"y": y}, "y", 0.5), [(-2000, 2000)], [(-25, 30)])
 
 
 def _logistic(rng: np.random.Generator) -> Family:
@@ -198,6 +202,7 @@ def _logistic(rng: np.random.Generator) -> Family:
         _moved({"y": y, "x": x[:, :]}, "y", 0.0),
         [(-4, 5), (-3, 6)],
         [(-1, 2), (-0.5, 3)],
+        (301, 301),
     )
 
 
@@ -212,13 +217,13 @@ def _mirrored(rng: np.random.Generator) -> Family:
         centre = 0.0 if rng.uniform() < 0.5 else 2.0  # at x = 0 nothing tells the modes apart; at x = 2 everything does
         return {"x": torch.tensor([centre]), "y": torch.tensor([4.0 + 2.0 * centre])}, torch.tensor([30.0])
 
-    return Family(bayesdd.Task(mirrored, {"x": x, "y": y}), some, [(-8, 8)], [(-4, 4)], hard=True)
+    return Family(bayesdd.Task(mirrored, {"x": x, "y": y}), some, [(-8, 8)], [(-4, 4)])
 
 
 def _mixture(rng: np.random.Generator) -> Family:
     y = np.where(rng.uniform(size=15) < 0.6, -1.0, 1.5) + 0.7 * rng.normal(size=15)
     task = bayesdd.Task(mixture, {"y": y})
-    return Family(task, _moved({"y": y}, "y", 0.2), [(-8, 8), (-8, 8)], [(-4, 4), (-4, 4)], hard=True)
+    return Family(task, _moved({"y": y}, "y", 0.2), [(-8, 8), (-8, 8)], [(-4, 4), (-4, 4)], (301, 301))
 
 
 def _slab(rng: np.random.Generator) -> Family:
@@ -231,7 +236,7 @@ def _slab(rng: np.random.Generator) -> Family:
             rows["robust"] = torch.zeros(2, dtype=torch.float64)
         return rows, weight
 
-    return Family(bayesdd.Task(slab, {"y": y, "robust": robust}), some, [(-2500, 2500)], [(-30, 40)], hard=True)
+    return Family(bayesdd.Task(slab, {"y": y, "robust": robust}), some, [(-2500, 2500)], [(-30, 40)])
 
 
 def _frequency(rng: np.random.Generator) -> Family:
@@ -247,5 +252,5 @@ def _frequency(rng: np.random.Generator) -> Family:
         return rows, weight
 
     return Family(
-        bayesdd.Task(frequency, {"t": t, "y": y}), some, [(-5, 5), (-14, 14)], [(-5, 5), (-14, 14)], hard=True
+        bayesdd.Task(frequency, {"t": t, "y": y}), some, [(-5, 5), (-14, 14)], [(-5, 5), (-14, 14)], (201, 1401)
     )

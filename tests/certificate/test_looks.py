@@ -12,7 +12,7 @@ from bayesdd.certificate.modes import Found, excess
 from bayesdd.certificate.verdict import _missed
 from bayesdd.inference.sequential import Tempered
 from bayesdd.numerics.gaussian import Gaussian
-from studies.trust import divergences
+from studies.trust.certificates import divergences
 from studies.trust.families import family
 
 

@@ -17,6 +17,7 @@ from bayesdd.data import formats, headers
 from bayesdd.data.columns import read
 from bayesdd.data.disk import on_disk
 from bayesdd.data.distilled import FORMAT, Distilled
+from bayesdd.data.rows import opened
 from bayesdd.density.checkpoint import MARK, Checkpoint
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.posterior import arviz
@@ -229,3 +230,14 @@ def test_what_compresses_well_is_still_read(tmp_path):
     )
     for name in ("rows.npz", "rows.nc"):
         assert (read(tmp_path / name)["x"].numpy() == 1).all()
+
+
+def test_a_damaged_chunk_is_refused_in_one_line(tmp_path):
+    pytest.importorskip("zarr")
+    path = tmp_path / "a.zarr"
+    xr.Dataset({"x": ("row", np.arange(100.0))}).to_zarr(path, consolidated=False, zarr_format=3)
+    (chunk,) = (file for file in (path / "x" / "c").rglob("*") if file.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:-9])
+    with pytest.raises(Refusal, match="column 'x' cannot be read; is the file damaged") as said:
+        opened(path)
+    assert "\n" not in str(said.value)

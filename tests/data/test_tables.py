@@ -264,3 +264,11 @@ def test_damaged_parquet_is_refused(tmp_path):
             assert rows.fingerprint() == print_of or not torch.equal(rows.sample["a"], torch.arange(300.0).double())
         except (bayesdd.Refusal, OSError) as error:
             assert "\n" not in str(error)
+
+
+def test_a_name_that_is_no_text_any_more_is_refused(tmp_path):
+    pd.DataFrame({"covariate": [0.0, 1.0]}).to_feather(tmp_path / "a.arrow")
+    content = (tmp_path / "a.arrow").read_bytes()
+    (tmp_path / "a.arrow").write_bytes(content.replace(b"covariate", b"\xf9ovariate"))
+    with pytest.raises(bayesdd.Refusal, match=r"a\.arrow: it cannot be read: .*codec can't decode"):
+        opened(tmp_path / "a.arrow")

@@ -186,3 +186,13 @@ def test_soft_rows_explode_into_weighted_classes(second):
     row = torch.arange(len(weights)) // (6 if second else 3)
     mean = torch.zeros(M, 3, dtype=torch.float64).index_put((row, hard["y"]), weights, accumulate=True)
     assert_close(mean, stored["y"] * weight[:, None])
+
+
+@pytest.mark.parametrize("kind", [kinds.real, kinds.count])
+def test_whole_numbers_move_as_the_same_numbers_in_floats(kind):
+    whole = torch.arange(N) % 5
+    made = [Coordinates({"y": y}, {"y": kind}, {"y": y[:M]}, {}) for y in (whole, whole.double())]
+    free = [coordinates.free() for coordinates in made]
+    assert free[0].dtype == torch.float64 and torch.equal(*free)
+    moved = [coordinates.rows(free[0] + 0.3)["y"] for coordinates in made]
+    assert moved[0].dtype == torch.float64 and torch.equal(*moved)

@@ -51,3 +51,13 @@ def test_matched_moments_are_those_of_the_draws():
     weight = torch.zeros(20_000, dtype=torch.float64)
     weight[:500] = 1 / 500
     torch.testing.assert_close(moment_matched(draws, weight).mean, draws[:500].mean(0))
+
+
+def test_draws_that_agree_have_the_spread_of_their_rounding():
+    draws = torch.tensor([[3.0, 0.0, 1.0], [3.0, 0.0, 2.0]], dtype=torch.float64)
+    found = moment_matched(draws)
+    assert 0 < covariance(found)[0, 0] < 1e-28 and 0 < covariance(found)[1, 1] < 1e-200
+    torch.testing.assert_close(covariance(found)[2, 2], draws[:, 2].var())
+    assert bool(torch.isfinite(found.log_prob(draws)).all())
+    alone = moment_matched(draws, torch.tensor([0.0, 1.0], dtype=torch.float64))
+    assert torch.equal(alone.mean, draws[1]) and bool(torch.isfinite(alone.log_prob(draws[1:])).all())
