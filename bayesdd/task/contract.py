@@ -86,6 +86,15 @@ def chosen(model: Model, names: Sequence[str], name: str, *, explicit: bool) -> 
     return [column for column in names if column in taken]
 
 
+def optional(model: Model, names: Sequence[str]) -> list[str]:
+    """Which columns a model can be called without: its arguments with the default None, and those it has no name for."""
+    try:
+        parameters = inspect.signature(getattr(model, "forward", model)).parameters
+    except (TypeError, ValueError):
+        return []
+    return [name for name in names if name not in parameters or parameters[name].default is None]
+
+
 def contract(program: Program, columns: Columns, kinds: Mapping[str, Kind], number: Callable[[int], int]) -> Verdict:
     """Row independence, a prior that ignores the rows, finite values and gradients.
 

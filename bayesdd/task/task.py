@@ -207,6 +207,17 @@ class Task:
         )
 
     @property
+    def outcomes(self) -> frozenset[str]:
+        """Columns that are observed: as they are, or, where the model can do without them, as what it makes of them."""
+        optional = contract.optional(self.model, list(self.data))
+        return frozenset(
+            column
+            for o in self.structure.observed
+            for column in ((o.column,) if o.column else o.sources)
+            if column == o.column or column in optional
+        )
+
+    @property
     def name(self) -> str:
         """``module:function`` of the model."""
         function = unwrapped(self.model)
@@ -353,7 +364,7 @@ class Task:
         for start in range(0, count, BLOCK):
             block = {name: column[start : start + BLOCK] for name, column in rows.items()}
             found.append(observations(self.program, block))
-        names = [o.name for o in self.structure.observed if o.column and o.name in found[0]]
+        names = [o.name for o in self.structure.observed if (o.column or o.sources) and o.name in found[0]]
         return {name: torch.cat([block[name] for block in found]) for name in names}
 
     def upper_bounds(self, rows: Columns) -> Columns:
