@@ -110,6 +110,8 @@ class Task:
         inferred = kinds.infer(columns, program.structure.observed, self.kinds)
         verdict = contract.contract(program, columns, inferred, rows.number)
         structure = replace(program.structure, deterministic=verdict.deterministic)
+        unordered = {column: some for column, some in rows.labels.items() if column not in self.labels}
+        naming.note_of_successes(self.name, structure.observed, unordered)
         inferred |= dict.fromkeys(verdict.rigid - self.kinds.keys(), kinds.fixed)
         seen = {site.column for site in structure.observed}
         # What the log-likelihood has no gradient in moves by the user's word alone.
@@ -141,7 +143,7 @@ class Task:
     def _said(self) -> tuple[str, dict[str, str]]:
         """What it is in a line, and its columns and sites."""
         columns = (
-            f"{words.sized(name, column.shape[1:])} {self.column_kinds[name].name}"
+            f"{words.sized(name, column.shape[1:])} {self.column_kinds[name].name}{self._coding(name)}"
             for name, column in self.data.items()
         )
         observed = (o.name if o.column in (None, o.name) else f"{o.name} ({o.column})" for o in self.structure.observed)
@@ -150,6 +152,10 @@ class Task:
             "latent": words.listed(words.sized(name, shape) for name, shape in self.sites.items()),
             "observed": words.listed(observed),
         }
+
+    def _coding(self, name: str) -> str:
+        """The labels of a column's codes, from 0 on, in brackets."""
+        return f" ({words.listed(self.labels[name])})" if name in self.labels else ""
 
     @property
     def size(self) -> int:
