@@ -34,7 +34,7 @@ MOST_WALKED = 1024  # rows evaluated together while a jump between values is sou
 ROWS_WALKED = 4  # in which a jump between values is sought: it may need another column, such as a treatment
 PLACES = 32  # of an element, from its least to its largest value, between which a jump is sought
 FEWEST_PLACES = 8  # fewer, of a column of many elements, would find too little
-LOPSIDED = 4.0  # a jump lies in one half of an interval, while a smooth change divides itself between both
+LOPSIDED = 1.25  # a jump ends up in one half of an interval, while a smooth change divides itself between both
 CLOSE = 1e-9  # width of an interval, in the element's sds, below which a change is a jump
 MOST_ATOMS = 8  # of an element, and at most half of its values: with more, the sides have no room
 
