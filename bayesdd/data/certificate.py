@@ -18,6 +18,7 @@ from bayesdd.numerics.pareto import KHAT_LIMIT
 UNTOLD = "cannot be told from these draws"
 TELLING = 1e-3  # of the other divergence: a lower bound below that says nothing
 WORST = 2.0  # times the tolerance: the worst tenth of a normal error lies beyond 1.6 times its root mean square
+ROUNDING = 1e-9  # of its mean: the sd of an entry that is the same in all draws is what rounding leaves
 TOLERANCE = 0.05  # nats: the KL between two normal posteriors whose means differ by 0.3 sds
 
 
@@ -99,6 +100,8 @@ class Certificate:
         if self.reasons:
             return _refused(self.reasons)
         table, apart = self.corrected, ""
+        if table is not None:
+            table = table[table["sd"] > ROUNDING * table["mean"].abs()]  # the first entry of an LKJ factor is constant
         if table is not None and len(table):
             shift = ((table["mean"] - table["distilled_mean"]).abs() / table["sd"]).max()
             spread = (table["distilled_sd"] / table["sd"] - 1).abs().max()

@@ -52,6 +52,11 @@ def test_reasons_and_words(certificate, begins):
 def test_the_verdict_in_one_sentence():
     """The first mean moves by 0.01 sds, the second sd by 0.5 %."""
     assert "more than 0.01 sds, no sd by more than 0.5%" in str(POSTERIOR)
+    constant = pd.DataFrame(
+        {"mean": [1.0, 0.0], "sd": [1e-16, 0.0], "distilled_mean": [1.0 - 2e-16, 0.0], "distilled_sd": [3e-16, 0.0]},
+        index=["L[0,0]", "L[0,1]"],
+    )
+    assert replace(POSTERIOR, corrected=pd.concat([POSTERIOR.corrected, constant])).verdict == POSTERIOR.verdict
     doubtful = replace(POSTERIOR, doubt="about 0.1 of the full posterior's mass lies elsewhere")
     assert not doubtful.ok and str(doubtful).startswith("NOT certified: about 0.1 of the full")
     assert "no draws from wide starts" in str(replace(POSTERIOR, searches=60))
