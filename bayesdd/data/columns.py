@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import math
 import os
+import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from bayesdd.data.files import MOST_LETTERS, one_line
 from bayesdd.data.formats import read_file
 from bayesdd.data.names import Members, Selection, element, members_of, selected, weighing
 from bayesdd.data.values import Label, Labels, coded, refuse_infinite, refuse_missing
+from bayesdd.numerics import words
 from bayesdd.numerics.refusal import Refusal, WrongType
 
 Columns = dict[str, Tensor]
@@ -109,11 +111,18 @@ def table(
     if not any(isinstance(name, str) for name in members):
         check_names(values, [raw for group in members.values() for raw in group.values()], where)
     there = [name for name in members if isinstance(name, str) and (name != weight or select)]
-    kept = list(members) if choose is None else choose(there)
+    try:
+        kept = list(members) if choose is None else choose(there)
+    except Refusal as error:
+        if not (levels := _index(values)):
+            raise
+        raise Refusal(f"{error} The frame's index {levels} is no column: frame.reset_index() makes it one.") from error
     if not kept:
         raise Refusal(f"{where}: none of the columns {sorted(map(str, members))} is one that is taken; see columns=")
     members, kept = members | counted, [*kept, *counted]
-    check_names(values, [raw for name in kept for raw in members[name].values()], where)
+    taken = [raw for name in kept for raw in members[name].values()]
+    check_names(values, taken, where)
+    _check_order({raw: values[raw] for raw in taken} if isinstance(values, dict) else {}, where)
     found = Table({}, {}, {name: some for name, some in parts.items() if name in kept})
     for name in kept:
         pieces = {}
@@ -123,6 +132,13 @@ def table(
             pieces[index], codes = coded(_value(values, raw, what), what, known)
             if codes:
                 found.labels[spelled] = codes
+                if known is None and _is_renumbered(codes):
+                    warnings.warn(
+                        f"{what} is a categorical of numbers: the model gets the codes 0 to {len(codes) - 1} of "
+                        f"{words.listed(codes)}; astype(int) gives the numbers themselves",
+                        DataNote,
+                        stacklevel=7,
+                    )
             check_shapes({raw: tuple(pieces[index].shape)}, where)
         found.columns[name] = stacked(pieces, name, where)
     if strange := [name for name in labels or () if name not in found.labels and not again]:
@@ -134,6 +150,31 @@ def table(
     if weight is not None:
         check_weights(found.columns[WEIGHT], where)
     return found
+
+
+def _index(values: Any) -> list[str]:
+    """Names of a frame's index, which hold variables where a table comes from groupby or set_index."""
+    return [name for name in values.index.names if isinstance(name, str)] if isinstance(values, pd.DataFrame) else []
+
+
+def _is_renumbered(labels: Labels) -> bool:
+    """Whether labels are whole numbers other than their own codes."""
+    whole = all(isinstance(label, int | float) and not isinstance(label, bool) for label in labels)
+    return whole and list(labels) != list(range(len(labels)))
+
+
+def _check_order(values: Mapping[str, Any], where: str) -> None:
+    """Refuses Series with the same index in different orders: rows by place and rows by label are two tables."""
+    series = [(name, value.index) for name, value in values.items() if isinstance(value, pd.Series)]
+    for name, index in series[1:]:
+        first, like = series[0]
+        if index.equals(like) or len(index) != len(like) or not index.is_unique:
+            continue
+        if len(index.intersection(like)) == len(index):
+            raise Refusal(
+                f"{where}: columns {first!r} and {name!r} are Series with the same index in different orders: put "
+                "them into one DataFrame, which aligns them, or give .to_numpy() of both, to take them as they stand"
+            )
 
 
 def check_weights(weight: Tensor, where: str, first: int = 0) -> None:
@@ -221,10 +262,11 @@ def _opened(source: Source) -> tuple[str, Any, Members, dict[str, tuple[str, ...
         found = variables(given, where)
         return where, found, {name: {(): name} for name in found}, _coordinates(found)
     if not isinstance(given, Mapping):
-        convert = ": give its .to_pandas()" if hasattr(given, "to_pandas") else ""
+        ways = {"to_pandas": "give its .to_pandas()", "to_frame": "give its .to_frame()"}
+        way = next((how for has, how in ways.items() if hasattr(given, has)), "name its columns, {'x': x, 'y': y}")
         raise WrongType(
-            f"data must be a mapping, an xarray.Dataset, a pandas.DataFrame or a path, got "
-            f"{type(given).__name__}{convert}"
+            f"data must be a mapping, an xarray.Dataset, a pandas.DataFrame or a path, got {type(given).__name__}: "
+            f"{'pandas.DataFrame(data) makes one' if _is_records(given) else way}"
         )
     values: dict[Any, Any] = dict(given)
     members: Members = {name: {(): name} for name in values}
@@ -237,6 +279,12 @@ def _opened(source: Source) -> tuple[str, Any, Members, dict[str, tuple[str, ...
             members[name] = {(i,): element(name, (i,)) for i in range(value.shape[1])}
             more |= {element(name, (i,)): value.iloc[:, i] for i in range(value.shape[1])}
     return where, values | more, members, parts
+
+
+def _is_records(given: Any) -> bool:
+    """Whether rows come one by one with their names: a list of dicts, or one of NumPy's record arrays."""
+    named = getattr(getattr(given, "dtype", None), "names", None)
+    return bool(named) or (isinstance(given, list) and bool(given) and isinstance(given[0], Mapping))
 
 
 def _value(values: Any, raw: Any, what: str) -> Any:

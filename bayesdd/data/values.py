@@ -118,6 +118,8 @@ def _plain(value: Any, what: str) -> Array | pd.Categorical:
             value = value.to_numpy(dtype=np.float64, na_value=np.nan) if value.hasnans else value.to_numpy()
         elif not pd.api.types.is_datetime64_any_dtype(value.dtype):
             value = value.to_numpy(dtype=object)
+            if len(value) and all(isinstance(row, list | tuple | np.ndarray) for row in value):
+                value = list(value)  # an array in every cell
     if isinstance(value, np.ma.MaskedArray):
         if value.dtype.kind in "biuf":
             value = np.where(value.mask, np.nan, value.data) if value.mask.any() else value.data

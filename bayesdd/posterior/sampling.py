@@ -143,8 +143,7 @@ def _attributes(task: Task, distilled: Distilled | None, seed: int) -> dict[str,
 
 def _real_rows(task: Task, columns: Columns) -> dict[str, Any]:
     """``observed_data``, named by observed site as predictions are, and ``constant_data``, named by column."""
-    observed = {o.column for o in task.structure.observed}
-    constant = {name: column for name, column in columns.items() if name not in observed}
+    constant = {name: column for name, column in columns.items() if name not in task.outcomes}
     lead, groups = (row_dimension(task),), {}
     if len(constant) < len(columns) and (seen := _as_observed(task, task.observations(columns))):
         groups["observed_data"] = _rows(task, seen, lead)
@@ -190,7 +189,7 @@ def predict(task: Task, idata: Any, rows: Any, *, seed: int = 0) -> Any:
         (2, 500, 1)
     """
     task, seed = task_of(task, "predict"), arguments.seed(seed, "predict")
-    observed = {o.column for o in task.structure.observed if o.column}
+    observed = task.outcomes
     wanted = [name for name in task.data if name not in observed]
     # A model without covariates takes no rows: it draws its own number of them.
     none = not wanted and isinstance(rows, Mapping) and not rows
@@ -203,9 +202,16 @@ def predict(task: Task, idata: Any, rows: Any, *, seed: int = 0) -> Any:
         drawn = task.simulate(columns, values, seed + STREAM)
     except (TypeError, AttributeError, RuntimeError) as error:
         raise Refusal(
-            f"{task.name} cannot run without its observed columns {sorted(observed)}: give them the default None "
-            f"({one_line(error)})."
+            f"{task.name} cannot run without its observed columns {sorted(observed)}: give them the default None, and "
+            f"where one outcome enters the mean of another, use what pyro.sample returns ({one_line(error)})."
         ) from error
+    if not drawn:
+        sources = sorted({source for o in task.structure.observed for source in o.sources})
+        raise Refusal(
+            f"predict: {task.name} observes all its sites at the new rows too, so that none is left to predict: give "
+            f"the argument of the outcome{f', one of {sources},' if sources else ''} the default None, and obs=None "
+            "where it is None."
+        )
     chains, drawn = idata.posterior.sizes["chain"], _as_observed(task, drawn)
     predicted = {name: value.reshape(chains, -1, *value.shape[1:]) for name, value in drawn.items()}
     row = row_dimension(task)

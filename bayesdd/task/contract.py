@@ -16,11 +16,12 @@ from bayesdd.data.names import closest
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.engine import Engine, choose_backend, derivatives
 from bayesdd.task.kinds import Kind
-from bayesdd.task.program import Model, Program, joined, running, values
+from bayesdd.task.program import Model, Program, evaluate, joined, running, values
 from bayesdd.task.refusals import equal_sites, explained, run
 from bayesdd.task.starts import finite_starts
 
 ROWS_COMPARED = 6
+MOST_EMPTY = 16  # groups without rows, above the largest that there is
 
 
 class Verdict(NamedTuple):
@@ -86,6 +87,15 @@ def chosen(model: Model, names: Sequence[str], name: str, *, explicit: bool) -> 
     return [column for column in names if column in taken]
 
 
+def optional(model: Model, names: Sequence[str]) -> list[str]:
+    """Which columns a model can be called without: those with the default None, and those that it has no name for."""
+    try:
+        parameters = inspect.signature(getattr(model, "forward", model)).parameters
+    except (TypeError, ValueError):
+        return []
+    return [name for name in names if name not in parameters or parameters[name].default is None]
+
+
 def contract(program: Program, columns: Columns, kinds: Mapping[str, Kind], number: Callable[[int], int]) -> Verdict:
     """Row independence, a prior that ignores the rows, finite values and gradients.
 
@@ -117,6 +127,7 @@ def contract(program: Program, columns: Columns, kinds: Mapping[str, Kind], numb
     movable = [name for name in few if kinds[name].to_free is not None]
     _finite_gradients(program, few, movable, [number(pick) for pick in picks], found)
     rigid = frozenset(key for key in few if key in found and found[key] is None)  # a group index held as floats
+    _from_the_end(program, draws, columns, rigid, number)
     return Verdict(backend, rigid, _free_of_rows(program, draws[0], singles), draws)
 
 
@@ -186,6 +197,43 @@ def _finite_gradients(
             raise Refusal(
                 f"{program.name}: the gradient for column {name!r} is not finite in row {row}: {remedy}, or keep the "
                 f"column as it is by Task(..., kinds={{{name!r}: bayesdd.kinds.fixed}})."
+            )
+
+
+def _from_the_end(
+    program: Program, draws: Tensor, columns: Columns, rigid: frozenset[str], number: Callable[[int], int]
+) -> None:
+    """Warns of -1 as a group, such as pandas' code of a missing one: an index counts it from the end.
+
+    The log-likelihood is then that of the last group, which is the largest index that the model takes.
+    """
+    engine = Engine(lambda flat, rows: evaluate(program, flat, rows)[1], "loop")
+    for name, column in columns.items():
+        if column.dim() > 1 or (column.is_floating_point() and name not in rigid) or not bool((column == -1).any()):
+            continue
+        row = int((column == -1).int().argmax())
+        here = {key: other[row : row + 1] for key, other in columns.items()}
+
+        def at(value: float, here: Columns = here, name: str = name) -> Tensor | None:
+            try:
+                with torch.no_grad():
+                    return engine(draws, {**here, name: torch.full_like(here[name], value)})
+            except Exception:  # there is no such group, by errors of many types
+                return None
+
+        largest = int(column[~column.isnan()].max())
+        found = [at(value) for value in range(largest + MOST_EMPTY + 1)]
+        groups = [value for value in found if value is not None]
+        if len(groups) in (0, len(found)) or all(torch.equal(groups[0], one) for one in groups):
+            continue
+        last = at(-1)
+        if last is not None and torch.equal(last, groups[-1]):
+            warnings.warn(
+                f"{program.name}: column {name!r} is -1 in row {number(row)} and others, which an index counts from "
+                f"the end: as group {len(groups) - 1}, the last. Leave out rows whose group is missing, or give them a "
+                "group of their own.",
+                UserWarning,
+                stacklevel=6,
             )
 
 

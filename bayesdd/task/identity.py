@@ -10,14 +10,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from pyro.poutine.messenger import Messenger
 
 from bayesdd.data.columns import fingerprint
 
+PLAIN = bool, int, float, str, list, tuple, dict, torch.Tensor  # what a handler's settings are spelled by
+
 
 def unwrapped(model: Callable[..., Any]) -> Callable[..., Any]:
-    """The function or module under ``functools.partial``."""
+    """The function or module under ``functools.partial`` and Pyro's handlers, ``poutine.scale(model, 0.5)``."""
     while isinstance(model, functools.partial):
-        model = model.func
+        handled = [value for value in model.args if isinstance(value, Messenger)]
+        model = model.args[1] if handled else model.func
     return model
 
 
@@ -43,6 +47,11 @@ def _spelled(value: Any) -> str:
         return _spelled(sorted(value.items()))
     if isinstance(value, torch.Tensor | np.ndarray):
         return fingerprint({"": torch.as_tensor(value)})
+    if isinstance(value, Messenger):  # with its settings; private ones are numbers of this process
+        settings = {name: held for name, held in vars(value).items() if isinstance(held, PLAIN) and name[0] != "_"}
+        return f"{type(value).__qualname__}{_spelled(settings)}"
+    if isinstance(value, functools.partial) and any(isinstance(one, Messenger) for one in value.args):
+        return model_hash(value)
     if callable(value):
         return _source(unwrapped(value))
     return repr(value)

@@ -1,14 +1,18 @@
-"""Names along the axes of sites and columns: ``dims=`` and ``coords=``, as PyMC has them."""
+"""Names along the axes of sites and columns, ``dims=`` and ``coords=`` as PyMC has them; which label is a success."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from bayesdd.data.columns import DataNote
 from bayesdd.data.names import closest
 from bayesdd.data.values import Label
 from bayesdd.numerics.refusal import Refusal, WrongType
+from bayesdd.task.program import Observation
 
+PLAIN = {("no", "yes"), ("n", "y"), ("false", "true"), ("f", "t")}  # sorted, the second is meant as the success
 RESERVED = {"chain", "draw", "row"}  # dimensions that ArviZ's groups have anyway
 
 Shape = tuple[int, ...]
@@ -24,6 +28,25 @@ class Names(NamedTuple):
         """Names, or numbers from 0, along each axis of a value."""
         dims = self.dims.get(name, [""] * len(shape))
         return [self.coords.get(dim, range(length)) for dim, length in zip(dims, shape, strict=True)]
+
+
+def note_of_successes(name: str, observed: Iterable[Observation], labels: Mapping[str, Sequence[Label]]) -> None:
+    """Says which of two labels that nobody has ordered a Bernoulli outcome counts as a success.
+
+    Args:
+        name: The model's, for the note.
+        observed: Its observed sites.
+        labels: Columns whose labels were sorted -> these.
+    """
+    for column in {o.column for o in observed if o.column and o.distribution == "Bernoulli"} & labels.keys():
+        some = tuple(map(str, labels[column]))
+        if len(some) == 2 and tuple(map(str.lower, some)) not in PLAIN:
+            warnings.warn(
+                f"{name}: of the outcome {column!r}, {some[1]!r} counts as 1 and {some[0]!r} as 0, by the alphabet; "
+                f"labels={{{column!r}: [{some[1]!r}, {some[0]!r}]}} turns them",
+                DataNote,
+                stacklevel=5,
+            )
 
 
 def checked(

@@ -37,11 +37,12 @@ def observed(program: Program, columns: Columns) -> tuple[Observation, ...]:
         for site in list(found):
             if found[site].distribution == "Unit" or found[site].column or not {site} <= here.keys() & there.keys():
                 continue
-            elements = _elements(
-                [(_flat(column), _value(here[site], program)), (_flat(moved), _value(there[site], program))]
-            )
+            values = _value(here[site], program), _value(there[site], program)
+            elements = _elements([(_flat(column), values[0]), (_flat(moved), values[1])])
             if elements and not _used(program, rows, name, moved, elements, here[site]):
-                found[site] = replace(found[site], column=name, elements=elements)
+                found[site] = replace(found[site], column=name, elements=elements, sources=())
+            elif not torch.equal(*(value.double().nan_to_num() for value in values)):
+                found[site] = replace(found[site], sources=(*found[site].sources, name))
     return tuple(found.values())
 
 

@@ -50,7 +50,8 @@ class Site:
 class Observation:
     """An observed site of the row plate: its support and the data column it observes (None: computed inside).
 
-    ``elements``: the numbers of the column's elements that it observes; none: all of them.
+    ``elements``: the numbers of the column's elements that it observes; none: all of them. ``sources``: the columns
+    that its value is computed from where it is none of them, as in ``obs=y.log()``.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Observation:
     column: str | None
     distribution: str
     elements: tuple[int, ...] = ()
+    sources: tuple[str, ...] = ()
 
     @property
     def discrete(self) -> bool:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from bayesdd.data.columns import Columns
 from bayesdd.data.files import one_line
+from bayesdd.numerics import words
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.inspection import inspect, plates
 from bayesdd.task.kinds import RELAXED
@@ -27,6 +28,7 @@ from bayesdd.task.observed import observed
 from bayesdd.task.program import Message, Model, Program, Structure, base, is_deterministic, row_frame, running
 
 BLOCK = 65_536  # rows checked together, so that memory stays bounded
+FEW = 6  # rows at which supports are compared between draws
 PLATE = "data"  # the name in advice to a model that has no row plate
 
 
@@ -48,6 +50,8 @@ def program_of(
         rows = {key: column[start : start + BLOCK] for key, column in columns.items()} if start else first
         here, messages = run(program, rows)
         if start == 0:
+            _steady_supports(program, {key: column[:FEW] for key, column in first.items()})
+            _scaled_priors(name, messages)
             program = replace(program, structure=here)
             program = replace(program, structure=replace(here, observed=observed(program, first)))
         _accepted(program, here, messages, functools.partial(_numbered, number, start))
@@ -114,12 +118,64 @@ def _accepted(program: Program, here: Structure, messages: list[Message], number
         _support(message, program, number)
 
 
-def run(program: Program, columns: Columns) -> tuple[Structure, list[Message]]:
+def run(program: Program, columns: Columns, seed: int = 0) -> tuple[Structure, list[Message]]:
     """``inspect``, with any error of the model's as one line that names the model."""
     try:
-        return inspect(program.model, columns, program.plate, 0, functools.partial(_refuse, program.name))
+        return inspect(program.model, columns, program.plate, seed, functools.partial(_refuse, program.name))
+    except IndexError as error:
+        groups = [
+            f"{name!r} from {int(column.min())} to {int(column.max())}"
+            for name, column in columns.items()
+            if not column.is_floating_point()
+        ]
+        hint = f" (groups count from 0, and there is {words.listed(groups)})" if groups else ""
+        raise Refusal(f"{explained(error, program)}{hint}") from error
     except Exception as error:
         raise explained(error, program) from error
+
+
+def _steady_supports(program: Program, rows: Columns) -> None:
+    """Where an outcome can be must not follow the latents: of some of them the likelihood would be zero."""
+    found = [
+        {m["name"]: _ends(m["fn"].support) for m in run(program, rows, seed)[1] if _observed(m, program.plate)}
+        for seed in (0, 1)
+    ]
+    for name, ends in found[0].items():
+        others = found[1].get(name, ends)
+        if any(not torch.equal(one, other) for one, other in zip(ends, others, strict=False)):
+            raise Refusal(
+                f"{program.name}: the values that site {name!r} can have depend on the latents, so that the likelihood "
+                "is zero for some of these, and no few weighted rows have such a posterior: give it a distribution "
+                "whose bounds are known."
+            )
+
+
+def _scaled_priors(name: str, messages: list[Message]) -> None:
+    """Warns of one scale around the whole model, priors included, which then count more or less than once."""
+    sites = [m for m in messages if not is_deterministic(m) and not isinstance(m["fn"], Unit)]
+    latent = [m["name"] for m in sites if not m["is_observed"]]
+    scales = [float(torch.as_tensor(m["scale"]).double().mean()) for m in sites]
+    if latent and scales[0] != 1 and set(scales) == {scales[0]}:
+        warnings.warn(
+            f"{name}: poutine.scale stands around the prior of {words.listed(map(repr, latent))} too, which counts "
+            f"{scales[0]:g} times: put it around the observed site alone.",
+            UserWarning,
+            stacklevel=6,
+        )
+
+
+def _observed(msg: Message, plate: str) -> bool:
+    """Whether a site of the row plate observes something, with a density."""
+    is_site = msg["is_observed"] and not is_deterministic(msg) and not isinstance(msg["fn"], Unit)
+    return bool(is_site) and row_frame(msg, plate) is not None
+
+
+def _ends(support: Any) -> list[Tensor]:
+    """The bounds of a support, as far as it has any."""
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    ends = [getattr(support, name, None) for name in ("lower_bound", "upper_bound")]
+    return [torch.as_tensor(end, dtype=torch.float64).nan_to_num() for end in ends if end is not None]
 
 
 def equal_sites(some: Structure, program: Program) -> None:
@@ -229,7 +285,7 @@ def _support(msg: Message, program: Program, number: Callable[[int], int]) -> No
     """Observed values lie in the support of their site, where they are not masked."""
     fn, value, mask = msg["fn"], msg["value"], msg["mask"]
     frame = row_frame(msg, program.plate)
-    if frame is None or not msg["is_observed"] or is_deterministic(msg) or isinstance(fn, Unit) or mask is False:
+    if frame is None or not _observed(msg, program.plate) or mask is False:
         return
     bad = _outside(fn, value)
     if isinstance(mask, Tensor):

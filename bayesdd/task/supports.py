@@ -2,11 +2,13 @@
 
 A column that no site observes (an exposure, a dose) is positive if the density is not finite just below zero. A value
 at which the log-likelihood of a row jumps is an atom: a model that branches on ``y == 0`` or ``y > 0`` (a hurdle, zero
-inflation, a Tobit) says something else of the next number, and rows that left the atom would lose its branch.
+inflation, a Tobit) says something else of the next number, and rows that left the atom would lose its branch. So is a
+threshold between the values that occur (``x > 0.25``), where no entry stands: entries keep their side of it.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Set
 from dataclasses import replace
@@ -28,6 +30,12 @@ MOST_ROWS = 4096  # evaluated together: wide columns are looked at in fewer valu
 MOST_VALUES = 64  # of an element at which a jump is sought, the most frequent and the extremes
 STEPS = 1e-4, 1e-5  # in the element's sds: a slope's change falls with the step, a jump stays
 JUMP = 1e-6  # nats, of 1 + |log-likelihood|: above rounding
+MOST_WALKED = 1024  # rows evaluated together while a jump between values is sought, some ten times or more
+ROWS_WALKED = 4  # in which a jump between values is sought: it may need another column, such as a treatment
+PLACES = 32  # of an element, from its least to its largest value, between which a jump is sought
+FEWEST_PLACES = 8  # fewer, of a column of many elements, would find too little
+LOPSIDED = 1.25  # a jump ends up in one half of an interval, while a smooth change divides itself between both
+CLOSE = 1e-9  # width of an interval, in the element's sds, below which a change is a jump
 MOST_ATOMS = 8  # of an element, and at most half of its values: with more, the sides have no room
 
 
@@ -142,6 +150,10 @@ def _with_atoms(at: Evaluate, columns: Columns, name: str, kind: Kind, model: st
         jumped = (small > large / 2) & (small > JUMP * (1 + base.abs()))
         jumps |= inside & ((jumped | ~torch.isfinite(small)) & torch.isfinite(base)).any(0)
     atoms = sorted({(int(e), float(v)) for e, v in zip(element[jumps], value[jumps], strict=True)})
+    spread = dict(zip(element.tolist(), scale.tolist(), strict=True))
+    for each, place in _thresholds(at, columns, name, spread):
+        if all(e != each or abs(v - place) > STEPS[0] * spread[each] for e, v in atoms):
+            atoms.append((each, place))
     for each in {e for e, _ in atoms}:
         ours = [v for e, v in atoms if e == each]
         if len(ours) > MOST_ATOMS or 2 * len(ours) > len(value[element == each].unique()):
@@ -153,6 +165,62 @@ def _with_atoms(at: Evaluate, columns: Columns, name: str, kind: Kind, model: st
             )
             return kinds.fixed
     return replace(kind, atoms=tuple(atoms)) if atoms else kind
+
+
+def _thresholds(at: Evaluate, columns: Columns, name: str, spread: Mapping[int, float]) -> list[tuple[int, float]]:
+    """Elements and the places in them, between values that occur, at which the log-likelihood jumps.
+
+    Intervals between values that occur are halved as long as nearly all of the change lies in one half: a jump stays
+    as large as it is, a smooth change does not. Jumps that are small beside the change over an interval are not found.
+
+    Args:
+        at: The log-likelihood.
+        columns: Real rows.
+        name: The column.
+        spread: Element that varies -> its sd.
+    """
+    places = min(PLACES, MOST_WALKED // (ROWS_WALKED * len(spread)))
+    if places < FEWEST_PLACES:
+        return []
+    flat = columns[name].reshape(len(columns[name]), -1)
+    left, right, rows, elements = [], [], [], []
+    for element in spread:
+        here = (~flat[:, element].isnan()).nonzero()[:, 0]
+        values = flat[here, element].unique()
+        grid = values[torch.linspace(0, len(values) - 1, min(places, len(values))).long()]
+        few = here[torch.linspace(0, len(here) - 1, min(ROWS_WALKED, len(here))).long()]
+        left.append(grid[:-1].repeat(len(few)))
+        right.append(grid[1:].repeat(len(few)))
+        rows.append(few.repeat_interleave(len(grid) - 1))
+        elements.append(torch.full_like(rows[-1], element))
+    a, b, row, element = (torch.cat(parts) for parts in (left, right, rows, elements))
+    width = torch.tensor([spread[int(each)] for each in element], dtype=torch.float64)
+
+    def seen(value: Tensor) -> Tensor:
+        picked = {key: column[row] for key, column in columns.items()}
+        moved = flat[row].scatter(1, element[:, None], value[:, None])
+        return at({**picked, name: moved.reshape(picked[name].shape)})
+
+    low, high = seen(a), seen(b)
+    while len(a):
+        middle = (a + b) / 2
+        centre = seen(middle)
+        first, second = (centre - low).abs(), (high - centre).abs()
+        least = JUMP * (1 + centre.abs())
+        jumping = (torch.maximum(first, second) > LOPSIDED * torch.minimum(first, second) + least).any(0)
+        # The draw with the largest change decides where to go on.
+        draw = torch.maximum(first, second).nan_to_num(0.0).argmax(0, keepdim=True)
+        earlier = (first.gather(0, draw) > second.gather(0, draw))[0]
+        a, b = torch.where(earlier, a, middle), torch.where(earlier, middle, b)
+        low, high = torch.where(earlier, low, centre), torch.where(earlier, centre, high)
+        if bool((b - a <= CLOSE * width)[jumping].all()):
+            break
+        a, b, row, element, width = (part[jumping] for part in (a, b, row, element, width))
+        low, high = low[:, jumping], high[:, jumping]
+    if not len(a):
+        return []
+    pairs = zip(element[jumping].tolist(), b[jumping].tolist(), strict=True)
+    return sorted({(each, round(place, 7 - math.floor(math.log10(spread[each])))) for each, place in pairs})
 
 
 def _bound(bound: float | tuple[float, ...], element: Tensor) -> Tensor:
@@ -172,7 +240,8 @@ def _candidates(flat: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         values, inverse, counts = torch.unique(entries[here], return_inverse=True, return_counts=True)
         if len(values) < 2:
             continue
-        order = torch.argsort(counts, descending=True, stable=True)[:most]
+        # Of values that occur once each, whole numbers are the ones that a model may single out.
+        order = torch.argsort(counts + (values == values.round()) / 2, descending=True, stable=True)[:most]
         chosen = torch.cat([order, torch.tensor([0, len(values) - 1])]).unique()
         first = torch.full((len(values),), len(here)).scatter_reduce(0, inverse, torch.arange(len(here)), "amin")
         last = torch.zeros(len(values), dtype=torch.int64).scatter_reduce(0, inverse, torch.arange(len(here)), "amax")

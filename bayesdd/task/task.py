@@ -110,6 +110,8 @@ class Task:
         inferred = kinds.infer(columns, program.structure.observed, self.kinds)
         verdict = contract.contract(program, columns, inferred, rows.number)
         structure = replace(program.structure, deterministic=verdict.deterministic)
+        unordered = {column: some for column, some in rows.labels.items() if column not in self.labels}
+        naming.note_of_successes(self.name, structure.observed, unordered)
         inferred |= dict.fromkeys(verdict.rigid - self.kinds.keys(), kinds.fixed)
         seen = {site.column for site in structure.observed}
         # What the log-likelihood has no gradient in moves by the user's word alone.
@@ -141,7 +143,7 @@ class Task:
     def _said(self) -> tuple[str, dict[str, str]]:
         """What it is in a line, and its columns and sites."""
         columns = (
-            f"{words.sized(name, column.shape[1:])} {self.column_kinds[name].name}"
+            f"{words.sized(name, column.shape[1:])} {self.column_kinds[name].name}{self._coding(name)}"
             for name, column in self.data.items()
         )
         observed = (o.name if o.column in (None, o.name) else f"{o.name} ({o.column})" for o in self.structure.observed)
@@ -150,6 +152,10 @@ class Task:
             "latent": words.listed(words.sized(name, shape) for name, shape in self.sites.items()),
             "observed": words.listed(observed),
         }
+
+    def _coding(self, name: str) -> str:
+        """The labels of a column's codes, from 0 on, in brackets."""
+        return f" ({words.listed(self.labels[name])})" if name in self.labels else ""
 
     @property
     def size(self) -> int:
@@ -204,6 +210,17 @@ class Task:
             name
             for name, column in self.data.items()
             if name in found or any(bound.dim() and torch.equal(column[: len(bound)], bound) for bound in bounds)
+        )
+
+    @property
+    def outcomes(self) -> frozenset[str]:
+        """Columns that are observed: as they are, or, where the model can do without them, as what it makes of them."""
+        optional = contract.optional(self.model, list(self.data))
+        return frozenset(
+            column
+            for o in self.structure.observed
+            for column in ((o.column,) if o.column else o.sources)
+            if column == o.column or column in optional
         )
 
     @property
@@ -353,7 +370,7 @@ class Task:
         for start in range(0, count, BLOCK):
             block = {name: column[start : start + BLOCK] for name, column in rows.items()}
             found.append(observations(self.program, block))
-        names = [o.name for o in self.structure.observed if o.column and o.name in found[0]]
+        names = [o.name for o in self.structure.observed if (o.column or o.sources) and o.name in found[0]]
         return {name: torch.cat([block[name] for block in found]) for name in names}
 
     def upper_bounds(self, rows: Columns) -> Columns:

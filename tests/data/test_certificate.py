@@ -52,6 +52,11 @@ def test_reasons_and_words(certificate, begins):
 def test_the_verdict_in_one_sentence():
     """The first mean moves by 0.01 sds, the second sd by 0.5 %."""
     assert "more than 0.01 sds, no sd by more than 0.5%" in str(POSTERIOR)
+    constant = pd.DataFrame(
+        {"mean": [1.0, 0.0], "sd": [1e-16, 0.0], "distilled_mean": [1.0 - 2e-16, 0.0], "distilled_sd": [3e-16, 0.0]},
+        index=["L[0,0]", "L[0,1]"],
+    )
+    assert replace(POSTERIOR, corrected=pd.concat([POSTERIOR.corrected, constant])).verdict == POSTERIOR.verdict
     doubtful = replace(POSTERIOR, doubt="about 0.1 of the full posterior's mass lies elsewhere")
     assert not doubtful.ok and str(doubtful).startswith("NOT certified: about 0.1 of the full")
     assert "no draws from wide starts" in str(replace(POSTERIOR, searches=60))
@@ -83,10 +88,3 @@ def test_files_of_the_version_before(certificate, tmp_path):
     with pytest.warns(UserWarning, match="no content hash"):
         found = Distilled.from_netcdf(path).certificate
     assert type(found) is type(certificate) and found.to_dict() == certificate.to_dict()
-
-
-def test_the_verdict_looks_past_what_is_constant():
-    """The corner of a Cholesky factor is 1 but for rounding: its sds say nothing."""
-    table = POSTERIOR.corrected
-    table = pd.concat([table, pd.DataFrame([[1.0, 1e-17, 1.0, 3e-17]], index=["L[0,0]"], columns=table.columns)])
-    assert replace(POSTERIOR, corrected=table).verdict == POSTERIOR.verdict

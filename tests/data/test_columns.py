@@ -8,7 +8,8 @@ import pytest
 import torch
 import xarray as xr
 
-from bayesdd.data.columns import fingerprint, read, to_frame
+from bayesdd.data.columns import DataNote, fingerprint, read, table, to_frame
+from bayesdd.numerics.refusal import Refusal
 
 
 def columns():
@@ -66,6 +67,35 @@ def test_types_become_float64_or_int64(value, expected):
     assert_same(read({"x": value}), {"x": expected})
 
 
+def test_series_with_other_labels_are_taken_as_they_stand():
+    """Lags by slices, a test set with its own numbers: only one index in two orders could be meant in two ways."""
+    series = pd.Series([1.0, 2.0, 3.0])
+    found = read({"x": series[:-1], "y": series[1:], "z": pd.Series([5.0, 6.0], index=["a", "b"])})
+    assert_same(found, {"x": np.array([1.0, 2.0]), "y": np.array([2.0, 3.0]), "z": np.array([5.0, 6.0])})
+
+
+def test_arrays_in_the_cells_of_a_frame_are_an_array_column():
+    frame = pd.DataFrame({"x": [[1.0, 2.0], [3.0, 4.0]], "y": [np.ones(3), np.zeros(3)]})
+    assert_same(read(frame), {"x": np.array([[1.0, 2.0], [3.0, 4.0]]), "y": np.array([[1.0] * 3, [0.0] * 3])})
+
+
+def test_a_categorical_of_numbers_is_said_to_become_codes():
+    frame = pd.DataFrame({"g": pd.Categorical([1, 2, 5, 2])})
+    with pytest.warns(DataNote, match=r"'g' is a categorical of numbers.* codes 0 to 2 of 1, 2, 5; astype\(int\)"):
+        assert table(frame).columns["g"].tolist() == [0, 1, 2, 1]
+    assert table(pd.DataFrame({"g": pd.Categorical([1, 0])})).columns["g"].tolist() == [1, 0]
+
+
+def test_a_variable_in_the_index_is_named_where_columns_are_missing():
+    frame = pd.DataFrame({"y": [1.0, 2.0]}, index=pd.Index([3, 4], name="x"))
+
+    def choose(there):
+        raise Refusal("x is needed.")
+
+    with pytest.raises(Refusal, match=r"^x is needed\. The frame's index \['x'\] .*reset_index\(\)"):
+        table(frame, choose=choose)
+
+
 def test_reading_copies():
     for original in (np.ones(3), torch.ones(3, dtype=torch.float64)):
         column = read({"x": original})["x"]
@@ -102,7 +132,10 @@ def test_frame_spells_elements():
         ({"x": np.array([[0.0, 1.0], [2.0, -math.inf]])}, ValueError, ["'x'", "infinite", "row 1"]),
         ({"x": np.ones(2), "y": np.full(2, math.nan)}, ValueError, ["'y'", "every value missing"]),
         ({1: np.ones(2)}, TypeError, ["1", "string"]),
-        ([1.0], TypeError, ["list"]),
+        ([1.0], TypeError, ["list", "name its columns"]),
+        ([{"x": 1.0}], TypeError, ["list", "pandas.DataFrame(data)"]),
+        (pd.Series([1.0], name="x"), TypeError, ["Series", "to_frame"]),
+        ({"x": pd.Series([1.0, 2.0]), "y": pd.Series([1.0, 2.0])[::-1]}, ValueError, ["'x'", "'y'", "orders"]),
         (pd.DataFrame({"x": ["a", "b"]}), TypeError, ["'x'", "'a'"]),
         (pd.DataFrame({"x": pd.Categorical(["a", "b"])}), TypeError, ["'x'", "'a'"]),
         (pd.DataFrame({"x[0]": [1.0], "x[2]": [1.0]}), ValueError, ["'x[1]'", "missing"]),
@@ -132,7 +165,7 @@ def test_refusals_are_one_line(source, error, words):
         ("x\n1,2\n", ["line 2"]),
         ("x,x\n1,2\n", ["'x'", "2 columns"]),
         (",x\n0,1\n", ["no name", "index"]),
-        ("x;y\n1;2\n", ["'x;y'", "'1;2'"]),
+        ("x;y\n1,5;2\n", ["between ';'", "pandas.read_csv(path, sep=';')"]),
         ("x,y\n1,\n2,\n", ["'y'", "missing"]),
         ("x,y\n1,a\n2,b\n", ["'y'", "'a'"]),
     ],

@@ -205,6 +205,27 @@ def test_predictions_have_the_exact_mean_and_spread():
     assert not hasattr(found, "observed_data")
 
 
+def test_an_outcome_that_the_model_transforms_is_predicted_on_the_scale_of_its_site():
+    def logged(x, cost=None):
+        w = pyro.sample("w", dist.Normal(0.0, 1.0).expand([D]).to_event(1))
+        with pyro.plate("data", len(x)):
+            return pyro.sample("log_cost", dist.Normal(x @ w, 1.0), obs=None if cost is None else cost.log())
+
+    task, idata, new = Task(logged, {"x": X, "cost": Y.exp()}), drawn(False, "laplace"), {"x": X[:2]}
+    plain = predict(TASK, idata, new).posterior_predictive["y"]
+    for rows in (new, {**new, "cost": [1.0, math.e]}):
+        found = predict(task, idata, rows)
+        np.testing.assert_allclose(found.posterior_predictive["log_cost"], plain)
+        assert list(found.constant_data) == ["x"]
+    np.testing.assert_allclose(found.observed_data["log_cost"], [0.0, 1.0])
+
+    def whole(x, cost):
+        return logged(x, cost)
+
+    with pytest.raises(ValueError, match=r"none is left to predict.*'cost'\], the default None[^\n]*$"):
+        predict(Task(whole, {"x": X, "cost": Y.exp()}), idata, {"x": X, "cost": Y.exp()})
+
+
 def test_rows_to_predict_come_in_every_form_that_a_task_takes(tmp_path):
     """Columns that the model does not take are left out; outcomes are handed on and change no prediction."""
     idata = drawn(False, "laplace")

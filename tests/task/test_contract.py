@@ -266,6 +266,18 @@ def twice_the_same_name(x, y):
     observe(x @ weights(), y)
 
 
+@refused("site 'y'", "depend on the latents", "bounds are known", y=Y.abs())
+def bound_by_a_latent(x, y):
+    mean = x @ weights()
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Uniform(torch.zeros(len(y)), 9.0 + mean.abs()), obs=y)
+
+
+@refused("IndexError", "groups count from 0, and there is 'g' from 1 to 2", g=torch.arange(N) % 2 + 1)
+def groups_from_one(x, y, g):
+    observe(weights()[g], y)
+
+
 @refused("failed on its own columns", "KeyError", "absent")
 def raises(x, y):
     weights()
@@ -392,6 +404,48 @@ def with_offset(x, y, offset):
     observe(x @ weights() + offset, y)
 
 
+def test_a_missing_group_coded_as_minus_one_is_not_taken_for_the_last_in_silence():
+    def model(g, y=None, first=0):
+        effect = pyro.sample("effect", dist.Normal(0.0, 1.0).expand([4]).to_event(1))
+        observe(effect[g + first], y)
+
+    groups = torch.arange(N) % 3
+    missing = torch.where(groups == 1, -1, groups)
+    with pytest.warns(UserWarning, match=r"column 'g' is -1 in row 1 .* as group 3, the last") as caught:
+        Task(model, {"g": missing, "y": Y})
+    assert caught[0].filename == __file__
+    for first, column in ((1, groups - 1), (0, groups)):
+        Task(functools.partial(model, first=first), {"g": column, "y": Y})
+
+
+def test_a_scale_around_the_whole_model_is_named():
+    with pytest.warns(UserWarning, match=r"prior of 'w' too, which counts 0.5 times") as caught:
+        task = Task(poutine.scale(fine, scale=0.5), ROWS)
+    assert caught[0].filename == __file__
+    draws = torch.zeros(1, 2, dtype=torch.float64)
+    torch.testing.assert_close(task.log_prior(draws), Task(fine, ROWS).log_prior(draws) / 2)
+
+
+def test_a_model_inside_pyros_handlers_keeps_its_name_and_a_hash_of_its_own():
+    tasks = [Task(model, ROWS) for model in (fine, poutine.do(fine, {"z": 1.0}), poutine.do(fine, {"z": 2.0}))]
+    assert {task.name for task in tasks} == {f"{__name__}:fine"} and len({task.model_hash for task in tasks}) == 3
+
+
+def test_which_of_two_sorted_labels_is_the_success_is_said():
+    def model(x, y=None):
+        mean = x @ weights()
+        with pyro.plate("data", len(x)):
+            return pyro.sample("y", dist.Bernoulli(logits=mean), obs=y)
+
+    rows = {"x": X, "y": ["case", "control"] * (N // 2)}
+    with pytest.warns(DataNote, match=r"'control' counts as 1 and 'case' as 0.*labels={'y': \['control', 'case'\]}"):
+        task = Task(model, rows)
+    assert "y binary (case, control)" in str(task)
+    turned = Task(model, rows, labels={"y": ["control", "case"]})
+    assert torch.equal(turned.data["y"], 1 - task.data["y"])
+    Task(model, {"x": X, "y": ["no", "yes"] * (N // 2)})
+
+
 def test_networks_in_float32_are_named():
     network = torch.nn.Linear(2, 1)
 
@@ -413,7 +467,7 @@ def test_starting_points_are_finite_at_the_rows_that_are_asked_for():
     def bounded(y):
         scale = pyro.sample("scale", dist.LogNormal(0.0, 1.0))
         with pyro.plate("data", len(y)):
-            pyro.sample("y", dist.Uniform(-scale, scale), obs=y)
+            pyro.factor("y", torch.where(y.abs() < scale, -scale.log(), -math.inf))
 
     task = Task(bounded, {"y": torch.full((4,), 0.5)})
     few = {"y": torch.full((2,), 2.0, dtype=torch.float64)}

@@ -46,6 +46,17 @@ ATOMS = {
         Z.clamp(-1.0, 1.0),
         [(0, -1.0), (0, 1.0)],
     ),
+    "between values": (lambda m, y: -((y - m * (y > 0.25)) ** 2), Z, [(0, 0.25)]),
+    "two years": (
+        lambda m, y: -((y / 100 - m * ((y > 2001.25) & (y < 2003.5))) ** 2),
+        2002 + Z,
+        [(0, 2001.25), (0, 2003.5)],
+    ),
+    "a whole number among others": (
+        lambda m, y: torch.where(y == 1, -(m**2), -((y - m) ** 2)),
+        torch.where(torch.arange(N) == 7, 1.0, Z),
+        [(0, 1.0)],
+    ),
     "element": (
         lambda m, y: -((y[:, 0] - m) ** 2) - torch.where(y[:, 1] == 0, m**2, (y[:, 1] - m - 9) ** 2),
         torch.stack([COUNTS, COSTS], 1),
@@ -63,6 +74,8 @@ def test_values_at_which_the_log_likelihood_jumps_are_atoms(name):
 SMOOTH = {
     "poisson": (poisson, COUNTS),
     "kink": (lambda m, y: -(y - m).abs() - y.abs(), COUNTS),
+    "kink between values": (lambda m, y: -(y - 0.25 - m).abs(), Z),
+    "step of some width": (lambda m, y: -m * torch.sigmoid(1e4 * (y - 0.25)), Z),
     "steep": (lambda m, y: -(1e4 * (y - m) ** 2), COUNTS),
     "far": (lambda m, y: -((y - m) ** 2) - 1e8, COUNTS + 1e6),
     "missing": (
