@@ -239,6 +239,25 @@ def equations(tables: dict[str, pd.DataFrame]) -> Any:
     return figure
 
 
+def contract(tables: dict[str, pd.DataFrame]) -> Any:
+    """KL that the certificate says against the true one, of every model form that has both."""
+    table = next(table for table in tables.values() if "KL said, reverse" in table)
+    figure, axis = figures.subplots(1, 1, (5.2, 4.6))
+    for way, colour, marker in (("reverse", DISTILLED, "o"), ("forward", FULL, "x")):
+        pairs = table[[f"true, {way}", f"KL said, {way}"]]
+        pairs = pairs[(pairs != "").all(axis=1)]
+        true, said = (pairs[name].map(number).clip(lower=LEAST) for name in pairs)
+        label = "KL(distilled, full)" if way == "reverse" else "KL(full, distilled)"
+        axis.scatter(true, said, s=22, color=colour, marker=marker, lw=1, label=label)
+    ends = [LEAST / 3, 3.0]
+    axis.plot(ends, ends, color=BASELINE, lw=1, zorder=0)
+    axis.axhline(0.05, color=INK, lw=1, ls=":")
+    axis.text(ends[0] * 2, 0.06, "certified below 0.05", ha="left", va="bottom", fontsize=8, color=INK)
+    axis.set(xscale="log", yscale="log", xlabel="true KL, nats", ylabel="KL that the certificate says, nats")
+    axis.set_title(f"{len(table)} models, as people write them", loc="left", fontsize=11)
+    return _finished(figure, axis, legend="outside lower center")
+
+
 def speed(tables: dict[str, pd.DataFrame]) -> Any:
     """Seconds from rows in memory to draws against the number of rows, ten columns."""
     (table,) = tables.values()
@@ -275,6 +294,7 @@ PICTURES: dict[str, tuple[str, Callable[[dict[str, pd.DataFrame]], Any]]] = {
     "hospitals": ("pbc_merge", hospitals),
     "equations": ("equations", equations),
     "pinn_error": ("pinn_ood", pinn_error),
+    "contract": ("contract", contract),
     "speed": ("speed", speed),
 }
 

@@ -57,6 +57,7 @@ def test_a_circle_is_found(tmp_path):
     assert {"bayesdd.task.program", "bayesdd.task.task"} <= set(house.circle(tmp_path / "bayesdd"))
 
 
+@pytest.mark.long
 def test_public_functions_are_callable_whatever_was_imported_first():
     # A module of the same name as a function that its package hands on would take its place.
     code = """

@@ -22,9 +22,9 @@ def row(form: Form, cell: dict[str, Any]) -> dict[str, Any]:
     said, true = cell["said"], cell["true"]
     found = verdict(cell)
     return shown | {
-        "N": cell["rows"],
-        "P": cell["dim"],
-        "M": cell["size"],
+        "N": f"{cell['rows']:,}",  # as text: refused forms have none
+        "P": f"{cell['dim']}",
+        "M": f"{cell['size']}",
         "seconds": f"{cell['seconds']:.1f}",
         "KL said, reverse": nats(float(said["kl_reverse"]), float(said["kl_reverse_se"])),
         "true, reverse": nats(true["reverse"], true.get("reverse_se", 0.0)),

@@ -189,6 +189,7 @@ def distilled(task, data):
     return inputs, mean, sd, objective, found
 
 
+@pytest.mark.long
 def test_rows_predict_what_the_target_predicts(distilled):
     inputs, mean, sd, _, found = distilled
     own_mean, own_sd, _, _ = exact(found.data["x"], found.data["y"], found.weight, inputs["x"])
@@ -201,6 +202,7 @@ def test_rows_predict_what_the_target_predicts(distilled):
     assert found.certificate.ok
 
 
+@pytest.mark.long
 def test_a_certificate_of_predictions(task, distilled, tmp_path):
     _, _, _, objective, found = distilled
     certificate = found.certificate

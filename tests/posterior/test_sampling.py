@@ -85,7 +85,7 @@ def test_weights_act_under_pyros_own_nuts():
     agrees(run.get_samples()["w"], FEW, 100)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [pytest.param(torch.float32, marks=pytest.mark.long), torch.float64])
 def test_weights_act_under_svi_in_either_dtype(dtype):
     """The guide's family holds the posterior: the optimum is the exact answer."""
     before = torch.get_default_dtype()
