@@ -137,7 +137,7 @@ def sample(arguments: argparse.Namespace) -> int:
     task = _task(arguments)
     distilled = Distilled.from_netcdf(arguments.distilled) if arguments.distilled else None
     method = getattr(importlib.import_module("bayesdd.inference"), arguments.method) if arguments.method else None
-    draws, chains = arguments.draws, arguments.chains
+    draws, chains, checkpoint = arguments.draws, arguments.chains, _resume(arguments.out)
     idata = sample(
         task,
         distilled,
@@ -148,8 +148,11 @@ def sample(arguments: argparse.Namespace) -> int:
         log_likelihood=arguments.log_likelihood,
         corrected=arguments.corrected,
         device=arguments.device,
+        checkpoint=checkpoint,
     )
     _write(lambda path: arviz.write(idata, path), arguments.out)
+    if _FIRST:
+        checkpoint.unlink(missing_ok=True)
     of = f"{len(distilled):,} weighted rows" if distilled is not None else f"all {task.size:,} rows"
     _tell(f"wrote {arguments.out}: {chains} chains of {draws:,} draws given {of}")
     return 0
@@ -295,7 +298,7 @@ def _verdict(
 
 
 def _resume(out: str | None) -> Path:
-    """Where `distill` keeps its passes over the rows until it has written its result."""
+    """Where `distill` and `sample` keep their passes over the rows until they have written their result."""
     return Path(f"{out}.resume")
 
 

@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ MARK = b"bayesdd checkpoint 3\n"
 NONE = b"bayesdd: no file"
 LEAST_CELLS = 2**20  # draws x rows below which a pass takes no longer than keeping its sums
 MOST_BYTES = 2**28  # of sums, so that writing them does not take longer than the passes
+AT_ONCE, SELDOM = 2**20, 20  # bytes of sums from which they are written only once 20 times the time of a write is over
 
 
 class Checkpoint:
@@ -48,6 +50,8 @@ class Checkpoint:
         self.path, self.identity, self.ranks = Path(path), identity(tasks), current()
         self._records = self._load(self.ranks.from_first(self._held))
         self._writable = self.ranks.rank == 0
+        self._size = sum(8 * part.numel() for record in self._records.values() for part in record)
+        self._next = 0.0  # on the clock, when a large file may be written again
 
     def sums(self, what: str, draws: Tensor, cells: int, make: Callable[[], Sequence[Tensor]]) -> Sequence[Tensor]:
         """The sums of a pass over ``cells`` draws x rows: known ones, else what ``make`` returns, kept from then on.
@@ -59,14 +63,15 @@ class Checkpoint:
         if key in self._records:
             return self._records[key]
         made = make()
-        held = sum(part.numel() for record in self._records.values() for part in record)
-        if cells >= LEAST_CELLS and 8 * held <= MOST_BYTES:
+        if cells >= LEAST_CELLS and self._size <= MOST_BYTES:
             self._records[key] = [part.detach().cpu().clone() for part in made]
-            if self._writable:
+            self._size += sum(8 * part.numel() for part in made)
+            if self._writable and (self._size < AT_ONCE or time.monotonic() >= self._next):
                 self._write()
         return made
 
     def _write(self) -> None:
+        begin = time.monotonic()
         passes = {
             key: {"shapes": [list(part.shape) for part in record], "sha256": _hash(key, record)}
             for key, record in self._records.items()
@@ -79,6 +84,8 @@ class Checkpoint:
         except OSError as error:
             self._writable = False
             warnings.warn(f"no checkpoint is kept from here on: {one_line(error)}", UserWarning, stacklevel=4)
+        now = time.monotonic()
+        self._next = now + SELDOM * (now - begin)
 
     def _held(self) -> bytes:
         """The file as it is; what stands for no file at all where there is none."""

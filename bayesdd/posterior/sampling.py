@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from bayesdd.data.columns import Columns
 from bayesdd.data.distilled import ABOUT, Distilled, needed
 from bayesdd.data.files import one_line
+from bayesdd.density.checkpoint import Checkpoint
 from bayesdd.density.density import Density, density_of
 from bayesdd.inference import Draws, hmc
 from bayesdd.numerics import arguments
@@ -44,6 +46,7 @@ def sample(
     log_likelihood: bool = False,
     corrected: bool = False,
     device: str = "auto",
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Any:
     """Posterior draws as ArviZ inference data.
 
@@ -61,6 +64,8 @@ def sample(
             up to Monte Carlo error, and so is what ``arviz.loo`` makes of them. Attributes of ``posterior`` say k-hat
             and the effective sample size of the weights.
         device: ``auto``, ``cpu`` or ``cuda``.
+        checkpoint: A file for the sums of passes over all the task's rows: chains that were cut short, given the same
+            file, go on where they stopped, to the same draws.
 
     Returns:
         ``InferenceData`` (ArviZ 0.23) or ``DataTree`` (1.x) with groups ``posterior`` (constrained, with global
@@ -91,16 +96,16 @@ def sample(
         raise Refusal("sample(corrected=True) corrects draws of a distilled set to all rows: give distilled=.")
     if log_likelihood:
         refuse_large("sample(log_likelihood=True)", chains * draws, task.size)
-    where = resolve(device)
+    where, kept = resolve(device), None if checkpoint is None else Checkpoint(checkpoint, [task])
     if distilled is not None:
         distilled = check(needed(distilled, "sample"), task)
         density = density_of(task, distilled, where)
     else:
-        density = _full(task, where)
+        density = _full(task, where, kept)
     found = (method or hmc)(density, draws=draws, chains=chains, seed=seed)
     attrs = _attributes(task, distilled, seed)
     if corrected:
-        found, said = weighted_draws(found, _full(task, where), density)
+        found, said = weighted_draws(found, _full(task, where, kept), density)
         attrs.update(said)
     found = resampled(found, seed)
     values = {
@@ -128,8 +133,8 @@ def sample(
     return arviz.to_arviz(groups)
 
 
-def _full(task: Task, device: torch.device) -> Density:
-    return Density([(task, task.rows, None)], device, spread=True)
+def _full(task: Task, device: torch.device, checkpoint: Checkpoint | None) -> Density:
+    return Density([(task, task.rows, None)], device, spread=True, checkpoint=checkpoint)
 
 
 def _attributes(task: Task, distilled: Distilled | None, seed: int) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from pyro.infer import MCMC, NUTS, SVI, Trace_ELBO
 from pyro.infer.autoguide import AutoMultivariateNormal
 
 from bayesdd import DataNote, Distilled, Task, inference, on_disk, predict, sample, weighted
+from bayesdd.density import checkpoint
+from bayesdd.density.passes import Passes
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*tensor.*requires_grad.*:UserWarning"),
@@ -302,3 +304,31 @@ def test_a_model_that_needs_its_observations_cannot_predict():
     idata = sample(task, draws=5, chains=1, method=inference.laplace, device="cpu")
     with pytest.raises(ValueError, match=r"cannot run without its observed columns \['y'\]: give them"):
         predict(task, idata, {"x": X})
+
+
+def test_chains_that_were_cut_short_go_on_to_the_same_draws(tmp_path, monkeypatch):
+    """Passes made before the interruption are taken from the file."""
+    monkeypatch.setattr(checkpoint, "LEAST_CELLS", 1)
+    settings = {"draws": 20, "chains": 2, "seed": 3}
+    passes, own = [], Passes._sum
+    monkeypatch.setattr(Passes, "_sum", lambda *given: passes.append(1) or own(*given))
+    whole = sample(TASK, **settings).posterior["w"].values
+    needed = len(passes)
+
+    def cut(density, **given):
+        left, own = iter(range(needed // 2)), density.log_joint_gradient
+
+        def stopping(draws):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return own(draws)
+
+        density.log_joint_gradient = stopping
+        return inference.hmc(density, **given)
+
+    with pytest.raises(KeyboardInterrupt):
+        sample(TASK, **settings, method=cut, checkpoint=tmp_path / "c")
+    passes.clear()
+    resumed = sample(TASK, **settings, checkpoint=tmp_path / "c").posterior["w"].values
+    assert np.array_equal(resumed, whole)
+    assert 0 < len(passes) < 0.6 * needed
