@@ -117,6 +117,11 @@ def _rows(name: str, write: Callable[[Path], Any]) -> Callable[[Path], Written]:
     return made
 
 
+def _npz(path: Path) -> None:
+    columns: dict[str, Any] = {str(name): column.to_numpy() for name, column in _table().items()}
+    np.savez(path, **columns)
+
+
 def _netcdf(path: Path) -> None:
     xr.Dataset.from_dataframe(_table()).to_netcdf(path, engine="netcdf4")
 
@@ -130,7 +135,7 @@ OURS: dict[str, Callable[[Path], Written]] = {
 }
 FOREIGN: dict[str, Callable[[Path], Written]] = {
     "netCDF of rows": _rows("r.nc", _netcdf),
-    "npz": _rows("r.npz", lambda path: np.savez(path, **{name: column for name, column in _table().items()})),
+    "npz": _rows("r.npz", _npz),
     "zarr": _rows("r.zarr", lambda path: xr.Dataset.from_dataframe(_table()).to_zarr(path, consolidated=False)),
     "csv": _rows("r.csv", lambda path: _table().to_csv(path, index=False)),
     "parquet": _rows("r.parquet", lambda path: _table().to_parquet(path)),
