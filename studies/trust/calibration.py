@@ -86,4 +86,5 @@ def _holds(task: bayesdd.Task, truth: torch.Tensor, seed: int) -> list[bool]:
         distilled = bayesdd.distill(simulated, SIZE, tolerance=1.0, seed=seed, progress=False)
     assert isinstance(distilled.certificate, bayesdd.Certificate)
     said = distilled.certificate.corrected
+    assert said is not None
     return (np.abs(said["mean"] - truth.numpy()) <= WIDE * said["sd"]).tolist()

@@ -53,7 +53,7 @@ def parts(smoke: bool) -> dict[str, list[str]]:
 def cell(kind: str, first: str, end: str) -> dict[str, Any]:
     """How often each thing happened to a kind of file, and up to ten of what must not happen."""
     counts: Counter[str] = Counter()
-    bad = []
+    bad: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         made = (OURS | FOREIGN)[kind](Path(folder))
         whole = {path: path.read_bytes() for path in made.files}

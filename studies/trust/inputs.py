@@ -157,7 +157,7 @@ FAULTS: dict[str, Callable[[dict[str, Any], np.random.Generator], None]] = {
     "masked y": _change("y", lambda y: np.ma.masked_array(y, [True] + [False] * (len(y) - 1))),
     "backwards": _change("x", lambda x: x[::-1]),
     "a column more": lambda columns, rng: columns.update(z=np.arange(len(columns["y"]))),
-    "no y": lambda columns, rng: columns.pop("y") is None,
+    "no y": lambda columns, rng: columns.__delitem__("y"),
 }
 CONTAINERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "arrays": dict,

@@ -110,7 +110,7 @@ def _state() -> tuple[Any, ...]:
     return (
         torch.get_default_dtype(),
         torch.random.get_rng_state().numpy().tobytes(),
-        np.random.get_state()[1].tobytes(),  # type: ignore[union-attr,call-overload]  # of the legacy generator
+        np.random.get_state()[1].tobytes(),  # type: ignore[index]  # of the legacy generator
         torch.distributions.Distribution._validate_args,
         pyro.distributions.util.is_validation_enabled(),
         torch.is_grad_enabled(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,7 +90,7 @@ def _checkpoint(folder: Path) -> Written:
         kept = checkpoint.Checkpoint(path, [task])
         kept._writable = not path.exists()
         return [
-            kept.sums("sweep", at, checkpoint.LEAST_CELLS, lambda made=made: [made])[0]
+            kept.sums("sweep", at, checkpoint.LEAST_CELLS, partial(list, [made]))[0]
             for at, made in zip(draws, known, strict=True)
         ]
 
@@ -117,6 +118,11 @@ def _rows(name: str, write: Callable[[Path], Any]) -> Callable[[Path], Written]:
     return made
 
 
+def _npz(path: Path) -> None:
+    columns: dict[str, Any] = {str(name): column.to_numpy() for name, column in _table().items()}
+    np.savez(path, **columns)
+
+
 def _netcdf(path: Path) -> None:
     xr.Dataset.from_dataframe(_table()).to_netcdf(path, engine="netcdf4")
 
@@ -130,9 +136,9 @@ OURS: dict[str, Callable[[Path], Written]] = {
 }
 FOREIGN: dict[str, Callable[[Path], Written]] = {
     "netCDF of rows": _rows("r.nc", _netcdf),
-    "npz": _rows("r.npz", lambda path: np.savez(path, **{name: column for name, column in _table().items()})),
+    "npz": _rows("r.npz", _npz),
     "zarr": _rows("r.zarr", lambda path: xr.Dataset.from_dataframe(_table()).to_zarr(path, consolidated=False)),
-    "csv": _rows("r.csv", lambda path: _table().to_csv(path, index=False)),
-    "parquet": _rows("r.parquet", lambda path: _table().to_parquet(path)),
-    "arrow": _rows("r.arrow", lambda path: _table().to_feather(path)),
+    "csv": _rows("r.csv", partial(_table().to_csv, index=False)),
+    "parquet": _rows("r.parquet", _table().to_parquet),
+    "arrow": _rows("r.arrow", _table().to_feather),
 }
