@@ -273,6 +273,18 @@ def bound_by_a_latent(x, y):
         pyro.sample("y", dist.Uniform(torch.zeros(len(y)), 9.0 + mean.abs()), obs=y)
 
 
+@refused("columns of integers that are multiplied, of ['x'], as floats", x=(X > 0).long())
+def dummies(x, y):
+    observe(x @ weights(), y)
+
+
+@refused("'earlier' is observed outside", "pyro.factor('earlier'")
+def earlier_estimate(x, y):
+    w = weights()
+    pyro.sample("earlier", dist.Normal(w[0], 0.2), obs=torch.tensor(0.5))
+    observe(x @ w, y)
+
+
 @refused("IndexError", "groups count from 0, and there is 'g' from 1 to 2", g=torch.arange(N) % 2 + 1)
 def groups_from_one(x, y, g):
     observe(weights()[g], y)
