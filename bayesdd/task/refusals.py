@@ -123,15 +123,21 @@ def run(program: Program, columns: Columns, seed: int = 0) -> tuple[Structure, l
     try:
         return inspect(program.model, columns, program.plate, seed, functools.partial(_refuse, program.name))
     except IndexError as error:
-        groups = [
-            f"{name!r} from {int(column.min())} to {int(column.max())}"
-            for name, column in columns.items()
-            if not column.is_floating_point()
-        ]
-        hint = f" (groups count from 0, and there is {words.listed(groups)})" if groups else ""
-        raise Refusal(f"{explained(error, program)}{hint}") from error
+        raise Refusal(f"{explained(error, program)}{_groups(columns)}") from error
     except Exception as error:
         raise explained(error, program, columns) from error
+
+
+def _groups(columns: Columns) -> str:
+    """What an index may have gone wrong by: groups that do not count from 0, missing ones."""
+    found = []
+    for name, column in columns.items():
+        there = column[~column.isnan()]
+        if column.is_floating_point() and len(there) < column.numel() and bool((there == there.round()).all()):
+            found.append(f"{name!r} has missing entries, so that its codes are floats and cannot be an index")
+        elif not column.is_floating_point():
+            found.append(f"{name!r} runs from {int(column.min())} to {int(column.max())}")
+    return f" (groups are integers from 0 on; {words.listed(found)})" if found else ""
 
 
 def _steady_supports(program: Program, rows: Columns) -> None:
@@ -290,6 +296,13 @@ def _support(msg: Message, program: Program, number: Callable[[int], int]) -> No
     frame = row_frame(msg, program.plate)
     if frame is None or not _observed(msg, program.plate) or mask is False:
         return
+    if isinstance(scale := msg["scale"], Tensor) and bool((scale < 0).any()):
+        less = (scale < 0).expand(fn.batch_shape).movedim(frame.dim, 0)
+        row = int(less.reshape(len(less), -1).any(1).nonzero()[0])
+        raise Refusal(
+            f"{program.name}: site {msg['name']!r} is scaled by {float(scale.min()):g} at its least, first below zero in "
+            f"row {number(row)}: no row counts less than not at all; recode the column."
+        )
     bad = _outside(fn, value)
     if isinstance(mask, Tensor):
         bad = bad & mask
