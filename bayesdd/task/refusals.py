@@ -300,7 +300,7 @@ def _support(msg: Message, program: Program, number: Callable[[int], int]) -> No
         less = (scale < 0).expand(fn.batch_shape).movedim(frame.dim, 0)
         row = int(less.reshape(len(less), -1).any(1).nonzero()[0])
         raise Refusal(
-            f"{program.name}: site {msg['name']!r} is scaled by {float(scale.min()):g} at its least, first below zero in "
+            f"{program.name}: site {msg['name']!r} is scaled by {float(scale.min()):g} at least, first below zero in "
             f"row {number(row)}: no row counts less than not at all; recode the column."
         )
     bad = _outside(fn, value)
