@@ -35,7 +35,7 @@ PLATE = "data"  # the name in advice to a model that has no row plate
 def program_of(
     model: Model, plate: str | None, name: str, columns: Columns, number: Callable[[int], int]
 ) -> tuple[Program, Columns]:
-    """Runs the model on all rows given and reads its sites; binary and count observations become float64.
+    """Runs the model on all rows given and reads its sites; observations become float64, classes apart.
 
     ``name`` is the model's in messages, ``number`` maps the place of a row to its number in them; without ``plate`` the
     row plate is the one that holds the observed sites.
@@ -70,7 +70,7 @@ def program_of(
             UserWarning,
             stacklevel=5,
         )
-    relaxed = {o.column for o in found.observed if o.distribution in RELAXED and o.column}
+    relaxed = {o.column for o in found.observed if o.column and (o.distribution in RELAXED or not o.discrete)}
     return program, {key: column.double() if key in relaxed else column for key, column in columns.items()}
 
 
@@ -123,15 +123,21 @@ def run(program: Program, columns: Columns, seed: int = 0) -> tuple[Structure, l
     try:
         return inspect(program.model, columns, program.plate, seed, functools.partial(_refuse, program.name))
     except IndexError as error:
-        groups = [
-            f"{name!r} from {int(column.min())} to {int(column.max())}"
-            for name, column in columns.items()
-            if not column.is_floating_point()
-        ]
-        hint = f" (groups count from 0, and there is {words.listed(groups)})" if groups else ""
-        raise Refusal(f"{explained(error, program)}{hint}") from error
+        raise Refusal(f"{explained(error, program)}{_groups(columns)}") from error
     except Exception as error:
-        raise explained(error, program) from error
+        raise explained(error, program, columns) from error
+
+
+def _groups(columns: Columns) -> str:
+    """What an index may have gone wrong by: groups that do not count from 0, missing ones."""
+    found = []
+    for name, column in columns.items():
+        there = column[~column.isnan()]
+        if column.is_floating_point() and len(there) < column.numel() and bool((there == there.round()).all()):
+            found.append(f"{name!r} has missing entries, so that its codes are floats and cannot be an index")
+        elif not column.is_floating_point():
+            found.append(f"{name!r} runs from {int(column.min())} to {int(column.max())}")
+    return f" (groups are integers from 0 on; {words.listed(found)})" if found else ""
 
 
 def _steady_supports(program: Program, rows: Columns) -> None:
@@ -197,8 +203,8 @@ def equal_sites(some: Structure, program: Program) -> None:
     )
 
 
-def explained(error: Exception, program: Program) -> Refusal:
-    """One line that names the model and, for a mixture of types, the constants that may be the cause."""
+def explained(error: Exception, program: Program, columns: Columns | None = None) -> Refusal:
+    """One line that names the model and, for a mixture of types, the constants or columns that may be the cause."""
     name, text = program.name, one_line(error)
     if text.startswith(name):
         return Refusal(text)
@@ -207,9 +213,11 @@ def explained(error: Exception, program: Program) -> Refusal:
             return Refusal(
                 f"{name} mixes float64 rows with the float32 constant {', '.join(constants)}: write it as .double()."
             )
+        whole = [key for key, column in (columns or {}).items() if not column.is_floating_point()]
+        give = f", give columns of integers that are multiplied, of {whole}, as floats" if whole else ""
         return Refusal(
-            f"{name} mixes float64 with another type ({text}): models run in float64; write constants as .double() "
-            "and leave out .float()."
+            f"{name} mixes float64 with another type ({text}): models run in float64; write constants as .double()"
+            f"{give} and leave out .float()."
         )
     if "inside plate(" in text:
         return Refusal(
@@ -261,7 +269,8 @@ def _refuse_observed(name: str, msg: Message, plate: str, rows: int) -> None:
         where = f"in plate {others[0]!r}, a second row plate beside {plate!r}" if others else f"outside plate {plate!r}"
         raise Refusal(
             f"{name}: site {site!r} is observed {where}: put it inside `with pyro.plate({plate!r}, len(column)):`, "
-            "or name your own plate with Task(..., plate=...)."
+            "or name your own plate with Task(..., plate=...); what is no row, such as an earlier estimate, belongs to "
+            f"the prior: pyro.factor({site!r}, density.log_prob(value))."
         )
     if not frame.vectorized:
         raise Refusal(
@@ -287,6 +296,13 @@ def _support(msg: Message, program: Program, number: Callable[[int], int]) -> No
     frame = row_frame(msg, program.plate)
     if frame is None or not _observed(msg, program.plate) or mask is False:
         return
+    if isinstance(scale := msg["scale"], Tensor) and bool((scale < 0).any()):
+        less = (scale < 0).expand(fn.batch_shape).movedim(frame.dim, 0)
+        row = int(less.reshape(len(less), -1).any(1).nonzero()[0])
+        raise Refusal(
+            f"{program.name}: site {msg['name']!r} is scaled by {float(scale.min()):g} at least, first below zero in "
+            f"row {number(row)}: no row counts less than not at all; recode the column."
+        )
     bad = _outside(fn, value)
     if isinstance(mask, Tensor):
         bad = bad & mask

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -19,10 +20,12 @@ def simulated(
 ) -> Columns:
     """Observed sites simulated at every draw, see ``Task.simulate``; ``single`` is the same at one draw."""
     chunk = max(1, CELLS // len(next(iter(rows.values()), "1")))
-    with running(), torch.random.fork_rng(devices=[]), torch.no_grad():
+    with warnings.catch_warnings(), running(), torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         if backend != "loop":
             try:
+                # torch.binomial's own, of whole trials with batched probabilities; the draws are right.
+                warnings.filterwarnings("ignore", "An output with one or more elements was resized", UserWarning)
                 batched = vmap(single, in_dims=(0, None), randomness="different", chunk_size=chunk)
                 found: Columns = batched(values, rows)
                 return found

@@ -273,8 +273,32 @@ def bound_by_a_latent(x, y):
         pyro.sample("y", dist.Uniform(torch.zeros(len(y)), 9.0 + mean.abs()), obs=y)
 
 
-@refused("IndexError", "groups count from 0, and there is 'g' from 1 to 2", g=torch.arange(N) % 2 + 1)
+@refused("columns of integers that are multiplied, of ['x'], as floats", x=(X > 0).long())
+def dummies(x, y):
+    observe(x @ weights(), y)
+
+
+@refused("'earlier' is observed outside", "pyro.factor('earlier'")
+def earlier_estimate(x, y):
+    w = weights()
+    pyro.sample("earlier", dist.Normal(w[0], 0.2), obs=torch.tensor(0.5))
+    observe(x @ w, y)
+
+
+@refused("IndexError", "groups are integers from 0 on; 'g' runs from 1 to 2", g=torch.arange(N) % 2 + 1)
 def groups_from_one(x, y, g):
+    observe(weights()[g], y)
+
+
+@refused("'y' is scaled by -1", "row 3", count=torch.where(torch.arange(N) == 3, -1.0, 2.0))
+def negative_scale(x, y, count):
+    mean = x @ weights()
+    with pyro.plate("data", len(y)), poutine.scale(scale=count):
+        pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+
+@refused("IndexError", "'g' has missing entries", "floats", g=torch.where(torch.arange(N) == 3, math.nan, 0.0))
+def missing_group(x, y, g):
     observe(weights()[g], y)
 
 

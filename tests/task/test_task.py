@@ -437,6 +437,20 @@ def test_kinds_follow_the_sites():
         assert build(name).column_kinds == wanted, name
 
 
+def test_whole_numbers_under_a_continuous_density_are_floats_that_can_move():
+    def model(group, days):
+        rate = pyro.sample("rate", dist.Gamma(2.0, 1.0).expand([2]).to_event(1))
+        with pyro.plate("data", len(days)):
+            pyro.sample("days", dist.Exponential(rate[group]), obs=days)
+
+    days = torch.tensor([3, 1, 14, 2])
+    task = Task(model, {"group": torch.tensor([0, 1, 0, 1]), "days": days})
+    assert task.data["days"].dtype == torch.float64 and task.data["group"].dtype == torch.int64
+    assert task.column_kinds == {"group": kinds.fixed, "days": kinds.positive}
+    draw = torch.zeros(1, 2, dtype=torch.float64)
+    torch.testing.assert_close(task.log_likelihood(task.data, draw), -days.double()[None])
+
+
 def test_relaxed_observations_are_float64_and_linear_between_the_classes():
     task = build("bernoulli")
     draws = draws_of(task)
