@@ -184,17 +184,17 @@ def _thresholds(at: Evaluate, columns: Columns, name: str, spread: Mapping[int, 
         return []
     flat = columns[name].reshape(len(columns[name]), -1)
     left, right, rows, elements = [], [], [], []
-    for element in spread:
-        here = (~flat[:, element].isnan()).nonzero()[:, 0]
-        values = flat[here, element].unique()
+    for each in spread:
+        here = (~flat[:, each].isnan()).nonzero()[:, 0]
+        values = flat[here, each].unique()
         grid = values[torch.linspace(0, len(values) - 1, min(places, len(values))).long()]
         few = here[torch.linspace(0, len(here) - 1, min(ROWS_WALKED, len(here))).long()]
         left.append(grid[:-1].repeat(len(few)))
         right.append(grid[1:].repeat(len(few)))
         rows.append(few.repeat_interleave(len(grid) - 1))
-        elements.append(torch.full_like(rows[-1], element))
+        elements.append(torch.full_like(rows[-1], each))
     a, b, row, element = (torch.cat(parts) for parts in (left, right, rows, elements))
-    width = torch.tensor([spread[int(each)] for each in element], dtype=torch.float64)
+    width = torch.tensor([spread[number] for number in element.tolist()], dtype=torch.float64)
 
     def seen(value: Tensor) -> Tensor:
         picked = {key: column[row] for key, column in columns.items()}
