@@ -194,7 +194,7 @@ def _thresholds(at: Evaluate, columns: Columns, name: str, spread: Mapping[int, 
         rows.append(few.repeat_interleave(len(grid) - 1))
         elements.append(torch.full_like(rows[-1], each))
     a, b, row, element = (torch.cat(parts) for parts in (left, right, rows, elements))
-    width = torch.tensor([spread[int(one)] for one in element], dtype=torch.float64)
+    width = torch.tensor([spread[number] for number in element.tolist()], dtype=torch.float64)
 
     def seen(value: Tensor) -> Tensor:
         picked = {key: column[row] for key, column in columns.items()}
@@ -220,7 +220,7 @@ def _thresholds(at: Evaluate, columns: Columns, name: str, spread: Mapping[int, 
     if not len(a):
         return []
     pairs = zip(element[jumping].tolist(), b[jumping].tolist(), strict=True)
-    return sorted({(int(one), round(place, 7 - math.floor(math.log10(spread[int(one)])))) for one, place in pairs})
+    return sorted({(each, round(place, 7 - math.floor(math.log10(spread[each])))) for each, place in pairs})
 
 
 def _bound(bound: float | tuple[float, ...], element: Tensor) -> Tensor:
