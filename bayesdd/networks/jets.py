@@ -61,10 +61,7 @@ def series(
     Returns:
         Shape ``(S, C, N, outputs)``, C the number of indices.
     """
-    slopes = torch.diag(unit)
-    # z itself, then its derivatives: one row of the unit for a first one, zero for the others.
-    own = [slopes[index.index(1)].expand_as(z) if sum(index) == 1 else torch.zeros_like(z) for index in indices[1:]]
-    a = torch.stack([z, *own]).expand(len(layers[0][0]), -1, -1, -1)
+    a = _inputs(z, unit, indices).expand(len(layers[0][0]), -1, -1, -1)
     for at, (weight, bias) in enumerate(layers):
         h = _tanh(a, indices) if at else a
         a = (h.flatten(1, 2) @ weight).unflatten(1, h.shape[1:3])
@@ -72,6 +69,37 @@ def series(
         if tape is not None:
             tape.append((h, a))
     return a
+
+
+def linearised(
+    layers: Sequence[tuple[Tensor, Tensor]],
+    steps: Sequence[tuple[Tensor, Tensor]],
+    z: Tensor,
+    unit: Tensor,
+    indices: tuple[Index, ...],
+) -> tuple[Tensor, Tensor]:
+    """The same coefficients, and their derivatives where weights and biases move along ``steps``, of the same shapes.
+
+    The way along the steps is one more input, in which the series has the order one.
+    """
+    count, still = len(indices), _inputs(z, unit, indices)
+    both = tuple((*index, order) for order in (0, 1) for index in indices)
+    a = torch.cat([still, torch.zeros_like(still)]).expand(len(layers[0][0]), -1, -1, -1)
+    for at, ((weight, bias), (turn, shift)) in enumerate(zip(layers, steps, strict=True)):
+        h = _tanh(a, both) if at else a
+        a = (h.flatten(1, 2) @ weight).unflatten(1, h.shape[1:3])
+        moved = a[:, count:] + (h[:, :count].flatten(1, 2) @ turn).unflatten(1, (count, len(z)))
+        a = torch.cat(
+            [a[:, :1] + bias[:, None, None], a[:, 1:count], moved[:, :1] + shift[:, None, None], moved[:, 1:]], 1
+        )
+    return a[:, :count], a[:, count:]
+
+
+def _inputs(z: Tensor, unit: Tensor, indices: tuple[Index, ...]) -> Tensor:
+    """Points themselves, then their derivatives: one row of the unit for a first one, zero for the others."""
+    slopes = torch.diag(unit)
+    own = [slopes[index.index(1)].expand_as(z) if sum(index) == 1 else torch.zeros_like(z) for index in indices[1:]]
+    return torch.stack([z, *own])
 
 
 def _tanh(a: Tensor, indices: tuple[Index, ...]) -> Tensor:

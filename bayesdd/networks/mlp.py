@@ -103,6 +103,12 @@ def split(network: Network, flat: Tensor) -> Layers:
     return layers
 
 
+def by_layer(network: Network, flat: Tensor) -> tuple[Tensor, ...]:
+    """Weights and biases of every layer, still flat, of ``(S, dim)``: ``(S, inputs * outputs + outputs)`` each."""
+    found: tuple[Tensor, ...] = flat.split([inputs * outputs + outputs for inputs, outputs in network.widths], 1)
+    return found
+
+
 def inputs(network: Network, x: Tensor, alpha: Tensor | float) -> Tensor:
     """What the network reads: x ``(N, d)`` alone, or with alpha ``(N,)`` behind it where it has one input more."""
     if x.shape[-1] == len(network.centre):

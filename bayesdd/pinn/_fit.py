@@ -18,13 +18,26 @@ from bayesdd.pinn import modes as searches
 from bayesdd.pinn.measurements import measured
 from bayesdd.pinn.names import State
 from bayesdd.pinn.problem import Condition, Problem, periodic
-from bayesdd.pinn.residuals import Columns, Networks, Term, all_terms, condition_terms, equation_term, residuals, sobol
+from bayesdd.pinn.remainder import MOST
+from bayesdd.pinn.residuals import (
+    Columns,
+    Networks,
+    Term,
+    all_terms,
+    condition_terms,
+    equation_term,
+    field_term,
+    residuals,
+    sobol,
+)
+from bayesdd.pinn.spread import widening
 from bayesdd.pinn.surrogate import FitWarning, Surrogate
 
 POINTS = 256  # of the equation, for each input and parameter
 APART = 5.0  # geometric mean of scales, over the best search's, beyond which a search has failed
 UNMOVED = 0.9  # of a prior's sd: a posterior that is no narrower has learned nothing
 UNMET = 0.2  # of what constant fields leave of an equation: a search that leaves more has not solved it
+OWN = 0.8  # share of a function's variance that is between modes: what each says of itself explains the rest
 DISAGREE = 0.05  # of a field's range: modes that differ by more are said
 LEAST_HELD, FEWEST = 0.7, 20  # share of measurements in their own 90 % intervals that is doubted, from so many on
 
@@ -44,8 +57,9 @@ def fit(
     """A network that satisfies an equation, its conditions and measurements, and knows how well.
 
     Several searches by Gauss-Newton steps start from draws of the prior (:mod:`bayesdd.pinn.modes`). Those that end
-    well count alike: the mean is theirs, the spread that of their linearised Laplace approximations and of their
-    differences.
+    well are widened and solve for what their residuals ask for. They count alike: the mean is theirs, the spread that
+    of their linearised Laplace approximations, of their differences, and of what the correction has left
+    (:mod:`bayesdd.pinn.remainder`).
 
     Args:
         problem: The problem.
@@ -68,7 +82,8 @@ def fit(
             condition, the memory does not suffice, or all searches fail.
 
     Warns:
-        FitWarning: Searches disagree, measurements do not lie in their intervals, or an unknown has not been learned.
+        FitWarning: Searches disagree, wider networks do not come closer, measurements do not lie in their intervals,
+            or an unknown has not been learned.
 
     Example:
         >>> surrogate = pinn.fit(decay, {"t": [0.5, 1.0], "start": [1.0, 2.0], "u": [0.61, 0.74]}, hidden=(6,), seed=0)
@@ -88,14 +103,17 @@ def fit(
     points = arguments.whole(points, "pinn.fit: points=", 1, 10**9)
     few = all_terms(problem, seen, 1, seed)
     rows = points * problem.equations + sum(term.count * len(term.names) for term in few)
-    _check_memory(rows, count, networks.dim, where)
+    wide = Networks.of(problem, tuple(units + searches.WIDER for units in hidden), outputs).dim
+    _check_memory(rows, count, wide, where)
     terms = all_terms(problem, seen, points, seed)
     known = _known(problem, terms, noise)
     start = torch.randn(count, networks.dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     terms = [term.to(where) for term in terms]
     found = searches.search(networks, terms, start.to(where), known.to(where), steps)
-    kept = _kept(found, terms)
-    surrogate = Surrogate(networks, tuple(terms), found.theta[kept], found.noise[kept], seed, found.steps)
+    kept, generator = _kept(found, terms), torch.Generator().manual_seed(seed + 1)
+    scales = found.noise[kept]
+    wider, theta = searches.corrected(networks, terms, found.theta[kept], scales, generator)
+    surrogate = Surrogate(wider, tuple(hidden), tuple(terms), theta, scales, seed, found.steps)
     _warn(surrogate)
     return surrogate
 
@@ -200,14 +218,34 @@ def _warn(surrogate: Surrogate) -> None:
         prior = surrogate.problem.unknown[name]
         if (predicted[name][1] ** 2).mean() ** 0.5 > UNMOVED * prior.sd:
             _say(f"the unknown function {name!r} is not identified: its posterior is as wide as its prior")
+        with torch.no_grad():
+            term = field_term(surrogate.problem, [name], everywhere).to(surrogate.theta.device)
+            values = residuals(surrogate.networks, [term], surrogate.theta)[0]
+        between = float(values.var(0, correction=0).mean()) * widening(len(values)) ** 2
+        if between > OWN * float((predicted[name][1] ** 2).mean()):
+            _say(
+                f"searches end in different functions {name!r}, each far surer of itself: intervals of {name!r} and of "
+                "the fields that it moves may be too narrow: more steps=, modes= or measurements"
+            )
     for name, apart in surrogate.disagreement(everywhere).items():
         if apart > DISAGREE:
             _say(f"searches disagree on {name!r} by {apart:.0%} of its range: more steps=, hidden= or points=")
     _warn_unmet(surrogate)
+    _warn_uncorrected(surrogate)
     for name, share in surrogate.held.items():
         rows = next(term.count for term in surrogate.terms if term.observed is not None and term.names == (name,))
         if share < LEAST_HELD and rows >= FEWEST:
             _say(f"{share:.0%} of the measurements of {name!r} lie in their 90% intervals: equation or noise are wrong")
+
+
+def _warn_uncorrected(surrogate: Surrogate) -> None:
+    """Says where wider networks meet the equation or a condition hardly better than those that were searched."""
+    for name, share in surrogate.shares.items():
+        if share > MOST:
+            _say(
+                f"wider networks still leave {share:.0%} of the residuals of {name}: intervals are a guess and may be "
+                "too narrow: more hidden=, points= or steps="
+            )
 
 
 def _warn_unmet(surrogate: Surrogate) -> None:
@@ -216,7 +254,7 @@ def _warn_unmet(surrogate: Surrogate) -> None:
     term = equation_term(surrogate.problem, rows).to(surrogate.theta.device)
     with torch.no_grad():
         left = residuals(surrogate.networks, [term], surrogate.theta)
-        flat = residuals(surrogate.networks, [term], torch.zeros_like(surrogate.theta[:1]))
+        flat = residuals(surrogate.plain, [term], surrogate.theta.new_zeros(1, surrogate.plain.dim))
     for name, one, of in zip(term.names, left, flat, strict=True):
         share = float(one.square().mean().sqrt() / of.square().mean().sqrt().clamp_min(1e-300))
         if share > UNMET and float(of.abs().max()) > 0:

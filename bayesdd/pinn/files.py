@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,13 +56,14 @@ def load(path: str | os.PathLike[str], problem: Problem) -> Surrogate:
         if f"{name}." in values
     }
     outputs = tuple((middle, unit) for middle, unit in about["outputs"])
-    networks = Networks.of(problem, tuple(about["hidden"]), outputs)
+    networks = replace(Networks.of(problem, tuple(about["widths"]), outputs), anchor=values["anchor"])
     if networks.dim != values["theta"].shape[1]:
         raise Refusal(
             f"{path} is of another problem: {values['theta'].shape[1]} weights, where {networks.dim} are needed."
         )
     terms = all_terms(problem, seen, about["points"], about["seed"])
-    found = Surrogate(networks, tuple(terms), values["theta"], values["noise"], about["seed"], about["steps"])
+    hidden = tuple(about["hidden"])
+    found = Surrogate(networks, hidden, tuple(terms), values["theta"], values["noise"], about["seed"], about["steps"])
     errors = np.array(list(found.errors().values()))
     if len(errors) != len(about["errors"]) or not np.allclose(errors, about["errors"], rtol=ALIKE):
         raise Refusal(

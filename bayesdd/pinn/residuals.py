@@ -7,6 +7,9 @@ are to be zero there: the equation, a condition, measurements.
 A residual at a point depends on theta through the Taylor coefficients at that point alone. One backward pass to what
 every layer makes of its input, :math:`\delta_l`, therefore gives the Jacobian of all rows: the derivative in the
 weights of layer l is :math:`\sum_\gamma h_{l,\gamma} \delta_{l,\gamma}^\top`.
+
+Networks with an anchor are linear: theta is then a step from there, and a field is the anchor's plus its slope along
+the step. Equations stay as they are; a nonlinear one is nonlinear in such fields too.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
-from bayesdd.networks import mlp
+from bayesdd.networks import jets, mlp
 from bayesdd.networks.jets import Index, Tape, closure, factorial, series
 from bayesdd.networks.mlp import Network
 from bayesdd.pinn.names import Asked, State
@@ -83,11 +86,14 @@ class Networks:
         problem: The problem.
         fields: The network of all fields.
         functions: Those of unknown functions.
+        anchor: Weights ``(S, P)`` around which the networks are linear, one row for every row of theta;
+            None: theta are the weights themselves. Constants in theta are themselves, and in the anchor what they were.
     """
 
     problem: Problem
     fields: Network
     functions: Mapping[str, Network]
+    anchor: Tensor | None = None
 
     @classmethod
     def of(cls, problem: Problem, hidden: tuple[int, ...], outputs: tuple[tuple[float, float], ...]) -> Networks:
@@ -109,6 +115,21 @@ class Networks:
         """Length P of theta."""
         own = sum(network.dim for network in self.functions.values())
         return self.fields.dim + own + len(self.problem.names.unknown)
+
+    def widened(self, theta: Tensor, more: int, generator: torch.Generator) -> Networks:
+        """Networks with so many more units a layer, linear around the same functions.
+
+        New units read all units below by weights drawn from the prior, and none reads them: the functions are those of
+        theta ``(S, P)``.
+        """
+        layers = [
+            _wider_layer(network, at, flat, more, generator)
+            for network, _, whole in self.parts(theta).values()
+            for at, flat in enumerate(mlp.by_layer(network, whole))
+        ]
+        constants = theta[:, self.dim - len(self.problem.names.unknown) :]
+        functions = {name: _wider(network, more) for name, network in self.functions.items()}
+        return Networks(self.problem, _wider(self.fields, more), functions, torch.cat([*layers, constants], 1))
 
     def linear(self, theta: Tensor) -> Tensor:
         """One where a parameter acts linearly on a field or function, or is a constant; zero at others, ``(P,)``."""
@@ -149,6 +170,7 @@ class Evaluation:
         names = networks.problem.names
         self.tapes: dict[str, Tape] = {}
         self.values: dict[str, tuple[Tensor, tuple[Index, ...], Network, tuple[str, ...]]] = {}
+        anchors = None if networks.anchor is None else networks.parts(networks.anchor.to(theta.device))
         for name, (network, reads, flat) in networks.parts(theta).items():
             if name not in term.asked:
                 continue
@@ -157,7 +179,10 @@ class Evaluation:
             indices = closure((tuple(index[axis] for axis in axes) for index in term.asked[name]), len(axes))
             z, unit = mlp.own_coordinates(network, torch.stack([points[read] for read in reads], 1))
             tape: Tape | None = self.tapes.setdefault(name, []) if taped else None
-            made = series(mlp.split(network, flat), z, unit, indices, tape)
+            if anchors is None:
+                made = series(mlp.split(network, flat), z, unit, indices, tape)
+            else:
+                made = _linear_series(network, anchors[name][2], flat, z, unit, indices, tape)
             self.values[name] = (made, indices, network, reads)
         self.unknown = {
             name: value[:, None].expand(-1, self.count).reshape(-1) for name, value in networks.constants(theta).items()
@@ -313,6 +338,38 @@ def sobol(ranges: Mapping[str, tuple[float, float]], count: int, seed: int) -> C
         return {}
     unit = SobolEngine(len(ranges), scramble=True, seed=seed).draw(count, dtype=torch.float64)
     return {name: low + (high - low) * unit[:, at] for at, (name, (low, high)) in enumerate(ranges.items())}
+
+
+def _linear_series(
+    network: Network,
+    anchor: Tensor,
+    step: Tensor,
+    z: Tensor,
+    unit: Tensor,
+    indices: tuple[Index, ...],
+    tape: Tape | None,
+) -> Tensor:
+    """Taylor coefficients at the anchor plus their slope along the step; the tape is the anchor's."""
+    made, along = jets.linearised(mlp.split(network, anchor), mlp.split(network, step), z, unit, indices)
+    if tape is None:
+        return made + along
+    there = anchor.detach().requires_grad_(True)
+    return along.detach() + series(mlp.split(network, there), z, unit, indices, tape)
+
+
+def _wider(network: Network, more: int) -> Network:
+    return replace(network, hidden=tuple(units + more for units in network.hidden))
+
+
+def _wider_layer(network: Network, at: int, flat: Tensor, more: int, generator: torch.Generator) -> Tensor:
+    """Weights and biases of a layer ``(S, n)`` among those of the wider network's layer ``(S, N)``."""
+    (inputs, outputs), wider = network.widths[at], _wider(network, more)
+    draws = torch.randn(len(flat), wider.widths[at][0] + 1, wider.widths[at][1], generator=generator).to(flat)
+    draws[:, :, :outputs] = 0.0
+    draws[:, :inputs, :outputs] = flat[:, :-outputs].unflatten(1, (inputs, outputs))
+    draws[:, :inputs, :outputs] *= network.factors[at] / wider.factors[at]
+    draws[:, -1, :outputs] = flat[:, -outputs:]
+    return draws.flatten(1)
 
 
 def _values(what: Mapping[str, Any], s: Any, p: Any) -> list[Tensor]:

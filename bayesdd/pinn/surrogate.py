@@ -13,13 +13,15 @@ import torch
 from torch import Tensor
 
 from bayesdd.data.distilled import Distilled
-from bayesdd.networks import function_space, mlp, students
+from bayesdd.networks import function_space, jets, mlp, students
+from bayesdd.networks.jets import closure
 from bayesdd.networks.regression import Regression
 from bayesdd.networks.students import GaussNewton
 from bayesdd.pinn import modes as searches
 from bayesdd.pinn import tasks, written
 from bayesdd.pinn.measurements import points_of
 from bayesdd.pinn.problem import Problem
+from bayesdd.pinn.remainder import missing, shares
 from bayesdd.pinn.residuals import (
     Columns,
     Networks,
@@ -50,15 +52,17 @@ class Surrogate:
     """What :func:`bayesdd.pinn.fit` returns.
 
     Attributes:
-        networks: The networks, and the problem.
+        networks: The networks, and the problem; linear around what the searches found.
+        hidden: Widths of the hidden layers that were asked for: those of students.
         terms: All rows: measurements, the equation, conditions.
-        theta: Modes, the best first, ``(K, P)``.
+        theta: Modes, the best first, ``(K, P)``: steps from the networks' anchors, and unknown constants.
         noise: Noise scales of every group of rows by mode, ``(K, G)``.
         seed: Seed of the fit.
         steps: Steps that the searches took.
     """
 
     networks: Networks
+    hidden: tuple[int, ...]
     terms: tuple[Term, ...]
     theta: Tensor
     noise: Tensor
@@ -74,6 +78,11 @@ class Surrogate:
         """The problem."""
         return self.networks.problem
 
+    @cached_property
+    def plain(self) -> Networks:
+        """Networks as wide as asked for, theta their weights: those of the searches and of students."""
+        return Networks.of(self.problem, self.hidden, self.networks.fields.outputs)
+
     @property
     def measurement_noise(self) -> dict[str, float]:
         """Standard deviation of a measurement, by output that was measured."""
@@ -84,12 +93,14 @@ class Surrogate:
     @property
     def constants(self) -> dict[str, tuple[float, float]]:
         """Unknown constants: posterior mean and standard deviation."""
-        found, names = {}, self.problem.names.unknown
+        found, names, anchor = {}, self.problem.names.unknown, self.networks.anchor
+        assert anchor is not None  # a surrogate's networks have one
         for at, (name, each) in enumerate(self.networks.constants(self.theta).items()):
             unit = torch.zeros_like(self.theta)
             unit[:, self.networks.dim - len(names) + at] = self.problem.unknown[name][1]  # type: ignore[index]
             own = self.curvature.variance(unit[:, None])[:, 0]
-            mean, sd = pooled(each[:, None], own[:, None])
+            moved = (each - self.networks.constants(anchor)[name]).mean()
+            mean, sd = pooled(each[:, None], own[:, None] + (self._behind * moved) ** 2)
             found[name] = (float(mean), float(sd))
         return found
 
@@ -123,12 +134,13 @@ class Surrogate:
         generator = torch.Generator().manual_seed(seed)
         values, slopes = linearised(self.networks, [field_term(self.problem, names, columns)], self.theta)
         shift, pick = self._shifts(draws, generator)
+        lack = torch.randn(draws, 1, generator=generator, dtype=torch.float64).to(shift.device)
         found = {}
         for name, value, slope in zip(names, values, slopes, strict=True):
             middle = value.mean(0)
             apart = widening(len(value)) * (value - middle)
             along = torch.stack([slope[mode] @ own for mode, own in zip(pick.tolist(), shift, strict=True)])
-            found[name] = (middle + apart[pick] + along).cpu().numpy()
+            found[name] = (middle + apart[pick] + along + lack * self._missing(slope)).cpu().numpy()
         return found
 
     def disagreement(self, points: Columns) -> dict[str, float]:
@@ -141,6 +153,14 @@ class Surrogate:
             name: apart / max(float(value.max() - value.min()), 1e-300)
             for name, apart, value in zip(names, spread, values, strict=True)
         }
+
+    @cached_property
+    def shares(self) -> dict[str, float]:
+        """Share of the residuals that wider networks leave at new points, by equation and condition, where it matters.
+
+        What :meth:`predict` adds to its spread grows with the largest (:mod:`bayesdd.pinn.remainder`).
+        """
+        return shares(self.networks, self.plain, self._zeros(None, 2), self.theta)
 
     @cached_property
     def held(self) -> dict[str, float]:
@@ -170,11 +190,7 @@ class Surrogate:
         Returns:
             Name -> mean over the modes, in the units of the equation or field.
         """
-        fresh = sobol(self.problem.ranges, 1024, self.seed + seed) if points is None else self._at(points, "errors")
-        terms = [equation_term(self.problem, fresh)]
-        for at, condition in enumerate(self.problem.conditions):
-            terms += condition_terms(self.problem, condition, self.seed + seed + 101 + at)
-        terms = [term.to(self.theta.device) for term in terms]
+        terms = self._zeros(None if points is None else self._at(points, "errors"), seed)
         with torch.no_grad():
             left = residuals(self.networks, terms, self.theta)
         names = [name for term in terms for name in term.names]
@@ -182,11 +198,14 @@ class Surrogate:
 
     @cached_property
     def target(self) -> list[Task]:
-        """The posterior as Pyro models: measurements, the equation and conditions, noise scales as they were found."""
+        """The posterior of networks as wide as asked for, as Pyro models: measurements, the equation and conditions.
+
+        Noise scales are as they were found; what :meth:`predict` says comes from wider networks around its modes.
+        """
         found, at = [], 0
         for term in self.terms:
             noise = self.noise[0, at : at + len(term.names)]
-            found.append(tasks.task(self.networks, term.to(torch.device("cpu")), noise.cpu()))
+            found.append(tasks.task(self.plain, term.to(torch.device("cpu")), noise.cpu()))
             at += len(term.names)
         return found
 
@@ -195,7 +214,7 @@ class Surrogate:
         """A plain network on rows of points and values: what distilled rows are for."""
         points = sobol(self.problem.ranges, ROWS, self.seed)
         rows = tasks.outcomes(self.problem, points, self.mean(points).detach())
-        return tasks.student(self.problem, self.networks.fields, rows, self._student_noise)
+        return tasks.student(self.problem, self.plain.fields, rows, self._student_noise)
 
     def objective(self, *, points: Any = None, steps: int = STEPS) -> Callable[..., Any]:
         """What ``bayesdd.distill`` minimises: students of the rows predict what this surrogate predicts.
@@ -252,11 +271,9 @@ class Surrogate:
 
     def mean(self, points: Columns) -> Tensor:
         """Mean of the fields at points, differentiable in them: ``(N, outputs)``."""
-        network = self.networks.fields
-        flat = self.theta[:, : network.dim].to(next(iter(points.values())).device)
         z = torch.stack([points[name] for name in self.problem.names.inputs], 1)
-        each = [mlp.value(network, mlp.split(network, one), z).reshape(len(z), -1) for one in flat]
-        return torch.stack(each).mean(0)
+        found: Tensor = Plain(self).to(z.device)(z)
+        return found
 
     @property
     def _student_noise(self) -> float:
@@ -269,12 +286,29 @@ class Surrogate:
         values = self.mean(rows)
         return values.gather(1, rows[tasks.FIELD].long()[:, None])[:, 0] if values.shape[1] > 1 else values[:, 0]
 
+    def _zeros(self, points: Columns | None, seed: int) -> list[Term]:
+        """The equation at points, by default 1,024 new ones, and the conditions at new ones of their own."""
+        fresh = sobol(self.problem.ranges, 1024, self.seed + seed) if points is None else points
+        terms = [equation_term(self.problem, fresh)]
+        for at, condition in enumerate(self.problem.conditions):
+            terms += condition_terms(self.problem, condition, self.seed + seed + 101 + at)
+        return [term.to(self.theta.device) for term in terms]
+
     def _at(self, points: Any, who: str) -> Columns:
         return _on(points_of(self.problem, points, f"Surrogate.{who}"), self.theta)
 
     def _predicted(self, names: list[str], points: Columns) -> list[tuple[Tensor, Tensor]]:
         values, slopes = linearised(self.networks, [field_term(self.problem, names, points)], self.theta)
-        return [pooled(v, self.curvature.variance(s)) for v, s in zip(values, slopes, strict=True)]
+        own = [self.curvature.variance(slope) + self._missing(slope) ** 2 for slope in slopes]
+        return [pooled(value, variance) for value, variance in zip(values, own, strict=True)]
+
+    def _missing(self, slopes: Tensor) -> Tensor:
+        """What fields may still lack ``(N,)``, of their slopes ``(K, N, P)``: a multiple of their mean correction."""
+        return self._behind * (slopes @ self.theta[..., None])[..., 0].mean(0)
+
+    @cached_property
+    def _behind(self) -> float:
+        return missing(max(self.shares.values(), default=0.0))
 
     def _shifts(self, draws: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draws of N(0, A^-1) ``(draws, P)``, each of a mode drawn at random ``(draws,)``: A^-1 (z + J' e)."""
@@ -292,17 +326,28 @@ class Surrogate:
 
 
 class Plain(torch.nn.Module):
-    """Mean of a surrogate's networks, in plain torch: inputs and parameters in their own units, in order."""
+    """Mean of a surrogate's networks, in plain torch: inputs and parameters in their own units, in order.
+
+    ``weights`` are those of the networks that the search found and widened, ``steps`` the steps from there.
+    """
 
     def __init__(self, surrogate: Surrogate) -> None:
         super().__init__()
-        self.network = surrogate.networks.fields
-        self.weights = torch.nn.Parameter(surrogate.theta[:, : self.network.dim].clone())
+        self.network, networks = surrogate.networks.fields, surrogate.networks
+        assert networks.anchor is not None  # a surrogate's networks have one
+        self.weights, self.steps = (
+            torch.nn.Parameter(some[:, : self.network.dim].clone()) for some in (networks.anchor, surrogate.theta)
+        )
 
     def forward(self, z: Tensor) -> Tensor:
         """``(N, inputs and parameters)`` -> ``(N, outputs)``."""
-        each = [mlp.value(self.network, mlp.split(self.network, one), z).reshape(len(z), -1) for one in self.weights]
-        return torch.stack(each).mean(0)
+        network = self.network
+        z, unit = mlp.own_coordinates(network, z)
+        only = closure((), len(unit))
+        value, along = jets.linearised(mlp.split(network, self.weights), mlp.split(network, self.steps), z, unit, only)
+        middle, scale = z.new_tensor(network.outputs).unbind(1)
+        found: Tensor = middle + scale * (value + along)[:, 0].mean(0)
+        return found
 
 
 def _some(columns: Columns, part: slice) -> Columns:

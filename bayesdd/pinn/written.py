@@ -18,6 +18,7 @@ def write(surrogate: Any, path: str | os.PathLike[str]) -> None:
     """Weights, scales and measurements, whole or not at all."""
     variables: dict[str, Any] = {
         "theta": (("mode", "weight"), surrogate.theta.cpu().numpy()),
+        "anchor": (("mode", "weight"), surrogate.networks.anchor.cpu().numpy()),
         "noise": (("mode", "group"), surrogate.noise.cpu().numpy()),
     }
     for term in surrogate.terms:
@@ -30,7 +31,8 @@ def write(surrogate: Any, path: str | os.PathLike[str]) -> None:
         "seed": surrogate.seed,
         "steps": surrogate.steps,
         "points": next(term.count for term in surrogate.terms if term.observed is None),
-        "hidden": networks.fields.hidden,
+        "hidden": surrogate.hidden,
+        "widths": networks.fields.hidden,
         "outputs": networks.fields.outputs,
         "ranges": networks.problem.ranges,
         "names": list(networks.problem.outputs),

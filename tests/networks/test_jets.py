@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bayesdd.networks import mlp
-from bayesdd.networks.jets import closure, factorial, series
+from bayesdd.networks.jets import closure, factorial, linearised, series
 from bayesdd.networks.mlp import Network
 
 NET = Network((0.5, -1.0), (2.0, 0.7), (5, 4), outputs=((0.3, 2.0), (0.0, 1.0)))
@@ -46,3 +46,19 @@ def test_only_what_lies_below_is_computed():
     assert closure([(4, 0)], 2) == ((0, 0), (1, 0), (2, 0), (3, 0), (4, 0))
     assert set(closure([(1, 1)], 2)) == {(0, 0), (0, 1), (1, 0), (1, 1)}
     assert closure([], 3) == ((0, 0, 0),)
+
+
+def test_slopes_along_a_step_are_those_of_the_coefficients():
+    network = Network((0.2, -0.1), (1.5, 0.7), (5, 4), outputs=((0.0, 1.0), (0.0, 1.0)))
+    weights, step = torch.randn(2, 3, network.dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    z, unit = mlp.own_coordinates(network, torch.linspace(-0.7, 1.1, 12, dtype=torch.float64).reshape(6, 2))
+    indices = closure([(2, 1), (0, 3)], 2)
+
+    def coefficients(flat):
+        return series(mlp.split(network, flat), z, unit, indices)
+
+    value, slope = linearised(mlp.split(network, weights), mlp.split(network, step), z, unit, indices)
+    torch.testing.assert_close(value, coefficients(weights))
+    h = 1e-5  # a central difference is off by h^2, and by rounding over h
+    around = (coefficients(weights + h * step) - coefficients(weights - h * step)) / (2 * h)
+    torch.testing.assert_close(slope, around, rtol=1e-6, atol=1e-6)

@@ -1,5 +1,6 @@
 """Surrogates: right solutions, honest intervals, unknowns, and rows that teach what they know."""
 
+import dataclasses
 import functools
 import math
 import warnings
@@ -173,7 +174,7 @@ def test_the_target_is_the_posterior_that_was_fitted():
         points[:, start : start + width] = theta[:, used : used + width]
         used += width
     points[:, density.starts["rate"][0]] = 1.0 + 0.5 * theta[:, -1]
-    left = residuals(surrogate.networks, surrogate.terms, theta)
+    left = residuals(surrogate.plain, surrogate.terms, theta)
     costs = [(part / noise).square().sum(1) for part, noise in zip(left, surrogate.noise[0], strict=True)]
     cost = 0.5 * (torch.stack(costs).sum(0) + theta.square().sum(1))
     found = density.log_joint(points)
@@ -196,3 +197,35 @@ def test_predictions_go_to_arviz():
     groups = fitted().to_arviz(points(5, 1), draws=20)
     assert groups["predictions"]["u"].dims == ("chain", "draw", "row")
     assert groups["predictions"]["u"].shape == (1, 20, 5)
+
+
+def test_intervals_hold_what_every_network_of_their_size_misses():
+    """Nothing is measured and nothing unknown: all error is the networks' own. u'' = -k^2 sin(k x), u = sin(k x)."""
+    waves = pinn.Problem(
+        inputs={"x": (0.0, 1.0)},
+        parameters={"k": (3.0, 7.0)},
+        outputs={"u": (-1.0, 1.0)},
+        equation=lambda s, p: s.u_xx + s.k**2 * torch.sin(s.k * s.x),
+        conditions=[pinn.at(x=0.0, u=0.0), pinn.at(x=1.0, u=lambda s, p: torch.sin(s.k))],
+    )
+    surrogate = pinn.fit(waves, seed=0, hidden=(8,), modes=3, steps=100)
+    rng = np.random.default_rng(0)
+    new = {"x": rng.uniform(0, 1, 400), "k": rng.uniform(3, 7, 400)}
+    columns, true = {name: torch.from_numpy(column) for name, column in new.items()}, np.sin(new["k"] * new["x"])
+    mean, sd = surrogate.predict(new)["u"]
+    assert (np.abs(mean - true) <= 1.645 * sd).mean() > 0.85
+    searched = dataclasses.replace(surrogate, theta=torch.zeros_like(surrogate.theta))
+    assert np.abs(mean - true).mean() < np.abs(searched.mean(columns)[:, 0].detach().numpy() - true).mean() / 2
+
+
+def test_what_wider_networks_meet_no_better_is_said():
+    """A peak so narrow that no smooth feature of a few units follows it."""
+    peak = decay(
+        conditions=[pinn.at(t=0.0, u=lambda s, p: torch.exp(-(((s.start - 1.2) / 0.02) ** 2)))],
+        unknown={},
+        constants={"rate": RATE},
+    )
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", pinn.FitWarning)
+        pinn.fit(peak, seed=0, hidden=(4,), modes=1, steps=60)
+    assert any("wider networks still leave" in str(one.message) and "pinn.at(t=0.0" in str(one.message) for one in said)
