@@ -258,6 +258,26 @@ def contract(tables: dict[str, pd.DataFrame]) -> Any:
     return _finished(figure, axis, legend="outside lower center")
 
 
+def trust(tables: dict[str, pd.DataFrame]) -> Any:
+    """Share of intervals that hold the truth and of sound sets that are certified, by family of posteriors."""
+    table = tables["Certificates against quadrature"]
+    figure, axis = figures.subplots(1, 1, (6, 3.8))
+    place = np.arange(len(table))[::-1]
+    for column, shift, colour, marker, label in (
+        ("hold", 0.12, FULL, "o", "intervals of two standard errors that hold the truth"),
+        ("sound and ok", -0.12, DISTILLED, "s", "sound sets that are certified"),
+    ):
+        axis.plot(table[column].map(number), place + shift, marker, color=colour, label=label)
+    axis.axvline(0.9, color=INK, lw=1, ls=":")
+    far = int(table["ok though far"].map(number).sum())
+    asked = int(table["asked too much"].map(number).sum())
+    axis.set(xlim=(0.5, 1.02), xlabel="share of sets")
+    axis.set_yticks(place, table["family"])
+    title = f"Certified though too far: {far} of {asked} that were asked"
+    axis.set_title(title, loc="left", fontsize=11)
+    return _finished(figure, axis, legend="outside lower center")
+
+
 def speed(tables: dict[str, pd.DataFrame]) -> Any:
     """Seconds from rows in memory to draws against the number of rows, ten columns."""
     (table,) = tables.values()
@@ -295,6 +315,7 @@ PICTURES: dict[str, tuple[str, Callable[[dict[str, pd.DataFrame]], Any]]] = {
     "equations": ("equations", equations),
     "pinn_error": ("pinn_ood", pinn_error),
     "contract": ("contract", contract),
+    "trust": ("trust", trust),
     "speed": ("speed", speed),
 }
 
