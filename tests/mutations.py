@@ -97,14 +97,14 @@ MUTATIONS = (
         "bayesdd/distillation/rounds.py",
         "draws = _fresh(run, problem, vector, turn, draws)",
         "draws = draws or _fresh(run, problem, vector, turn, draws)",
-        "tests/distillation",
+        "tests/distillation/test_distill.py -k draws_anew",
     ),
     Mutation(
         "the certificate's draws are those of the search",
         "bayesdd/certificate/verdict.py",
         "FRESH = 1_000_003",
         "FRESH = 1",
-        "tests/certificate tests/distillation",
+        "tests/certificate/test_certify.py",
     ),
     Mutation(
         "k-hat not looked at",

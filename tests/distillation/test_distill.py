@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import bayesdd
+from bayesdd.distillation import rounds
 from models import gaussian_mean, linear_regression, logistic_regression, varying_intercepts
 from studies.contract.forms import FORMS
 
@@ -273,3 +274,16 @@ def test_rows_with_a_region_of_their_own_are_made_anew():
     found = bayesdd.distill(form.task(0), size=20, seed=0, progress=False)
     assert found.certificate.ok
     assert [one["stage"] for one in found.provenance["rounds"]].count("start 1") > 1
+
+
+def test_every_round_draws_anew(monkeypatch):
+    """From the posterior of the rows as they are in that round."""
+    drawn, own = [], rounds.draw_distilled
+    monkeypatch.setattr(rounds, "draw_distilled", lambda *given, **more: drawn.append(own(*given, **more)) or drawn[-1])
+    task = logistic_regression.task(rows=200, dim=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", bayesdd.CertificateWarning)
+        found = bayesdd.distill(task, size=5, seed=0, objective=bayesdd.objectives.reverse_kl, progress=False)
+    made = [one["stage"] for one in found.provenance["rounds"] if one["stage"].startswith("round")]
+    assert len(made) == len(drawn) > 1
+    assert not torch.equal(drawn[0].flat.mean(0), drawn[1].flat.mean(0))
