@@ -100,13 +100,6 @@ MUTATIONS = (
         "tests/distillation/test_distill.py -k draws_anew",
     ),
     Mutation(
-        "the certificate's draws are those of the search",
-        "bayesdd/certificate/verdict.py",
-        "FRESH = 1_000_003",
-        "FRESH = 1",
-        "tests/certificate/test_certify.py",
-    ),
-    Mutation(
         "k-hat not looked at",
         "bayesdd/certificate/estimates.py",
         "if not shape < KHAT_LIMIT:",

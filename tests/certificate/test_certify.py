@@ -13,6 +13,7 @@ from bayesdd.certificate.verdict import draw_distilled
 from bayesdd.data.certificate import Certificate, from_dict
 from bayesdd.density.density import Density
 from bayesdd.inference.draws import Draws
+from bayesdd.inference.mode import fit
 from models import gaussian_mean, linear_regression
 
 
@@ -211,3 +212,14 @@ def test_more_draws_decide_where_the_standard_errors_alone_forbid():
     assert abs(close.kl_reverse - true) < 4 * close.kl_reverse_se
     beyond = bayesdd.certify(task, one, seed=2, tolerance=0.02)
     assert not beyond.ok and beyond.draws == usual.draws
+
+
+def test_draws_of_a_certificate_are_not_those_of_a_search():
+    """Whatever the two seeds: the numbers behind the first thousand draws have nothing in common."""
+    task = linear_regression.task(rows=40, dim=2)
+    density = Density([(task, task.data, None)])
+    gaussian = fit(density)
+    ours = gaussian.whitened(draw_distilled(density, 0, count=1000).flat).flatten()
+    for seed in range(4):
+        theirs = gaussian.whitened(gaussian.draw(1000, torch.Generator().manual_seed(seed))).flatten()
+        assert float((ours[:, None] - theirs).abs().amin(1).median()) > 1e-6
