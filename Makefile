@@ -1,5 +1,5 @@
 # make demo: the quick start.  make test: format, lint, types, tests on two processes of one thread each.
-# make long: the tests that make test leaves out (every page, the notebook, tiny versions of all studies, the wheel).
+# make long: the tests that make test leaves out (whole runs, further processes, every page, tiny studies, the wheel).
 # make docs: the pages, into site/ (python -m http.server -d site shows them, with the search).
 # What takes longer than a person waits: make mutations (faults put into the code: does a test see each?), make mutants
 # FILE=bayesdd/ROOM/FILE.py (which changes of a line does no test see?), make coverage (lines that tests run), make

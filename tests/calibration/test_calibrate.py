@@ -43,6 +43,7 @@ def test_an_overconfident_posterior_is_seen():
     assert float(found.p_value.max()) < 0.01
 
 
+@pytest.mark.long
 def test_distilled_posteriors_are_calibrated_too():
     def mean(y=None, x=None):
         m = pyro.sample("m", dist.Normal(0.0, 1.0))

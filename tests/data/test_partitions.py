@@ -23,7 +23,7 @@ distributed = pytest.importorskip("distributed")
 N = 3000
 
 
-pytestmark = pytest.mark.xdist_group("dask")
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("dask")]  # workers are processes
 
 
 @contextmanager
@@ -100,7 +100,6 @@ def test_labels_are_those_of_all_partitions(client):
     assert opened(split(known), ["ward"]).labels["ward"] == ("west", "north", "east")
 
 
-@pytest.mark.long
 def test_a_worker_that_is_killed_changes_nothing(client, monkeypatch):
     def drawn():
         task = Task(logistic_regression.model, split(frame(), 6), columns=["x", "y"])

@@ -105,6 +105,7 @@ def test_certificates_agree(large):
     assert few.sweeps < 0.5 * full.sweeps
 
 
+@pytest.mark.long
 def test_passes_over_all_rows_are_few(large):
     """Gradients to the mode and one Hessian (P + 1), in the distillation as in a certificate on its own."""
     found = bayesdd.distill(large, 8, seed=1, progress=False)

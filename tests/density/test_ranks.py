@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.long
 
 TOY = """
 import os
@@ -103,7 +104,6 @@ def test_ranks_share_a_pass_bit_for_bit_and_see_where_they_differ(folder):
     assert sorted(out.splitlines()) == ["rank 0 is fine", "rank 1 is fine"]
 
 
-@pytest.mark.long
 def test_a_killed_rank_ends_the_run_which_goes_on_to_the_result_of_one_rank(folder):
     command = ("-m", "bayesdd", "distill", "toy:task", "--size", "2", "--quiet", "--out")
     code, told, err = ended(started(folder, *command, "one.nc"))

@@ -59,7 +59,7 @@ def test_linear_gaussian_whatever_the_noise(noise):
     within(white @ white.T / white.shape[1], torch.eye(6), math.sqrt(2 / count))
 
 
-@pytest.mark.parametrize("noise", [0.01, 0.7])
+@pytest.mark.parametrize("noise", [pytest.param(0.01, marks=pytest.mark.long), 0.7])
 def test_a_bent_posterior_against_quadrature(noise):
     """The shift integrates out: p(bend) is N(0.5, 1) times N(1.5; bend^2, 4 + noise^2)."""
     task = bent_task(noise)
@@ -80,6 +80,7 @@ def test_a_bent_posterior_against_quadrature(noise):
     assert not bool(draws.stats["diverging"].any())
 
 
+@pytest.mark.long
 def test_noise_inferred_from_weighted_rows_against_quadrature(unknown):
     draws = constrained(unknown, draws=80, chains=24, seed=2, warmup=60)
     grid = torch.cartesian_prod(

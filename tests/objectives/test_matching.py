@@ -233,7 +233,7 @@ def test_an_inner_optimum_that_was_not_reached_is_said(conjugate, monkeypatch):
     ("objective", "exact"),
     [
         (fisher, True),
-        (bilevel, False),
+        pytest.param(bilevel, False, marks=pytest.mark.long),
         pytest.param(functools.partial(bilevel, guide=AutoNormal), True, marks=pytest.mark.long),
     ],
 )
@@ -250,7 +250,7 @@ def test_distill_takes_a_matching_objective(objective, exact):
     assert distilled.provenance["objective"].startswith(name)
 
 
-@pytest.mark.parametrize("name", ["reverse_kl", "forward_kl", "renyi"])
+@pytest.mark.parametrize("name", ["reverse_kl", pytest.param("forward_kl", marks=pytest.mark.long), "renyi"])
 def test_distill_takes_a_functional(name):
     objective = getattr(bayesdd.objectives, name)
     objective = functools.partial(objective, alpha=2.0) if name == "renyi" else objective

@@ -82,6 +82,7 @@ def test_draws_have_the_spread_that_predict_states():
     assert float(np.abs(np.log(drawn.std(0) / sd)).max()) < 4.5 * math.sqrt(2 / 4000)
 
 
+@pytest.mark.long
 def test_a_fourth_derivative_periodic_sides_and_a_system():
     """w'''' = 24: w = x^4 - 4 x^3 + 6 x^2 for a cantilever; u = sin(2 pi x) is periodic, and v its derivative."""
     beam = pinn.Problem(

@@ -150,6 +150,7 @@ def test_what_is_slow_is_not_repeated(tmp_path, monkeypatch):
     assert any("one seed only: giga on tiny, M = 4; giga on tiny, M = 50" in note for note in table.attrs["notes"])
 
 
+@pytest.mark.long
 def test_cells_are_written_whole_and_read_back(tmp_path):
     cell = Cell("gaussian_mean", 3, 50, "quasi_newton")
     assert Cell.parse(cell.name) == cell

@@ -68,6 +68,7 @@ def test_sums_of_parts_are_those_of_all_rows(sources, combined):
     assert combined.error >= 0.9 * whole.error  # a bound: remainders may cancel
 
 
+@pytest.mark.long
 def test_rows_are_distilled_from_the_sum_alone(sources, combined):
     """Against all rows, which the distillation has not seen, the certificate holds."""
     distilled = bayesdd.distill(combined, size=8, student=sources[0], seed=0, progress=False)

@@ -62,6 +62,7 @@ def test_what_values_decide_is_refused(function):
         recorded(function, [X])
 
 
+@pytest.mark.long
 def test_no_compiler_is_imported():
     """A process begins two seconds earlier without torch's compiler and the algebra that it needs."""
     code = (

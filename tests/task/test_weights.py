@@ -78,6 +78,7 @@ def test_roots_of_rows_carry_their_weights():
 
 
 @pytest.mark.filterwarnings("ignore:column 'x:bayesdd.DataNote")  # rows between the levels serve as well
+@pytest.mark.long
 def test_the_posterior_is_that_of_all_1681():
     few, every = tasks()
     distilled = bayesdd.distill(few, 8, seed=0, progress=False)

@@ -37,6 +37,7 @@ def orders_of(pairs, names):
 
 
 @pytest.mark.parametrize("after", [[0, 0, 0], [0b100, 0, 0]])
+@pytest.mark.long
 def test_networks_are_drawn_by_their_scores_and_orders(after):
     """Three variables and one more parent; the table of scores is random."""
     generator = torch.Generator().manual_seed(0)

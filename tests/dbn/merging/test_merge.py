@@ -266,6 +266,7 @@ def pooled_trio():
     return pooled(TRIO, trio(), draws=2000)
 
 
+@pytest.mark.long
 def test_masked_rows_have_the_joint_posterior_and_complete_rows_claim_what_nobody_saw():
     full = pooled_trio()
     masked = merge(TRIO, full.sources, size=14, full=full)
