@@ -27,7 +27,6 @@ STARTS = 24  # searches of one round: half of them from prior draws, half from a
 CELLS = 2**23  # of the inverse Hessians of one round, 64 MiB: with many latents fewer searches are made
 ROUNDS = 4  # most rounds; the first that finds no new mode is the last
 MOST = 64  # modes that are followed
-KINKED = 4  # ends that lead to no mode before the first that does: the density has kinks, and none will
 ROWS = 256  # of each task on which searches begin
 SAME = 0.01  # squared Mahalanobis distance within which two searches ended in the same mode
 EQUAL = 1e-6  # nats for each unit of 1 + |value|: log joints and log-ratios of mirrored modes agree within it
@@ -133,7 +132,7 @@ def _search(
     found = [] if known is None else [known]
     ends = torch.zeros(0, density.dim, dtype=torch.float64, device=density.device)
     marks = torch.zeros(0, 2, dtype=torch.float64, device=density.device)
-    searches = lost = 0
+    searches = 0
     for turn in range(ROUNDS):
         if turn:
             starts = _starts(few, count, seed + 7919 * turn)
@@ -161,13 +160,10 @@ def _search(
             if low is not None:
                 near.append(low)
             mode = whole(low, end)
-            lost += mode is None
             if mode is not None and not _known(found, mode.mean):
                 found.append(mode)
                 fresh += 1
-            if not found and lost == KINKED:
-                break
-        if not fresh and (turn or lost >= KINKED):
+        if not fresh and (turn or not found):  # a density with kinks has no mode that a search could end in
             break
     return Found(sorted(found, key=lambda mode: -mode.log_mass), searches)
 

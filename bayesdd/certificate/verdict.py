@@ -25,10 +25,7 @@ from bayesdd.target.target import Target
 CHAINS, DRAWS = 80, 50  # 4,000 draws; standard errors come from the spread between chains
 FRESH = 1_000_003  # keeps the seeds of fresh draws apart from those of a distillation
 LAPLACE_KHAT, LAPLACE_SHARE = 0.5, 0.45  # importance-corrected Laplace draws are used when both hold
-DEFENCE, DEFENDED = (
-    2.0,
-    0.1,
-)  # in sds, and of all draws: where a tail is exponential (few events, the log of their rate)
+DEFENCE, DEFENDED = 2.0, 0.1  # in sds, and of all draws: for exponential tails (few events, the log of their rate)
 TOO_FEW = 10.0  # times denser than its Laplace draws: a posterior is not covered by them there
 MISSED = 1e-4  # mass of such places from which draws are added there
 SERIOUS = 0.1  # of the tolerance: cost of mass far off from which the second look is believed
@@ -183,7 +180,7 @@ def _first_look(target: Target, distilled: Density, draws: Draws) -> tuple[dict[
     flat = draws.flat
     full, error = target.with_control_variate(flat).log_likelihood(flat)
     ratio = full - distilled.sweep(flat)
-    found = estimate(ratio, draws, float(full[torch.isfinite(full)].abs().max()))
+    found = estimate(ratio, draws, float(torch.nan_to_num(full, nan=0.0, posinf=0.0, neginf=0.0).abs().max()))
     for name in ("kl_reverse", "kl_forward", "half_variance"):
         # Noise in the log-ratio adds at most half its variance to a KL.
         found[f"{name}_se"] = math.hypot(found[f"{name}_se"], 0.5 * error**2)

@@ -21,6 +21,9 @@ def third_derivatives(density: Density, point: Tensor, axes: Tensor) -> Tensor:
         density: Rows.
         point: Where.
         axes: The posterior's axes in their lengths, as columns ``(P, P)``, such as the factor of a Laplace fit.
+
+    Returns:
+        Not finite where a Hessian near the point is not.
     """
     dim = len(point)
     steps = torch.cat([size * STEP * axes.T for size in (1, -1, 2, -2)])
@@ -30,7 +33,8 @@ def third_derivatives(density: Density, point: Tensor, axes: Tensor) -> Tensor:
     third = torch.einsum("jab,ak,bl->jkl", along, axes, axes)
     even = torch.stack([third.permute(order) for order in itertools.permutations(range(3))]).mean(0)
     back = torch.linalg.inv(axes)
-    return torch.nan_to_num(torch.einsum("jkl,ja,kb,lc->abc", even, back, back, back))
+    found: Tensor = torch.einsum("jkl,ja,kb,lc->abc", even, back, back, back)
+    return found
 
 
 def to_third_order(gradient: Tensor, hessian: Tensor, third: Tensor, steps: Tensor) -> Tensor:

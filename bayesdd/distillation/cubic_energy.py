@@ -63,6 +63,8 @@ def closest_cubic(target: Target, second: SecondOrder, problem: Problem, vector:
     axes = torch.zeros_like(gaussian.factor).index_copy(0, index, gaussian.factor)
     third = third_derivatives(target.joint, target.joint_order(gaussian.mean[None])[0], axes)
     third = torch.einsum("abc,ai,bj,ck->ijk", third, axes, axes, axes)
+    if not bool(torch.isfinite(third).all()):
+        return None
     gradient = gaussian.factor.T @ second.gradient
     hessian = gaussian.factor.T @ second.hessian @ gaussian.factor
 

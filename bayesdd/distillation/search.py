@@ -16,7 +16,7 @@ from bayesdd.objectives.sorts import Matching, sort_of
 OWN = 500_009  # keeps the seeds of certificates made here apart from those that users give to certify
 ATTEMPTS = 3  # from other real rows, while the rows' posterior has a region of its own that the full one lacks
 OTHER = 104_729  # between the seeds of attempts
-FAR = 0.25  # of the certificate's KL that the tolerance is less than, where the rows' mass lies elsewhere
+ELSEWHERE = 4.0  # times the tolerance: a certificate's KL from which the rows' mass is taken to lie elsewhere
 
 
 class Result(NamedTuple):
@@ -47,7 +47,7 @@ def _elsewhere(run: Run, found: Result) -> bool:
     if sort_of(run.objective) is Matching or not run.reference.trusted:
         return False
     near = held_out_half_variance(run, found.solution.problem, found.solution.vector)
-    return near <= run.limit < FAR * found.certificate.kl_reverse
+    return near <= run.limit and found.certificate.kl_reverse > ELSEWHERE * run.limit
 
 
 def _once(run: Run, size: int, init: Distilled | None) -> Result:

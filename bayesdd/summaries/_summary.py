@@ -65,7 +65,7 @@ def summary(task: Task, at: Mapping[str, Any] | Any = None, *, seed: int = 0) ->
         raise Refusal(f"summary({task.name}): the log-likelihood is not finite at the point; give another at=")
     values, vectors = torch.linalg.eigh(-(hessian + prior_hessian)[0])
     axes = vectors / values.abs().clamp_min(1e-12 * float(values.abs().max())).sqrt()
-    third = third_derivatives(density, point, axes)
+    third = torch.nan_to_num(third_derivatives(density, point, axes))
     draws = torch.randn(DRAWS, task.dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) @ axes.T
     steps = torch.cat([scale * draws for scale in SCALES])
     left = density.sweep(point + steps) - value - to_third_order(gradient[0], hessian[0], third, steps)

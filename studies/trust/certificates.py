@@ -70,12 +70,16 @@ def certified(name: str, at: int) -> dict[str, Any]:
         "at": at,
         "reverse": reverse,
         "forward": forward,
-        "ok": said.ok,
+        **told(said),
         "tolerance": said.tolerance,
-        "said": [said.kl_reverse, said.kl_reverse_se, said.kl_forward, said.kl_forward_se],
         "why": said.reasons[:2],
         "seconds": time.process_time() - begin,
     }
+
+
+def told(said: bayesdd.Certificate) -> dict[str, Any]:
+    """The verdict, and both KLs with their standard errors, nats."""
+    return {"ok": said.ok, "said": [said.kl_reverse, said.kl_reverse_se, said.kl_forward, said.kl_forward_se]}
 
 
 def divergences(one: Family, distilled: bayesdd.Distilled) -> tuple[float, float]:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 import bayesdd
 from bayesdd.density.density import Density
-from studies.trust.certificates import divergences
+from studies.trust.certificates import divergences, told
 from studies.trust.families import Family, mirrored, robust
 
 TITLE = "Small targets with several modes"
@@ -103,8 +103,7 @@ def _judged(kind: str, at: int) -> dict[str, Any]:
         "at": at,
         "size": size,
         "tolerance": tolerance,
-        "ok": certificate.ok,
-        "said": [certificate.kl_reverse, certificate.kl_reverse_se, certificate.kl_forward, certificate.kl_forward_se],
+        **told(certificate),
         "reverse": reverse,
         "forward": forward,
         "modes": _modes(task),
