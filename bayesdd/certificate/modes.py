@@ -27,6 +27,7 @@ STARTS = 24  # searches of one round: half of them from prior draws, half from a
 CELLS = 2**23  # of the inverse Hessians of one round, 64 MiB: with many latents fewer searches are made
 ROUNDS = 4  # most rounds; the first that finds no new mode is the last
 MOST = 64  # modes that are followed
+UNKNOWN = 6  # ends that are followed, from the highest to the lowest, while none has led to a mode
 ROWS = 256  # of each task on which searches begin
 SAME = 0.01  # squared Mahalanobis distance within which two searches ended in the same mode
 EQUAL = 1e-6  # nats for each unit of 1 + |value|: log joints and log-ratios of mirrored modes agree within it
@@ -145,6 +146,8 @@ def _search(
         new = _distinct(reached, ends, metric, few.size / density.size)
         here = few.log_joint(new) if len(new) else new.new_zeros(0)
         order = here.argsort(descending=True)[: int(torch.isfinite(here).sum())]
+        if not found:
+            order = order[torch.linspace(0, len(order) - 1, min(UNKNOWN, len(order))).long().to(order.device)]
         new, here = new[order], here[order]
         ratio = torch.zeros_like(here) if log_ratio is None or not len(new) else log_ratio(new)
         fresh = 0

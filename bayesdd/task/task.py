@@ -21,13 +21,13 @@ from bayesdd.numerics import words
 from bayesdd.numerics.exclusive import exclusive
 from bayesdd.numerics.refusal import Refusal, WrongType
 from bayesdd.task import contract, kinds, naming, refusals
-from bayesdd.task.engine import UNRECORDED, Engine, Expansion, GradientEngine, HessianEngine
+from bayesdd.task.engine import Expansion
+from bayesdd.task.engines import Engines
 from bayesdd.task.identity import model_hash, unwrapped
 from bayesdd.task.kinds import Kind
 from bayesdd.task.program import (
     Program,
     Structure,
-    evaluate,
     observations,
     prior_draws,
     running,
@@ -406,8 +406,8 @@ class Task:
         return {name: column[:1].to(device) for name, column in self.data.items()}
 
     @functools.cached_property
-    def _engines(self) -> _Engines:
-        return _Engines(self.program, self.backend)
+    def _engines(self) -> Engines:
+        return Engines(self.program, self.backend)
 
 
 @functools.lru_cache(maxsize=16)
@@ -415,25 +415,3 @@ def unpacked(packed: bytes) -> Task:
     """The task of ``Task.packed``; the same object for the same bytes, with the graphs that it has recorded."""
     found: Task = pickle.loads(packed)
     return found
-
-
-class _Engines:
-    """The model batched over draws: log prior by site, log-likelihood by row, and derivatives of weighted sums."""
-
-    def __init__(self, program: Program, backend: str) -> None:
-        def weighted(total: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[Tensor, Columns], Tensor]:
-            def single(flat: Tensor, columns: Columns) -> Tensor:
-                rows = {name: column for name, column in columns.items() if name != WEIGHT}
-                return total(*evaluate(program, flat, rows), columns[WEIGHT])
-
-            return single
-
-        self.prior = Engine(lambda flat, rows: evaluate(program, flat, rows)[0], backend, UNRECORDED)
-        self.rows = Engine(lambda flat, rows: evaluate(program, flat, rows)[1], backend, UNRECORDED)
-        likelihood = weighted(lambda _, by_row, weight: by_row @ weight)
-        self.likelihood_slope = GradientEngine(likelihood, backend)
-        self.likelihood_curvature = HessianEngine(likelihood, backend)
-        self.prior_slope = GradientEngine(weighted(lambda by_site, _, kept: by_site @ kept), backend)
-        self.joint_slope = GradientEngine(
-            weighted(lambda by_site, by_row, weight: by_site.sum() + by_row @ weight), backend
-        )
