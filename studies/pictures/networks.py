@@ -1,0 +1,77 @@
+"""Pictures of networks, with an equation and without."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from studies.pictures.read import BASELINE, DISTILLED, FULL, INK, number
+from studies.shared import figures
+
+
+def pinn_error(tables: dict[str, pd.DataFrame]) -> Any:
+    """Relative L2 error of plain networks, in and out of distribution."""
+    (table,) = tables.values()
+    table = table[table["family"] == "reaction-diffusion"]
+    figure, axes = figures.subplots(1, 2, (8, 3.6), sharey=True)
+    for axis, column, title in (
+        (axes[0], "error in", "boundary values that were measured"),
+        (axes[1], "error out", "boundary values never measured"),
+    ):
+        for method, colour, marker, label in (
+            ("distilled", DISTILLED, "o", "distilled rows"),
+            ("labelled Sobol", BASELINE, "s", "labelled, Sobol inputs"),
+            ("random subset", BASELINE, "^", "random measurements"),
+        ):
+            mine = table[table["method"] == method]
+            axis.plot(mine["M"].map(number), mine[column].map(number), f"{marker}-", color=colour, label=label)
+        known = table.set_index("method")[column]
+        axis.axhline(number(known["target"]), color=FULL, ls="--", lw=1.5, label="the network that knows the equation")
+        axis.axhline(number(known["no physics"]), color=INK, ls=":", lw=1.5, label="all 200 measurements")
+        axis.set(xscale="log", yscale="log", xlabel="rows")
+        axis.set_title(title, loc="left", fontsize=10)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("relative L2 error of plain networks")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    return figure
+
+
+def equations(tables: dict[str, pd.DataFrame]) -> Any:
+    """Error and coverage of surrogates of eight equations, where the boundary was measured and beyond."""
+    (table,) = tables.values()
+    figure, axes = figures.subplots(1, 2, (8, 3.8), sharey=True)
+    place = np.arange(len(table))[::-1]
+    for axis, column in ((axes[0], "error"), (axes[1], "held")):
+        for where, colour, shift, label in (
+            ("in", FULL, 0.12, "boundary values that were measured"),
+            ("out", DISTILLED, -0.12, "boundary values never measured"),
+        ):
+            axis.plot(table[f"{column} {where}"].map(number), place + shift, "o", color=colour, label=label)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set(xscale="log", xlabel="relative L2 error of the mean")
+    axes[1].axvspan(0.85, 1.0, color=BASELINE, alpha=0.25, lw=0)
+    axes[1].set(xlim=(0, 1.04), xlabel="truth in 90% intervals; grey: 85% and more")
+    axes[0].set_yticks(place, table["problem"])
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    return figure
+
+
+def network_rows(tables: dict[str, pd.DataFrame]) -> Any:
+    """Error of the predictive mean of networks fitted to a hundred rows, every seed."""
+    (table,) = tables.values()
+    figure, axis = figures.subplots(1, 1, (7, 3.2))
+    methods = list(dict.fromkeys(table["rows"]))
+    place = dict(zip(methods, np.arange(len(methods))[::-1], strict=True))
+    for method, mine in table.groupby("rows", sort=False):
+        colour = DISTILLED if method.startswith("distilled") else BASELINE
+        axis.plot(mine["error (sds)"].map(number), [place[method]] * len(mine), "o", color=colour)
+    axis.axvline(0.3, color=INK, lw=1, ls=":")
+    axis.set_yticks(list(place.values()), methods, fontsize=8)
+    axis.set(xscale="log", xlabel="error of the predictive mean, predictive sds (dotted: 0.3)")
+    axis.set_title("A hundred rows for a network of a thousand", loc="left", fontsize=11)
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure
