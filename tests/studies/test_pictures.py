@@ -5,6 +5,7 @@ import re
 import pytest
 
 from studies import pictures
+from studies.pictures import read
 from studies.shared import cells
 
 FOLDER = cells.ROOT / "docs" / "pictures"
@@ -27,4 +28,4 @@ def test_every_picture_has_its_command():
     ("cell", "value"), [("<1e-12 (1e-9)", 1e-12), ("-13.05 (0.05)", -13.05), ("1,000,000", 1e6), ("1611.70*", 1611.7)]
 )
 def test_cells_are_read_as_numbers(cell, value):
-    assert pictures.number(cell) == value
+    assert read.number(cell) == value
