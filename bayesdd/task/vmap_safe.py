@@ -78,7 +78,7 @@ def _nan_masked_multivariate_normal(self: Any, value: Tensor) -> Tensor:
 
 def log_ndtr(x: Tensor) -> Tensor:
     """Logarithm of the standard normal's cdf, to float64's precision in both tails."""
-    low, high = x.clamp_max(0.0), x.clamp_min(0.0)
+    low, high = torch.where(x < 0, x, 0.0), torch.where(x < 0, 0.0, x)  # clamp's derivative at 0 differs by version
     below = (torch.special.erfcx(-low / math.sqrt(2)) / 2).log() - low**2 / 2
     return torch.where(x < 0, below, torch.log1p(-torch.special.erfc(high / math.sqrt(2)) / 2))
 
