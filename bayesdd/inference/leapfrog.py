@@ -137,17 +137,20 @@ class Chains:
         self.log_joint = torch.where(taken, log_joint, self.log_joint)
 
     def whiten(self, seen: Tensor) -> None:
-        """Renews the whitening from the chains' own draws, shrunk to their variances where draws are few."""
+        """Renews the whitening from the chains' own draws ``(draws, P)``, shrunk where they are few.
+
+        Their covariance is estimated in coordinates as they are whitened now, and shrunk towards no correlation there:
+        whatever is almost collinear in the model's own coordinates (a slope on years, and its constant) stays resolved.
+        """
         count, dim = seen.shape
         if self.factor.dim() == 1:
             return
-        covariance = torch.cov(seen.T).reshape(dim, dim)
+        white = torch.linalg.solve_triangular(self.factor, (seen - seen.mean(0)).T, upper=False)
+        covariance = torch.cov(white).reshape(dim, dim)
         shrink = dim / (dim + count / 4)
         spread = covariance.diagonal().clamp_min(1e-20)
-        old = self.factor @ self.factor.T
-        rest = spread.diag() if dim > count else (old + spread.diag()) / 2
-        covariance = (1 - shrink) * covariance + shrink * rest
-        self.factor = torch.linalg.cholesky(covariance)
+        rest = (spread if dim > count else (1 + spread) / 2).diag()
+        self.factor = self.factor @ torch.linalg.cholesky((1 - shrink) * covariance + shrink * rest)
         self._restart(self.steps.size)
 
 

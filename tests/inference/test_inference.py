@@ -115,6 +115,24 @@ def test_hmc_statistics():
     assert 0.6 < float(draws.stats["acceptance_rate"].mean()) <= 1 and not bool(draws.stats["diverging"].any())
 
 
+def on_years(x, y):
+    """A line on calendar years: constant and slope are correlated at -0.99999."""
+    a = pyro.sample("a", dist.Normal(0.0, 100.0))
+    b = pyro.sample("b", dist.Normal(0.0, 10.0))
+    s = pyro.sample("s", dist.HalfNormal(5.0))
+    with pyro.plate("rows", len(x)):
+        pyro.sample("y", dist.Normal(a + b * x, s), obs=y)
+
+
+def test_hmc_stays_whitened_where_latents_are_almost_collinear():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.arange(1952.0, 2014.0, dtype=torch.float64)
+    y = 9.0 + 0.02 * (x - 1983) + torch.randn(62, generator=generator, dtype=torch.float64)
+    task = Task(on_years, {"x": x, "y": y})
+    draws = hmc(Density([(task, task.data, None)]), draws=50, chains=4, seed=0)
+    assert float(draws.stats["n_steps"].double().mean()) < 5  # thirty where the metric forgets the correlation
+
+
 def test_laplace_fit_is_exact_for_gaussians():
     task = linear_regression.task(rows=50, dim=4)
     gaussian = fit(Density([(task, task.data, None)]))
