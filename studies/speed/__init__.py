@@ -2,7 +2,8 @@ r"""Is distilling a million rows and sampling the few faster than sampling the m
 
 Question: logistic regression, N = 1e4 to 1e6, d = 10 and 50: wall and processor seconds, passes over the rows, peak
 memory, effective draws a second and errors of (a) ``distill`` + ``sample``, (b) NumPyro NUTS, (c) Pyro NUTS,
-(d) NumPyro HMCECS, (e) the Laplace fit, all of the full data, beside (f) one bare float32 sweep of 1,000 particles.
+(d) NumPyro HMCECS, (e) the Laplace fit, (g) the same with importance weights by all rows, all of the full data, beside
+(f) one bare float32 sweep of 1,000 particles.
 Claim: at N = 1e6, d = 10, (a) is at least 10 times faster than (b) after compilation, its distillation takes no longer
 than (f), the distilled posterior's means are within 0.05 sds and its sds within 5% of the exact ones, and it is
 certified with both KLs at most 0.01 nats.

@@ -10,7 +10,7 @@ from studies.shared import figures
 from studies.speed.table import TITLES, slopes
 
 # Okabe & Ito's colours, which those who cannot tell red from green can tell apart.
-COLOURS = dict(zip(TITLES, ("#0072B2", "#D55E00", "#E69F00", "#009E73", "#CC79A7", "#000000"), strict=True))
+COLOURS = dict(zip(TITLES, ("#0072B2", "#D55E00", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#000000"), strict=True))
 
 
 def draw(made: pd.DataFrame, path: Path) -> None:

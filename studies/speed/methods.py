@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from studies.speed.truth import Array, moments, newton
+from studies.speed.truth import Array, log_joint, moments, newton
 
 PARTICLES, SWEPT_ROWS = 1000, 512
 OWN_DRAWS = 20_000  # for the exact moments of the distilled posterior
@@ -141,6 +141,21 @@ def laplace(x: Array, y: Array, size: int, draws: int, chains: int) -> Run:
     return Run(values.numpy(), time.perf_counter() - begin, 0.0, (0.0, float(steps * (1 + len(mode)))))
 
 
+def weighted_laplace(x: Array, y: Array, size: int, draws: int, chains: int) -> Run:
+    """(g) The draws of (e), weighted by one float64 sweep over all rows and resampled; effective draws by weights."""
+    begin = time.perf_counter()
+    xs, ys = torch.as_tensor(x), torch.as_tensor(y)
+    mode, covariance, steps = newton(xs, ys)
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(chains * draws, len(mode), generator=generator, dtype=torch.float64)
+    values = mode + noise @ torch.linalg.cholesky(covariance).T
+    weight = torch.softmax(log_joint(xs, ys, torch.ones_like(ys), values) + 0.5 * (noise**2).sum(1), 0)
+    picked = torch.multinomial(weight, chains * draws, replacement=True, generator=generator)
+    kept = values[picked].reshape(chains, draws, -1).numpy()
+    passes = (float(chains * draws), float(steps * (1 + len(mode))))
+    return Run(kept, time.perf_counter() - begin, 0.0, passes, 1, {"ess": float(1 / (weight**2).sum())})
+
+
 def bare_sweep(x: Array, y: Array, size: int, draws: int, chains: int) -> Run:
     """(f) One sweep of 1,000 particles in float32, written directly in torch: no draws, the yardstick of the others."""
     xs, ys = torch.as_tensor(x).float(), torch.as_tensor(y).float()
@@ -160,6 +175,7 @@ METHODS: dict[str, Callable[[Array, Array, int, int, int], Run]] = {
     "pyro_nuts": pyro_nuts,
     "numpyro_hmcecs": numpyro_hmcecs,
     "laplace": laplace,
+    "weighted_laplace": weighted_laplace,
     "bare_sweep": bare_sweep,
 }
 

@@ -15,6 +15,7 @@ TITLES = {
     "pyro_nuts": "(c) Pyro NUTS",
     "numpyro_hmcecs": "(d) NumPyro HMCECS",
     "laplace": "(e) Laplace, uncorrected",
+    "weighted_laplace": "(g) Laplace, weighted by all rows",
     "bare_sweep": "(f) one sweep, 1,000 particles",
 }
 
@@ -99,7 +100,8 @@ def _legend(measured: dict[str, dict[str, Any]], made: pd.DataFrame) -> list[str
         "sweeps, gradients: passes over all rows at one draw, values and gradients (a Hessian counts d); those of (c) "
         "and (d) are not counted.",
         "(a) 4 x 1,000 draws; (b), (c), (d) one chain, 500 of warm-up and 500 kept, (b) and (d) in float32, JAX's "
-        "default; (d) 1,000 rows a step; (e) 4,000 independent draws, whose ESS says nothing of their error.",
+        "default; (d) 1,000 rows a step; (e) 4,000 independent draws, whose ESS says nothing of their error; (g) "
+        "those, importance-weighted and resampled, ESS by the weights.",
         "mean error: worst |mean - exact| in exact sds; sd error: worst relative error of an sd; both of the draws, "
         "Monte Carlo error included; the claims below are of the distilled posterior itself. Exact: antithetic "
         f"importance-corrected Laplace, standard errors at most {worst[0]:.0e} (means) and {worst[1]:.0e} (sds).",
