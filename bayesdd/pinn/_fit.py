@@ -15,31 +15,21 @@ from bayesdd.numerics import arguments
 from bayesdd.numerics.devices import resolve
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.pinn import modes as searches
+from bayesdd.pinn.doubts import unlearned
 from bayesdd.pinn.measurements import measured
 from bayesdd.pinn.names import State
 from bayesdd.pinn.problem import Condition, Problem, periodic
-from bayesdd.pinn.remainder import MOST
 from bayesdd.pinn.residuals import (
     Columns,
     Networks,
     Term,
     all_terms,
     condition_terms,
-    equation_term,
-    field_term,
-    residuals,
-    sobol,
 )
-from bayesdd.pinn.spread import widening
 from bayesdd.pinn.surrogate import FitWarning, Surrogate
 
 POINTS = 256  # of the equation, for each input and parameter
 APART = 5.0  # geometric mean of scales, over the best search's, beyond which a search has failed
-UNMOVED = 0.9  # of a prior's sd: a posterior that is no narrower has learned nothing
-UNMET = 0.2  # of what constant fields leave of an equation: a search that leaves more has not solved it
-OWN = 0.8  # share of a function's variance that is between modes: what each says of itself explains the rest
-DISAGREE = 0.05  # of a field's range: modes that differ by more are said
-LEAST_HELD, FEWEST = 0.7, 20  # share of measurements in their own 90 % intervals that is doubted, from so many on
 
 
 def fit(
@@ -207,59 +197,5 @@ def _kept(found: searches.Modes, terms: list[Term]) -> Tensor:
 
 
 def _warn(surrogate: Surrogate) -> None:
-    for name, (mean, sd) in surrogate.constants.items():
-        prior: Any = surrogate.problem.unknown[name]
-        if sd > UNMOVED * prior[1]:
-            before = f"{prior[0]:g} +- {prior[1]:g}"
-            _say(f"the unknown {name!r} is not identified: posterior {mean:.3g} +- {sd:.2g}, prior {before}")
-    everywhere = sobol(surrogate.problem.ranges, 256, surrogate.seed + 1)
-    predicted = surrogate.predict(everywhere)
-    for name in surrogate.networks.functions:
-        prior = surrogate.problem.unknown[name]
-        if (predicted[name][1] ** 2).mean() ** 0.5 > UNMOVED * prior.sd:
-            _say(f"the unknown function {name!r} is not identified: its posterior is as wide as its prior")
-        with torch.no_grad():
-            term = field_term(surrogate.problem, [name], everywhere).to(surrogate.theta.device)
-            values = residuals(surrogate.networks, [term], surrogate.theta)[0]
-        between = float(values.var(0, correction=0).mean()) * widening(len(values)) ** 2
-        if between > OWN * float((predicted[name][1] ** 2).mean()):
-            _say(
-                f"searches end in different functions {name!r}, each far surer of itself: intervals of {name!r} and of "
-                "the fields that it moves may be too narrow: more steps=, modes= or measurements"
-            )
-    for name, apart in surrogate.disagreement(everywhere).items():
-        if apart > DISAGREE:
-            _say(f"searches disagree on {name!r} by {apart:.0%} of its range: more steps=, hidden= or points=")
-    _warn_unmet(surrogate)
-    _warn_uncorrected(surrogate)
-    for name, share in surrogate.held.items():
-        rows = next(term.count for term in surrogate.terms if term.observed is not None and term.names == (name,))
-        if share < LEAST_HELD and rows >= FEWEST:
-            _say(f"{share:.0%} of the measurements of {name!r} lie in their 90% intervals: equation or noise are wrong")
-
-
-def _warn_uncorrected(surrogate: Surrogate) -> None:
-    """Says where wider networks meet the equation or a condition hardly better than those that were searched."""
-    for name, share in surrogate.shares.items():
-        if share > MOST:
-            _say(
-                f"wider networks still leave {share:.0%} of the residuals of {name}: intervals are a guess and may be "
-                "too narrow: more hidden=, points= or steps="
-            )
-
-
-def _warn_unmet(surrogate: Surrogate) -> None:
-    """Says where the equation leaves a good part of what constant fields leave of it: the search has not solved it."""
-    rows = sobol(surrogate.problem.ranges, 1024, surrogate.seed + 1)
-    term = equation_term(surrogate.problem, rows).to(surrogate.theta.device)
-    with torch.no_grad():
-        left = residuals(surrogate.networks, [term], surrogate.theta)
-        flat = residuals(surrogate.plain, [term], surrogate.theta.new_zeros(1, surrogate.plain.dim))
-    for name, one, of in zip(term.names, left, flat, strict=True):
-        share = float(one.square().mean().sqrt() / of.square().mean().sqrt().clamp_min(1e-300))
-        if share > UNMET and float(of.abs().max()) > 0:
-            _say(f"the {name} is not met: constant fields leave {1 / share:.2g} times as much: more steps= or hidden=")
-
-
-def _say(what: str) -> None:
-    warnings.warn(f"pinn.fit: {what}", FitWarning, stacklevel=4)
+    for said in [*unlearned(surrogate), *surrogate.doubts]:
+        warnings.warn(f"pinn.fit: {said}", FitWarning, stacklevel=3)

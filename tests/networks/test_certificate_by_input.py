@@ -3,14 +3,14 @@
 import torch
 
 from bayesdd.networks import bnn, students
-from bayesdd.networks._function_space import certificate
+from bayesdd.networks.judging import certificate
 from bayesdd.networks.mlp import Network
 from bayesdd.networks.purpose import Purpose
 from bayesdd.networks.regression import Regression
 
 
 def test_uneven_spreads_are_not_certified(monkeypatch):
-    monkeypatch.setattr("bayesdd.networks._function_space.JUDGE_STEPS", 60)
+    monkeypatch.setattr("bayesdd.networks.judging.JUDGE_STEPS", 60)
     x = torch.linspace(-1, 1, 32, dtype=torch.float64)[:, None]
     rows = {"x": torch.linspace(-1, 1, 12, dtype=torch.float64)[:, None]}
     rows["y"] = torch.sin(2 * rows["x"][:, 0])

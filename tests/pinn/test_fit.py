@@ -12,7 +12,7 @@ import torch
 import bayesdd
 from bayesdd import pinn
 from bayesdd.density.density import Density
-from bayesdd.networks import _function_space, row_search
+from bayesdd.networks import judging, row_search
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.pinn.residuals import residuals
 
@@ -143,7 +143,7 @@ def test_an_output_that_nothing_fixes_is_refused():
 
 @pytest.mark.long
 def test_rows_teach_a_plain_network(monkeypatch):
-    monkeypatch.setattr(_function_space, "JUDGE_STEPS", 40)
+    monkeypatch.setattr(judging, "JUDGE_STEPS", 40)
     monkeypatch.setattr(row_search, "JUDGED", 40)
     surrogate = fitted()
     assert [task.size for task in surrogate.target] == [39, 512, 64]
