@@ -14,7 +14,7 @@ from torch.func import vmap
 from bayesdd.data.columns import Columns
 from bayesdd.inference.network_modes import around, climb
 from bayesdd.networks.regression import Regression
-from bayesdd.networks.target_check import disagreement, missed
+from bayesdd.networks.target_check import disagreement, missed, smooth
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.posterior import arviz
 from bayesdd.target.target import Target
@@ -115,7 +115,7 @@ def purpose_of(
             "the model there."
         )
     if draws is None:
-        doubts.append(disagreement(values.unflatten(0, (len(found), -1))))
+        doubts += [disagreement(values.unflatten(0, (len(found), -1))), smooth(target, found[0])]
     if seen is not None:
         there = predicted({name: seen[name] for name in regression.inputs})
         sd_there = (there.var(0) + regression.noise**2).sqrt()
