@@ -77,6 +77,11 @@ class Certificate:
         return not self.reasons
 
     @property
+    def limit(self) -> str:
+        """The tolerance in words."""
+        return f"{self.tolerance:g} nats"
+
+    @property
     def reasons(self) -> list[str]:
         """Why it is not ok, one line each; empty if it is."""
         found = []
@@ -182,6 +187,13 @@ class PredictiveCertificate:
         return not self.reasons
 
     @property
+    def limit(self) -> str:
+        """The tolerance in words."""
+        if self.own_terms and self.accuracy is not None:
+            return self.accuracy.said(self.tolerance)
+        return f"{self.tolerance:g} predictive sds"
+
+    @property
     def own_terms(self) -> bool:
         """Whether it is judged in the outcome's own terms."""
         return self.accuracy is not None and self.accuracy.asked is not None
@@ -238,7 +250,7 @@ class PredictiveCertificate:
         if self.own_terms and self.accuracy is not None:
             said = (
                 f"certified: students of these rows predict what the target predicts within "
-                f"{self.accuracy.said(self.tolerance)}, and their 90% intervals hold {self.accuracy.held:.0%} of it"
+                f"{self.limit}, and their 90% intervals hold {self.accuracy.held:.0%} of it"
             )
         return f"{said}; of the parameters nothing is said"
 
