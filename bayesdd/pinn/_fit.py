@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bayesdd.numerics import arguments
 from bayesdd.numerics.devices import resolve
-from bayesdd.numerics.refusal import Refusal
+from bayesdd.numerics.refusal import Refusal, WrongType
 from bayesdd.pinn import modes as searches
 from bayesdd.pinn.doubts import unlearned
 from bayesdd.pinn.measurements import measured
@@ -25,6 +25,7 @@ from bayesdd.pinn.residuals import (
     Term,
     all_terms,
     condition_terms,
+    residuals,
 )
 from bayesdd.pinn.surrogate import FitWarning, Surrogate
 
@@ -85,10 +86,11 @@ def fit(
         raise Refusal(f"pinn.fit needs a pinn.Problem, got {type(problem).__name__}.")
     seed, steps = arguments.seed(seed, "pinn.fit"), arguments.whole(steps, "pinn.fit: steps=", 1, 10**6)
     count = arguments.whole(modes, "pinn.fit: modes=", 1, 10**4)
+    hidden = _widths(hidden)
     where, seen = resolve(device), measured(problem, data)
     _check_fixed(problem, seen)
     outputs = tuple(_typical(problem, name, seen, seed) for name in problem.names.outputs)
-    networks = Networks.of(problem, tuple(hidden), outputs)
+    networks = Networks.of(problem, hidden, outputs)
     points = max(POINTS * len(problem.ranges), 3 * networks.dim // 2) if points is None else points
     points = arguments.whole(points, "pinn.fit: points=", 1, 10**9)
     few = all_terms(problem, seen, 1, seed)
@@ -99,13 +101,33 @@ def fit(
     known = _known(problem, terms, noise)
     start = torch.randn(count, networks.dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     terms = [term.to(where) for term in terms]
+    _check_finite(networks, terms, start.to(where))
     found = searches.search(networks, terms, start.to(where), known.to(where), steps)
     kept, generator = _kept(found, terms), torch.Generator().manual_seed(seed + 1)
     scales = found.noise[kept]
     wider, theta = searches.corrected(networks, terms, found.theta[kept], scales, generator)
-    surrogate = Surrogate(wider, tuple(hidden), tuple(terms), theta, scales, seed, found.steps)
+    surrogate = Surrogate(wider, hidden, tuple(terms), theta, scales, seed, found.steps)
     _warn(surrogate)
     return surrogate
+
+
+def _widths(hidden: Any) -> tuple[int, ...]:
+    if isinstance(hidden, str) or not isinstance(hidden, Sequence) or not hidden:
+        raise WrongType(
+            f"pinn.fit: hidden= needs the widths of the hidden layers, such as (16, 16), got {hidden!r:.60}."
+        )
+    return tuple(arguments.whole(width, "pinn.fit: each width of hidden=", 1, 10**6) for width in hidden)
+
+
+def _check_finite(networks: Networks, terms: Sequence[Term], start: Tensor) -> None:
+    with torch.no_grad():
+        left = residuals(networks, terms, start)
+    for name, part in zip((name for term in terms for name in term.names), left, strict=True):
+        if not bool(part.isfinite().all()):
+            raise Refusal(
+                f"pinn.fit: {name} is not finite at draws of the prior, where fields take either sign: check "
+                "logarithms, roots and divisions, or declare typical ranges by outputs={...}."
+            )
 
 
 def _check_fixed(problem: Problem, seen: Mapping[str, Any]) -> None:
@@ -157,6 +179,8 @@ def _fixed(problem: Problem, condition: Condition, name: str, seed: int) -> list
 
 def _known(problem: Problem, terms: list[Term], noise: Any) -> Tensor:
     """Known noise scale of every group, NaN where it is to be found."""
+    if noise is not None and all(term.observed is None for term in terms):
+        raise Refusal("pinn.fit: noise= is that of measurements, but there are no data: leave it out.")
     given = noise if isinstance(noise, Mapping) else dict.fromkeys(problem.names.outputs, noise)
     if strange := [name for name in given if name not in problem.names.outputs]:
         raise Refusal(
@@ -192,6 +216,8 @@ def _kept(found: searches.Modes, terms: list[Term]) -> Tensor:
     weight = torch.tensor([term.count if term.observed is None else 0 for term in terms for _ in term.names])
     weight = weight.to(found.noise)
     quality = (found.noise.log() * weight).sum(1) / weight.sum()
+    if not bool(quality.isfinite().any()):
+        raise Refusal("pinn.fit: every search has failed: give data and ranges in units in which they are about one.")
     order = quality.argsort()
     return order[quality[order] <= quality[order[0]] + math.log(APART)]
 

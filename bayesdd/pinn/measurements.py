@@ -56,7 +56,11 @@ def column(given: Any, who: str) -> Tensor:
     """
     if isinstance(given, Tensor):
         given = given.detach().cpu().numpy()
+    if isinstance(given, np.ma.MaskedArray):
+        given = np.ma.filled(given.astype(np.float64), np.nan)
     try:
+        if np.iscomplexobj(given):
+            raise TypeError
         values = torch.from_numpy(np.array(given, dtype=np.float64))
     except (TypeError, ValueError) as error:
         raise WrongType(f"{who} needs numbers, got {type(given).__name__}.") from error
@@ -87,6 +91,7 @@ def measured(problem: Problem, given: Any, who: str = "pinn.fit: data") -> dict[
         if bool(values.isinf().any()):
             raise Refusal(f"{who}: column {name!r} is infinite in some rows: NaN says that a value is missing.")
         kept = ~values.isnan()
-        if bool(kept.any()):
-            found[name] = ({input: some[kept] for input, some in points.items()}, values[kept])
+        if not bool(kept.any()):
+            raise Refusal(f"{who}: column {name!r} holds no value: drop it where the output was not measured.")
+        found[name] = ({input: some[kept] for input, some in points.items()}, values[kept])
     return found

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from bayesdd.data.accuracy import Z90
-from bayesdd.data.distilled import Distilled
+from bayesdd.data.distilled import Distilled, needed
 from bayesdd.networks import function_space, jets, mlp, students
 from bayesdd.networks.jets import closure
-from bayesdd.networks.judging import HELD
+from bayesdd.networks.judging import HELD, Terms
 from bayesdd.networks.regression import Regression
 from bayesdd.networks.students import GaussNewton
+from bayesdd.numerics import arguments
 from bayesdd.pinn import modes as searches
 from bayesdd.pinn import tasks, written
 from bayesdd.pinn.doubts import doubts, unheld
@@ -38,6 +39,7 @@ from bayesdd.pinn.residuals import (
 from bayesdd.pinn.spread import Field, pooled, widening
 from bayesdd.pinn.students import Taught
 from bayesdd.posterior import arviz
+from bayesdd.task.provenance import fitting
 from bayesdd.task.task import Task
 
 CELLS = 2**25  # numbers of a Jacobian that are held at once
@@ -131,7 +133,8 @@ class Surrogate:
 
     def draws(self, points: Any, draws: int = 1000, seed: int = 0) -> dict[str, np.ndarray]:
         """Joint draws of fields and unknown functions at points: name -> ``(draws, N)``; see :meth:`predict`."""
-        columns = self._at(points, "draws")
+        columns, draws = self._at(points, "draws"), arguments.whole(draws, "Surrogate.draws: draws=", 1)
+        seed = arguments.seed(seed, "Surrogate.draws")
         names = [*self.problem.names.outputs, *self.networks.functions]
         generator = torch.Generator().manual_seed(seed)
         values, slopes = linearised(self.networks, [field_term(self.problem, names, columns)], self.theta)
@@ -192,6 +195,7 @@ class Surrogate:
         Returns:
             Name -> mean over the modes, in the units of the equation or field.
         """
+        seed = arguments.seed(seed, "Surrogate.errors")
         terms = self._zeros(None if points is None else self._at(points, "errors"), seed)
         names = [name for term in terms for name in term.names]
         return dict(zip(names, sizes(self.networks, terms, self.theta), strict=True))
@@ -245,6 +249,8 @@ class Surrogate:
             if points is None
             else points_of(self.problem, points, "objective")
         )
+        Terms(error, held, unit)  # refuses what says nothing before anything is computed
+        steps = arguments.whole(steps, "Surrogate.objective: steps=", 1)
         found, names = self.predict(columns), self.problem.names.outputs
         mean, sd = (torch.from_numpy(np.stack([found[name][at] for name in names], 1)) for at in (0, 1))
         asked = tasks.outcomes(self.problem, columns, mean)
@@ -273,10 +279,12 @@ class Surrogate:
         """Plain networks trained from scratch on distilled rows.
 
         Args:
-            rows: What ``bayesdd.distill`` gave, or its files.
+            rows: What ``bayesdd.distill`` gave.
             seed: Seed of their first weights.
             count: Networks.
         """
+        rows = fitting(needed(rows, "student_fit"), self.student)
+        count, seed = arguments.whole(count, "student_fit: count=", 1), arguments.seed(seed, "student_fit")
         regression = Regression(self.student, "student_fit")
         precision = rows.weight / regression.noise**2
         fits = students.from_scratch(regression, rows.data, precision, count, seed, TRAINING)

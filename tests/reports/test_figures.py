@@ -85,7 +85,7 @@ def test_a_certificate_stands_left_of_its_tolerance_if_it_is_ok():
     for certificate, values in (
         (GOOD, [2e-3, 1e-3]),
         (PredictiveCertificate(0.02, 0.001, math.exp(0.03), 0.001, 8, 0.1), [0.03, 0.02]),
-        (OWN_TERMS, [0.01, 0.02, 0.03]),
+        (OWN_TERMS, [0.03, 0.02, 0.01]),
     ):
         (axis,) = bayesdd.plot_certificate(certificate).axes
         points = [float(line.get_xdata()[0]) for line in axis.lines if line.get_marker() == "o"]
