@@ -81,7 +81,7 @@ def certify(
     goal = Target(tasks, student, where, seed, memory, exact=exact, tolerance=limit)
     if objective is not None:
         solver: Solver = objective(goal, seed, lambda _: None)
-        return solver.certificate(*distilled.hard(), tolerance or solver.tolerance, seed)
+        return solver.certificate(*distilled.hard(), solver.limit(tolerance), seed)
     found = certificate_of(goal, density_of(student, distilled, where), limit, seed)
     return allowing(found, target.error) if isinstance(target, Summary) else found
 

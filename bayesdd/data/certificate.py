@@ -12,13 +12,13 @@ from typing import Any
 
 import pandas as pd
 
+from bayesdd.data.accuracy import WORST, Accuracy, Residual, accuracy_from, residual_from
 from bayesdd.numerics import words
 from bayesdd.numerics.pareto import KHAT_LIMIT
 
 CONSTANT = 1e-9  # share of the mean: what varies less is a constant, such as the corner of a Cholesky factor
 UNTOLD = "cannot be told from these draws"
 TELLING = 1e-3  # of the other divergence: a lower bound below that says nothing
-WORST = 2.0  # times the tolerance: the worst tenth of a normal error lies beyond 1.6 times its root mean square
 TOLERANCE = 0.05  # nats: the KL between two normal posteriors whose means differ by 0.3 sds
 
 
@@ -75,6 +75,11 @@ class Certificate:
     def ok(self) -> bool:
         """Both KLs plus two standard errors within the tolerance, k-hat below 0.7, and no doubt."""
         return not self.reasons
+
+    @property
+    def limit(self) -> str:
+        """The tolerance in words."""
+        return f"{self.tolerance:g} nats"
 
     @property
     def reasons(self) -> list[str]:
@@ -146,15 +151,21 @@ class Certificate:
 class PredictiveCertificate:
     """How far the predictions of students of the rows are from the target's; of the parameters it says nothing.
 
+    It is judged in the outcome's own terms where these were asked for (``accuracy.asked``), else in predictive sds.
+
     Attributes:
         mean_error: Error of the students' predictive means, root mean square, in the target's predictive sds.
         spread_ratio: Predictive sd of the students over the target's, geometric mean.
         draws: Students, each fitted from scratch.
         tolerance: What the error and the absolute log ratios must stay within, each with two standard errors, and the
-            worst decile of the error within twice.
+            worst decile of both within twice; ``accuracy.asked`` where that was asked for.
         spread_off: Factor by which spreads differ at an input, either way: exp of the root mean square log ratio over
             inputs; NaN in files of earlier versions.
         worst_error: Error of means, root mean square over students, that one input in ten exceeds, in sds; NaN there.
+        worst_spread: Factor by which spreads differ, either way, that one input in ten exceeds; NaN there.
+        accuracy: The same in the outcome's own terms; None in files of earlier versions.
+        residuals: What students leave of equations and conditions, where the objective knows any.
+        doubt: What speaks against the target itself, one line; empty if nothing.
     """
 
     mean_error: float
@@ -165,15 +176,46 @@ class PredictiveCertificate:
     tolerance: float
     spread_off: float = math.nan
     worst_error: float = math.nan
+    worst_spread: float = math.nan
+    accuracy: Accuracy | None = None
+    residuals: tuple[Residual, ...] = ()
+    doubt: str = ""
 
     @property
     def ok(self) -> bool:
-        """Errors and log ratios of spreads within the tolerance, each with two standard errors."""
+        """Errors and spreads within what was asked, at every input as over all, and no doubt about the target."""
         return not self.reasons
+
+    @property
+    def limit(self) -> str:
+        """The tolerance in words."""
+        if self.own_terms and self.accuracy is not None:
+            return self.accuracy.said(self.tolerance)
+        return f"{self.tolerance:g} predictive sds"
+
+    @property
+    def own_terms(self) -> bool:
+        """Whether it is judged in the outcome's own terms."""
+        return self.accuracy is not None and self.accuracy.asked is not None
 
     @property
     def reasons(self) -> list[str]:
         """Why it is not ok, one line each; empty if it is."""
+        found = self._in_own_terms() if self.own_terms else self._in_sds()
+        return found + ([f"the target itself is in doubt: {self.doubt}"] if self.doubt else [])
+
+    def _in_own_terms(self) -> list[str]:
+        accuracy = self.accuracy
+        assert accuracy is not None and accuracy.asked is not None  # what own_terms says
+        limit = WORST * accuracy.asked
+        return accuracy.reasons + [
+            f"at {one.name}, where the truth is known, students are off by {accuracy.said(one.off)}, more than "
+            f"{accuracy.said(limit)}"
+            for one in self.residuals
+            if one.off is not None and not one.off <= limit
+        ]
+
+    def _in_sds(self) -> list[str]:
         error, ratio, limit, found = self.mean_error, self.spread_ratio, self.tolerance, []
         if not error + 2 * self.mean_error_se <= limit:
             found.append(
@@ -188,6 +230,11 @@ class PredictiveCertificate:
             found.append(
                 f"spreads differ {self.spread_off:.3g} times from input to input, more than {math.exp(limit):.2g}"
             )
+        elif math.log(self.worst_spread) - 2 * self.spread_ratio_se / ratio > WORST * limit:
+            found.append(
+                f"at one input in ten spreads differ {self.worst_spread:.3g} times, more than "
+                f"{math.exp(WORST * limit):.2g}"
+            )
         if self.worst_error > WORST * limit:
             found.append(
                 f"at one input in ten means are off by {self.worst_error:.3g} sds, more than {WORST * limit:g}"
@@ -199,18 +246,31 @@ class PredictiveCertificate:
         """The verdict in one sentence."""
         if self.reasons:
             return _refused(self.reasons)
-        return "certified: students of these rows predict what all the data predict; of the parameters nothing is said"
+        said = "certified: students of these rows predict what all the data predict"
+        if self.own_terms and self.accuracy is not None:
+            said = (
+                f"certified: students of these rows predict what the target predicts within "
+                f"{self.limit}, and their 90% intervals hold {self.accuracy.held:.0%} of it"
+            )
+        return f"{said}; of the parameters nothing is said"
 
     @property
     def numbers(self) -> dict[str, str]:
         """What stands behind the verdict, in words."""
-        return {
+        found = {
             "error of predictive means": f"{self.mean_error:.3g} +- {self.mean_error_se:.1g} predictive sds",
             "worst tenth of inputs": f"off by {self.worst_error:.3g} predictive sds and more",
             "ratio of spreads": f"{self.spread_ratio:.3g} +- {self.spread_ratio_se:.1g}",
-            "spreads by input": f"{self.spread_off:.3g} times apart, either way",
-            "students": f"{self.draws}, each fitted from scratch",
+            "spreads by input": f"{self.spread_off:.3g} times apart, either way; one in ten {self.worst_spread:.3g}",
         }
+        if self.accuracy is not None:
+            found = self.accuracy.numbers | found if self.own_terms else found | self.accuracy.numbers
+        for one in self.residuals:
+            off = "" if one.off is None or self.accuracy is None else f"; off by {self.accuracy.said(one.off)}"
+            found[f"left of {one.name}"] = (
+                f"{one.students:.2%} of what constants leave (the target {one.target:.2%}){off}"
+            )
+        return found | {"students": f"{self.draws}, each fitted from scratch"}
 
     def __str__(self) -> str:
         """The verdict and its numbers."""
@@ -237,8 +297,10 @@ def from_dict(values: dict[str, Any]) -> Certificate | PredictiveCertificate:
     def read(name: str) -> Any:
         """A field; infinities and NaN were written as strings, a table by columns."""
         value = values[name]
+        if name == "residuals":
+            return tuple(residual_from(one) for one in value)
         if isinstance(value, dict):
-            return pd.DataFrame(**value)
+            return accuracy_from(value) if name == "accuracy" else pd.DataFrame(**value)
         return float(value) if isinstance(value, str) and name != "doubt" else value
 
     unnamed = "posterior" if math.isnan(float(values.get("mean_error", math.nan))) else "predictions"
@@ -266,4 +328,8 @@ def _nats(value: float, error: float, other: float = 0.0) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, pd.DataFrame):
         return value.to_dict("split")
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(one) for one in value]
     return repr(value) if isinstance(value, float) and not math.isfinite(value) else value

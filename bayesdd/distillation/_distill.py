@@ -27,7 +27,7 @@ from bayesdd.numerics.devices import resolve
 from bayesdd.numerics.exclusive import exclusive
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.objectives import half_variance
-from bayesdd.objectives.sorts import Standalone, name_of, sort_of
+from bayesdd.objectives.sorts import Solver, Standalone, name_of, sort_of
 from bayesdd.summaries import Summary
 from bayesdd.summaries.posterior import allowing, summed
 from bayesdd.target.reference import build
@@ -69,7 +69,7 @@ def distill(
             (``half_variance``, ``reverse_kl``, ``forward_kl``, a ``partial`` of ``renyi``), or of rows and draws
             (``fisher``, ``draws_forward_kl``, ``bilevel``, a ``partial`` of ``predictive_risk``). The certificate is
             the same. Networks: a ``partial`` of ``networks.function_space``, which needs ``size`` and certifies
-            predictions; certificate and tolerance are then in sds.
+            predictions; certificate and tolerance are then in sds, or in the outcome's own terms (``error=``).
         student: The task that people will fit to the synthetic rows; default the target itself.
         init: An earlier distilled set to start from (new data arriving).
         device: ``auto`` (CUDA where there is one), ``cpu`` or ``cuda``.
@@ -172,7 +172,8 @@ def _alone(
     """
     if not isinstance(size, int):
         raise Refusal(f"distill(objective={name_of(objective)}) needs size= as a number: it searches none.")
-    found = objective(target, seed, say)
+    found: Solver = objective(target, seed, say)
+    limit = found.limit(tolerance)
     rows, weight = found.choose(size)
     if init is not None:
         rows, weight = resized(found.pool, init, size, torch.Generator().manual_seed(seed))
@@ -181,7 +182,6 @@ def _alone(
     details = provenance_of(target.student, target.tasks, seed, size, name_of(objective), certifies="predictions")
     result = problem.distilled(vector, details)
     say("certificate")
-    limit = found.tolerance if tolerance is None else tolerance
     return replace(result, certificate=found.certificate(result.data, result.weight, limit, seed + 1))
 
 

@@ -30,11 +30,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayesdd.data.certificate import PredictiveCertificate
 from bayesdd.data.columns import Columns
 from bayesdd.distillation.problem import Problem
-from bayesdd.networks import row_search, students
+from bayesdd.networks import judging, row_search, students
 from bayesdd.networks.calibration import interval_score, settled
+from bayesdd.networks.judging import HELD, JUDGES, Residuals, Terms, certificate
 from bayesdd.networks.purpose import Label, Purpose, purpose_of
 from bayesdd.networks.regression import Regression
 from bayesdd.numerics.refusal import Refusal
@@ -42,7 +42,6 @@ from bayesdd.objectives.sorts import Solver, standalone
 from bayesdd.target.target import Target
 
 STUDENTS, STEPS, RESTART = 4, 1000, 10
-JUDGES, JUDGE_STEPS = 8, 400  # students of a certificate, all from scratch
 START_SHARE = 0.02  # least sd of a starting row, of the outcome's spread: fits to sharper rows take hundreds of steps
 JUDGE_SEED = 5003  # students that choose between results must not be those of the certificate
 LAST, SCORED = 0.5, 64  # second stage: steps, as a share of the first's, and purpose inputs of each
@@ -59,6 +58,12 @@ def function_space(
     draws: Any = None,
     predictive: tuple[Tensor, Tensor] | None = None,
     label: Label | None = None,
+    error: float | None = None,
+    held: float = HELD,
+    unit: float | Tensor | None = None,
+    held_out: Any = None,
+    residuals: Residuals | None = None,
+    doubt: str = "",
     students: int = STUDENTS,
     steps: int = STEPS,
     restart: int = RESTART,
@@ -77,6 +82,16 @@ def function_space(
         predictive: Instead of draws, mean and sd of the regression function at the purpose's rows, ``(K,)`` each.
         label: With ``predictive``, the mean at any inputs, in torch: the student's columns without its outcome,
             ``(M, ...)``, -> ``(M,)``. Rows then keep the target's own outcomes as they move, which serves better.
+        error: Judge in the outcome's own terms: what the error of the students' means must stay within, as a share of
+            the range of the target's means over the purpose (0.01 for 1 %), and at one input in ten within twice that.
+            The search is the same. None: ``tolerance=`` judges, in predictive sds, which asks for much where the target
+            is nearly certain.
+        held: With ``error``: 90 % intervals must hold 90 % of the target's predictive, give or take this.
+        unit: What ``error`` is in, if not that range: 1.0 for the outcome's own units, or one for each purpose row.
+        held_out: Rows with their outcomes that the target has not seen: where 90 % intervals of its predictive and the
+            student's noise hold fewer of them than chance explains, no certificate of it is ok.
+        residuals: What students leave of equations that they should satisfy (``pinn`` gives it), for the certificate.
+        doubt: What speaks against the target itself, one line: no certificate is ok then.
         students: Students fitted at once.
         steps: Steps of the rows.
         restart: Steps after which the next student begins anew.
@@ -92,7 +107,9 @@ def function_space(
             f"function_space needs students, steps and restart of at least 1, got {students}, {steps} and {restart}."
         )
     regression = Regression(target.student, "function_space")
-    wanted = purpose_of(regression, target, purpose, draws, predictive, label, seed)
+    terms = Terms(error, held, unit, residuals, doubt)
+    wanted = purpose_of(regression, target, purpose, draws, predictive, label, seed, held_out)
+    terms = dataclasses.replace(terms, doubt="; ".join(filter(None, (doubt, wanted.doubt))))
     say(f"purpose: {len(wanted.mean)} inputs, spread {float(wanted.sd.mean()):.3g}")
     pool = wanted.labelled(regression)
     return Solver(
@@ -101,8 +118,8 @@ def function_space(
         functools.partial(
             solved, regression, wanted, seed=seed, say=say, students=students, steps=steps, restart=restart
         ),
-        functools.partial(certificate, regression, wanted),
-        TOLERANCE,
+        functools.partial(certificate, regression, wanted, terms=terms),
+        TOLERANCE if error is None else None,
     )
 
 
@@ -142,7 +159,9 @@ def solved(
         with torch.no_grad():
             rows, weight = problem.stored(vector)
             precision = weight / regression.noise**2
-            fits = students.from_scratch(regression, rows, precision, 2 * JUDGES, seed + JUDGE_SEED, JUDGE_STEPS)
+            fits = students.from_scratch(
+                regression, rows, precision, 2 * JUDGES, seed + JUDGE_SEED, judging.JUDGE_STEPS
+            )
             return float(interval_score(regression, fits.latents, rows, precision, purpose).median())
 
     def searched(start: Problem, count: int, tie: row_search.Tie | None = None) -> Tensor:
@@ -158,7 +177,7 @@ def solved(
         found = vector.clone()
         # By other students than those that choose: rows were chosen because those covered much.
         found[len(vector) - row_search.weights(problem) :] += settled(
-            regression, rows, weight, purpose, count=count, seed=seed + 2 * JUDGE_SEED, steps=JUDGE_STEPS
+            regression, rows, weight, purpose, count=count, seed=seed + 2 * JUDGE_SEED, steps=judging.JUDGE_STEPS
         )
         return found
 
@@ -196,33 +215,4 @@ def _again(problem: Problem, rows: Columns, weight: Tensor) -> Problem:
     """The same problem from other rows, with vectors of the same layout."""
     return Problem.from_rows(
         problem.student, rows, weight, weight.device, equal_weights=problem.equal_weights, move_rows=True
-    )
-
-
-def certificate(
-    regression: Regression, purpose: Purpose, rows: Columns, weight: Tensor, tolerance: float, seed: int
-) -> PredictiveCertificate:
-    """Students from scratch against the target's predictive: error of their means in its sds, ratio of spreads.
-
-    Both over all inputs and input by input: spreads four times too wide here and too narrow there have the ratio one.
-
-    Standard errors are those of the students and of the target's draws.
-    """
-    precision = weight / regression.noise**2
-    fits = students.from_scratch(regression, rows, precision, JUDGES, seed, JUDGE_STEPS)
-    with torch.no_grad():
-        mean, spread = students.spread(regression, fits.latents, rows, precision, purpose.inputs)
-    off, each = ((mean - purpose.mean) / purpose.sd).square(), (spread / purpose.sd).log()
-    error, ratio = off.mean(1).sqrt(), each.mean(1)
-    few = 1 / math.sqrt(purpose.draws)
-    value = float(ratio.mean().exp())
-    return PredictiveCertificate(
-        mean_error=float(error.square().mean().sqrt()),
-        mean_error_se=math.hypot(float(error.std()) / math.sqrt(JUDGES), few),
-        spread_ratio=value,
-        spread_ratio_se=value * math.hypot(float(ratio.std()) / math.sqrt(JUDGES), few / math.sqrt(2)),
-        draws=JUDGES,
-        tolerance=tolerance,
-        spread_off=float(each.mean(0).square().mean().sqrt().exp()),
-        worst_error=float(off.mean(0).sqrt().quantile(0.9)),
     )

@@ -22,13 +22,13 @@ import math
 import torch
 from torch import Tensor
 
+from bayesdd.data.accuracy import LEVEL, Z90
 from bayesdd.data.columns import Columns
 from bayesdd.networks import students
 from bayesdd.networks.purpose import Purpose
 from bayesdd.networks.regression import Regression
 from bayesdd.networks.students import Fits, GaussNewton
 
-LEVEL, Z = 0.9, 1.6448536269514722  # of the intervals that are to hold the target's predictive
 SCALES = torch.linspace(-3, 3, 41, dtype=torch.float64)
 SPREAD_POINTS = 192
 RELUCTANCE = 0.02  # cost of a unit of log weight, in coverage: a scale that brings less is not taken
@@ -49,16 +49,21 @@ def interval_score(regression: Regression, theta: Tensor, rows: Columns, precisi
 
 def scored(off: Tensor, spread: Tensor, sd: Tensor) -> Tensor:
     """The same from errors and spreads ``(S, K)`` and the target's sds ``(K,)``."""
-    half = Z * spread
+    half = Z90 * spread
     missed = _beyond((off - half) / sd) + _beyond((-off - half) / sd)
-    found: Tensor = (half + sd * missed / (1 - LEVEL)).mean(1).div(Z).log()
+    found: Tensor = (half + sd * missed / (1 - LEVEL)).mean(1).div(Z90).log()
     return found
 
 
 def held(off: Tensor, spread: Tensor, sd: Tensor) -> Tensor:
     """Coverage of the target's predictive by each student's 90% intervals, averaged over inputs, ``(S,)``."""
-    half = Z * spread
-    found: Tensor = (torch.special.ndtr((half - off) / sd) - torch.special.ndtr((-half - off) / sd)).mean(1)
+    return inside(off, spread, sd).mean(1)
+
+
+def inside(off: Tensor, spread: Tensor, sd: Tensor) -> Tensor:
+    """The same by input, ``(S, K)``."""
+    half = Z90 * spread
+    found: Tensor = torch.special.ndtr((half - off) / sd) - torch.special.ndtr((-half - off) / sd)
     return found
 
 

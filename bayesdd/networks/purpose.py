@@ -14,6 +14,7 @@ from torch.func import vmap
 from bayesdd.data.columns import Columns
 from bayesdd.inference.network_modes import around, climb
 from bayesdd.networks.regression import Regression
+from bayesdd.networks.target_check import disagreement, missed, smooth
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.posterior import arviz
 from bayesdd.target.target import Target
@@ -42,6 +43,7 @@ class Purpose:
         sd: Its predictive standard deviation (without the noise of an outcome), ``(K,)``.
         draws: Number of independent draws behind them; infinite where they are exact.
         label: The predictive mean at any inputs, differentiable in them: columns ``(K, ...)`` -> ``(K,)``; if known.
+        doubt: What speaks against the target's predictive, one line; empty if nothing.
     """
 
     inputs: Columns
@@ -49,6 +51,7 @@ class Purpose:
     sd: Tensor
     draws: float = math.inf
     label: Label | None = None
+    doubt: str = ""
 
     def labelled(self, regression: Regression) -> Task:
         """The student's task on these inputs with the predictive mean as outcome: starting rows are chosen from it."""
@@ -68,6 +71,7 @@ def purpose_of(
     predictive: tuple[Tensor, Tensor] | None,
     label: Label | None,
     seed: int,
+    held_out: Any = None,
 ) -> Purpose:
     """Checks the inputs and evaluates the target's predictive there, by the student's own regression function.
 
@@ -75,31 +79,58 @@ def purpose_of(
     is approximated where neither draws nor a predictive are given.
 
     Raises:
-        ValueError: Inputs, draws or predictive do not fit (one line that says which).
+        ValueError: Inputs, draws, predictive or rows held out do not fit (one line that says which).
     """
     columns = checked(regression, inputs)
     if label is not None and predictive is None:
         raise Refusal("function_space(label=...) goes with predictive=: of draws or modes the mean is known.")
     if predictive is not None:
+        if held_out is not None:
+            raise Refusal(
+                "function_space(held_out=...) goes with draws= or the searches: a predictive= is known at the purpose "
+                "rows alone, so compare it with measurements yourself and say what is wrong by doubt=."
+            )
         return _given(columns, predictive, draws, label)
+    seen = None if held_out is None else checked(regression, held_out, also=(regression.outcome,), who="held_out")
+    doubts = []
     if draws is None:
         found = modes(target, seed)
-        values, means = linearised(regression, target, found, columns, seed), found[:, target.index]
+        means = found[:, target.index]
+
+        def predicted(at: Columns) -> Tensor:
+            return linearised(regression, target, found, at, seed)
     else:
         drawn = latents(regression.task, draws)
         means = drawn[:: math.ceil(len(drawn) / LABEL_DRAWS)]
-        step = max(1, CELLS // len(next(iter(columns.values()))))
-        with torch.no_grad():
-            values = torch.cat([regression.mean(some, columns) for some in drawn.split(step)])
+
+        def predicted(at: Columns) -> Tensor:
+            step = max(1, CELLS // len(next(iter(at.values()))))
+            with torch.no_grad():
+                return torch.cat([regression.mean(some, at) for some in drawn.split(step)])
+
+    values = predicted(columns)
     if not bool(torch.isfinite(values).all()):
         raise Refusal(
             f"function_space: the mean of {regression.task.name} is not finite at some purpose inputs and draws: check "
             "the model there."
         )
+    if draws is None:
+        doubts += [disagreement(values.unflatten(0, (len(found), -1))), smooth(target, found[0])]
+    if seen is not None:
+        there = predicted({name: seen[name] for name in regression.inputs})
+        sd_there = (there.var(0) + regression.noise**2).sqrt()
+        doubts.append(missed(there.mean(0), sd_there, seen[regression.outcome]))
     mean = values.mean(0)
     least = SMALLEST_SD * float(mean.std().clamp_min(1e-300))
     sd = values.std(0).clamp_min(least)
-    return Purpose(columns, mean, sd, float(len(values)), lambda rows: regression.mean(means, rows).mean(0))
+    return Purpose(
+        columns,
+        mean,
+        sd,
+        float(len(values)),
+        lambda rows: regression.mean(means, rows).mean(0),
+        "; ".join(filter(None, doubts)),
+    )
 
 
 def _given(columns: Columns, predictive: tuple[Tensor, Tensor], draws: Any, label: Label | None) -> Purpose:
@@ -162,20 +193,20 @@ def linearised(regression: Regression, target: Target, modes: Tensor, inputs: Co
     return found
 
 
-def checked(regression: Regression, inputs: Any) -> Columns:
+def checked(regression: Regression, inputs: Any, also: tuple[str, ...] = (), who: str = "purpose") -> Columns:
     """Purpose inputs as columns: the student's own, finite, inside the domain that their kinds declare."""
     student = regression.task
-    columns = new_rows(student, inputs, list(regression.inputs), "function_space(purpose=...)")
+    columns = new_rows(student, inputs, [*regression.inputs, *also], f"function_space({who}=...)")
     for name, column in columns.items():
         kind = student.column_kinds[name]
         if not column.is_floating_point() or kind.from_free is None:
             continue
         if bool(column.isnan().any()):
-            raise Refusal(f"function_space: purpose column {name!r} is NaN in some rows: leave such rows out.")
+            raise Refusal(f"function_space: {who} column {name!r} is NaN in some rows: leave such rows out.")
         low, high = (kind.from_free(torch.full_like(column[:1], end)) for end in (-torch.inf, torch.inf))
         if bool(((column < low) | (column > high)).any()):
             raise Refusal(
-                f"function_space: purpose column {name!r} runs from {float(column.min()):g} to "
+                f"function_space: {who} column {name!r} runs from {float(column.min()):g} to "
                 f"{float(column.max()):g}, outside its declared domain {kind!r} of {student.name}."
             )
     return columns

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from bayesdd.data.certificate import PredictiveCertificate
 from bayesdd.data.columns import Columns
-from bayesdd.numerics.refusal import WrongType
+from bayesdd.numerics.refusal import Refusal, WrongType
 from bayesdd.target.reference import Reference
 from bayesdd.target.target import Target
 from bayesdd.task.task import Task
@@ -65,14 +66,28 @@ class Solver:
         choose: Number of rows -> rows of the pool and their weights, to start from.
         solve: Problem at its starting rows (``distillation.problem``) -> its vector.
         certificate: Rows, weights, tolerance and seed -> certificate.
-        tolerance: What counts as certified unless the caller says so.
+        tolerance: What counts as certified unless the caller says so; None: the objective's settings say it.
     """
 
     pool: Task
     choose: Callable[[int], tuple[Columns, Tensor]]
     solve: Callable[[Any], Tensor]
     certificate: Callable[[Columns, Tensor, float, int], PredictiveCertificate]
-    tolerance: float
+    tolerance: float | None
+
+    def limit(self, asked: float | None) -> float:
+        """The tolerance that a caller has asked for, or its own; NaN where the objective's settings judge.
+
+        Raises:
+            Refusal: Both say what counts.
+        """
+        if self.tolerance is None and asked is not None:
+            raise Refusal(
+                f"tolerance={asked:g} is in predictive sds, but this objective has error=, in the outcome's own terms: "
+                "give one of them."
+            )
+        own = math.nan if self.tolerance is None else self.tolerance
+        return own if asked is None else asked
 
 
 def standalone(function: F) -> F:

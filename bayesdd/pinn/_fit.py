@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,33 +13,24 @@ from torch import Tensor
 
 from bayesdd.numerics import arguments
 from bayesdd.numerics.devices import resolve
-from bayesdd.numerics.refusal import Refusal
+from bayesdd.numerics.refusal import Refusal, WrongType
 from bayesdd.pinn import modes as searches
+from bayesdd.pinn.doubts import unlearned
 from bayesdd.pinn.measurements import measured
 from bayesdd.pinn.names import State
 from bayesdd.pinn.problem import Condition, Problem, periodic
-from bayesdd.pinn.remainder import MOST
 from bayesdd.pinn.residuals import (
     Columns,
     Networks,
     Term,
     all_terms,
     condition_terms,
-    equation_term,
-    field_term,
     residuals,
-    sobol,
 )
-from bayesdd.pinn.spread import widening
 from bayesdd.pinn.surrogate import FitWarning, Surrogate
 
 POINTS = 256  # of the equation, for each input and parameter
 APART = 5.0  # geometric mean of scales, over the best search's, beyond which a search has failed
-UNMOVED = 0.9  # of a prior's sd: a posterior that is no narrower has learned nothing
-UNMET = 0.2  # of what constant fields leave of an equation: a search that leaves more has not solved it
-OWN = 0.8  # share of a function's variance that is between modes: what each says of itself explains the rest
-DISAGREE = 0.05  # of a field's range: modes that differ by more are said
-LEAST_HELD, FEWEST = 0.7, 20  # share of measurements in their own 90 % intervals that is doubted, from so many on
 
 
 def fit(
@@ -95,10 +86,11 @@ def fit(
         raise Refusal(f"pinn.fit needs a pinn.Problem, got {type(problem).__name__}.")
     seed, steps = arguments.seed(seed, "pinn.fit"), arguments.whole(steps, "pinn.fit: steps=", 1, 10**6)
     count = arguments.whole(modes, "pinn.fit: modes=", 1, 10**4)
+    hidden = _widths(hidden)
     where, seen = resolve(device), measured(problem, data)
     _check_fixed(problem, seen)
     outputs = tuple(_typical(problem, name, seen, seed) for name in problem.names.outputs)
-    networks = Networks.of(problem, tuple(hidden), outputs)
+    networks = Networks.of(problem, hidden, outputs)
     points = max(POINTS * len(problem.ranges), 3 * networks.dim // 2) if points is None else points
     points = arguments.whole(points, "pinn.fit: points=", 1, 10**9)
     few = all_terms(problem, seen, 1, seed)
@@ -109,13 +101,33 @@ def fit(
     known = _known(problem, terms, noise)
     start = torch.randn(count, networks.dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     terms = [term.to(where) for term in terms]
+    _check_finite(networks, terms, start.to(where))
     found = searches.search(networks, terms, start.to(where), known.to(where), steps)
     kept, generator = _kept(found, terms), torch.Generator().manual_seed(seed + 1)
     scales = found.noise[kept]
     wider, theta = searches.corrected(networks, terms, found.theta[kept], scales, generator)
-    surrogate = Surrogate(wider, tuple(hidden), tuple(terms), theta, scales, seed, found.steps)
+    surrogate = Surrogate(wider, hidden, tuple(terms), theta, scales, seed, found.steps)
     _warn(surrogate)
     return surrogate
+
+
+def _widths(hidden: Any) -> tuple[int, ...]:
+    if isinstance(hidden, str) or not isinstance(hidden, Sequence) or not hidden:
+        raise WrongType(
+            f"pinn.fit: hidden= needs the widths of the hidden layers, such as (16, 16), got {hidden!r:.60}."
+        )
+    return tuple(arguments.whole(width, "pinn.fit: each width of hidden=", 1, 10**6) for width in hidden)
+
+
+def _check_finite(networks: Networks, terms: Sequence[Term], start: Tensor) -> None:
+    with torch.no_grad():
+        left = residuals(networks, terms, start)
+    for name, part in zip((name for term in terms for name in term.names), left, strict=True):
+        if not bool(part.isfinite().all()):
+            raise Refusal(
+                f"pinn.fit: {name} is not finite at draws of the prior, where fields take either sign: check "
+                "logarithms, roots and divisions, or declare typical ranges by outputs={...}."
+            )
 
 
 def _check_fixed(problem: Problem, seen: Mapping[str, Any]) -> None:
@@ -167,6 +179,8 @@ def _fixed(problem: Problem, condition: Condition, name: str, seed: int) -> list
 
 def _known(problem: Problem, terms: list[Term], noise: Any) -> Tensor:
     """Known noise scale of every group, NaN where it is to be found."""
+    if noise is not None and all(term.observed is None for term in terms):
+        raise Refusal("pinn.fit: noise= is that of measurements, but there are no data: leave it out.")
     given = noise if isinstance(noise, Mapping) else dict.fromkeys(problem.names.outputs, noise)
     if strange := [name for name in given if name not in problem.names.outputs]:
         raise Refusal(
@@ -202,64 +216,12 @@ def _kept(found: searches.Modes, terms: list[Term]) -> Tensor:
     weight = torch.tensor([term.count if term.observed is None else 0 for term in terms for _ in term.names])
     weight = weight.to(found.noise)
     quality = (found.noise.log() * weight).sum(1) / weight.sum()
+    if not bool(quality.isfinite().any()):
+        raise Refusal("pinn.fit: every search has failed: give data and ranges in units in which they are about one.")
     order = quality.argsort()
     return order[quality[order] <= quality[order[0]] + math.log(APART)]
 
 
 def _warn(surrogate: Surrogate) -> None:
-    for name, (mean, sd) in surrogate.constants.items():
-        prior: Any = surrogate.problem.unknown[name]
-        if sd > UNMOVED * prior[1]:
-            before = f"{prior[0]:g} +- {prior[1]:g}"
-            _say(f"the unknown {name!r} is not identified: posterior {mean:.3g} +- {sd:.2g}, prior {before}")
-    everywhere = sobol(surrogate.problem.ranges, 256, surrogate.seed + 1)
-    predicted = surrogate.predict(everywhere)
-    for name in surrogate.networks.functions:
-        prior = surrogate.problem.unknown[name]
-        if (predicted[name][1] ** 2).mean() ** 0.5 > UNMOVED * prior.sd:
-            _say(f"the unknown function {name!r} is not identified: its posterior is as wide as its prior")
-        with torch.no_grad():
-            term = field_term(surrogate.problem, [name], everywhere).to(surrogate.theta.device)
-            values = residuals(surrogate.networks, [term], surrogate.theta)[0]
-        between = float(values.var(0, correction=0).mean()) * widening(len(values)) ** 2
-        if between > OWN * float((predicted[name][1] ** 2).mean()):
-            _say(
-                f"searches end in different functions {name!r}, each far surer of itself: intervals of {name!r} and of "
-                "the fields that it moves may be too narrow: more steps=, modes= or measurements"
-            )
-    for name, apart in surrogate.disagreement(everywhere).items():
-        if apart > DISAGREE:
-            _say(f"searches disagree on {name!r} by {apart:.0%} of its range: more steps=, hidden= or points=")
-    _warn_unmet(surrogate)
-    _warn_uncorrected(surrogate)
-    for name, share in surrogate.held.items():
-        rows = next(term.count for term in surrogate.terms if term.observed is not None and term.names == (name,))
-        if share < LEAST_HELD and rows >= FEWEST:
-            _say(f"{share:.0%} of the measurements of {name!r} lie in their 90% intervals: equation or noise are wrong")
-
-
-def _warn_uncorrected(surrogate: Surrogate) -> None:
-    """Says where wider networks meet the equation or a condition hardly better than those that were searched."""
-    for name, share in surrogate.shares.items():
-        if share > MOST:
-            _say(
-                f"wider networks still leave {share:.0%} of the residuals of {name}: intervals are a guess and may be "
-                "too narrow: more hidden=, points= or steps="
-            )
-
-
-def _warn_unmet(surrogate: Surrogate) -> None:
-    """Says where the equation leaves a good part of what constant fields leave of it: the search has not solved it."""
-    rows = sobol(surrogate.problem.ranges, 1024, surrogate.seed + 1)
-    term = equation_term(surrogate.problem, rows).to(surrogate.theta.device)
-    with torch.no_grad():
-        left = residuals(surrogate.networks, [term], surrogate.theta)
-        flat = residuals(surrogate.plain, [term], surrogate.theta.new_zeros(1, surrogate.plain.dim))
-    for name, one, of in zip(term.names, left, flat, strict=True):
-        share = float(one.square().mean().sqrt() / of.square().mean().sqrt().clamp_min(1e-300))
-        if share > UNMET and float(of.abs().max()) > 0:
-            _say(f"the {name} is not met: constant fields leave {1 / share:.2g} times as much: more steps= or hidden=")
-
-
-def _say(what: str) -> None:
-    warnings.warn(f"pinn.fit: {what}", FitWarning, stacklevel=4)
+    for said in [*unlearned(surrogate), *surrogate.doubts]:
+        warnings.warn(f"pinn.fit: {said}", FitWarning, stacklevel=3)

@@ -13,7 +13,7 @@ import xarray as xr
 
 from bayesdd.data.files import load as loaded
 from bayesdd.data.seal import check_seal
-from bayesdd.numerics.refusal import Refusal
+from bayesdd.numerics.refusal import Refusal, WrongType
 from bayesdd.pinn.problem import Problem
 from bayesdd.pinn.residuals import Networks, all_terms
 from bayesdd.pinn.surrogate import Surrogate
@@ -38,6 +38,8 @@ def load(path: str | os.PathLike[str], problem: Problem) -> Surrogate:
         >>> pinn.load("decay.nc", decay).problem is decay
         True
     """
+    if not isinstance(problem, Problem):
+        raise WrongType(f"pinn.load needs the pinn.Problem that was fitted, got {type(problem).__name__}.")
     dataset = loaded(path, _read, "a netCDF file of a surrogate")
     if MARK not in dataset.attrs:
         raise Refusal(f"{path} holds no surrogate: a file of Surrogate.to_netcdf was expected.")

@@ -56,7 +56,11 @@ def column(given: Any, who: str) -> Tensor:
     """
     if isinstance(given, Tensor):
         given = given.detach().cpu().numpy()
+    if isinstance(given, np.ma.MaskedArray):
+        given = np.ma.filled(given.astype(np.float64), np.nan)
     try:
+        if np.iscomplexobj(given):
+            raise TypeError
         values = torch.from_numpy(np.array(given, dtype=np.float64))
     except (TypeError, ValueError) as error:
         raise WrongType(f"{who} needs numbers, got {type(given).__name__}.") from error
@@ -65,7 +69,7 @@ def column(given: Any, who: str) -> Tensor:
     return values
 
 
-def measured(problem: Problem, given: Any) -> dict[str, tuple[Columns, Tensor]]:
+def measured(problem: Problem, given: Any, who: str = "pinn.fit: data") -> dict[str, tuple[Columns, Tensor]]:
     """Measurements by field: points and values of the rows where it is not NaN.
 
     Raises:
@@ -74,23 +78,20 @@ def measured(problem: Problem, given: Any) -> dict[str, tuple[Columns, Tensor]]:
     if given is None:
         return {}
     outputs = problem.names.outputs
-    points = points_of(problem, given, "pinn.fit: data", outputs)
+    points = points_of(problem, given, who, outputs)
     count = len(next(iter(points.values())))
     there = [name for name in outputs if name in list(given)]
     if not there:
-        raise Refusal(
-            f"pinn.fit: data have none of the outputs {list(outputs)}: leave data out where nothing is measured."
-        )
+        raise Refusal(f"{who} has none of the outputs {list(outputs)}: leave it out where nothing is measured.")
     found = {}
     for name in there:
-        values = column(given[name], f"pinn.fit: data: column {name!r}")
+        values = column(given[name], f"{who}: column {name!r}")
         if len(values) != count:
-            raise Refusal(f"pinn.fit: data: column {name!r} has {len(values)} rows, but the points are {count}.")
+            raise Refusal(f"{who}: column {name!r} has {len(values)} rows, but the points are {count}.")
         if bool(values.isinf().any()):
-            raise Refusal(
-                f"pinn.fit: data: column {name!r} is infinite in some rows: NaN says that a value is missing."
-            )
+            raise Refusal(f"{who}: column {name!r} is infinite in some rows: NaN says that a value is missing.")
         kept = ~values.isnan()
-        if bool(kept.any()):
-            found[name] = ({input: some[kept] for input, some in points.items()}, values[kept])
+        if not bool(kept.any()):
+            raise Refusal(f"{who}: column {name!r} holds no value: drop it where the output was not measured.")
+        found[name] = ({input: some[kept] for input, some in points.items()}, values[kept])
     return found

@@ -58,6 +58,10 @@ class Names:
             )
         return found
 
+    def is_derivative(self, name: str) -> bool:
+        """Whether a name reads as a field or a derivative of one."""
+        return _derivative(name, {output: self.inputs for output in self.outputs}, self.inputs) is not None
+
     def constant(self, name: str) -> tuple[str, Index]:
         """A constant, or an unknown function and how often it is differentiated by each input.
 

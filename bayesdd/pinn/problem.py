@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from keyword import iskeyword
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bayesdd.numerics.refusal import Refusal
+from bayesdd.numerics import arguments
+from bayesdd.numerics.refusal import Refusal, WrongType
 from bayesdd.pinn.names import Asked, Names, State
 
 Equation = Callable[[Any, Any], Any]
@@ -53,7 +56,9 @@ def function(*inputs: str, mean: float = 0.0, sd: float = 1.0) -> Function:
         >>> pinn.function("x")
         Function(inputs=('x',), mean=0.0, sd=1.0)
     """
-    return Function(inputs, float(mean), float(sd))
+    if not _is_number(mean):
+        raise WrongType(f"pinn.function: mean= must be a number, got {mean!r}.")
+    return Function(inputs, float(mean), arguments.positive(sd, "pinn.function: sd="))
 
 
 @dataclass(frozen=True)
@@ -126,18 +131,26 @@ class Problem:
     def __post_init__(self) -> None:
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
         put("outputs", (self.outputs,) if isinstance(self.outputs, str) else self.outputs)
-        put("conditions", (self.conditions,) if isinstance(self.conditions, Condition) else tuple(self.conditions))
+        put("conditions", (self.conditions,) if isinstance(self.conditions, Condition) else self.conditions)
+        _check_types(self)
+        put("conditions", tuple(self.conditions))
         _check_names(self)
         for what, ranges in (("inputs", self.inputs), ("parameters", self.parameters)):
             for name, given in ranges.items():
                 _check_range(f"{what}={{{name!r}: ...}}", given)
+        for name, given in dict(self.outputs).items() if isinstance(self.outputs, Mapping) else ():
+            _check_range(f"outputs={{{name!r}: ...}}", given)
         for name in self.names.functions:
             _check_function(self, name, self.unknown[name])
         for name, prior in self.unknown.items():
             if not isinstance(prior, Function):
                 _check_prior(name, prior)
-        if not callable(self.equation):
-            raise Refusal(f"Problem: equation= needs a function of s and p, got {type(self.equation).__name__}.")
+        for what, function in (
+            ("equation= needs a function of s and p", self.equation),
+            ("exact= one of s", self.exact),
+        ):
+            if not callable(function) and (function is not None or function is self.equation):
+                raise WrongType(f"Problem: {what}, got {type(function).__name__}.")
         _check_residuals(self)
         for condition in self.conditions:
             _check_condition(self, condition)
@@ -204,9 +217,14 @@ class Problem:
         """
         if self.exact is None:
             raise Refusal("Problem has no reference solution: give one by exact=.")
-        found = self.exact(State(dict(points), lambda name: _no_field(name)))
-        found = found if isinstance(found, tuple | list) else (found,)
-        values = [torch.as_tensor(value, dtype=torch.float64) for value in found]
+        try:
+            found = self.exact(State(dict(points), lambda name: _no_field(name)))
+            found = found if isinstance(found, tuple | list) else (found,)
+            values = [torch.as_tensor(value, dtype=torch.float64) for value in found]
+        except Refusal:
+            raise
+        except Exception as error:
+            raise Refusal(f"Problem: exact= fails: {type(error).__name__}: {_in_one_line(error)}") from error
         count = len(next(iter(points.values())))
         if len(values) != len(self.names.outputs) or any(value.shape != (count,) for value in values):
             raise Refusal(
@@ -239,12 +257,14 @@ def residuals_of(found: Any, count: int, who: str) -> list[Tensor]:
     """
     parts = list(found) if isinstance(found, tuple | list) else [found]
     for at, part in enumerate(parts):
-        if not isinstance(part, Tensor) or part.shape != (count,):
-            came = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
+        if not isinstance(part, Tensor) or part.shape != (count,) or part.dtype != torch.float64:
+            came = type(part).__name__
+            if isinstance(part, Tensor):
+                came = str(tuple(part.shape) if part.shape != (count,) else part.dtype)
             which = "" if len(parts) == 1 else f" in place {at}"
             raise Refusal(
-                f"Problem: {who} must give one number a point, a tensor of shape ({count},) at {count} points, or a "
-                f"tuple of those for a system; got {came}{which}."
+                f"Problem: {who} must give one number a point, a float64 tensor of shape ({count},) at {count} points, "
+                f"or a tuple of those for a system; got {came}{which}."
             )
     if not parts:
         raise Refusal(f"Problem: {who} gives nothing: return what is zero.")
@@ -262,7 +282,8 @@ def _tried(problem: Problem, function: Equation, asked: Asked, who: str, count: 
 
     def number(name: str) -> Tensor:
         own = torch.Generator().manual_seed(sum(map(ord, name)))
-        return made.setdefault(name, 0.5 + torch.rand(count, generator=own, dtype=torch.float64)[:keep])
+        value = 0.5 + torch.rand(count, generator=own, dtype=torch.float64)[:keep]
+        return made.setdefault(name, value.requires_grad_(True))
 
     def read_field(name: str) -> Tensor:
         asked.field(name)
@@ -275,16 +296,59 @@ def _tried(problem: Problem, function: Equation, asked: Asked, who: str, count: 
         return number(name)
 
     try:
-        return function(State(places, read_field), State({}, read_constant))
+        found = function(State(places, read_field), State({}, read_constant))
     except Refusal:
         raise
     except Exception as error:
-        said = " ".join(str(error).split())
+        said = _in_one_line(error)
         raise Refusal(f"Problem: {who} fails at made-up points: {type(error).__name__}: {said}") from error
+    _check_slopes(found, made, who)
+    return found
+
+
+def _check_slopes(found: Any, made: Mapping[str, Tensor], who: str) -> None:
+    """Whether what a function reads can be followed by its slope."""
+    parts = [part for part in (found if isinstance(found, tuple | list) else (found,)) if isinstance(part, Tensor)]
+    if any(not part.is_floating_point() for part in parts):
+        return  # their type is refused
+    total = sum(part.sum() for part in parts)
+    slopes: Sequence[Tensor | None] = [None] * len(made)
+    if isinstance(total, Tensor) and total.requires_grad and made:
+        slopes = torch.autograd.grad(total, list(made.values()), allow_unused=True)
+    if parts and (lost := [name for name, slope in zip(made, slopes, strict=True) if slope is None]):
+        raise Refusal(
+            f"Problem: {who} reads {lost[0]!r}, but nothing that it returns has a slope in it: use it, by functions of "
+            "torch alone, without detach(), comparisons or rounding."
+        )
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _no_field(name: str) -> Tensor:
     raise Refusal(f"Problem: exact= asks for s.{name}, but a reference knows inputs and parameters only.")
+
+
+def _check_types(problem: Problem) -> None:
+    for what, given in (
+        ("inputs", problem.inputs), ("parameters", problem.parameters), ("constants", problem.constants),
+        ("unknown", problem.unknown),
+    ):  # fmt: skip
+        if not isinstance(given, Mapping):
+            raise WrongType(f"Problem: {what}= needs values by name, such as {{'t': ...}}, got {given!r:.60}.")
+    for name, value in problem.constants.items():
+        if not _is_number(value):
+            raise Refusal(f"Problem: constants={{{name!r}: ...}} needs a finite number, got {value!r:.60}.")
+    if not isinstance(problem.outputs, Mapping | Sequence):
+        raise WrongType(f"Problem: outputs= needs names, such as ('u',), got {problem.outputs!r:.60}.")
+    strange = [one for one in problem.conditions if not isinstance(one, Condition)]
+    if strange:
+        raise WrongType(f"Problem: conditions= needs those that pinn.at(...) makes, got {strange[0]!r:.60}.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and abs(float(value)) < torch.inf
 
 
 def _check_names(problem: Problem) -> None:
@@ -299,11 +363,14 @@ def _check_names(problem: Problem) -> None:
     seen: dict[str, str] = {}
     for group, names in groups.items():
         for name in names:
-            if not isinstance(name, str) or not name.isidentifier():
+            if not isinstance(name, str) or not name.isidentifier() or name.startswith("_") or iskeyword(name):
                 raise Refusal(f"Problem: {group}= names {name!r}, which cannot stand behind a dot: use letters.")
             if name in seen:
                 raise Refusal(f"Problem: {name!r} stands in {seen[name]}= and in {group}=: one name, one thing.")
             seen[name] = group
+    for name, group in seen.items():
+        if group not in ("outputs", "unknown") and problem.names.is_derivative(name):
+            raise Refusal(f"Problem: {name!r} in {group}= reads as a derivative of an output: rename one of them.")
 
 
 def _check_range(who: str, given: Any) -> None:
@@ -359,8 +426,10 @@ def _check_condition(problem: Problem, condition: Condition) -> None:
     for name, place in where.items():
         low, high = problem.ranges[name]
         sides = _numbers(place) if isinstance(place, tuple | list) else None
+        if sides is not None and sides[0] == sides[1]:
+            raise Refusal(f"Problem: {condition}: both sides of {name!r} are {sides[0]:g}: give it once, as a number.")
         for side in sides or (place,):
-            if not isinstance(side, int | float) or not low <= side <= high:
+            if not _is_number(side) or not low <= side <= high:
                 raise Refusal(
                     f"Problem: {condition} lies outside the domain: {name!r} runs from {low:g} to {high:g}, got "
                     f"{side!r}."
@@ -372,17 +441,27 @@ def _check_condition(problem: Problem, condition: Condition) -> None:
             if len(pairs) != 1:
                 raise Refusal(f"Problem: {condition}: a periodic field needs one pair of sides, such as x=(0.0, 1.0).")
         elif callable(value):
-            found = _tried(problem, value, Asked(problem.names), f"the value of {name!r} in {condition}")
-            if not isinstance(found, Tensor | int | float) or (
-                isinstance(found, Tensor) and found.shape not in ((), (TRIED,))
+            asked = Asked(problem.names)
+            found = _tried(problem, value, asked, f"the value of {name!r} in {condition}")
+            itself = asked.by_name == {problem.names.field(name)[0]: {problem.names.field(name)[1]}}
+            if itself and torch.equal(torch.as_tensor(found), _tried(problem, _of(name), asked, "it")):
+                raise Refusal(f"Problem: {condition} says that {name!r} is itself: give what it is.")
+            if not asked.by_name and not asked.constants and not bool(torch.as_tensor(found).isfinite().all()):
+                raise Refusal(f"Problem: the value of {name!r} in {condition} is not finite in the domain.")
+            if not isinstance(found, Tensor | Real) or (
+                isinstance(found, Tensor) and (found.shape not in ((), (TRIED,)) or found.is_complex())
             ):
                 came = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
                 raise Refusal(
                     f"Problem: the value of {name!r} in {condition} must be one number a point, shape ({TRIED},), got "
                     f"{came}."
                 )
-        elif not isinstance(value, int | float):
+        elif not _is_number(value):
             raise Refusal(
-                f"Problem: {condition}: {name!r} needs a number, a function of s and p, or pinn.periodic, got "
-                f"{type(value).__name__}."
+                f"Problem: {condition}: {name!r} needs a finite number, a function of s and p, or pinn.periodic, got "
+                f"{value!r:.60}."
             )
+
+
+def _of(name: str) -> Equation:
+    return lambda s, _: getattr(s, name)

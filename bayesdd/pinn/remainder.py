@@ -19,11 +19,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bayesdd.pinn.residuals import Networks, Term, residuals
+from bayesdd.pinn.left import of_constants, sizes
+from bayesdd.pinn.residuals import Networks, Term
 
 MOST = 0.75  # share from which on a limit is no longer believed: what is missing then counts three times the correction
 NEGLIGIBLE = 1e-3  # of what constant fields leave: a residual as small moves no field by what intervals show
-DRAWS = 8  # of the prior, in place of constant fields where those leave nothing
 
 
 def shares(networks: Networks, plain: Networks, terms: Sequence[Term], theta: Tensor) -> dict[str, float]:
@@ -39,18 +39,12 @@ def shares(networks: Networks, plain: Networks, terms: Sequence[Term], theta: Te
     constants = len(networks.problem.names.unknown)
     start = torch.zeros_like(theta)
     start[:, networks.dim - constants :] = networks.anchor[:, networks.dim - constants :]
-    flat = theta.new_zeros(1, plain.dim)
-    drawn = torch.randn(DRAWS, plain.dim, generator=torch.Generator().manual_seed(0)).to(flat)
-    with torch.no_grad():
-        sizes = [
-            [float(part.square().mean().sqrt()) for part in residuals(of, terms, at)]
-            for of, at in ((networks, theta), (networks, start), (plain, flat), (plain, drawn))
-        ]
+    after, before = sizes(networks, terms, theta), sizes(networks, terms, start)
     names = [name for term in terms for name in term.names]
     return {
-        name: after / before
-        for name, after, before, constant, prior in zip(names, *sizes, strict=True)
-        if before > NEGLIGIBLE * (constant or prior)
+        name: one / other
+        for name, one, other, constant in zip(names, after, before, of_constants(plain, terms, theta), strict=True)
+        if other > NEGLIGIBLE * constant
     }
 
 

@@ -8,7 +8,8 @@ import numpy as np
 from scipy import stats
 from torch import Tensor
 
-Z90 = 1.6448536269514722
+from bayesdd.data.accuracy import Z90
+
 Field = tuple[np.ndarray, np.ndarray]
 
 

@@ -12,13 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bayesdd.data.distilled import Distilled
+from bayesdd.data.accuracy import Z90
+from bayesdd.data.distilled import Distilled, needed
 from bayesdd.networks import function_space, jets, mlp, students
 from bayesdd.networks.jets import closure
+from bayesdd.networks.judging import HELD, Terms
 from bayesdd.networks.regression import Regression
 from bayesdd.networks.students import GaussNewton
+from bayesdd.numerics import arguments
 from bayesdd.pinn import modes as searches
 from bayesdd.pinn import tasks, written
+from bayesdd.pinn.doubts import doubts, unheld
+from bayesdd.pinn.left import left, sizes, taught, zeros
 from bayesdd.pinn.measurements import points_of
 from bayesdd.pinn.problem import Problem
 from bayesdd.pinn.remainder import missing, shares
@@ -26,16 +31,15 @@ from bayesdd.pinn.residuals import (
     Columns,
     Networks,
     Term,
-    condition_terms,
-    equation_term,
     field_term,
     linearised,
     residuals,
     sobol,
 )
-from bayesdd.pinn.spread import Z90, Field, pooled, widening
+from bayesdd.pinn.spread import Field, pooled, widening
 from bayesdd.pinn.students import Taught
 from bayesdd.posterior import arviz
+from bayesdd.task.provenance import fitting
 from bayesdd.task.task import Task
 
 CELLS = 2**25  # numbers of a Jacobian that are held at once
@@ -129,7 +133,8 @@ class Surrogate:
 
     def draws(self, points: Any, draws: int = 1000, seed: int = 0) -> dict[str, np.ndarray]:
         """Joint draws of fields and unknown functions at points: name -> ``(draws, N)``; see :meth:`predict`."""
-        columns = self._at(points, "draws")
+        columns, draws = self._at(points, "draws"), arguments.whole(draws, "Surrogate.draws: draws=", 1)
+        seed = arguments.seed(seed, "Surrogate.draws")
         names = [*self.problem.names.outputs, *self.networks.functions]
         generator = torch.Generator().manual_seed(seed)
         values, slopes = linearised(self.networks, [field_term(self.problem, names, columns)], self.theta)
@@ -190,11 +195,10 @@ class Surrogate:
         Returns:
             Name -> mean over the modes, in the units of the equation or field.
         """
+        seed = arguments.seed(seed, "Surrogate.errors")
         terms = self._zeros(None if points is None else self._at(points, "errors"), seed)
-        with torch.no_grad():
-            left = residuals(self.networks, terms, self.theta)
         names = [name for term in terms for name in term.names]
-        return {name: float(part.square().mean().sqrt()) for name, part in zip(names, left, strict=True)}
+        return dict(zip(names, sizes(self.networks, terms, self.theta), strict=True))
 
     @cached_property
     def target(self) -> list[Task]:
@@ -216,37 +220,76 @@ class Surrogate:
         rows = tasks.outcomes(self.problem, points, self.mean(points).detach())
         return tasks.student(self.problem, self.plain.fields, rows, self._student_noise)
 
-    def objective(self, *, points: Any = None, steps: int = STEPS) -> Callable[..., Any]:
+    def objective(
+        self,
+        *,
+        points: Any = None,
+        steps: int = STEPS,
+        error: float | None = None,
+        held: float = HELD,
+        unit: float | None = None,
+        held_out: Any = None,
+    ) -> Callable[..., Any]:
         """What ``bayesdd.distill`` minimises: students of the rows predict what this surrogate predicts.
+
+        Its certificate says what students leave of the equation and of every condition, and is not ok where the
+        surrogate itself is in doubt (:attr:`doubts`).
 
         Args:
             points: Where they shall; default 256 points of the whole domain.
             steps: Steps of the rows, which bound the work: 400 take half a minute with 50 rows.
+            error: Judge in the outcome's own terms: the share of each field's range that errors of means must stay
+                within, 0.01 for 1 %; at conditions that fix a field within twice that. None: in the surrogate's sds.
+            held: With ``error``: 90 % intervals must hold 90 % of the surrogate's predictive, give or take this.
+            unit: What ``error`` is in, if not each field's range: 1.0 for the fields' own units.
+            held_out: Measurements that the fit has not seen, as for ``fit``: a doubt where intervals hold too few.
         """
         columns = (
             sobol(self.problem.ranges, ROWS, self.seed + 1)
             if points is None
             else points_of(self.problem, points, "objective")
         )
+        Terms(error, held, unit)  # refuses what says nothing before anything is computed
+        steps = arguments.whole(steps, "Surrogate.objective: steps=", 1)
         found, names = self.predict(columns), self.problem.names.outputs
         mean, sd = (torch.from_numpy(np.stack([found[name][at] for name in names], 1)) for at in (0, 1))
         asked = tasks.outcomes(self.problem, columns, mean)
         outcome = names[0] if len(names) == 1 else tasks.VALUE
-        predictive = asked.pop(outcome), sd.T.reshape(-1)
-        return partial(function_space, purpose=asked, predictive=predictive, label=self._label, steps=steps)
+        ranges = (mean.amax(0) - mean.amin(0)).repeat_interleave(len(mean))
+        doubts = [*self.doubts, *([] if held_out is None else unheld(self, held_out))]
+        return partial(
+            function_space,
+            purpose=asked,
+            predictive=(asked.pop(outcome), sd.T.reshape(-1)),
+            label=self._label,
+            error=error,
+            held=held,
+            unit=ranges if unit is None else unit,
+            residuals=partial(left, self.networks, self.plain, self.theta, self.seed + 2),
+            doubt="; ".join(doubts),
+            steps=steps,
+        )
+
+    @cached_property
+    def doubts(self) -> list[str]:
+        """What speaks against these predictions, one line each; :func:`bayesdd.pinn.fit` warns of it."""
+        return doubts(self)
 
     def student_fit(self, rows: Distilled, seed: int = 0, *, count: int = STUDENTS) -> Taught:
         """Plain networks trained from scratch on distilled rows.
 
         Args:
-            rows: What ``bayesdd.distill`` gave, or its files.
+            rows: What ``bayesdd.distill`` gave.
             seed: Seed of their first weights.
             count: Networks.
         """
+        rows = fitting(needed(rows, "student_fit"), self.student)
+        count, seed = arguments.whole(count, "student_fit: count=", 1), arguments.seed(seed, "student_fit")
         regression = Regression(self.student, "student_fit")
         precision = rows.weight / regression.noise**2
         fits = students.from_scratch(regression, rows.data, precision, count, seed, TRAINING)
-        return Taught(self.problem, regression, rows.data, precision, fits)
+        networks, theta = taught(self.networks, self.plain, self.theta, fits.latents)
+        return Taught(regression, rows.data, precision, fits, networks, theta, self.seed)
 
     def to_netcdf(self, path: str | os.PathLike[str]) -> None:
         """Writes weights, scales and measurements, with a content hash; :func:`bayesdd.pinn.load` reads them."""
@@ -287,12 +330,7 @@ class Surrogate:
         return values.gather(1, rows[tasks.FIELD].long()[:, None])[:, 0] if values.shape[1] > 1 else values[:, 0]
 
     def _zeros(self, points: Columns | None, seed: int) -> list[Term]:
-        """The equation at points, by default 1,024 new ones, and the conditions at new ones of their own."""
-        fresh = sobol(self.problem.ranges, 1024, self.seed + seed) if points is None else points
-        terms = [equation_term(self.problem, fresh)]
-        for at, condition in enumerate(self.problem.conditions):
-            terms += condition_terms(self.problem, condition, self.seed + seed + 101 + at)
-        return [term.to(self.theta.device) for term in terms]
+        return [term.to(self.theta.device) for term in zeros(self.problem, points, self.seed + seed)]
 
     def _at(self, points: Any, who: str) -> Columns:
         return _on(points_of(self.problem, points, f"Surrogate.{who}"), self.theta)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from bayesdd.data.accuracy import WORST
 from bayesdd.data.certificate import Certificate, PredictiveCertificate
 from bayesdd.numerics.refusal import WrongType
 from bayesdd.reports.style import DISTILLED, FAINT, INK, panels, styled
@@ -16,8 +17,9 @@ LEAST = 1e-12  # nats, or sds: where the axis may end, since zero has no logarit
 def plot_certificate(certificate: Certificate | PredictiveCertificate) -> Any:
     """What is certified, each with two standard errors, on a logarithmic axis with the tolerance.
 
-    Both KLs in nats; of predictions, the error of the means in sds and the log ratio of the spreads. An infinite
-    standard error is an arrow: the value is a lower bound.
+    Both KLs in nats; of predictions, the error of the means in sds and the log ratio of the spreads, or the errors in
+    the outcome's own terms where it is judged in those. An infinite standard error is an arrow: the value is a lower
+    bound.
 
     Args:
         certificate: ``distilled.certificate``, or what ``bayesdd.certify`` returned.
@@ -63,6 +65,11 @@ def _values(certificate: Any) -> tuple[list[tuple[str, float, float]], str]:
         kls = (("KL(distilled, full)", "kl_reverse"), ("KL(full, distilled)", "kl_forward"))
         found = [(said, getattr(certificate, name), getattr(certificate, f"{name}_se")) for said, name in kls]
         return found, "nats"
+    if isinstance(certificate, PredictiveCertificate) and certificate.own_terms and certificate.accuracy is not None:
+        accuracy = certificate.accuracy
+        worst, wide = accuracy.worst_error / WORST, accuracy.too_wide / WORST
+        errors = [("error of means", accuracy.error, accuracy.error_se), ("half the worst tenth", worst, 0.0)]
+        return [*errors, ("half of too wide", wide, 0.0)], "of the range" if accuracy.of_range else "in its own units"
     if isinstance(certificate, PredictiveCertificate):
         ratio = certificate.spread_ratio
         spread = ("log ratio of spreads", abs(math.log(ratio)), certificate.spread_ratio_se / ratio)

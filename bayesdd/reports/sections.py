@@ -47,7 +47,7 @@ def head(task: Task, distilled: Distilled) -> dict[str, Any]:
         "said": said,
         "reasons": certificate.reasons,
         "predicts": predicts,
-        "limit": f"{certificate.tolerance:g} {'predictive sds' if predicts else 'nats'}",
+        "limit": certificate.limit,
         "numbers": {name: said.replace("+-", "\N{PLUS-MINUS SIGN}") for name, said in certificate.numbers.items()},
         "facts": [
             (f"{task.size:,}", "real rows"),

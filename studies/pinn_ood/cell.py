@@ -15,8 +15,9 @@ from bayesdd import CertificateWarning, distill, pinn
 from bayesdd.data.columns import Columns
 from bayesdd.distillation.problem import Problem
 from bayesdd.networks import row_search, students
-from bayesdd.networks._function_space import JUDGE_SEED, JUDGE_STEPS, JUDGES, starting_rows, starting_weight
+from bayesdd.networks._function_space import JUDGE_SEED, starting_rows, starting_weight
 from bayesdd.networks.calibration import interval_score, settled
+from bayesdd.networks.judging import JUDGE_STEPS, JUDGES
 from bayesdd.networks.mlp import Network
 from bayesdd.networks.purpose import Purpose
 from bayesdd.networks.regression import Regression

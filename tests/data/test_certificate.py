@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from bayesdd import Certificate, Distilled, PredictiveCertificate
+from bayesdd.data.accuracy import Accuracy, Residual
 from bayesdd.data.certificate import from_dict
 from bayesdd.data.seal import SEAL
 
@@ -22,7 +23,13 @@ POSTERIOR = Certificate(
         index=["a", "b[0]"]),
 )  # fmt: skip
 PREDICTIVE = PredictiveCertificate(0.1, 0.02, 1.1, 0.05, draws=8, tolerance=0.3)
-BOTH = pytest.mark.parametrize("certificate", [POSTERIOR, PREDICTIVE])
+OWN = replace(
+    PREDICTIVE,
+    accuracy=Accuracy(0.01, math.inf, 0.02, math.nan, 0.91, 0.01, 0.87, asked=0.05),
+    residuals=(Residual("equation", 0.5, math.nan), Residual("u at 0", 0.1, 0.0, 0.02)),
+    doubt="its modes differ",
+)
+BOTH = pytest.mark.parametrize("certificate", [POSTERIOR, PREDICTIVE, OWN])
 
 
 @pytest.mark.parametrize(

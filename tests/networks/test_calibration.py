@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import bayesdd
+from bayesdd.data.accuracy import Z90 as Z
 from bayesdd.networks import students
-from bayesdd.networks.calibration import Z, held, interval_score, rescaling, scored, settled
+from bayesdd.networks.calibration import held, interval_score, rescaling, scored, settled
 from bayesdd.networks.purpose import Purpose
 from bayesdd.networks.regression import Regression
 

@@ -280,6 +280,15 @@ def _mean(data, x):
         ({"predictive": (torch.zeros(2), torch.zeros(2))}, r"positive sds"),
         ({"label": torch.cos}, r"label=...\) goes with predictive="),
         ({"predictive": (torch.zeros(2), torch.ones(2)), "label": lambda rows: torch.zeros(3)}, r"got \(3,\)"),
+        ({"error": 5.0}, r"share of the outcome's range, below 1"),
+        (
+            {"predictive": (torch.zeros(2), torch.ones(2)), "held_out": {"x": [0.0], "y": [0.0]}},
+            r"held_out=...\) goes with draws=",
+        ),
+        (
+            {"draws": {"w": torch.zeros(9, 3)}, "held_out": {"x": [0.0]}},
+            r"held_out=...\) needs the columns \['x', 'y'\]",
+        ),
         ({"students": 0}, r"students, steps and restart of at least 1"),
     ],
 )
@@ -305,6 +314,24 @@ def test_students_that_are_no_regression_are_refused(data):
     for model, y, message in ((latent_noise, data["y"], "known noise"), (counts, data["y"].abs().round(), "Poisson")):
         with pytest.raises(ValueError, match=message):
             bayesdd.distill(bayesdd.Task(model, {**data, "y": y}), 2, objective=objective, progress=False)
+
+
+def test_rows_held_out_speak_against_the_target(task, data):
+    """Those that the draws explain, and the same moved by five of their noise."""
+    mode, covariance = exact(data["x"], data["y"], torch.ones(40, dtype=torch.float64), data["x"])[2:]
+    noise = torch.randn(200, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    draws = {"w": mode + noise @ torch.linalg.cholesky(covariance).T}
+    for moved, said in ((0.0, ""), (5 * NOISE, "its 90% intervals hold 0% of 40 rows held out")):
+        held_out = {**data, "y": data["y"] + moved}
+        objective = functools.partial(function_space, purpose={"x": [0.0, 1.0]}, draws=draws, held_out=held_out)
+        solver = objective(bayesdd.target.Target([task], task, "cpu", 0), 0, str)
+        assert solver.certificate.keywords["terms"].doubt == said
+
+
+def test_a_tolerance_in_sds_and_an_error_in_own_terms_are_one_too_many(task):
+    objective = functools.partial(function_space, purpose={"x": [0.0, 1.0]}, error=0.05, steps=1)
+    with pytest.raises(bayesdd.Refusal, match=r"tolerance=2 is in predictive sds.*give one of them"):
+        bayesdd.distill(task, 2, tolerance=2.0, objective=objective, progress=False)
 
 
 def test_it_needs_a_size_and_a_purpose(task):

@@ -12,8 +12,9 @@ import torch
 import bayesdd
 from bayesdd import pinn
 from bayesdd.density.density import Density
-from bayesdd.networks import _function_space, row_search
-from bayesdd.numerics.refusal import Refusal
+from bayesdd.networks import judging, row_search
+from bayesdd.numerics.refusal import Refusal, WrongType
+from bayesdd.pinn.measurements import measured
 from bayesdd.pinn.residuals import residuals
 
 SMALL = {"hidden": (8,), "modes": 3, "steps": 120}
@@ -123,6 +124,11 @@ BAD = {
     r"noise= names 'v'": {"data": {**AT, "u": np.ones(5)}, "noise": {"v": 0.1}},
     r"device= ?'?cuda|torch finds no CUDA": {"device": "cuda"},
     r"GiB free: take fewer points=": {"points": 10**9},
+    r"hidden= needs the widths of the hidden layers": {"hidden": 8},
+    r"each width of hidden= must be a whole number": {"hidden": (4.5,)},
+    r"column 'u' holds no value": {"data": {**AT, "u": np.full(5, np.nan)}},
+    r"column 'u' needs numbers": {"data": {**AT, "u": 1j * np.ones(5)}},
+    r"noise= is that of measurements, but there are no data": {"noise": 0.1},
 }
 
 
@@ -130,9 +136,31 @@ BAD = {
 def test_mistakes_are_named_in_one_line(said):
     if "device" in BAD[said] and torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
-    with pytest.raises(Refusal, match=said) as caught:
+    with pytest.raises((Refusal, WrongType), match=said) as caught:
         pinn.fit(decay(), **BAD[said])
     assert "\n" not in str(caught.value)
+
+
+def test_masked_values_are_missing_and_equations_finite_where_searches_begin():
+    masked = np.ma.masked_array(np.ones(5), [True, True, False, False, False])
+    assert len(measured(decay(), {**AT, "u": masked})["u"][1]) == 3
+    with pytest.raises(Refusal, match="equation is not finite at draws of the prior"):
+        pinn.fit(decay(equation=lambda s, p: torch.log(s.u_t) + p.rate * s.u), {**AT, "u": np.ones(5)}, hidden=(4,))
+
+
+def test_what_is_asked_of_a_surrogate_is_checked():
+    surrogate, rows = fitted(), bayesdd.Distilled({"z": np.ones(3)}, np.ones(3))
+    for said, asked in {
+        "draws= must be a whole number": lambda: surrogate.draws(AT, draws=0),
+        "Surrogate.errors: seed=": lambda: surrogate.errors(seed="a"),
+        "student_fit needs a distilled set": lambda: surrogate.student_fit(None),
+        "lacks column 't'": lambda: surrogate.student_fit(rows),
+        "share of the outcome's range": lambda: surrogate.objective(error=5.0),
+        "steps= must be a whole number": lambda: surrogate.objective(steps=0),
+        "pinn.load needs the pinn.Problem": lambda: pinn.load("decay.nc", None),
+    }.items():
+        with pytest.raises((Refusal, WrongType), match=said):
+            asked()
 
 
 def test_an_output_that_nothing_fixes_is_refused():
@@ -143,7 +171,7 @@ def test_an_output_that_nothing_fixes_is_refused():
 
 @pytest.mark.long
 def test_rows_teach_a_plain_network(monkeypatch):
-    monkeypatch.setattr(_function_space, "JUDGE_STEPS", 40)
+    monkeypatch.setattr(judging, "JUDGE_STEPS", 40)
     monkeypatch.setattr(row_search, "JUDGED", 40)
     surrogate = fitted()
     assert [task.size for task in surrogate.target] == [39, 512, 64]

@@ -1,10 +1,12 @@
 """Problems as mathematics: what is written is read, and every mistake is named in one line."""
 
+import math
+
 import pytest
 import torch
 
 from bayesdd import pinn
-from bayesdd.numerics.refusal import Refusal
+from bayesdd.numerics.refusal import Refusal, WrongType
 
 
 def make(**changed):
@@ -39,7 +41,7 @@ def test_long_names_of_inputs():
 
 
 MISTAKES = {
-    r"one number a point, a tensor of shape \(6,\).*got \(6, 1\)": {
+    r"one number a point, a float64 tensor of shape \(6,\).*got \(6, 1\)": {
         "equation": lambda s, p: (s.u_t * p.k * p.q)[:, None]
     },
     r"got float in place 1": {"equation": lambda s, p: (s.u_t - p.k * p.q, 1.0)},
@@ -60,12 +62,28 @@ MISTAKES = {
     r"the unknown 'c' stands in no equation": {"unknown": {"q": pinn.function("x"), "c": (1.0, 1.0)}},
     r"needs \(mean, sd\) of a normal prior": {"unknown": {"q": (1.0, -1.0)}},
     r"'z' is none": {"unknown": {"q": pinn.function("z")}},
+    r"got torch.complex128": {"equation": lambda s, p: (s.u_t - p.q) * 1j},
+    r"got torch.float32": {"equation": lambda s, p: (s.u_t - p.q).float()},
+    r"reads 'u_t', but nothing that it returns has a slope": {"equation": lambda s, p: s.u_t.detach() + p.q * s.v},
+    r"fails at made-up points: RuntimeError: Can't call numpy": {"equation": lambda s, p: s.u_t.numpy() + p.q},
+    r"needs a finite number, a function of s and p.* got nan": {"conditions": [pinn.at(t=0.0, u=math.nan)]},
+    r"is not finite in the domain": {"conditions": [pinn.at(t=0.0, u=lambda s, p: torch.log(-s.x))]},
+    r"says that 'u' is itself": {"conditions": [pinn.at(t=0.0, u=lambda s, p: s.u)]},
+    r"both sides of 'x' are 1": {"conditions": [pinn.at(x=(1.0, 1.0), u=0.0)]},
+    r"needs those that pinn.at\(...\) makes, got \{'t'": {"conditions": [{"t": 0.0, "u": 0.0}]},
+    r"needs values by name, such as .* got \['x'\]": {"inputs": ["x"]},
+    r"outputs= needs names, such as \('u',\), got 3": {"outputs": 3},
+    r"outputs=\{'u': ...\} needs a range": {"outputs": {"u": (1.0, 0.0), "v": (0.0, 1.0)}},
+    r"constants=\{'k': ...\} needs a finite number, got nan": {"constants": {"k": math.nan}},
+    r"'u_t' in inputs= reads as a derivative": {"inputs": {"x": (0.0, 1.0), "t": (0.0, 2.0), "u_t": (0.0, 1.0)}},
+    r"names '_a', which cannot stand behind a dot": {"parameters": {"_a": (0.0, 1.0)}},
+    r"exact= one of s, got float": {"exact": 3.0},
 }
 
 
 @pytest.mark.parametrize("said", MISTAKES)
 def test_mistakes_are_named_in_one_line(said):
-    with pytest.raises(Refusal, match=said) as caught:
+    with pytest.raises((Refusal, WrongType), match=said) as caught:
         make(**MISTAKES[said])
     assert "\n" not in str(caught.value)
 
@@ -78,5 +96,7 @@ def test_a_reference_is_checked():
         make(exact=lambda s: s.x).reference(points)
     with pytest.raises(Refusal, match=r"exact= asks for s.u"):
         make(exact=lambda s: (s.u, s.x)).reference(points)
+    with pytest.raises(Refusal, match="exact= fails: ZeroDivisionError"):
+        make(exact=lambda s: 1 / 0).reference(points)
     with pytest.raises(Refusal, match="its solver has failed there"):
         make(exact=lambda s: (s.x * torch.inf, s.t)).reference(points)

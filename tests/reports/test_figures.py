@@ -11,6 +11,7 @@ import torch
 
 import bayesdd
 from bayesdd import dbn
+from bayesdd.data.accuracy import Accuracy
 from bayesdd.data.certificate import Certificate, PredictiveCertificate
 from bayesdd.dbn.learning import Edges
 from bayesdd.posterior.arviz import dataset, to_arviz
@@ -20,6 +21,9 @@ pytest.importorskip("matplotlib").use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
 
 GOOD = Certificate(1e-3, 1e-4, 2e-3, 1e-4, 1e-3, 1e-4, 0.1, 0.05, 900.0, 10.0, 10.0, 0.0, 1000, 0.05)
+OWN_TERMS = PredictiveCertificate(
+    9.0, 0.1, 3.0, 0.1, 8, 0.05, accuracy=Accuracy(0.01, 1e-3, 0.04, 0.06, 0.9, 0.01, 0.87, asked=0.05)
+)
 NET = dbn.Template(("dose", "symptom"), (("dose", "symptom"),), (("symptom", "symptom"),), static=("age",))
 
 
@@ -81,6 +85,7 @@ def test_a_certificate_stands_left_of_its_tolerance_if_it_is_ok():
     for certificate, values in (
         (GOOD, [2e-3, 1e-3]),
         (PredictiveCertificate(0.02, 0.001, math.exp(0.03), 0.001, 8, 0.1), [0.03, 0.02]),
+        (OWN_TERMS, [0.03, 0.02, 0.01]),
     ):
         (axis,) = bayesdd.plot_certificate(certificate).axes
         points = [float(line.get_xdata()[0]) for line in axis.lines if line.get_marker() == "o"]

@@ -1,0 +1,126 @@
+"""What speaks against a surrogate: searches that disagree, an equation that is not met, measurements outside intervals.
+
+Rows that are certified against a surrogate that is wrong are wrong with it, so the same lines stand in the warnings of
+a fit and in the certificates of its rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from bayesdd.networks.target_check import missed
+from bayesdd.pinn.left import sizes
+from bayesdd.pinn.measurements import measured
+from bayesdd.pinn.remainder import MOST
+from bayesdd.pinn.residuals import equation_term, field_term, residuals, sobol
+from bayesdd.pinn.spread import widening
+
+UNMOVED = 0.9  # of a prior's sd: a posterior that is no narrower has learned nothing
+UNMET = 0.2  # of what constant fields leave of an equation: a search that leaves more has not solved it
+OWN = 0.8  # share of a function's variance that is between modes: what each says of itself explains the rest
+DISAGREE = 0.05  # of a field's range: modes that differ by more are said
+LEAST_HELD, FEWEST = 0.7, 20  # share of measurements in their own 90 % intervals that is doubted, from so many on
+POINTS = 256  # at which predictions are looked at
+
+
+def unlearned(surrogate: Any) -> list[str]:
+    """Unknowns whose posterior is as wide as their prior; predictions may be right all the same."""
+    found = []
+    for name, (mean, sd) in surrogate.constants.items():
+        prior: Any = surrogate.problem.unknown[name]
+        if sd > UNMOVED * prior[1]:
+            before = f"{prior[0]:g} +- {prior[1]:g}"
+            found.append(f"the unknown {name!r} is not identified: posterior {mean:.3g} +- {sd:.2g}, prior {before}")
+    predicted = surrogate.predict(_everywhere(surrogate)) if surrogate.networks.functions else {}
+    for name in surrogate.networks.functions:
+        prior = surrogate.problem.unknown[name]
+        if (predicted[name][1] ** 2).mean() ** 0.5 > UNMOVED * prior.sd:
+            found.append(f"the unknown function {name!r} is not identified: its posterior is as wide as its prior")
+    return found
+
+
+def doubts(surrogate: Any) -> list[str]:
+    """What makes predictions doubtful, one line each."""
+    return [
+        *_functions_apart(surrogate),
+        *_searches_apart(surrogate),
+        *_unmet(surrogate),
+        *_uncorrected(surrogate),
+        *_outside(surrogate),
+    ]
+
+
+def unheld(surrogate: Any, data: Any) -> list[str]:
+    """Outputs of which 90 % intervals, noise included, hold fewer measurements than chance explains.
+
+    ``data`` are measurements that the fit has not seen, as :func:`bayesdd.pinn.fit` takes them.
+    """
+    found = []
+    for name, (points, values) in measured(surrogate.problem, data, "objective(held_out=...)").items():
+        mean, sd = (torch.from_numpy(one) for one in surrogate.predict(points)[name])
+        noise = surrogate.measurement_noise.get(name, 0.0)
+        if said := missed(mean, (sd**2 + noise**2).sqrt(), values):
+            found.append(f"of {name!r} {said}")
+    return found
+
+
+def _everywhere(surrogate: Any) -> Any:
+    return sobol(surrogate.problem.ranges, POINTS, surrogate.seed + 1)
+
+
+def _functions_apart(surrogate: Any) -> list[str]:
+    found, everywhere = [], _everywhere(surrogate)
+    predicted = surrogate.predict(everywhere) if surrogate.networks.functions else {}
+    for name in surrogate.networks.functions:
+        with torch.no_grad():
+            term = field_term(surrogate.problem, [name], everywhere).to(surrogate.theta.device)
+            values = residuals(surrogate.networks, [term], surrogate.theta)[0]
+        between = float(values.var(0, correction=0).mean()) * widening(len(values)) ** 2
+        if between > OWN * float((predicted[name][1] ** 2).mean()):
+            found.append(
+                f"searches end in different functions {name!r}, each far surer of itself: intervals of {name!r} and of "
+                "the fields that it moves may be too narrow: more steps=, modes= or measurements"
+            )
+    return found
+
+
+def _searches_apart(surrogate: Any) -> list[str]:
+    return [
+        f"searches disagree on {name!r} by {apart:.0%} of its range: more steps=, hidden= or points="
+        for name, apart in surrogate.disagreement(_everywhere(surrogate)).items()
+        if apart > DISAGREE
+    ]
+
+
+def _unmet(surrogate: Any) -> list[str]:
+    """Where the equation leaves a good part of what constant fields leave of it: the search has not solved it."""
+    rows = sobol(surrogate.problem.ranges, 1024, surrogate.seed + 1)
+    term = equation_term(surrogate.problem, rows).to(surrogate.theta.device)
+    found = sizes(surrogate.networks, [term], surrogate.theta)
+    flat = sizes(surrogate.plain, [term], surrogate.theta.new_zeros(1, surrogate.plain.dim))
+    return [
+        f"the {name} is not met: constant fields leave {of / one:.2g} times as much: more steps= or hidden="
+        for name, one, of in zip(term.names, found, flat, strict=True)
+        if of > 0 and one > UNMET * of
+    ]
+
+
+def _uncorrected(surrogate: Any) -> list[str]:
+    """Where wider networks meet the equation or a condition hardly better than those that were searched."""
+    return [
+        f"wider networks still leave {share:.0%} of the residuals of {name}: intervals are a guess and may be too "
+        "narrow: more hidden=, points= or steps="
+        for name, share in surrogate.shares.items()
+        if share > MOST
+    ]
+
+
+def _outside(surrogate: Any) -> list[str]:
+    rows = {term.names: term.count for term in surrogate.terms if term.observed is not None}
+    return [
+        f"{share:.0%} of the measurements of {name!r} lie in their 90% intervals: equation or noise are wrong"
+        for name, share in surrogate.held.items()
+        if share < LEAST_HELD and rows[(name,)] >= FEWEST
+    ]
