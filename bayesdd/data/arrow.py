@@ -145,7 +145,7 @@ class _Cursor:
             self.at += len(self.held.pop(0))
         what = f"{self.source.where}: column"
         return {
-            name: _column([one.column(name) for one in found], f"{what} {name!r}", self.labels.get(name), start)
+            name: values_of([one.column(name) for one in found], f"{what} {name!r}", self.labels.get(name), start)
             for name in self.names
         }
 
@@ -185,7 +185,7 @@ def _is_number(kind: Any) -> bool:
     return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_decimal(kind))
 
 
-def _column(chunks: Sequence[Any], what: str, labels: Labels | None, first: int) -> Tensor:
+def values_of(chunks: Sequence[Any], what: str, labels: Labels | None, first: int) -> Tensor:
     """Arrow arrays one after the other as one tensor, nulls NaN; ``first`` is the number of their first row."""
     if labels is not None:
         return tensor(np.concatenate([_codes(chunk, labels, what) for chunk in chunks]), what)

@@ -22,9 +22,8 @@ from torch import Tensor
 from bayesdd.data.columns import WEIGHT, Choice, Columns, Source, separated
 from bayesdd.data.files import one_line
 from bayesdd.data.formats import ENGINES, endings
-from bayesdd.data.media import Medium, Read, assembled, cast, grid
+from bayesdd.data.media import Medium, Read, Remote, assembled, cast, grid
 from bayesdd.data.names import Members, Selection, element, selected, weighing
-from bayesdd.data.partitions import Partitions
 from bayesdd.data.stamp import spelled, stamp
 from bayesdd.data.tables import FORMATS, medium_of
 from bayesdd.data.values import Label, Labels, refuse_missing
@@ -95,11 +94,11 @@ class Stored:
     @property
     def elsewhere(self) -> bool:
         """Whether the rows are in other processes, which sum them by ``total``."""
-        return isinstance(self.medium, Partitions)
+        return isinstance(self.medium, Remote)
 
     def total(self, function: Callable[..., tuple[Tensor, ...]], *arguments: Any) -> tuple[Tensor, ...]:
         """Sum of ``function(columns, number of the first row, *arguments)`` over whoever holds rows."""
-        if isinstance(self.medium, Partitions):
+        if isinstance(self.medium, Remote):
             empty = {name: column[:0] for name, column in self.sample.items()}
             return self.medium.total(self.members, self.codes, _at_home, empty, function, *arguments)
         return function(self.take(torch.arange(self.size)), 0, *arguments)
@@ -180,7 +179,7 @@ class Stored:
         """Rows of given numbers, in that order; rows close together are read at once."""
         rows, back = torch.unique(picked.cpu(), return_inverse=True)
         apart = torch.cat([rows.new_zeros(1), (rows.diff() > GAP).long().cumsum(0)])
-        if isinstance(self.medium, Partitions):
+        if isinstance(self.medium, Remote):
             found = _at_home(self.medium.take(self.members, self.codes, rows), 0, self.sample, lambda some, _: some)
             return {name: column[back] for name, column in found.items()}
         counts = torch.unique_consecutive(torch.stack([apart, rows // self.most]), dim=1, return_counts=True)[1]

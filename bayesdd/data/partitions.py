@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, NamedTuple, TypeAlias
@@ -21,13 +21,12 @@ from torch import Tensor
 from bayesdd.data.arrow import MOST_LABELS
 from bayesdd.data.columns import Columns
 from bayesdd.data.files import one_line
-from bayesdd.data.media import Read, assembled, variables_of
+from bayesdd.data.media import Read, Sums, assembled, by_number, variables_of
 from bayesdd.data.names import Members, members_of
 from bayesdd.data.stamp import stamp
 from bayesdd.data.values import Labels, coded, refuse_disguised
 from bayesdd.numerics.refusal import MissingPackage, Refusal, WrongType
 
-Sums: TypeAlias = tuple[Tensor, ...]
 Stamps: TypeAlias = tuple[int, ...]
 _UNFIT = "datetime64", "timedelta64", "period", "complex"
 
@@ -105,16 +104,9 @@ class Partitions:
         """None: the stamps of partitions say whether they have changed."""
         return ()
 
-    @contextmanager
-    def cursor(self, members: Members, labels: Mapping[str, Labels]) -> Iterator[Read]:
+    def cursor(self, members: Members, labels: Mapping[str, Labels]) -> AbstractContextManager[Read]:
         """Brings rows here, column by column; sums are better taken by ``total``."""
-
-        def read(start: int, stop: int) -> Mapping[str, Tensor]:
-            found = self.take(members, labels, torch.arange(start, stop))
-            every = ((name, index, raw) for name, group in members.items() for index, raw in group.items())
-            return {raw: found[name].movedim(0, -1)[index] for name, index, raw in every}
-
-        yield read
+        return by_number(self, members, labels)
 
     def take(self, members: Members, labels: Mapping[str, Labels], rows: Tensor) -> Columns:
         """Columns of rows of ascending numbers, brought here."""

@@ -22,6 +22,7 @@ from bayesdd.data.disk import Stored, stored
 from bayesdd.data.media import grid
 from bayesdd.data.names import Selection, wanted
 from bayesdd.data.partitions import partitions
+from bayesdd.data.spark import is_spark, spark
 from bayesdd.data.tables import medium_of
 from bayesdd.data.values import Label, Labels
 from bayesdd.numerics.refusal import Refusal
@@ -192,6 +193,8 @@ def opened(
         return chosen
     if type(source).__module__.startswith("dask") and hasattr(source, "to_delayed"):
         return stored(partitions(source), select, choose, labels, weight, again=again)
+    if is_spark(source):
+        return stored(spark(source), select, choose, labels, weight, again=again)
     if (medium := medium_of(source)) is not None:
         found = stored(medium, select, choose, labels, weight, again=again)
         return found if 8 * _cells(found) * found.size > IN_MEMORY else _loaded(found)
