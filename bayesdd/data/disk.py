@@ -71,6 +71,7 @@ class Stored:
         labels: Column of codes, or its element -> label of each code.
         codes: Variable -> the same.
         known: What was learnt so far.
+        counted: As of ``rows.Rows``: none, such rows are in memory.
     """
 
     medium: Medium
@@ -85,6 +86,7 @@ class Stored:
     labels: Mapping[str, Labels]
     codes: Mapping[str, Labels]
     known: Known
+    counted: int = 0
 
     @property
     def size(self) -> int:
@@ -280,14 +282,8 @@ def stored(
 ) -> Stored:
     """As ``on_disk``, with a choice by name, labels and weights as in ``columns.table``."""
     where, schema = medium.where, medium.schema
-    every = medium.members()
-    counted = {} if weight is None else {WEIGHT: weighing(every, weight, where)}
-    members, parts = (every, {}) if select is None else selected(every, select, where, again=again)
-    if choose is None:
-        taken = [name for name in members if select or all(schema[raw] == "numbers" for raw in members[name].values())]
-    else:
-        taken = choose([name for name in members if name != weight or select])
-    members = {name: members[name] for name in taken} | counted
+    members, parts, counted = placed(medium, select, choose, weight, again=again)
+    members |= counted
     raws = [raw for group in members.values() for raw in group.values()]
     if not raws:
         raise Refusal(f"{where}: no column of numbers is left of {sorted(map(str, schema))}")
@@ -311,6 +307,25 @@ def stored(
     for name, column in sample.items():
         refuse_missing(column, f"{where}: in the {len(column):,} rows looked at, column {name!r}")
     return replace(rows, sample=sample, sample_weight=weights)
+
+
+def placed(
+    medium: Medium, select: Selection | None, choose: Choice | None, weight: str | None, *, again: bool
+) -> tuple[Members, dict[str, tuple[str, ...]], Members]:
+    """The members that are chosen, what their array columns are made of, and the member that the weights are."""
+    where, schema, every = medium.where, medium.schema, medium.members()
+    counted: Members = {} if weight is None else {WEIGHT: weighing(every, weight, where)}
+    members, parts = (every, {}) if select is None else selected(every, select, where, again=again)
+    for raw in counted.get(WEIGHT, {}).values():
+        if schema[raw] != "numbers":
+            raise WrongType(
+                f"{where}: weight= names {weight!r}, which holds {schema[raw]}; a weight is a positive number"
+            )
+    if choose is None:
+        taken = [name for name in members if select or all(schema[raw] == "numbers" for raw in members[name].values())]
+    else:
+        taken = choose([name for name in members if name != weight or select])
+    return {name: members[name] for name in taken}, parts, counted
 
 
 def _spread(size: int, wanted: int) -> Tensor:

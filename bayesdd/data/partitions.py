@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from bayesdd.data.arrow import MOST_LABELS
+from bayesdd.data.arrow import package as arrow
 from bayesdd.data.columns import Columns
 from bayesdd.data.files import one_line
 from bayesdd.data.media import Read, Sums, assembled, by_number, variables_of
@@ -134,6 +135,17 @@ class Partitions:
         found = self._run(members, labels, jobs)
         return tuple(torch.stack(parts).sum(0) for parts in zip(*found, strict=True))
 
+    def counted(self, variables: Sequence[str], weight: str | None, names: tuple[str, str], most: int) -> Any:
+        """As of ``grouped.Counting``, by ``groupby``."""
+        total, least = names
+        weights = 1.0 if weight is None else self.frame[weight].astype("float64").fillna(0.0)
+        frame = self.frame[list(variables)].assign(**{total: weights, least: weights})
+        every = frame.groupby(list(variables), dropna=False, observed=True, sort=False)
+        with told():
+            few = every.agg({total: "sum", least: "min"}).reset_index().head(most, npartitions=-1, compute=False)
+            found = self.client.compute(few).result()
+        return arrow("pyarrow").Table.from_pandas(found, preserve_index=False)
+
     def _run(self, members: Members, labels: Mapping[str, Labels], jobs: Sequence[Any]) -> list[Any]:
         held, stamps = self._made(members, labels)
         with told():
@@ -173,6 +185,11 @@ def partitions(frame: Any) -> Partitions:
     with told():
         pieces = client.gather(client.compute([_package("dask").delayed(len)(part) for part in frame.to_delayed()]))
     return Partitions(frame, client, tuple(pieces))
+
+
+def is_dask(source: Any) -> bool:
+    """Whether something is a data frame of dask."""
+    return type(source).__module__.startswith("dask") and hasattr(source, "to_delayed")
 
 
 def _sort(kind: Any) -> str:

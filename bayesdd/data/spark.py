@@ -139,6 +139,16 @@ class Spark:
 
         return tuple(torch.stack(parts).sum(0) for parts in zip(*self._run(kept, work), strict=True))
 
+    def counted(self, variables: Sequence[str], weight: str | None, names: tuple[str, str], most: int) -> Any:
+        """As of ``grouped.Counting``, by ``groupBy``."""
+        functions = package("pyspark.sql.functions")
+        with told():
+            one = functions.lit(1.0) if weight is None else self.frame[_quoted(weight)].cast("double")
+            one = functions.coalesce(one, functions.lit(0.0))
+            every = self.frame.groupBy([_quoted(name) for name in variables])
+            found = every.agg(functions.sum(one).alias(names[0]), functions.min(one).alias(names[1]))
+            return found.limit(most).toArrow()
+
     def _run(self, kept: Kept, work: Work) -> list[Any]:
         found = _collected(kept.frame, work)
         if {place: stamps for place, (stamps, _) in found.items()} != kept.stamps:

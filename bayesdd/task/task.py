@@ -177,8 +177,8 @@ class Task:
         """
         if self.rows.sample_weight is not None:
             raise Refusal(
-                f"{verb} looks at rows one by one, and each of {self.name} counts {self.weight!r} times: repeat the "
-                "rows (x.repeat_interleave(count, 0)) and leave weight= out"
+                f"{verb} looks at rows one by one, and each of {self.name} counts {self.weight or 'several'} times: "
+                "repeat the rows (x.repeat_interleave(count, 0)) and leave weight= or grouped() out"
             )
 
     @property

@@ -124,6 +124,17 @@ def test_columns_are_those_of_arrow(stored, session):
     assert torch.equal(some["more"].nan_to_num(-1), more.nan_to_num(-1))
 
 
+def test_equal_rows_are_counted_there(stored):
+    given = frame().assign(ward=frame()["ward"].where(frame()["x[1]"] < 1))
+    for weight in (None, "count"):
+        few = opened(bayesdd.grouped(stored(given)), ["y", "ward"], weight=weight)
+        sums = given.groupby(["y", "ward"], dropna=False)["count"].agg("size" if weight is None else "sum")
+        assert few.counted == N and few.labels["ward"] == ("east", "west")
+        assert few.sample_weight.tolist() == sums.tolist() and len(few.columns["y"]) == 6
+    with one_line("'less' is missing, or -1"):
+        opened(bayesdd.grouped(stored(given.assign(less=given["count"] - 2))), ["y"], weight="less")
+
+
 def test_a_worker_that_is_killed_changes_nothing(stored, tmp_path):
     rows, died = opened(stored(frame()), ["x", "y"]), tmp_path / "died"
 
