@@ -12,6 +12,7 @@ from .data import CertificateWarning as CertificateWarning
 from .data import DataNote as DataNote
 from .data import Distilled as Distilled
 from .data import PredictiveCertificate as PredictiveCertificate
+from .data import grouped as grouped
 from .data import on_disk as on_disk
 from .data import union as union
 from .distillation import distill as distill

@@ -1,3 +1,4 @@
+from ._grouped import grouped as grouped
 from .certificate import Certificate as Certificate
 from .certificate import CertificateWarning as CertificateWarning
 from .certificate import PredictiveCertificate as PredictiveCertificate

@@ -37,6 +37,7 @@ class Batches:
         paths: Files whose state is watched.
         ordered: Whether every pass gives the rows in one order.
         differing: Column that files do not share -> in words how.
+        relation: Makes DuckDB's relation of the rows.
     """
 
     where: str
@@ -46,6 +47,7 @@ class Batches:
     paths: tuple[Path, ...] = ()
     ordered: bool = True
     differing: Mapping[str, str] = field(default_factory=dict)
+    relation: Callable[[], Any] | None = None
 
     @property
     def size(self) -> int:
@@ -94,6 +96,16 @@ class Batches:
             raise Refusal(f"{self.where}: column {variable!r} has every value missing; leave it out")
         refuse_disguised(labels, f"{self.where}: column {variable!r}")
         return labels
+
+    def counted(self, variables: Sequence[str], weight: str | None, names: tuple[str, str], most: int) -> Any:
+        """As of ``grouped.Counting``, by DuckDB."""
+        quoted = [_quoted(name) for name in variables]
+        one = "1.0::DOUBLE" if weight is None else f"coalesce({_quoted(weight)}::DOUBLE, 0.0)"
+        sums = f"sum({one}) AS {_quoted(names[0])}, min({one}) AS {_quoted(names[1])}"
+        assert self.relation is not None
+        with telling(self.where, "DuckDB cannot count its equal rows"):
+            every = self.relation().aggregate(f"{', '.join(quoted)}, {sums}", ", ".join(quoted))
+            return every.limit(most).to_arrow_table()
 
     def state(self) -> tuple[int, ...]:
         """Of the files; none of a query."""
@@ -145,7 +157,7 @@ class _Cursor:
             self.at += len(self.held.pop(0))
         what = f"{self.source.where}: column"
         return {
-            name: _column([one.column(name) for one in found], f"{what} {name!r}", self.labels.get(name), start)
+            name: values_of([one.column(name) for one in found], f"{what} {name!r}", self.labels.get(name), start)
             for name in self.names
         }
 
@@ -185,7 +197,7 @@ def _is_number(kind: Any) -> bool:
     return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_decimal(kind))
 
 
-def _column(chunks: Sequence[Any], what: str, labels: Labels | None, first: int) -> Tensor:
+def values_of(chunks: Sequence[Any], what: str, labels: Labels | None, first: int) -> Tensor:
     """Arrow arrays one after the other as one tensor, nulls NaN; ``first`` is the number of their first row."""
     if labels is not None:
         return tensor(np.concatenate([_codes(chunk, labels, what) for chunk in chunks]), what)
@@ -241,6 +253,11 @@ def _codes(chunk: Any, labels: Labels, what: str) -> np.ndarray[Any, Any]:
             "all labels by labels="
         )
     return _numbers(codes)
+
+
+def _quoted(name: str) -> str:
+    """A column's name as SQL reads it."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 @contextmanager

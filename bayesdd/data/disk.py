@@ -22,9 +22,8 @@ from torch import Tensor
 from bayesdd.data.columns import WEIGHT, Choice, Columns, Source, separated
 from bayesdd.data.files import one_line
 from bayesdd.data.formats import ENGINES, endings
-from bayesdd.data.media import Medium, Read, assembled, cast, grid
+from bayesdd.data.media import Medium, Read, Remote, assembled, cast, grid
 from bayesdd.data.names import Members, Selection, element, selected, weighing
-from bayesdd.data.partitions import Partitions
 from bayesdd.data.stamp import spelled, stamp
 from bayesdd.data.tables import FORMATS, medium_of
 from bayesdd.data.values import Label, Labels, refuse_missing
@@ -72,6 +71,7 @@ class Stored:
         labels: Column of codes, or its element -> label of each code.
         codes: Variable -> the same.
         known: What was learnt so far.
+        counted: As of ``rows.Rows``: none, such rows are in memory.
     """
 
     medium: Medium
@@ -86,6 +86,7 @@ class Stored:
     labels: Mapping[str, Labels]
     codes: Mapping[str, Labels]
     known: Known
+    counted: int = 0
 
     @property
     def size(self) -> int:
@@ -95,11 +96,11 @@ class Stored:
     @property
     def elsewhere(self) -> bool:
         """Whether the rows are in other processes, which sum them by ``total``."""
-        return isinstance(self.medium, Partitions)
+        return isinstance(self.medium, Remote)
 
     def total(self, function: Callable[..., tuple[Tensor, ...]], *arguments: Any) -> tuple[Tensor, ...]:
         """Sum of ``function(columns, number of the first row, *arguments)`` over whoever holds rows."""
-        if isinstance(self.medium, Partitions):
+        if isinstance(self.medium, Remote):
             empty = {name: column[:0] for name, column in self.sample.items()}
             return self.medium.total(self.members, self.codes, _at_home, empty, function, *arguments)
         return function(self.take(torch.arange(self.size)), 0, *arguments)
@@ -180,7 +181,7 @@ class Stored:
         """Rows of given numbers, in that order; rows close together are read at once."""
         rows, back = torch.unique(picked.cpu(), return_inverse=True)
         apart = torch.cat([rows.new_zeros(1), (rows.diff() > GAP).long().cumsum(0)])
-        if isinstance(self.medium, Partitions):
+        if isinstance(self.medium, Remote):
             found = _at_home(self.medium.take(self.members, self.codes, rows), 0, self.sample, lambda some, _: some)
             return {name: column[back] for name, column in found.items()}
         counts = torch.unique_consecutive(torch.stack([apart, rows // self.most]), dim=1, return_counts=True)[1]
@@ -281,14 +282,8 @@ def stored(
 ) -> Stored:
     """As ``on_disk``, with a choice by name, labels and weights as in ``columns.table``."""
     where, schema = medium.where, medium.schema
-    every = medium.members()
-    counted = {} if weight is None else {WEIGHT: weighing(every, weight, where)}
-    members, parts = (every, {}) if select is None else selected(every, select, where, again=again)
-    if choose is None:
-        taken = [name for name in members if select or all(schema[raw] == "numbers" for raw in members[name].values())]
-    else:
-        taken = choose([name for name in members if name != weight or select])
-    members = {name: members[name] for name in taken} | counted
+    members, parts, counted = placed(medium, select, choose, weight, again=again)
+    members |= counted
     raws = [raw for group in members.values() for raw in group.values()]
     if not raws:
         raise Refusal(f"{where}: no column of numbers is left of {sorted(map(str, schema))}")
@@ -312,6 +307,25 @@ def stored(
     for name, column in sample.items():
         refuse_missing(column, f"{where}: in the {len(column):,} rows looked at, column {name!r}")
     return replace(rows, sample=sample, sample_weight=weights)
+
+
+def placed(
+    medium: Medium, select: Selection | None, choose: Choice | None, weight: str | None, *, again: bool
+) -> tuple[Members, dict[str, tuple[str, ...]], Members]:
+    """The members that are chosen, what their array columns are made of, and the member that the weights are."""
+    where, schema, every = medium.where, medium.schema, medium.members()
+    counted: Members = {} if weight is None else {WEIGHT: weighing(every, weight, where)}
+    members, parts = (every, {}) if select is None else selected(every, select, where, again=again)
+    for raw in counted.get(WEIGHT, {}).values():
+        if schema[raw] != "numbers":
+            raise WrongType(
+                f"{where}: weight= names {weight!r}, which holds {schema[raw]}; a weight is a positive number"
+            )
+    if choose is None:
+        taken = [name for name in members if select or all(schema[raw] == "numbers" for raw in members[name].values())]
+    else:
+        taken = choose([name for name in members if name != weight or select])
+    return {name: members[name] for name in taken}, parts, counted
 
 
 def _spread(size: int, wanted: int) -> Tensor:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from bayesdd.data import columns as tables
@@ -23,6 +24,7 @@ from bayesdd.numerics.refusal import Refusal, WrongType
 
 # Rows first to last, not included, of each variable that the cursor was made for; first ones never go back.
 Read: TypeAlias = Callable[[int, int], Mapping[str, Tensor]]
+Sums: TypeAlias = tuple[Tensor, ...]
 
 
 class Medium(Protocol):
@@ -62,6 +64,31 @@ class Medium(Protocol):
 
     def cursor(self, members: Members, labels: Mapping[str, Labels]) -> AbstractContextManager[Read]:
         """Reads the variables of some columns as numbers or codes of their labels, front to back."""
+
+
+@runtime_checkable
+class Remote(Protocol):
+    """What a medium has besides, whose rows are in other processes: those of a cluster."""
+
+    def take(self, members: Members, labels: Mapping[str, Labels], rows: Tensor) -> Columns:
+        """Columns of rows of ascending numbers, brought here."""
+
+    def total(
+        self, members: Members, labels: Mapping[str, Labels], function: Callable[..., Sums], *arguments: Any
+    ) -> Sums:
+        """Sum of ``function(columns, number of the first row, *arguments)``, taken where the rows are."""
+
+
+@contextmanager
+def by_number(medium: Remote, members: Members, labels: Mapping[str, Labels]) -> Iterator[Read]:
+    """A cursor that brings rows here by their numbers."""
+
+    def read(start: int, stop: int) -> Mapping[str, Tensor]:
+        found = medium.take(members, labels, torch.arange(start, stop))
+        every = ((name, index, raw) for name, group in members.items() for index, raw in group.items())
+        return {raw: found[name].movedim(0, -1)[index] for name, index, raw in every}
+
+    yield read
 
 
 @dataclass(frozen=True, eq=False)

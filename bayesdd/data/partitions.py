@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, NamedTuple, TypeAlias
@@ -19,15 +19,15 @@ import torch
 from torch import Tensor
 
 from bayesdd.data.arrow import MOST_LABELS
+from bayesdd.data.arrow import package as arrow
 from bayesdd.data.columns import Columns
 from bayesdd.data.files import one_line
-from bayesdd.data.media import Read, assembled, variables_of
+from bayesdd.data.media import Read, Sums, assembled, by_number, variables_of
 from bayesdd.data.names import Members, members_of
 from bayesdd.data.stamp import stamp
 from bayesdd.data.values import Labels, coded, refuse_disguised
 from bayesdd.numerics.refusal import MissingPackage, Refusal, WrongType
 
-Sums: TypeAlias = tuple[Tensor, ...]
 Stamps: TypeAlias = tuple[int, ...]
 _UNFIT = "datetime64", "timedelta64", "period", "complex"
 
@@ -105,16 +105,9 @@ class Partitions:
         """None: the stamps of partitions say whether they have changed."""
         return ()
 
-    @contextmanager
-    def cursor(self, members: Members, labels: Mapping[str, Labels]) -> Iterator[Read]:
+    def cursor(self, members: Members, labels: Mapping[str, Labels]) -> AbstractContextManager[Read]:
         """Brings rows here, column by column; sums are better taken by ``total``."""
-
-        def read(start: int, stop: int) -> Mapping[str, Tensor]:
-            found = self.take(members, labels, torch.arange(start, stop))
-            every = ((name, index, raw) for name, group in members.items() for index, raw in group.items())
-            return {raw: found[name].movedim(0, -1)[index] for name, index, raw in every}
-
-        yield read
+        return by_number(self, members, labels)
 
     def take(self, members: Members, labels: Mapping[str, Labels], rows: Tensor) -> Columns:
         """Columns of rows of ascending numbers, brought here."""
@@ -141,6 +134,17 @@ class Partitions:
         jobs = [(k, _summed, (function, self.starts[k], shared)) for k, size in enumerate(self.pieces) if size]
         found = self._run(members, labels, jobs)
         return tuple(torch.stack(parts).sum(0) for parts in zip(*found, strict=True))
+
+    def counted(self, variables: Sequence[str], weight: str | None, names: tuple[str, str], most: int) -> Any:
+        """As of ``grouped.Counting``, by ``groupby``."""
+        total, least = names
+        weights = 1.0 if weight is None else self.frame[weight].astype("float64").fillna(0.0)
+        frame = self.frame[list(variables)].assign(**{total: weights, least: weights})
+        every = frame.groupby(list(variables), dropna=False, observed=True, sort=False)
+        with told():
+            few = every.agg({total: "sum", least: "min"}).reset_index().head(most, npartitions=-1, compute=False)
+            found = self.client.compute(few).result()
+        return arrow("pyarrow").Table.from_pandas(found, preserve_index=False)
 
     def _run(self, members: Members, labels: Mapping[str, Labels], jobs: Sequence[Any]) -> list[Any]:
         held, stamps = self._made(members, labels)
@@ -181,6 +185,11 @@ def partitions(frame: Any) -> Partitions:
     with told():
         pieces = client.gather(client.compute([_package("dask").delayed(len)(part) for part in frame.to_delayed()]))
     return Partitions(frame, client, tuple(pieces))
+
+
+def is_dask(source: Any) -> bool:
+    """Whether something is a data frame of dask."""
+    return type(source).__module__.startswith("dask") and hasattr(source, "to_delayed")
 
 
 def _sort(kind: Any) -> str:

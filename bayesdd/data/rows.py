@@ -13,15 +13,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from bayesdd.data import columns, formats
+from bayesdd.data._grouped import Grouped
 from bayesdd.data.columns import WEIGHT, Choice, Columns, separated
 from bayesdd.data.disk import Stored, stored
 from bayesdd.data.media import grid
 from bayesdd.data.names import Selection, wanted
-from bayesdd.data.partitions import partitions
+from bayesdd.data.partitions import is_dask, partitions
+from bayesdd.data.spark import is_spark, spark
 from bayesdd.data.tables import medium_of
 from bayesdd.data.values import Label, Labels
 from bayesdd.numerics.refusal import Refusal
@@ -47,6 +50,10 @@ class Rows(Protocol):
     @property
     def sample_weight(self) -> Tensor | None:
         """How often each of them counts, ``(n,)``; None where every row counts once."""
+
+    @property
+    def counted(self) -> int:
+        """Number of rows of which these are the distinct ones, weighted by their counts; 0 where none were counted."""
 
     @property
     def ordered(self) -> bool:
@@ -103,6 +110,7 @@ class Held:
     labels: Mapping[str, Labels] = field(default_factory=dict)
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     sample_weight: Tensor | None = None
+    counted: int = 0
     ordered: bool = True
     elsewhere: bool = False
 
@@ -190,8 +198,12 @@ def opened(
         some = choose or list
         chosen = source.chosen(lambda there: some([n for n in there if select is None or n in names]), labels, weight)
         return chosen
-    if type(source).__module__.startswith("dask") and hasattr(source, "to_delayed"):
+    if isinstance(source, Grouped):
+        return _in_order(_loaded(source.opened(select, choose, labels, weight, again=again)), source.medium.size)
+    if is_dask(source):
         return stored(partitions(source), select, choose, labels, weight, again=again)
+    if is_spark(source):
+        return stored(spark(source), select, choose, labels, weight, again=again)
     if (medium := medium_of(source)) is not None:
         found = stored(medium, select, choose, labels, weight, again=again)
         return found if 8 * _cells(found) * found.size > IN_MEMORY else _loaded(found)
@@ -212,6 +224,15 @@ def _cells(rows: Rows) -> int:
 def _held(table: columns.Table) -> Held:
     found, weight = separated(table.columns)
     return Held(found, table.labels, table.parts, weight)
+
+
+def _in_order(few: Held, counted: int) -> Held:
+    """Distinct rows sorted by their values, since databases give them in another order each time."""
+    flat = [column.reshape(len(column), -1).numpy() for column in few.columns.values()]
+    order = torch.from_numpy(np.lexsort(np.concatenate(flat, 1).T[::-1]))
+    weight = None if few.sample_weight is None else few.sample_weight[order]
+    columns = {name: column[order] for name, column in few.columns.items()}
+    return replace(few, columns=columns, sample_weight=weight, counted=counted)
 
 
 def _loaded(rows: Stored) -> Held:

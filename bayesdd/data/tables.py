@@ -110,7 +110,12 @@ def dataset(source: Any, where: str, filter: Any = None) -> Batches:
         settings = {"columns": names, "filter": filter, "batch_size": BATCH, "batch_readahead": 1}
         yield from fragments[piece].scanner(schema=whole, use_threads=False, **settings).to_batches()
 
-    return Batches(where, whole, tuple(counts), batches, tuple(map(Path, schemas)), differing=differing)
+    def relation() -> Any:
+        some = source.replace_schema(whole)
+        return package("duckdb").connect().from_arrow(some if filter is None else some.filter(filter))
+
+    paths = tuple(map(Path, schemas))
+    return Batches(where, whole, tuple(counts), batches, paths, differing=differing, relation=relation)
 
 
 def _differing(schema: Any, schemas: Mapping[str, Any]) -> dict[str, str]:
@@ -156,7 +161,7 @@ def query(source: Any) -> Batches:
             finally:
                 reader.close()
 
-    return Batches(where, types, (size,), batches, ordered=False)
+    return Batches(where, types, (size,), batches, ordered=False, relation=relation)
 
 
 def table(source: Any) -> Batches:
@@ -165,4 +170,7 @@ def table(source: Any) -> Batches:
     def batches(piece: int, names: list[str]) -> Generator[Any, None, None]:
         yield from source.select(names).to_batches(BATCH)
 
-    return Batches("data", source.schema, (len(source),), batches)
+    def relation() -> Any:
+        return package("duckdb").connect().from_arrow(source)
+
+    return Batches("data", source.schema, (len(source),), batches, relation=relation)

@@ -27,6 +27,7 @@ def provenance_of(
 
     ``certifies`` is what a certificate of the rows is about, "posterior" or "predictions".
     """
+    counted = [task.rows.counted for task in tasks]
     return {
         "task": student.name,
         "target": [task.name for task in tasks],
@@ -35,6 +36,7 @@ def provenance_of(
         "fingerprint": [task.rows.fingerprint() for task in tasks],
         "seed": seed,
         "rows": sum(task.size for task in tasks),
+        **({"counted": counted} if any(counted) else {}),
         "size": size,
         "objective": objective,
         "certifies": certifies,

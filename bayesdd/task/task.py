@@ -54,10 +54,11 @@ class Task:
     Args:
         model: A plain Pyro model.
         data: Mapping name -> array or tensor ``(N, ...)``, ``xarray.Dataset``, data frame (pandas, polars, pyarrow, a
-            DuckDB relation, dask), a path (.nc, .npz, .csv, .zarr, .parquet, .arrow; also a folder or a pattern of the
-            last two), or a query of DuckDB (``"SELECT ..."``). Text and categoricals become codes of their labels. Rows
-            above 512 MiB, .npz and .csv apart, stay where they are, fewer by ``bayesdd.on_disk(...)``; ``data`` is then
-            a sample of them. The checks look at the sample now, at the other rows when they are first swept.
+            DuckDB relation, dask, Spark), a path (.nc, .npz, .csv, .zarr, .parquet, .arrow; also a folder or a pattern
+            of the last two), or a query of DuckDB (``"SELECT ..."``). Text and categoricals become codes of their
+            labels. Rows above 512 MiB, .npz and .csv apart, stay where they are, fewer by ``bayesdd.on_disk(...)``;
+            ``data`` is then a sample of them. The checks look at the sample now, at the other rows when they are first
+            swept.
         plate: Name of the row plate; needed only where several plates are as long as the rows.
         kinds: Kinds of columns (``bayesdd.kinds``) that override the inferred ones.
         columns: Which columns of the data: a list of names, or argument -> name, or argument -> list of names, an array
@@ -176,8 +177,8 @@ class Task:
         """
         if self.rows.sample_weight is not None:
             raise Refusal(
-                f"{verb} looks at rows one by one, and each of {self.name} counts {self.weight!r} times: repeat the "
-                "rows (x.repeat_interleave(count, 0)) and leave weight= out"
+                f"{verb} looks at rows one by one, and each of {self.name} counts {self.weight or 'several'} times: "
+                "repeat the rows (x.repeat_interleave(count, 0)) and leave weight= or grouped() out"
             )
 
     @property
@@ -275,7 +276,7 @@ class Task:
     @functools.cached_property
     def packed(self) -> bytes:
         """Itself with few of its rows, small enough to be sent along with draws; ``unpacked`` is the inverse."""
-        from cloudpickle import dumps  # knows models of notebooks too; comes with dask
+        from cloudpickle import dumps  # knows models of notebooks too; comes with dask and with the extra spark
 
         few, found = {name: column[:PACKED].clone() for name, column in self.data.items()}, copy.copy(self)
         for name, value in {"data": few, "rows": Held(few)}.items():

@@ -100,6 +100,17 @@ def test_labels_are_those_of_all_partitions(client):
     assert opened(split(known), ["ward"]).labels["ward"] == ("west", "north", "east")
 
 
+def test_equal_rows_are_counted_there(client):
+    given = frame().assign(ward=frame()["ward"].where(frame()["x[1]"] < 1))
+    for weight in (None, "count"):
+        few = opened(bayesdd.grouped(split(given)), ["y", "ward"], weight=weight)
+        sums = given.groupby(["y", "ward"], dropna=False)["count"].agg("size" if weight is None else "sum")
+        assert few.counted == N and few.labels["ward"] == ("east", "west")
+        assert few.sample_weight.tolist() == sums.tolist() and len(few.columns["y"]) == 6
+    with one_line("'less' is missing, or -1"):
+        opened(bayesdd.grouped(split(given.assign(less=given["count"] - 2))), ["y"], weight="less")
+
+
 def test_a_worker_that_is_killed_changes_nothing(client, monkeypatch):
     def drawn():
         task = Task(logistic_regression.model, split(frame(), 6), columns=["x", "y"])
