@@ -24,6 +24,7 @@ from bayesdd.data.columns import DataNote
 from bayesdd.data.measures import Measure
 from bayesdd.dbn.tables import LongTable, Named, agreed, doubts_about, read_long, read_named
 from bayesdd.dbn.template.columns import Rows, as_columns
+from bayesdd.dbn.template.ending import until_end
 from bayesdd.dbn.template.template import Template
 from bayesdd.numerics import words
 from bayesdd.numerics.refusal import Refusal, WrongType
@@ -360,6 +361,7 @@ def _checked(template: Template, rows: Rows, name: str) -> Rows:
     """Rows of which something is seen; refuses states that the template does not have."""
     try:
         x, static = template.kind.column(rows[0], template.variables), template.kind.column(rows[1], template.static)
+        x = until_end(template, x)
     except Refusal as error:
         raise type(error)(f"{name}: {error}") from None
     kept = _seen((x, static)).any(1)
