@@ -186,10 +186,10 @@ def truncated(mean: Tensor, sign: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def log_ndtr(x: Tensor) -> Tensor:
-    """Log of the standard normal distribution function; ``torch.special.log_ndtr`` has no rule for vmap."""
+    """Log of the standard normal distribution function: ``torch.special.log_ndtr`` has no rule for vmap."""
     far = x < FAR
     tail = torch.where(far, x, FAR)
-    near = torch.special.ndtr(torch.where(far, 0.0, x)).log()
+    near = (0.5 * torch.erfc(-math.sqrt(0.5) * torch.where(far, 0.0, x))).log()  # ndtr is 0 below -8
     return torch.where(far, -0.5 * tail.square() - (-tail).log() - 0.5 * LOG_2PI + (-1 / tail.square()).log1p(), near)
 
 

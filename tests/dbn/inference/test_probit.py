@@ -57,22 +57,22 @@ def test_a_probit_regression_has_the_posterior_of_a_grid():
     mean = np.average(grid, axis=0, weights=weight)
     square = np.average((grid - mean) ** 2, axis=0, weights=weight)
     rows = [(torch.tensor(np.stack([a, c], 1))[:, None], torch.zeros(30, 0))]
-    draws = mixed_draws([one], rows, draws=1500, burn=50, chains=1, generator=torch.Generator().manual_seed(0))
+    draws = mixed_draws([one], rows, draws=500, burn=30, chains=1, generator=torch.Generator().manual_seed(0))
     ours = draws["c_initial"][0, :, 0].numpy()
     for found, exact in ((ours, mean), ((ours - mean) ** 2, square)):
         centre, error = batch_error(found)
-        assert (np.abs(centre - exact) < 4.5 * error).all() and (error < 0.2 * np.sqrt(square)).all()
+        assert (np.abs(centre - exact) < 4.5 * error).all() and (error < 0.3 * np.sqrt(square)).all()
 
 
 @pytest.mark.long
 def test_draws_with_missing_numbers_and_states_are_those_of_the_density():
     """Under the posterior the score has mean 0, and its product with the parameters, about their means, mean -1."""
-    x = patients(30)
-    x[:15, :, 1] = torch.nan  # one hospital does not see the stage
-    x[20:24, 1, 0] = x[26:28, 0, 0] = torch.nan
-    rows = dbn.likelihood.source.gathered(COURSE, [Source({"x": x[:15]}), Source({"x": x[15:]})])
+    x = patients(24)
+    x[:12, :, 1] = torch.nan  # one hospital does not see the stage
+    x[16:20, 1, 0] = x[22:, 0, 0] = torch.nan
+    rows = dbn.likelihood.source.gathered(COURSE, [Source({"x": x[:12]}), Source({"x": x[12:]})])
     generator = torch.Generator().manual_seed(0)
-    chain = mixed_draws([COURSE] * 2, rows, draws=800, burn=50, chains=1, generator=generator)
+    chain = mixed_draws([COURSE] * 2, rows, draws=500, burn=50, chains=1, generator=generator)
     draws = {site: value[0, ::2] for site, value in chain.items()}
     task = dbn.task(COURSE, {"x": torch.cat([some for some, _ in rows])})
     free = unconstrain(COURSE, draws).requires_grad_()
