@@ -104,13 +104,13 @@ class _Chain:
         _, (z, z_static) = mixture.split(x, static)
         _, (whole, whole_static) = mixture.split(*started)
         # Indicators are always known; of numbers those that were measured.
-        for names, part, full in (
+        for names, column, full in (
             (mixture.continuous.variables, z, whole),
             (mixture.continuous.static, z_static, whole_static),
         ):
             for place, name in enumerate(names):
                 if not mixture.own(name):
-                    part[..., place] = full[..., place]
+                    column[..., place] = full[..., place]
         part, every = mixture.augmented, {one for some in mixture.utilities.values() for one in some}
         layout = Layout.of(part)
         unit = torch.tensor([family.variable in every for family in part.structure.families])

@@ -181,7 +181,7 @@ def truncated(mean: Tensor, sign: Tensor, generator: torch.Generator) -> Tensor:
     """Draws of normals of variance 1 that have given signs, 0 for either."""
     uniform = torch.rand(mean.shape, generator=generator, dtype=mean.dtype).clamp_min(1e-16)
     share = torch.where(sign == 0, 0.0, log_ndtr(sign * mean))
-    below = torch.special.ndtri((share.exp() * uniform).clamp_min(1e-300))
+    below: Tensor = torch.special.ndtri((share.exp() * uniform).clamp_min(1e-300))
     return mean + torch.where(sign == 0, 1.0, -sign) * below
 
 
@@ -189,7 +189,7 @@ def log_ndtr(x: Tensor) -> Tensor:
     """Log of the standard normal distribution function: ``torch.special.log_ndtr`` has no rule for vmap."""
     far = x < FAR
     tail = torch.where(far, x, FAR)
-    near = (0.5 * torch.erfc(-math.sqrt(0.5) * torch.where(far, 0.0, x))).log()  # ndtr is 0 below -8
+    near: Tensor = (0.5 * torch.erfc(-math.sqrt(0.5) * torch.where(far, 0.0, x))).log()  # ndtr is 0 below -8
     return torch.where(far, -0.5 * tail.square() - (-tail).log() - 0.5 * LOG_2PI + (-1 / tail.square()).log1p(), near)
 
 
