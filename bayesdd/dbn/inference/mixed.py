@@ -3,14 +3,14 @@ r"""Posterior of a mixed template from several incomplete, noisy sources, by Gib
 A sweep draws, in turn, all parameters given the completed rows; every number that is missing, or measured with noise,
 given all states; every missing state given all else of its row:
 
-.. math:: \theta \mid c, u, z \sim \text{Dirichlet} \times \text{Normal-inverse-gamma}, \qquad
-          z \mid y, c, u, \theta \sim \text{Normal}, \qquad c_{tv} \mid z, c_{-tv}, \theta \sim \text{Categorical},
-          \qquad u \mid c, z, \theta \sim \text{truncated Normal}.
+.. math:: \theta \mid c, z \sim \text{Dirichlet} \times \text{Normal-inverse-gamma} \times \text{probit regressions},
+          \qquad u \mid c, z, \theta \sim \text{truncated Normal}, \\
+          z \mid y, c, u, \theta \sim \text{Normal}, \qquad c_{tv} \mid z, c_{-tv}, \theta \sim \text{Categorical}.
 
-The utilities u of states with linear-Gaussian parents (``bayesdd.dbn.template.mixture``) are integrated out where
-states are drawn. Slices after the last that a row has an entry of do not count. Sources: Tanner & Wong, "The
-calculation of posterior distributions by data augmentation", JASA 1987; Albert & Chib, "Bayesian analysis of binary and
-polychotomous response data", JASA 1993.
+The utilities u of states with linear-Gaussian parents (``bayesdd.dbn.template.mixture``) are drawn for the sake of the
+numbers only, and integrated out elsewhere (``probits``). Slices after the last that a row has an entry of do not count.
+Sources: Tanner & Wong, "The calculation of posterior distributions by data augmentation", JASA 1987; Albert & Chib,
+"Bayesian analysis of binary and polychotomous response data", JASA 1993.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from bayesdd.dbn.inference._conjugate import probabilities
+from bayesdd.dbn.inference.probits import steps_drawn
 from bayesdd.dbn.inference.regressions import Layout
 from bayesdd.dbn.likelihood import categorical, probit
 from bayesdd.dbn.likelihood.gaussian import as_rows, entries, equations, grouped, in_order
@@ -59,12 +60,11 @@ class _Chain:
 
     Attributes:
         mixture: The template's parts.
-        layout: Regressions of the augmented part.
-        unit: Which of its families are of utilities, of variance 1 ``(F,)``.
+        layout: Regressions of the continuous part.
         noisy: Augmented parts with the noise of each source, and the number of its rows.
         x: Completed sequences ``(rows, T, V)``.
         static: Completed static values ``(rows, V_s)``.
-        utilities: Those of all rows ``(rows, T, n)`` and ``(rows, n_s)``.
+        slopes: Coefficients of steps, those of the sweep before.
         given: Both as they were measured, NaN where missing.
         live: Slices that count ``(rows, T)``, 1 or 0.
         patterns: Rows ``(m,)`` and places of the entries known ``(r,)`` of the augmented part, for each source.
@@ -72,11 +72,10 @@ class _Chain:
 
     mixture: Mixture
     layout: Layout
-    unit: Tensor
     noisy: list[tuple[Template, int]]
     x: Tensor
     static: Tensor
-    utilities: Rows
+    slopes: Values
     given: Rows
     live: Tensor
     patterns: list[list[tuple[Tensor, Tensor]]]
@@ -111,36 +110,26 @@ class _Chain:
             for place, name in enumerate(names):
                 if not mixture.own(name):
                     column[..., place] = full[..., place]
-        part, every = mixture.augmented, {one for some in mixture.utilities.values() for one in some}
-        layout = Layout.of(part)
-        unit = torch.tensor([family.variable in every for family in part.structure.families])
-        size, size_static = (
-            len(one) - len(two)
-            for one, two in zip(
-                (part.variables, part.static), (mixture.continuous.variables, mixture.continuous.static), strict=True
-            )
-        )
-        own = x.new_zeros(*x.shape[:2], size), x.new_zeros(len(x), size_static)
-        # Utilities of slices that do not count say nothing.
-        idle = own[0].masked_fill(live[..., None] == 0, torch.nan)
-        flat = entries(part, *probit.with_utilities(mixture, (z, z_static), (idle, own[1])))
+        # Utilities say nothing in slices that do not count, and of steps that a state has not come to.
+        c, c_static = (column.nan_to_num(nan=math.inf) for column in mixture.split(x, static)[0])
+        counted = live[..., None].expand(c.shape), torch.ones_like(c_static)
+        idle = [torch.where(sign == 0, torch.nan, 0.0) for sign in probit.signs(mixture, (c, c_static), counted)]
+        flat = entries(mixture.augmented, *probit.with_utilities(mixture, (z, z_static), (idle[0], idle[1])))
         patterns = [grouped(~some.isnan()) for some in flat.split([count for _, count in noisy])]
-        chain = cls(mixture, layout, unit, noisy, *started, own, (x, static), live, patterns)
-        chain._draw_utilities(None, generator)
-        return chain
+        return cls(mixture, Layout.of(mixture.continuous), noisy, *started, {}, (x, static), live, patterns)
 
     def parameters(self, generator: torch.Generator) -> Values:
         """A draw of all parameters given the completed rows."""
         mixture = self.mixture
         (c, c_static), numbers = mixture.split(self.x, self.static)
         ones = torch.ones(len(c), dtype=torch.float64)
-        columns = probit.with_utilities(mixture, numbers, self.utilities)
-        gram = self.layout.grams(*in_order(mixture.augmented, *columns), ones, self.live)
+        gram = self.layout.grams(*in_order(mixture.continuous, *numbers), ones, self.live)
         found = self.layout.fitted(gram)
-        values = self.layout.values(*found.draw(self.layout.real, generator, self.unit))
-        for name, some in mixture.utilities.items():
-            for suffix in ("", "_initial") if name in mixture.template.variables else ("",):
-                values[f"{name}{suffix}"] = torch.stack([values[f"{one}{suffix}"] for one in some])
+        values = self.layout.values(*found.draw(self.layout.real, generator))
+        if mixture.utilities:
+            signs = self._signs((c, c_static), self.live)
+            self.slopes = steps_drawn(mixture, numbers, signs, self.slopes, generator)
+            values |= self.slopes
         discrete, states = mixture.discrete, (c.long(), c_static.long())
         kinds = (ones[:, None], self.live[:, :1], self.live[:, 1:])
         for (families, of), weight in zip(groups(discrete, *states), kinds, strict=True):
@@ -153,7 +142,7 @@ class _Chain:
         return {site: values[site] for site in mixture.template.sites}
 
     def complete(self, values: Values, generator: torch.Generator) -> None:
-        """Draws numbers, then states, then utilities."""
+        """Draws numbers, then states."""
         self._draw_numbers(values, generator)
         template, score = self.mixture.template, self._scorer(values)
         places: list[tuple[str, int]] = [(name, -1) for name in template.static]
@@ -172,7 +161,6 @@ class _Chain:
             uniform = torch.rand(scores.shape, generator=generator, dtype=scores.dtype)
             picked = (scores - (-uniform.log()).log()).argmax(1).double()
             _entry(template, self.x, self.static, name, t)[rows] = picked
-        self._draw_utilities(values, generator)
 
     def _signs(self, states: Rows, live: Tensor) -> Rows:
         """Signs of the utilities of completed rows, 0 in slices that do not count."""
@@ -181,16 +169,12 @@ class _Chain:
             self.mixture, states, (live[..., None].expand(states[0].shape), torch.ones(states[1].shape))
         )
 
-    def _draw_utilities(self, values: Values | None, generator: torch.Generator) -> None:
-        """Given all else; without values about means of zero."""
-        if not self.mixture.utilities:
-            return
+    def _utilities(self, values: Values, generator: torch.Generator) -> Rows:
+        """A draw of all utilities given all else."""
         states, numbers = self.mixture.split(self.x, self.static)
-        zero = torch.zeros_like(self.utilities[0]), torch.zeros_like(self.utilities[1])
-        means = zero if values is None else probit.means(self.mixture, values, numbers)
-        pairs = zip(means, self._signs(states, self.live), strict=True)
-        fixed, moving = [probit.truncated(mean, sign, generator) for mean, sign in pairs][::-1]
-        self.utilities = moving, fixed
+        pairs = zip(probit.means(self.mixture, values, numbers), self._signs(states, self.live), strict=True)
+        moving, fixed = (probit.truncated(mean, sign, generator) for mean, sign in pairs)
+        return moving, fixed
 
     def _scorer(self, values: Values) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         """Completed rows and their live slices -> log densities, nats ``(rows,)``."""
@@ -229,7 +213,8 @@ class _Chain:
         _, measured = self.mixture.split(*self.given)
         _, now = self.mixture.split(self.x, self.static)
         flat = entries(part, *probit.with_utilities(self.mixture, measured, torch.nan))
-        known = entries(part, *probit.with_utilities(self.mixture, now, self.utilities))
+        utilities = self._utilities(values, generator) if self.mixture.utilities else 0.0
+        known = entries(part, *probit.with_utilities(self.mixture, now, utilities))
         found = []
         counts = [count for _, count in self.noisy]
         for (noisy, _), some, current, patterns in zip(

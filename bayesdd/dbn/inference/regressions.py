@@ -136,10 +136,9 @@ class Regressions(NamedTuple):
     shape: Tensor
     scale: Tensor
 
-    def draw(self, real: Tensor, generator: torch.Generator, unit: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Coefficients ``(..., F, k)``, padding 0, and variances ``(..., F)``, 1 in families ``unit`` ``(F,)``."""
+    def draw(self, real: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Coefficients ``(..., F, k)``, padding 0, and variances ``(..., F)``."""
         variance = self.scale / torch._standard_gamma(self.shape, generator=generator)
-        variance = variance if unit is None else torch.where(unit, 1.0, variance)
         noise = torch.randn(self.mean.shape, generator=generator, dtype=self.mean.dtype)[..., None]
         spread = torch.linalg.solve_triangular(self.root.mT, noise, upper=True)[..., 0]
         return torch.where(real, self.mean + variance.sqrt()[..., None] * spread, 0.0), variance
