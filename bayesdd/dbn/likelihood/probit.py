@@ -7,8 +7,8 @@ states of all others, its utilities are jointly normal, so that
 .. math:: P(c \mid y) = P(s_1 u_1 > 0, \dots, s_n u_n > 0), \qquad u \mid y \sim N(m, S),
 
 a product of normal distribution functions where all parents were seen. Else the orthant is summed by the GHK simulator,
-one utility after the other given those before, at 64 fixed quasi-random points: exact for one utility, for more a
-relative error of about 1e-3.
+one utility after the other given those before, at 64 fixed quasi-random points: exact for one utility, for more
+within half a percent of the probability.
 
 Sources: Albert & Chib, "Sequential ordinal modeling with applications to survival data", Biometrics 2001;
 Hajivassiliou, McFadden & Ruud, "Simulation of multivariate normal rectangle probabilities", J. Econometrics 1996.
