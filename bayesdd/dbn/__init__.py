@@ -12,7 +12,8 @@ parents pa, linear-Gaussian or categorical:
 Linear-Gaussian variables are standardised: a residual variance has prior mean b / (a - 1) = 1, the variable's own, and
 a coefficient's prior deviation is s = 3 residual deviations, what a parent that alone explains 90% of the variance has.
 A pseudo-count of 1 is a uniform prior on the tables. A linear-Gaussian variable may have categorical parents, of which
-each state but the first has a coefficient; parents of categorical variables are categorical. Missing entries (NaN) are
+each state but the first has a coefficient; a categorical variable with linear-Gaussian parents is a series of probits,
+one a step from a state to those beyond, and a terminal one ends the course: a discrete hazard. Missing entries are
 integrated out exactly; sequences of unequal length are padded by NaN. Measurement noise of known or unknown deviation
 may lie on every entry that is seen.
 
@@ -24,8 +25,10 @@ ones only: ``template``, ``tables``, ``likelihood``, ``inference``, then ``learn
 """
 
 from bayesdd.dbn.inference import conjugate as conjugate
+from bayesdd.dbn.inference import cpds as cpds
 from bayesdd.dbn.inference import gibbs as gibbs
 from bayesdd.dbn.inference import pooled as pooled
+from bayesdd.dbn.inference import to_bif as to_bif
 from bayesdd.dbn.learning import edges as edges
 from bayesdd.dbn.learning import learn as learn
 from bayesdd.dbn.learning import to_dot as to_dot

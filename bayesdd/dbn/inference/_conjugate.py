@@ -99,6 +99,11 @@ def conjugate(template: Template, data: Any, weight: Any = None) -> Posterior:
         Refusal: The columns do not fit, entries are missing, or the template is noisy.
     """
     x, static = soft_columns(template, data) or columns(template, data)
+    if template.probits:
+        raise Refusal(
+            f"conjugate() is a closed form, and {template.probits[0]!r} with its linear-Gaussian parents has none: use "
+            "pooled(template, [Source(rows)]), or task() and bayesdd.sample."
+        )
     if template.noisy or not whole(x, static):
         raise Refusal(
             "conjugate() is a closed form for complete rows without measurement noise: use task() and bayesdd.sample, "

@@ -14,6 +14,7 @@ from bayesdd.dbn.likelihood.categorical import cell, tables
 from bayesdd.dbn.likelihood.gaussian import equations, noise_variance, ordered, positions
 from bayesdd.dbn.likelihood.missing import condition
 from bayesdd.dbn.likelihood.mixed import drawn
+from bayesdd.dbn.template.ending import cut
 from bayesdd.dbn.template.structure import Family, Node, Values
 from bayesdd.dbn.template.template import Template
 from bayesdd.numerics.refusal import Refusal
@@ -80,7 +81,7 @@ def categorical_sequences(
             known[family.variable, 0] = draw(family, known, len(static))
         found.append(torch.stack([known[name, 0] for name in template.variables], 1))
         known = fixed | {(name, 1): known[name, 0] for name in template.variables}
-    return torch.stack(found, 1)
+    return cut(template, torch.stack(found, 1))
 
 
 def mixed_static(template: Template, values: Values, rows: int, generator: torch.Generator | None = None) -> Tensor:
@@ -111,7 +112,7 @@ def mixed_sequences(
             torch.stack([_measured(template, name, known[name, 0], generator) for name in template.variables], 1)
         )
         known = fixed | {(name, 1): known[name, 0] for name in template.variables}
-    return torch.stack(found, 1)
+    return cut(template, torch.stack(found, 1))
 
 
 def _measured(template: Template, name: str, true: Tensor, generator: torch.Generator | None) -> Tensor:

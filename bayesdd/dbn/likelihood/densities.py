@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from bayesdd.dbn.likelihood import ancestral, categorical, elimination, gaussian, messages, missing, mixed
+from bayesdd.dbn.likelihood import ancestral, categorical, elimination, gaussian, messages, missing, mixed, probit
 from bayesdd.dbn.template.columns import whole
 from bayesdd.dbn.template.mixture import Mixture
 from bayesdd.dbn.template.structure import Entry, Family, Values
@@ -133,19 +133,38 @@ def _categorical_chosen(template: Template, x: Tensor, static: Tensor) -> Likeli
 
 
 def _mixed_prior(template: Template, family: Family) -> Values:
+    if family.variable in template.probits:
+        shape = template.sites[family.site]
+        slopes = dist.Normal(torch.zeros(shape, dtype=torch.float64), template.coefficient_scale)
+        return {family.site: pyro.sample(family.site, slopes.to_event(2))}
     return (_dirichlet_prior if family.variable in template.states else _normal_prior)(template, family)
 
 
 def _mixed_at_draws(template: Template, parameters: Values, x: Tensor, static: Tensor) -> Tensor:
     mixture = Mixture.of(template)
     total = torch.zeros(len(next(iter(parameters.values()))), len(x), dtype=torch.float64)
-    for rows, entries in mixed.hidden_entries(template, x, static):
-        single = _mixed_scored(mixture, x[rows], static[rows], entries, FRONTIER)
-        width = 16 * mixed.joint_states(template, entries)
-        chunk = max(1, CELLS // (width * x[rows].numel()))
-        found = vmap(lambda v, f=single, r=rows: f(v, x[r], static[r]), chunk_size=chunk)(parameters)
-        total[:, rows] = found
+    for every, entries in mixed.hidden_entries(template, x, static):
+        lacking = _lacking(mixture, x[every], static[every], entries)
+        for rows, width in ((every[~lacking], 16), (every[lacking], 16 + 2 * probit.POINTS)):
+            if not len(rows):
+                continue
+            single = _mixed_scored(mixture, x[rows], static[rows], entries, FRONTIER)
+            chunk = max(1, CELLS // (width * mixed.joint_states(template, entries) * x[rows].numel()))
+            found = vmap(lambda v, f=single, r=rows: f(v, x[r], static[r]), chunk_size=chunk)(parameters)
+            total[:, rows] = found
     return total
+
+
+def _lacking(mixture: Mixture, x: Tensor, static: Tensor, entries: tuple[Entry, ...]) -> Tensor:
+    """Rows with a state of which a linear-Gaussian parent is missing."""
+    if not mixture.utilities or mixed.joint_states(mixture.template, entries) > FRONTIER:
+        return torch.zeros(len(x), dtype=torch.bool)
+    rows = mixed.completed(mixture, x, static, entries)
+    return (
+        probit.steps_of(mixture, rows.numbers, probit.signs(mixture, rows.states, rows.live))[1]
+        .reshape(rows.agree.shape)
+        .any(0)
+    )
 
 
 def _mixed_scored(
@@ -157,14 +176,16 @@ def _mixed_scored(
             f"dbn: these rows have {count:,} joint states of missing categorical entries, of which {most:,} are "
             "summed over: use pooled(), which draws them."
         )
-    _, columns = mixture.split(*mixed.filled(mixture.template, x, static, entries)[0])
-    chosen = _gaussian_chosen(mixture.continuous, *columns)
+    rows = mixed.completed(mixture, x, static, entries)
+    chosen, steps = _gaussian_chosen(mixture.continuous, *rows.numbers), None
+    if mixture.utilities:
+        steps, _ = probit.steps_of(mixture, rows.numbers, probit.signs(mixture, rows.states, rows.live))
 
     def gaussian_part(values: Values, z: Tensor, z_static: Tensor) -> Tensor:
         total = chosen.sequences(mixture.continuous, values, z, z_static)
         return total + chosen.static(mixture.continuous, values, z_static)
 
-    return lambda values, x, static: mixed.scored(mixture, values, x, static, entries=entries, gaussian=gaussian_part)
+    return functools.partial(mixed.scored, mixture, entries=entries, gaussian=gaussian_part, steps=steps)
 
 
 def _mixed_chosen(template: Template, x: Tensor, static: Tensor) -> Likelihood:

@@ -40,10 +40,13 @@ class Equations(NamedTuple):
 
         Of a :meth:`part`, ``places`` are the variables that it is of.
         """
-        mean = own @ self.own.mT + before @ self.before.mT + self.shift
         logs = self.variance.log().sum() + len(self.shift) * LOG_2PI
         seen = own if places is None else own[..., places]
-        return -0.5 * (((seen - mean).square() / self.variance).sum(-1) + logs)
+        return -0.5 * (((seen - self.mean(before, own)).square() / self.variance).sum(-1) + logs)
+
+    def mean(self, before: Tensor, own: Tensor) -> Tensor:
+        """Means of the variables given their parents, shapes as for :meth:`log_density`."""
+        return own @ self.own.mT + before @ self.before.mT + self.shift
 
     def part(self, places: list[int]) -> Equations:
         """The equations of some of the variables, which may have all among their parents."""

@@ -24,6 +24,7 @@ from bayesdd.data.columns import DataNote
 from bayesdd.data.measures import Measure
 from bayesdd.dbn.tables import LongTable, Named, agreed, doubts_about, read_long, read_named
 from bayesdd.dbn.template.columns import Rows, as_columns
+from bayesdd.dbn.template.ending import until_end
 from bayesdd.dbn.template.template import Template
 from bayesdd.numerics import words
 from bayesdd.numerics.refusal import Refusal, WrongType
@@ -84,6 +85,7 @@ class Source:
         noise: float | Mapping[str, float] = 0.0,
         noise_site: str | None = None,
         own_ids: bool = False,
+        ends: Mapping[str, Sequence[Any]] | None = None,
     ) -> Source:
         """A source from a long table, one line a patient and visit, in the source's own names and units.
 
@@ -107,6 +109,9 @@ class Source:
             noise_site: As for Source.
             own_ids: Whether patients are numbered by this source alone: a number that another source has too is then
                 another patient.
+            ends: Our name of a terminal variable -> (column of the time of the end, column of its state, the state of
+                those who go on), one value a patient, such as ``{"end": ("futime", "status", "censored")}``. An end is
+                seen at the first slice after it, whoever goes on at the last slice before its time.
 
         Raises:
             Refusal: A column is missing or no time, a patient has two rows at one time or two values of a static
@@ -134,6 +139,7 @@ class Source:
             start=start,
             slices=slices,
             own_ids=own_ids,
+            ends=ends or {},
         )
         return cls(read.data, None, noise, noise_site, read.measures, read.table)
 
@@ -360,6 +366,7 @@ def _checked(template: Template, rows: Rows, name: str) -> Rows:
     """Rows of which something is seen; refuses states that the template does not have."""
     try:
         x, static = template.kind.column(rows[0], template.variables), template.kind.column(rows[1], template.static)
+        x = until_end(template, x)
     except Refusal as error:
         raise type(error)(f"{name}: {error}") from None
     kept = _seen((x, static)).any(1)

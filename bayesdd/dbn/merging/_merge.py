@@ -83,6 +83,12 @@ def merge(
     """
     if learn_edges and (template.states or not complete):
         raise Refusal("merge(learn_edges=True) is for complete=True and linear-Gaussian variables.")
+    if complete and (odd := template.probits or (template.terminal,) * bool(template.terminal)):
+        why = "a linear-Gaussian parent" if template.probits else "an end, after which nothing is seen"
+        raise Refusal(
+            f"merge(complete=True) has no closed form for {odd[0]!r}, which has {why}: leave complete=True out, for "
+            f"real rows of the sources with weights, or {odd[0]!r} out of the template."
+        )
     if size < 1:
         raise Refusal(f"merge needs size= of at least one row, got {size}.")
     full = pooled(template, sources, seed=seed) if full is None else full

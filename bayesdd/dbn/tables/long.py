@@ -23,6 +23,8 @@ from bayesdd.data.formats import read_file
 from bayesdd.data.measures import Measure
 from bayesdd.data.names import closest
 from bayesdd.data.values import coded
+from bayesdd.dbn.tables.ends import ended
+from bayesdd.dbn.tables.times import steps_of
 from bayesdd.dbn.tables.units import converted
 from bayesdd.numerics.refusal import MissingPackage, Refusal, WrongType
 
@@ -77,10 +79,11 @@ def read_long(
     start: Any,
     slices: int | None,
     own_ids: bool,
+    ends: Mapping[str, Sequence[Any]],
 ) -> Read:
     """Sequences of a long table; arguments are those of :meth:`bayesdd.dbn.Source.from_long`."""
     where, frame = _opened(table)
-    names = _names(frame, where, patient, time, variables, static, start)
+    names = _names(frame, where, patient, time, variables, static, start, ends)
     ours = list(names.values())
     moving = [name for name in ours if name not in static]
     for what, some in (("units", units), ("transform", transform)):
@@ -91,11 +94,13 @@ def read_long(
     if frame[patient].isna().any():
         line = int(np.flatnonzero(frame[patient].isna())[0])
         raise Refusal(f"{where}: row {line} (from 0) has no patient in {patient!r}: complete it, or drop the row.")
-    steps = _steps(frame, where, patient, time, every, start)
+    steps = steps_of(frame, where, patient, time, every, start)
     _refuse_twice(frame, where, patient, time)
     row, patients = pd.factorize(frame[patient], sort=True)
     at = np.floor(steps + 0.5).astype(np.int64)
-    count = int(at.max()) + 1 if slices is None else slices
+    over = {name: ended(frame, where, patient, time, every, start, name, some) for name, some in ends.items()}
+    last = max([int(at.max()), *(int(some.at.max()) for some in over.values() if len(some.at))])
+    count = last + 1 if slices is None else slices
     if (at < 0).any():
         early = frame.iloc[int(np.flatnonzero(at < 0)[0])]
         raise Refusal(
@@ -122,6 +127,14 @@ def read_long(
         mine = nearest_last[(at < count)[nearest_last] & ~np.isnan(columns[name][nearest_last])]
         x[row[mine], at[mine], place] = columns[name][mine]
         left += len(mine) - int((~np.isnan(x[:, :, place])).sum())
+    for name, end in over.items():
+        column = np.full((len(patients), count), np.nan)
+        # Who ends later than the slices go on is known to go on until there.
+        column[patients.get_indexer(end.patients), np.minimum(end.at, count - 1)] = np.where(
+            end.at < count, end.state, end.on
+        )
+        x, moving, ours = np.concatenate([x, column[..., None]], 2), [*moving, name], [*ours, name]
+        measures[name] = Measure(labels=end.labels)
     data = {"x": xr.DataArray(x, dims=("row", "slice", "variable"), coords={"variable": moving})}
     fixed = [name for name in ours if name in static]
     if fixed:
@@ -139,7 +152,8 @@ def read_long(
             DataNote,
             stacklevel=3,
         )
-    others = tuple(str(name) for name in frame.columns if name not in (*names, patient, time, start))
+    used = {patient, time, start, *(column for some in ends.values() for column in some[:2])}
+    others = tuple(str(name) for name in frame.columns if name not in names and name not in used)
     about = LongTable(
         where,
         tuple(patients.tolist()),
@@ -182,6 +196,7 @@ def _names(
     variables: Mapping[str, str] | Sequence[str] | None,
     static: Sequence[str],
     start: Any,
+    ends: Mapping[str, Sequence[Any]],
 ) -> dict[str, str]:
     """The table's name of each column that is taken -> ours."""
     if isinstance(variables, str) or isinstance(static, str):
@@ -191,6 +206,12 @@ def _names(
         raise Refusal(f"{where}: two columns are called {repeated[0]!r}: rename one.")
     frame.columns = pd.Index(header)
     head = [patient, time, *([start] if isinstance(start, str) else [])]
+    if short := [name for name, some in ends.items() if isinstance(some, str) or len(some) != 3]:
+        raise Refusal(
+            f"{where}: ends= says how {short[0]!r} comes: (column of its time, column of its state, the state of those "
+            f"who go on), got {ends[short[0]]!r}."
+        )
+    head += [str(column) for some in ends.values() for column in some[:2]]
     _refuse_unknown(where, header, head)
     if variables is None:
         found = {name: name for name in header if name not in head}
@@ -199,6 +220,8 @@ def _names(
     reverse = set(found.values())
     found |= {name: name for name in static if name not in reverse}
     _refuse_unknown(where, header, found)
+    if both := [name for name in ends if name in found.values()]:
+        raise Refusal(f"{where}: {both[0]!r} is in variables= and in ends=: name it in ends= only.")
     if not [name for name in found.values() if name not in static]:
         raise Refusal(f"{where}: no variable that changes over time is named: give variables=.")
     if twice := [name for name in found.values() if list(found.values()).count(name) > 1]:
@@ -214,57 +237,6 @@ def _refuse_unknown(where: str, header: Sequence[str], wanted: Any) -> None:
             like = closest(str(name), header)
             hint = f": do you mean {like!r}?" if like else f": it has {list(header)}."
             raise Refusal(f"{where}: there is no column {name!r}{hint}")
-
-
-def _steps(frame: pd.DataFrame, where: str, patient: str, time: str, every: Any, start: Any) -> np.ndarray[Any, Any]:
-    """Time of every row in steps since the start."""
-    times = frame[time]
-    if times.isna().any():
-        row = int(np.flatnonzero(times.isna())[0])
-        raise Refusal(
-            f"{where}: patient {frame[patient].iloc[row]} has a row without a time in {time!r}: complete or drop it."
-        )
-    if pd.api.types.is_timedelta64_dtype(times):
-        times = times / pd.Timedelta(days=1)
-    if pd.api.types.is_bool_dtype(times) or not pd.api.types.is_numeric_dtype(times):
-        parsed = _dates(times, where, time)
-        origin = parsed.groupby(frame[patient]).transform("min")
-        if isinstance(start, str):
-            origin = _dates(frame[start], where, start)
-        elif start is not None:
-            origin = pd.Timestamp(start)
-        try:
-            step = pd.Timedelta(days=every) if isinstance(every, int | float) else pd.Timedelta(every)
-        except ValueError:
-            raise Refusal(f"{where}: every= is a number of days, or such as '30D', got {every!r}.") from None
-        found = np.asarray((parsed - origin) / step, dtype=np.float64)
-    else:
-        if isinstance(every, bool) or not isinstance(every, int | float):
-            raise WrongType(f"{where}: every= is a number, in the unit of {time!r}, got {every!r}.")
-        origin = frame[start] if isinstance(start, str) else (start or 0.0)
-        step = every
-        found = np.asarray((times.astype(np.float64) - origin) / (every or np.nan), dtype=np.float64)
-    if not bool(step > (pd.Timedelta(0) if isinstance(step, pd.Timedelta) else 0)):
-        raise Refusal(f"{where}: every= is the length of a step, above zero, got {every!r}.")
-    if not np.isfinite(found).all():
-        row = int(np.flatnonzero(~np.isfinite(found))[0])
-        raise Refusal(
-            f"{where}: patient {frame[patient].iloc[row]} has the time {times.iloc[row]}: no finite number of steps."
-        )
-    return found
-
-
-def _dates(values: pd.Series, where: str, name: str) -> pd.Series:
-    if pd.api.types.is_bool_dtype(values):
-        raise WrongType(f"{where}: column {name!r} is no time: it holds True and False.")
-    try:
-        return pd.to_datetime(values, format="ISO8601" if values.dtype == object or values.dtype == "str" else None)
-    except (ValueError, TypeError, pd.errors.OutOfBoundsDatetime):
-        odd = next((v for v in values if pd.isna(pd.to_datetime(v, errors="coerce", format="ISO8601"))), values.iloc[0])
-        raise WrongType(
-            f"{where}: column {name!r} is no time: it holds {odd!r}; give numbers, such as days since the start, or "
-            "dates written 2024-01-31."
-        ) from None
 
 
 def _refuse_twice(frame: pd.DataFrame, where: str, patient: str, time: str) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bayesdd.data.columns import DataNote, table
 from bayesdd.data.values import tensor
+from bayesdd.dbn.template.ending import until_end
 from bayesdd.dbn.template.structure import Family, Node, Of, Values
 from bayesdd.dbn.template.template import Template
 from bayesdd.numerics.refusal import Refusal
@@ -65,7 +66,8 @@ def shaped(template: Template, found: Mapping[str, Tensor]) -> Rows:
             f"Template needs column 'static' of shape (rows, {len(template.static)}), last axis "
             f"{list(template.static)}, got {tuple(static.shape)}."
         )
-    return template.kind.column(x, template.variables), template.kind.column(static, template.static)
+    x = until_end(template, template.kind.column(x, template.variables))
+    return x, template.kind.column(static, template.static)
 
 
 def by_name(template: Template, x: Tensor, static: Tensor) -> dict[str, Tensor]:

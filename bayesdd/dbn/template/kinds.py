@@ -99,27 +99,37 @@ class Categorical:
 
 @dataclass(frozen=True)
 class Mixed:
-    """Linear-Gaussian variables with categorical ones among their parents; categorical ones have such parents only.
+    """Linear-Gaussian and categorical variables, either with the other among their parents.
 
     Args:
         discrete: What the categorical variables are.
+        probits: Those of them with a linear-Gaussian parent: a probit for each state that one can go on from.
         continuous: What the others are.
     """
 
     discrete: Categorical
+    probits: tuple[str, ...] = ()
     continuous: LinearGaussian = LinearGaussian()
 
     def sites(self, family: Family) -> dict[str, Shape]:
         """Latent site -> shape; a categorical parent of K states has K - 1 coefficients."""
+        if family.variable in self.probits:
+            return {family.site: (self.discrete.states[family.variable] - 1, 1 + len(self._widened(family).parents))}
         return self.discrete.sites(family) if self._discrete(family) else self.continuous.sites(self._widened(family))
 
     def axes(self, family: Family) -> dict[str, tuple[Any, ...]]:
         """Axes -> their labels."""
+        if (name := family.variable) in self.probits:
+            steps = tuple(
+                f">{label}" for label in (self.discrete.labels.get(name) or range(self.discrete.states[name]))
+            )
+            return {f"{name}_step": steps[:-1]} | self.continuous.axes(self._widened(family))
         return self.discrete.axes(family) if self._discrete(family) else self.continuous.axes(self._widened(family))
 
     def space(self, site: str, shape: Shape) -> Any:
         """The constraint of a site."""
-        discrete = site in self.discrete.states or site.removesuffix("_initial") in self.discrete.states
+        names = {site, site.removesuffix("_initial")}
+        discrete = bool(names & set(self.discrete.states)) and not names & set(self.probits)
         return (self.discrete if discrete and shape else self.continuous).space(site, shape)
 
     def entries(self, names: tuple[str, ...]) -> Any:

@@ -1,9 +1,11 @@
-"""Templates of both kinds of variables, taken apart: conditional Gaussians.
+"""Templates of both kinds of variables, taken apart: a discrete part and linear-Gaussian ones, given its states.
 
-Categorical variables have categorical parents only, so that they form a network of their own. Given their states the
-others are linear-Gaussian: a categorical parent of K states is K - 1 indicators, each with a coefficient, against the
-first state. The linear-Gaussian part holds the indicators as variables without parents that are always seen, of density
-N(0, 1), which is divided out; everything that linear-Gaussian templates can do then serves mixed ones.
+Given the states of all categorical variables the others are linear-Gaussian: a categorical parent of K states is K - 1
+indicators, each with a coefficient, against the first state. The linear-Gaussian part holds the indicators as variables
+without parents that are always seen, of density N(0, 1), which is divided out; everything that linear-Gaussian
+templates can do then serves mixed ones. A categorical variable with linear-Gaussian parents (``Template.probits``) has
+a utility a step, a childless linear-Gaussian variable of variance 1 of which only the sign is seen: above 0 the state
+lies beyond the step. In the discrete part such a variable has neither parents nor a density.
 """
 
 from __future__ import annotations
@@ -21,53 +23,79 @@ from bayesdd.dbn.template.template import Template
 
 @dataclass(frozen=True, eq=False)
 class Mixture:
-    """The two parts of a mixed template.
+    """The parts of a mixed template.
 
     Attributes:
         template: The template.
         discrete: Its categorical variables; perhaps static ones only.
-        continuous: Its linear-Gaussian variables and, behind them, the indicators of their categorical parents.
+        continuous: Its linear-Gaussian variables and, behind them, the indicators of categorical parents.
+        augmented: The continuous part and, behind its variables, the utilities.
         indicators: Categorical parent -> its indicators.
+        utilities: Categorical variable with linear-Gaussian parents -> its utilities, one a step.
     """
 
     template: Template
     discrete: Template
     continuous: Template
+    augmented: Template
     indicators: dict[str, tuple[str, ...]]
+    utilities: dict[str, tuple[str, ...]]
 
     @classmethod
     def of(cls, template: Template) -> Mixture:
         """The parts of a mixed template."""
-        states = template.states
+        states, probits = template.states, template.probits
         every = (*template.intra, *template.inter, *(template.initial or ()))
-        parents = {a for a, b in every if a in states and b not in states}
+        parents = {a for a, b in every if a in states and (b not in states or b in probits)}
         found = {name: indicators(name, states[name], template.labels) for name in states if name in parents}
-
-        def edges(some: tuple[Edge, ...], *, discrete: bool) -> tuple[Edge, ...]:
-            mine = [(a, b) for a, b in some if (b in states) == discrete]
-            return tuple((one, b) for a, b in mine for one in ((a,) if discrete else found.get(a, (a,))))
-
-        def names(some: tuple[str, ...], *, discrete: bool) -> tuple[str, ...]:
-            own = tuple(name for name in some if (name in states) == discrete)
-            return own if discrete else own + tuple(one for name in some for one in found.get(name, ()))
-
+        steps = {
+            name: tuple(f"{name}>{label}" for label in (template.labels.get(name) or range(states[name]))[:-1])
+            for name in probits
+        }
+        tables = set(states) - set(probits)
         known = {name: template.noise_of(name) for name in template.static + template.variables if name not in states}
 
-        def part(*, discrete: bool) -> Template:
-            initial = template.initial
+        def discrete_edges(some: tuple[Edge, ...]) -> tuple[Edge, ...]:
+            return tuple((a, b) for a, b in some if b in tables)
+
+        def numbers(some: tuple[str, ...], utilities: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+            own = tuple(name for name in some if name not in states)
+            return own + tuple(one for each in (found, utilities) for name in some for one in each.get(name, ()))
+
+        def part(utilities: dict[str, tuple[str, ...]]) -> Template:
+            def edges(some: tuple[Edge, ...]) -> tuple[Edge, ...]:
+                return tuple(
+                    (one, child)
+                    for a, b in some
+                    for child in (utilities.get(b, ()) if b in states else (b,))
+                    for one in found.get(a, (a,))
+                )
+
             return replace(
                 template,
-                variables=names(template.variables, discrete=discrete),
-                static=names(template.static, discrete=discrete),
-                intra=edges(template.intra, discrete=discrete),
-                inter=edges(template.inter, discrete=discrete),
-                initial=None if initial is None else edges(initial, discrete=discrete),
-                states=states if discrete else {},
-                labels=template.labels if discrete else {},
-                noise=0.0 if discrete else known,
+                variables=numbers(template.variables, utilities),
+                static=numbers(template.static, utilities),
+                intra=edges(template.intra),
+                inter=edges(template.inter),
+                initial=None if template.initial is None else edges(template.initial),
+                states={},
+                labels={},
+                noise=known,
+                terminal=None,
             )
 
-        return cls(template, part(discrete=True), part(discrete=False), found)
+        discrete = replace(
+            template,
+            variables=tuple(name for name in template.variables if name in states),
+            static=tuple(name for name in template.static if name in states),
+            intra=discrete_edges(template.intra),
+            inter=discrete_edges(template.inter),
+            initial=None if template.initial is None else discrete_edges(template.initial),
+            noise=0.0,
+            terminal=None,
+        )
+        continuous = part({})
+        return cls(template, discrete, continuous, part(steps) if steps else continuous, found, steps)
 
     def split(self, x: Tensor, static: Tensor) -> tuple[Rows, Rows]:
         """Columns of the discrete part and of the continuous part, states as numbers; NaN where missing."""
@@ -84,15 +112,33 @@ class Mixture:
 
         return columns(self.discrete), columns(self.continuous)
 
-    def values(self, values: Values) -> Values:
-        """Latent sites of the continuous part: the template's own, and N(0, 1) for the indicators."""
+    def values(self, values: Values, part: Template | None = None) -> Values:
+        """Latent sites of the continuous part: the template's own, and N(0, 1) for the indicators.
+
+        With ``part``, the augmented one: with the coefficients of the utilities too, whose variances are 1.
+        """
+        chosen = self.continuous if part is None else part
         name, example = next(iter(values.items()))
         batch = example.shape[: example.dim() - len(self.template.sites[name])]
         plain = {
             site: (torch.zeros if shape else torch.ones)((*batch, *shape), dtype=example.dtype)
-            for site, shape in self.continuous.sites.items()
+            for site, shape in chosen.sites.items()
         }
-        return {site: values.get(site, one) for site, one in plain.items()}
+        known = dict(values)
+        for name, some in self.utilities.items():
+            for suffix in ("", "_initial") if name in self.template.variables else ("",):
+                known |= {f"{one}{suffix}": values[f"{name}{suffix}"][..., k, :] for k, one in enumerate(some)}
+        return {site: known.get(site, one) for site, one in plain.items()}
+
+    def tables(self, values: Values) -> Values:
+        """Latent sites of the discrete part: the template's own, and ones, which count for nothing, for probits."""
+        example = next(iter(values.values()))
+        return {
+            site: torch.ones(shape, dtype=example.dtype)
+            if site.removesuffix("_initial") in self.utilities
+            else values[site]
+            for site, shape in self.discrete.sites.items()
+        }
 
     def own(self, name: str) -> bool:
         """Whether a variable of the continuous part is the template's, and no indicator."""

@@ -29,7 +29,7 @@ class Template:
         static: Names of the static variables: the last axis of ``static``, shape ``(rows, V_s)``.
         states: Categorical variable -> number of states 0, 1, ..., or their labels in that order. All others are
             linear-Gaussian; a categorical parent of K states shifts them by K - 1 coefficients, against its first
-            state. Parents of categorical variables are categorical.
+            state. Categorical variables with a linear-Gaussian parent are :attr:`probits`.
         coefficient_scale: Prior deviation s of a coefficient, in residual deviations.
         variance_shape: Shape a of a residual variance's inverse gamma.
         variance_scale: Its scale b.
@@ -40,6 +40,8 @@ class Template:
         initial: Edges into the first slice's variables, from each other or from static ones, where they are not those
             of ``intra``; none, ``()``, makes the variables of the first slice independent.
         labels: Filled in from ``states``: variable -> labels of its states, where they were given.
+        terminal: Name of a categorical variable of which every state but the first ends the course (death, dropout):
+            its probabilities are those of a slice that is reached, nothing is seen after the end. It has no children.
 
     Raises:
         Refusal: Names, edges, states or settings do not fit; the message names what, and what to do.
@@ -59,6 +61,7 @@ class Template:
     noise_scale: float = 1.0
     initial: tuple[Edge, ...] | None = None
     labels: Mapping[str, tuple[Label, ...]] = field(default_factory=dict)
+    terminal: str | None = None
 
     def __post_init__(self) -> None:
         put = functools.partial(object.__setattr__, self)
@@ -89,6 +92,7 @@ class Template:
         kinds = {"within a slice": self.intra, "from the slice before": self.inter, "into the first": self.initial}
         edges = {name: words.listed(f"{a} -> {b}" for a, b in some) for name, some in kinds.items() if some}
         static = {"static": words.listed(self.static)} if self.static else {}
+        static |= {"ended by": self.terminal} if self.terminal else {}
         sizes = {name: f" ({self.states[name]})" if name in self.states else "" for name in self.variables}
         variables = words.listed(name + size for name, size in sizes.items())
         return f"Template: {len(self.variables)} {sort} variables", {"variables": variables, **static, **edges}
@@ -117,7 +121,19 @@ class Template:
         if not self.states:
             return LinearGaussian()
         discrete = Categorical(self.states, self.labels)
-        return Mixed(discrete) if self.mixed else discrete
+        return Mixed(discrete, self.probits) if self.mixed else discrete
+
+    @functools.cached_property
+    def probits(self) -> tuple[str, ...]:
+        r"""Categorical variables with a linear-Gaussian parent: their states are steps, each of which is a probit.
+
+        Of those that come to state k some go on, :math:`P(c > k \mid c \ge k, pa) = \Phi(\beta_{k0} + \beta_k' pa)`,
+        :math:`\beta_k \sim N(0, s^2 I)`: a discrete hazard. Of two states it is the probit regression. Source: Albert &
+        Chib, "Sequential ordinal modeling with applications to survival data", Biometrics 2001.
+        """
+        edges = (*self.intra, *self.inter, *(self.initial or ()))
+        found = {b for a, b in edges if b in self.states and a not in self.states}
+        return tuple(name for name in (*self.static, *self.variables) if name in found)
 
     @property
     def mixed(self) -> bool:
@@ -235,17 +251,29 @@ def _parents_first(template: Template) -> list[str]:
         ) from None
 
 
+def _refuse_terminal(template: Template) -> None:
+    name = template.terminal
+    if name is None:
+        return
+    if name not in template.variables or name not in template.states:
+        raise Refusal(
+            f"Template: terminal={name!r} must be a categorical variable that changes over time: name it in variables= "
+            f"and give its states, the first of them going on: states={{{name!r}: ('alive', 'dead')}}."
+        )
+    edges = (*template.intra, *template.inter, *(template.initial or ()))
+    if children := [edge for edge in edges if edge[0] == name]:
+        raise Refusal(
+            f"Template: the edge {children[0]} leaves the terminal variable {name!r}, after whose end nothing is seen, "
+            "and before it all patients are alike: leave the edge out."
+        )
+
+
 def _refuse_settings(template: Template) -> None:
     every = [*template.static, *template.variables]
+    _refuse_terminal(template)
     if template.states:
         if unknown := [name for name in template.states if name not in every]:
             raise Refusal(f"Template: states= names {unknown[0]!r}, which is none of the variables {every}.")
-        edges = (*template.intra, *template.inter, *(template.initial or ()))
-        if odd := [(a, b) for a, b in edges if b in template.states and a not in template.states]:
-            raise Refusal(
-                f"Template: the edge {odd[0]} ends in the categorical variable {odd[0][1]!r}, whose parents must be "
-                f"categorical too: turn it round, or give states= for {odd[0][0]!r}."
-            )
         if template.mixed and template.noise_site:
             raise Refusal(
                 "Template: an unknown noise, noise_site=, needs linear-Gaussian variables alone: give noise=."

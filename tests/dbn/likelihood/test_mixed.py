@@ -106,7 +106,8 @@ def test_names_of_coefficients_and_states():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"intra": (("a", "stage"),)}, "ends in the categorical variable 'stage', whose parents must be categorical"),
+        ({"terminal": "a"}, "terminal='a' must be a categorical variable that changes over time"),
+        ({"terminal": "stage", "inter": (("stage", "a"),)}, "leaves the terminal variable 'stage', after whose end"),
         ({"noise_site": "error"}, "an unknown noise, noise_site=, needs linear-Gaussian variables alone"),
     ],
 )

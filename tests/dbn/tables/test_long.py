@@ -1,5 +1,6 @@
 """Long tables: what becomes of visits, units, states and static values, and what is refused in one line."""
 
+import functools
 import warnings
 
 import numpy as np
@@ -186,3 +187,53 @@ def test_what_two_sources_do_not_agree_on_is_refused_or_said():
     lost = Source.from_long(north, patient="id", time="day", variables=["bili"], transform={"bili": "log"})
     with pytest.warns(DataNote, match="column 'albumin', as the template has a variable, but variables= does not name"):
         joined(COURSE, [lost, second])
+
+
+FOLLOWED = pd.DataFrame(
+    {
+        "id": [1, 1, 2, 2, 3, 4],
+        "year": [0.0, 1.1, 0.0, 2.0, 0.0, 0.0],
+        "bili": [1.0, 2.0, 1.5, 3.0, 0.7, 2.2],
+        "until": [2.3, 2.3, 3.9, 3.9, 9.0, np.nan],
+        "status": ["dead", "dead", "lost", "lost", "dead", "dead"],
+    }
+)
+
+
+def test_ends_stand_at_the_first_slice_after_them_and_follow_up_at_the_last_before():
+    course = Template(
+        ("bili", "end"), inter=(("bili", "bili"), ("bili", "end")), states={"end": ("lost", "dead")}, terminal="end"
+    )
+    read = functools.partial(
+        Source.from_long, FOLLOWED, patient="id", time="year", ends={"end": ("until", "status", "lost")}
+    )
+    source = read(slices=6)
+    nan = np.nan
+    np.testing.assert_array_equal(source.data["x"].sel(variable="bili").values[0], [1, 2, nan, nan, nan, nan])
+    (rows,) = gathered(course, [source])
+    expected = [[0, 0, 0, 1, nan, nan], [0, 0, 0, 0, nan, nan], [0, 0, 0, 0, 0, 0], [nan] * 6]
+    np.testing.assert_array_equal(rows[0][..., 1].numpy(), expected)  # a death at 9 is life at 5; 4 has no time
+    assert read().data["x"].shape == (4, 10, 2)
+    days = FOLLOWED.assign(
+        year=pd.Timestamp("2001-05-01") + pd.to_timedelta(365.25 * FOLLOWED["year"], unit="D"),
+        until=pd.Timestamp("2001-05-01") + pd.to_timedelta(365.25 * FOLLOWED["until"], unit="D"),
+    )
+    dated = Source.from_long(
+        days, patient="id", time="year", every=365.25, slices=6, ends={"end": ("until", "status", "lost")}
+    )
+    np.testing.assert_array_equal(dated.data["x"].values, source.data["x"].values)
+
+
+@pytest.mark.parametrize(
+    ("ends", "message"),
+    [
+        ({"end": ("until", "status")}, r"says how 'end' comes: \(column of its time, column of its state"),
+        ({"end": ("until", "status", "alive")}, r"'alive' is none of the states \['dead', 'lost'\] in column 'status'"),
+        ({"end": ("bili", "status", "lost")}, "patient 1 has several 'bili'"),
+        ({"bili": ("until", "status", "lost")}, "'bili' is in variables= and in ends="),
+        ({"end": ("untill", "status", "lost")}, "there is no column 'untill': do you mean 'until'"),
+    ],
+)
+def test_ends_that_cannot_be_read_are_refused(ends, message):
+    with pytest.raises(ValueError, match=message):
+        Source.from_long(FOLLOWED, patient="id", time="year", variables=["bili"], ends=ends)
