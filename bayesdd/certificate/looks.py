@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from bayesdd.certificate.modes import FAR, Found, LogRatio, cost, excess, modes_of_target
+from bayesdd.certificate.proposal import Proposal
 from bayesdd.density.density import Density
 from bayesdd.inference.sequential import Tempered, tempered
 from bayesdd.numerics.gaussian import Gaussian
@@ -75,6 +76,7 @@ def second_look(
     target: Target,
     own: Tempered | None,
     own_modes: Found,
+    proposal: Proposal | None,
     log_ratio: LogRatio,
     usual: float,
     seed: int,
@@ -86,6 +88,7 @@ def second_look(
         target: The target.
         own: Particles of the distilled posterior.
         own_modes: Its modes.
+        proposal: Where the first look's draws come from; None: chains.
         log_ratio: The log-ratio at draws of the shared latents, nats.
         usual: Log of full over distilled evidence by the first look, nats.
         seed: Seed.
@@ -105,8 +108,8 @@ def second_look(
     if few is not None:
         joint.count(few)
     return Look(
-        _side(own, own_modes, None, rows, log_ratio, usual, -1.0, seed),
-        _side(whole, modes, target.index, rows, log_ratio, usual, 1.0, seed),
+        _side(own, own_modes, None, proposal, rows, log_ratio, usual, -1.0, seed),
+        _side(whole, modes, target.index, proposal, rows, log_ratio, usual, 1.0, seed),
         len(modes.modes),
         modes.searches + own_modes.searches,
         sum(len(look.every) for look in (own, full) if look is not None),
@@ -126,18 +129,27 @@ def _side(
     found: Tempered | None,
     modes: Found,
     index: Tensor | None,
+    proposal: Proposal | None,
     rows: int,
     log_ratio: LogRatio,
     usual: float,
     sign: float,
     seed: int,
 ) -> Side:
-    """One divergence by a posterior's own particles and modes."""
+    """One divergence by a posterior's own particles and modes.
+
+    Particles where the first look has draws enough tell nothing new: their shares of narrow modes are less certain than
+    its weights. With nuisances, or where its draws are chains', all of them count.
+    """
     of, other = ("full", "distilled") if sign > 0 else ("distilled", "full")
     far, near, why = 0.0, 0.0, ""
     if found is not None:
-        points, weight = _drawn(found, modes, rows, seed)
-        gap = sign * (log_ratio(points if index is None else points[:, index]) - usual)
+        points, log_joint, weight = _drawn(found, modes, rows, seed)
+        shared = points if index is None else points[:, index]
+        gap = sign * (log_ratio(shared) - usual)
+        if proposal is not None and shared.shape == points.shape:
+            evidence = proposal.log_evidence + (usual if sign > 0 else 0.0)
+            weight = torch.where(proposal.lacks(shared, log_joint - evidence), weight, 0.0)
         terms, beyond = excess(gap), gap > FAR
         far = float(weight[beyond] @ terms[beyond])
         terms = torch.where(beyond, 0.0, terms)
@@ -154,8 +166,8 @@ def _side(
     return Side(far + near, far, why)
 
 
-def _drawn(found: Tempered, modes: Found, rows: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Particles ``(K, P)`` and weights ``(K,)``: those of all stages, or some of them where rows are many.
+def _drawn(found: Tempered, modes: Found, rows: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Particles ``(K, P)``, log joints and weights ``(K,)``: those of all stages, or some where rows are many.
 
     Weights sum to one, or to less where the particles have missed modes that are known. Laplace's estimate of a mode
     that they have met is not used: where it is too large it would hide the mass elsewhere.
@@ -163,8 +175,8 @@ def _drawn(found: Tempered, modes: Found, rows: int, seed: int) -> tuple[Tensor,
     missed = modes.log_evidence_outside(found.points)
     scale = 1 / (1 + math.exp(min(700.0, missed - found.log_evidence)))
     if rows * len(found.every) <= SWEPT:
-        return found.every, scale * found.log_weight.exp()
+        return found.every, found.log_joint, scale * found.log_weight.exp()
     generator = torch.Generator().manual_seed(seed)
     picked = torch.multinomial(found.log_weight.exp().cpu(), PARTICLES, replacement=True, generator=generator)
-    points = found.every[picked.to(found.every.device)]
-    return points, points.new_full((PARTICLES,), scale / PARTICLES)
+    picked = picked.to(found.every.device)
+    return found.every[picked], found.log_joint[picked], found.every.new_full((PARTICLES,), scale / PARTICLES)

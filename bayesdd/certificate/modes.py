@@ -23,9 +23,9 @@ from bayesdd.inference.searches import climb_together
 from bayesdd.numerics.gaussian import Gaussian, marginal
 from bayesdd.target.target import LARGE, Target
 
-STARTS = 24  # searches of one round: half of them from prior draws, half from a box around the origin
+STARTS = 24  # searches of the first round: half of them from prior draws, half from a box around the origin
 CELLS = 2**23  # of the inverse Hessians of one round, 64 MiB: with many latents fewer searches are made
-ROUNDS = 4  # most rounds; the first that finds no new mode is the last
+ROUNDS = 5  # most rounds, each twice as large as the one before; the first that finds no new mode is the last
 MOST = 64  # modes that are followed
 UNKNOWN = 6  # ends that are followed, from the highest to the lowest, while none has led to a mode
 ROWS = 256  # of each task on which searches begin
@@ -52,6 +52,17 @@ class Found(NamedTuple):
 def modes_of_rows(density: Density, hints: Tensor, seed: int) -> Found:
     """All modes of the posterior of a few rows, mirrored ones too; ``hints`` ``(K, P)`` are further starting points."""
     return _search(density, density, hints, None, seed, None, None)
+
+
+def more_modes(density: Density, found: Found, starts: Tensor) -> Found:
+    """The modes found, at least one, and those that further starting points ``(K, P)`` lead to."""
+    modes = list(found.modes)
+    ends = climb_together(density, starts, modes[0].factor.norm(dim=1), partial(_arrived, found.modes))
+    for end in _distinct(ends, ends[:0], modes[0], 1.0):
+        mode = None if len(modes) >= MOST or _known(modes, end) else _near(density, end)
+        if mode is not None and not _known(modes, mode.mean):
+            modes.append(mode)
+    return Found(sorted(modes, key=lambda mode: -mode.log_mass), found.searches + len(starts))
 
 
 def modes_of_target(target: Target, hints: Tensor, known: Gaussian | None, seed: int, log_ratio: LogRatio) -> Found:
@@ -123,8 +134,7 @@ def _search(
         begin = end if low is None else low.mean
         return finish(begin) if finish else newton(density, climb(density, begin, 100))
 
-    count = max(2, min(STARTS, CELLS // density.dim**2))
-    starts = _starts(few, count, seed)
+    starts = _starts(few, _count(few, 0), seed)
     # A mode of the few rows that is known at once: searches that arrive there end early.
     begin = known.mean if known is not None else hints[-1] if len(hints) else starts[0]
     first = _near(few, begin)
@@ -136,7 +146,7 @@ def _search(
     searches = 0
     for turn in range(ROUNDS):
         if turn:
-            starts = _starts(few, count, seed + 7919 * turn)
+            starts = _starts(few, _count(few, turn), seed + 7919 * turn)
         metric = found[0] if found else None
         unit = starts.std(0).clamp_min(1e-6) if metric is None else metric.factor.norm(dim=1)
         if not turn:
@@ -169,6 +179,12 @@ def _search(
         if not fresh and (turn or not found):  # a density with kinks has no mode that a search could end in
             break
     return Found(sorted(found, key=lambda mode: -mode.log_mass), searches)
+
+
+def _count(density: Density, turn: int) -> int:
+    """Searches of a round; where each costs a pass of its own, rounds do not grow."""
+    grow = all(part.task.backend != "loop" for part in density.parts)
+    return max(2, min(STARTS * 2**turn if grow else STARTS, CELLS // density.dim**2))
 
 
 def _near(density: Density, point: Tensor) -> Gaussian | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,27 +10,19 @@ from torch import Tensor
 
 from bayesdd.certificate.estimates import corrected, estimate
 from bayesdd.certificate.looks import explored, hints, second_look
-from bayesdd.certificate.modes import modes_of_rows
+from bayesdd.certificate.modes import Found, modes_of_rows
+from bayesdd.certificate.proposal import FRESH, proposed
 from bayesdd.data.certificate import Certificate
 from bayesdd.density.density import Density
 from bayesdd.inference import hmc
 from bayesdd.inference.draws import Draws
 from bayesdd.inference.mode import fit
 from bayesdd.inference.sequential import Tempered
-from bayesdd.numerics.gaussian import Gaussian, log_mixture, mixture, moment_matched
-from bayesdd.numerics.pareto import khat
+from bayesdd.numerics.gaussian import Gaussian, moment_matched
 from bayesdd.target.target import Target
 
 CHAINS, DRAWS = 80, 50  # 4,000 draws; standard errors come from the spread between chains
-FRESH = 1_000_003  # keeps the seeds of fresh draws apart from those of a distillation
-LAPLACE_KHAT, LAPLACE_SHARE = 0.5, 0.45  # importance-corrected Laplace draws are used when both hold
-DEFENCE, DEFENDED = 2.0, 0.1  # in sds, and of all draws: for exponential tails (few events, the log of their rate)
-TOO_FEW = 10.0  # times denser than its Laplace draws: a posterior is not covered by them there
-MISSED = 1e-4  # mass of such places from which draws are added there
 SERIOUS = 0.1  # of the tolerance: cost of mass far off from which the second look is believed
-WIDENED = 4  # most such places
-KERNEL = 0.1  # posterior sds around such particles where they are too few to know a width
-WIDER, LEAST_SHARE = 1.5, 0.05  # in sds, and of all draws: what draws added there must reach
 MORE = 4  # times as many draws where both KLs are within the tolerance but for their standard errors
 
 
@@ -42,55 +33,9 @@ def draw_distilled(density: Density, seed: int, *, count: int = CHAINS * DRAWS, 
     """
     gaussian = fit(density, seed=seed) if start is None else fit(density, start=start.flat.mean(0))
     modes = [] if gaussian is None else [gaussian]
-    return _weighted(density, modes, seed, count, None) or _chains(density, modes, seed, count, start, None)
-
-
-def _weighted(density: Density, modes: list[Gaussian], seed: int, count: int, own: Tempered | None) -> Draws | None:
-    """Importance-weighted draws around modes, and where tempered particles show mass that these do not cover.
-
-    None where the weights are too uneven.
-    """
-    if not modes:
-        return None
-    # Its own stream of random numbers: the particles of a distillation of the same seed must not come back.
-    generator = torch.Generator().manual_seed(FRESH * (seed + 1))
-    wide = math.log(DEFENDED / (1 - DEFENDED))
-    parts = [*modes, *(_of_mass(mode.mean, DEFENCE * mode.factor, mode.log_mass + wide) for mode in modes)]
-    known = len(parts)
-    while True:
-        values, log_density = mixture(parts, count, generator)
-        log_weight = density.log_joint(values) - log_density
-        log_weight = torch.where(torch.isfinite(log_weight), log_weight, -torch.inf)
-        evidence = float(log_weight.logsumexp(0)) - math.log(count)
-        missed = None if own is None else _missed(own, parts, evidence)
-        if missed is None or len(parts) - known >= WIDENED:
-            break
-        parts.append(missed)
-    weight = torch.softmax(log_weight, 0)
-    uneven = khat(log_weight)[0] >= LAPLACE_KHAT or float(1 / (weight**2).sum()) <= LAPLACE_SHARE * count
-    return None if uneven or missed is not None else Draws(values[:, None], log_weight[:, None])
-
-
-def _missed(own: Tempered, parts: list[Gaussian], evidence: float) -> Gaussian | None:
-    """A normal at particles where the posterior is much denser than a proposal: a slab, a heavy tail, another mode."""
-    dense = own.log_joint - log_mixture(parts, own.every) - evidence
-    there = (dense > math.log(TOO_FEW)) & (own.log_weight > -math.inf)
-    weight = torch.where(there, own.log_weight, -torch.inf).exp()
-    mass = float(weight.sum())
-    if mass < MISSED:
-        return None
-    at, share = own.every[there], weight[there] / mass
-    if float(1 / (share**2).sum()) > 2 * at.shape[1]:
-        found = moment_matched(at, share)
-    else:  # too few for a spread of their own
-        found = Gaussian(share @ at, KERNEL * moment_matched(own.points).factor)
-    return _of_mass(found.mean, WIDER * found.factor, evidence + math.log(max(mass, LEAST_SHARE)))
-
-
-def _of_mass(mean: Tensor, factor: Tensor, log_mass: float) -> Gaussian:
-    """A normal of that mass, nats."""
-    flat = Gaussian(mean, factor, 0.0)
-    return replace(flat, height=log_mass - flat.log_mass)
+    proposal = proposed(density, Found(modes, 1), seed, count, None)
+    drawn = None if proposal is None else proposal.draws
+    return drawn or _chains(density, modes, seed, count, start, None)
 
 
 def _chains(
@@ -136,8 +81,12 @@ def certificate_of(
         known = target.laplace  # which the sweep needs too
     count = CHAINS * DRAWS // target.draw_divisor
     for more in (1, MORE):
-        modes, wanted = own_modes.modes, more * count
-        draws = _weighted(distilled, modes, seed, wanted, own) or _chains(distilled, modes, seed, wanted, start, own)
+        proposal = proposed(distilled, own_modes, seed, more * count, own)
+        own_modes = own_modes if proposal is None else proposal.modes
+        if proposal is None or proposal.draws is None:
+            proposal, draws = None, _chains(distilled, own_modes.modes, seed, more * count, start, own)
+        else:
+            draws = proposal.draws
         found, ratio = _first_look(target, distilled, draws)
         if not _undecided(found, tolerance):
             break
@@ -152,7 +101,8 @@ def certificate_of(
     def log_ratio(points: Tensor) -> Tensor:
         return target.log_likelihood(points)[0] - distilled.sweep(points)
 
-    look = second_look(target, own, own_modes, log_ratio, _log_evidence_ratio(ratio, log_weight), seed, known)
+    usual = _log_evidence_ratio(ratio, log_weight)
+    look = second_look(target, own, own_modes, proposal, log_ratio, usual, seed, known)
     doubts = []
     for name, side in (("kl_reverse", look.reverse), ("kl_forward", look.forward)):
         error, short = found[f"{name}_se"], side.least - found[name]

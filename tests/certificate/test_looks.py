@@ -9,7 +9,7 @@ import torch
 import bayesdd
 from bayesdd.certificate.looks import _drawn
 from bayesdd.certificate.modes import Found, excess
-from bayesdd.certificate.verdict import _missed
+from bayesdd.certificate.proposal import Proposal, _missed, _normal_at
 from bayesdd.inference.sequential import Tempered
 from bayesdd.numerics.gaussian import Gaussian
 from studies.trust.certificates import divergences
@@ -81,7 +81,7 @@ def test_modes_that_particles_have_met_do_not_shrink_their_weights():
         return Gaussian(here.mean, here.factor, height=log_mass - here.log_mass)
 
     for modes, total in (([mode(0.0, 9.0)], 1.0), ([mode(0.0, 9.0), mode(50.0, 0.0)], 0.5), ([], 1.0)):
-        _, weight = _drawn(found, Found(modes, 1), 10, seed=0)
+        _, _, weight = _drawn(found, Found(modes, 1), 10, seed=0)
         assert float(weight.sum()) == pytest.approx(total)
 
 
@@ -92,5 +92,7 @@ def test_one_particle_that_a_proposal_misses_gets_a_normal_of_its_own():
     level = torch.cat([torch.full((50,), 0.9 / 50), torch.tensor([0.1])]).double().log()
     found = Tempered(points, every, level, torch.zeros(51, dtype=torch.float64), log_evidence=0.0)
     near = Gaussian(torch.zeros(1, dtype=torch.float64), torch.eye(1, dtype=torch.float64), height=0.0)
-    there = _missed(found, [near], evidence=0.0)
-    assert there is not None and float(there.mean) == pytest.approx(40.0) and 0 < float(there.factor) < 1.0
+    missed = _missed(found, Proposal(None, [near], 0.0, Found([near], 1)))
+    assert missed is not None and float(missed.sum()) == pytest.approx(0.1)
+    there = _normal_at(found, missed, 0.0)
+    assert float(there.mean) == pytest.approx(40.0) and 0 < float(there.factor) < 1.0

@@ -99,6 +99,19 @@ FACTORISED = {
 }
 
 
+def test_logaddexp_is_torchs_own_and_has_a_second_derivative():
+    """With p the first term's share, that of log(exp(x) + exp(c)) in x is p (1 - p)."""
+    x = torch.tensor([-45_000.0, -3.0, 0.0, 0.5, 45_000.0, -math.inf], dtype=torch.float64)
+    zero = torch.zeros((), dtype=torch.float64)
+    own = torch.logaddexp(x, zero), vmap(grad(lambda at: torch.logaddexp(at, zero)))(x)
+    with vmap_safe():
+        ours = torch.logaddexp(x, zero), vmap(grad(lambda at: at.logaddexp(zero)))(x)
+        curved = vmap(grad(grad(lambda at: torch.logaddexp(at, zero))))(x)
+    for a, b in zip(ours, own, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(curved, x.sigmoid() * (1 - x.sigmoid()), rtol=1e-13, atol=1e-13)
+
+
 @pytest.mark.parametrize("name", FACTORISED)
 def test_a_factorisation_that_fails_at_one_draw_leaves_the_others(name):
     """Values and gradients of the other draws are the library's own."""
