@@ -38,7 +38,7 @@ Choice: TypeAlias = Callable[[list[str]], list[str]]
 # An attribute of every distilled file; its rows mean nothing without their weights, so `read` refuses such a file.
 DISTILLED_MARK = "bayesdd_format"
 WEIGHT = "row weight"  # key of the rows' weights among their columns; no keyword argument can have it
-STACKED_AT_ONCE = 4096  # rows, which stay in the CPU's cache: half the time of all at once
+STACKED_AT_ONCE = 4096  # rows, which stay in the CPU's cache
 HASHED_AT_ONCE = 2**16  # rows
 
 
