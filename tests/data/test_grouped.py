@@ -94,6 +94,8 @@ def test_one_line_says_what_cannot_be_counted(tmp_path, monkeypatch):
         with pytest.raises(bayesdd.Refusal, match=message) as caught:
             opened(bayesdd.grouped(given), None, lambda names: ["y"], None, settings.get("weight"))
         assert "\n" not in str(caught.value)
+    with pytest.raises(bayesdd.Refusal, match="weight= names 'ward', which holds labels"):  # not its codes
+        opened(rows, ["y"], weight="ward")
     monkeypatch.setattr(_grouped, "MOST", 100)
     with pytest.raises(bayesdd.Refusal, match="more than 100 distinct rows"):
         opened(bayesdd.grouped(rows), ["id"])
