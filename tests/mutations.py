@@ -109,7 +109,7 @@ MUTATIONS = (
     Mutation(
         "the second look is not believed",
         "bayesdd/certificate/verdict.py",
-        "if side.far > SERIOUS * tolerance and short > 2 * error:",
+        "if side.far > SERIOUS * tolerance and short > (2 * error if math.isfinite(error) else 0.0):",
         "if False:",
         "tests/certificate/test_looks.py",
     ),

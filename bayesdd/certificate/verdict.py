@@ -106,7 +106,7 @@ def certificate_of(
     doubts = []
     for name, side in (("kl_reverse", look.reverse), ("kl_forward", look.forward)):
         error, short = found[f"{name}_se"], side.least - found[name]
-        if side.far > SERIOUS * tolerance and short > 2 * error:
+        if side.far > SERIOUS * tolerance and short > (2 * error if math.isfinite(error) else 0.0):
             # Mass that the second look has met by few draws: what it says is a lower bound.
             found |= {name: side.least, f"{name}_se": math.inf}
             doubts.append((side.least, side.why))

@@ -175,7 +175,7 @@ def _text(array: Array, known: Sequence[Label] | None, what: str) -> Coded:
     if known is None:
         refuse_disguised(labels, what)
     codes = place.reshape(array.shape)
-    if labels[0] == "":
+    if labels[:1] == [""]:
         labels, codes = labels[1:], codes - 1
     return _placed(codes, codes < 0, labels, known, what)
 

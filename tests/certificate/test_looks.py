@@ -12,6 +12,7 @@ from bayesdd.certificate.modes import Found, excess
 from bayesdd.certificate.proposal import Proposal, _missed, _normal_at
 from bayesdd.inference.sequential import Tempered
 from bayesdd.numerics.gaussian import Gaussian
+from studies.trust.breaks import BREAKS
 from studies.trust.certificates import divergences
 from studies.trust.families import family
 
@@ -52,6 +53,16 @@ def test_a_slab_that_the_rows_lack_is_no_certificate(seed):
     assert not said.ok and "full posterior's mass" in said.doubt
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_where_the_weights_say_nothing_the_second_look_says_how_far(seed):
+    """A slab that a few draws of the spike reach: their k-hat is too large, and their mean far too small."""
+    family, (clean, tolerance), _ = BREAKS["mass that is no mode"][1]()
+    said = bayesdd.certify(family.task, clean, seed=seed, tolerance=tolerance)
+    assert not said.ok and "full posterior's mass" in said.doubt
+    assert said.kl_forward > 0.1 * divergences(family, clean)[1]
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(3))
 def test_aliases_that_only_one_posterior_has_are_no_certificate(seed):
     """At whole times omega and 2 pi - omega give the same values; rows at other times tell them apart."""

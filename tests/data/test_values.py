@@ -70,6 +70,12 @@ def test_numbers_come_out_exactly_and_missing_ones_as_nan(value, expected):
     assert torch.equal(tensor(value, "column 'x'").nan_to_num(), found.values.nan_to_num())
 
 
+def test_text_without_rows_has_no_labels():
+    """That rows are needed is said by who knows the other columns."""
+    found = coded(np.array([], dtype=str), "data: column 'y'")
+    assert found.labels == () and found.values.shape == (0,)
+
+
 def test_known_labels_keep_their_codes():
     known = ("east", "north", "west")
     assert coded(["west", "east"], "column 'g'", known).values.tolist() == [2, 0]
