@@ -1,3 +1,5 @@
+from .accuracy import Accuracy as Accuracy
+from .accuracy import Residual as Residual
 from .certificate import Certificate as Certificate
 from .certificate import CertificateWarning as CertificateWarning
 from .certificate import PredictiveCertificate as PredictiveCertificate
