@@ -87,7 +87,9 @@ def folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT / "docs")) for page in PAGES])
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:pinn.fit:bayesdd.pinn.FitWarning")  # thirty steps of six units solve no equation
-@pytest.mark.filterwarnings("ignore:not certified.*(in doubt|of the range|target's predictive):bayesdd.CertificateWarning")
+@pytest.mark.filterwarnings(
+    "ignore:not certified.*(in doubt|of the range|target's predictive):bayesdd.CertificateWarning"
+)
 @pytest.mark.filterwarnings("ignore:.*values share a step:bayesdd.DataNote")  # real visits, of which the page tells
 def test_blocks_run(page, folder, quick):
     names, printed = {}, ""
