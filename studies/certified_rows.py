@@ -113,7 +113,7 @@ def measure(name: str, *, smoke: bool = False) -> dict[str, Any]:
     true, size = truth(new), np.ptp(truth(new))
     found: dict[str, Any] = {"seconds": seconds, "ok": certificate.ok, "reasons": certificate.reasons}
     for whose, model in (("students", surrogate.student_fit(rows, seed=99, count=8)), ("surrogate", surrogate)):
-        mean, sd = model.predict(new)[field]  # type: ignore[attr-defined]  # both have it
+        mean, sd = model.predict(new)[field]
         found[whose] = {
             "error": float(np.sqrt(np.mean((mean - true) ** 2)) / size),
             "held": float(np.mean(np.abs(mean - true) <= Z90 * sd)),
