@@ -59,8 +59,9 @@ def main(
     if smoke:
         measured = {"cubic": measure("cubic", smoke=True)}
     elif report:
-        kept = {name: cells.read(folder / f"{slug}.json") for name, slug in names.items()}
-        measured = {name: cell for name, cell in kept.items() if cell is not None}
+        measured = {
+            name: cells.read(folder / f"{slug}.json") or {"error": "not measured"} for name, slug in names.items()
+        }
     else:
         calls = {slug: ["-m", "studies.certified_rows", "--cell", name] for name, slug in names.items()}
         found = cells.run(calls, folder, "studies.certified_rows", threads=threads, jobs=jobs)
