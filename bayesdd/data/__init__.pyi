@@ -1,9 +1,6 @@
-<<<<<<< HEAD
 from ._grouped import grouped as grouped
-=======
 from .accuracy import Accuracy as Accuracy
 from .accuracy import Residual as Residual
->>>>>>> equations6
 from .certificate import Certificate as Certificate
 from .certificate import CertificateWarning as CertificateWarning
 from .certificate import PredictiveCertificate as PredictiveCertificate

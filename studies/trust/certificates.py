@@ -56,6 +56,7 @@ def certified(name: str, at: int) -> dict[str, Any]:
     Sets that are far enough are asked in turn at a tolerance that they miss and at one that they keep.
     """
     one = family(name, at // SETS_OF_ROWS)
+    assert one.some is not None
     rows, weight = one.some(np.random.default_rng(10_000 + at))
     distilled = bayesdd.Distilled(rows, weight)
     reverse, forward = divergences(one, distilled)

@@ -26,14 +26,14 @@ class Family(NamedTuple):
 
     Attributes:
         task: The task.
-        some: ``(generator) -> (rows, weights)``: one set.
+        some: ``(generator) -> (rows, weights)``: one set; None where sets are made otherwise.
         box: Ends of each latent, unconstrained: in ``fine`` the grid is dense.
         fine: Ends of the dense part.
         points: Points of the dense part of each latent, where there are two: at most a posterior sd apart.
     """
 
     task: bayesdd.Task
-    some: Callable[[np.random.Generator], tuple[Columns, Tensor]]
+    some: Callable[[np.random.Generator], tuple[Columns, Tensor]] | None
     box: list[tuple[float, float]]
     fine: list[tuple[float, float]]
     points: tuple[int, ...] = ()

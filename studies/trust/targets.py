@@ -96,7 +96,7 @@ def _judged(kind: str, at: int) -> dict[str, Any]:
         warnings.simplefilter("ignore", bayesdd.DataNote)
         distilled = bayesdd.distill(task, size, tolerance, seed=at, progress=False)
     seconds = time.process_time() - begin
-    reverse, forward = divergences(Family(task, _none, [(-BOX, BOX)], [(-BULK, BULK)]), distilled)
+    reverse, forward = divergences(Family(task, None, [(-BOX, BOX)], [(-BULK, BULK)]), distilled)
     certificate = distilled.certificate
     assert isinstance(certificate, bayesdd.Certificate)
     return {
@@ -109,10 +109,6 @@ def _judged(kind: str, at: int) -> dict[str, Any]:
         "modes": _modes(task),
         "seconds": seconds,
     }
-
-
-def _none(rng: np.random.Generator) -> Any:
-    raise NotImplementedError("these sets are distilled")
 
 
 def _modes(task: bayesdd.Task) -> int:
