@@ -220,7 +220,8 @@ def _refuse_edges(template: Template) -> None:
     for kind, edges in (("intra", template.intra), ("inter", template.inter), ("initial", template.initial or ())):
         for edge in edges:
             if len(edge) != 2:
-                raise Refusal(f"Template: {kind} edges are pairs (parent, child), got {edge!r}.")
+                longer = "; of longer lags, give the value of the slice before a column of its own" * (len(edge) == 3)
+                raise Refusal(f"Template: {kind} edges are pairs (parent, child), got {edge!r}{longer}.")
             if unknown := [name for name in edge if name not in every]:
                 raise Refusal(
                     f"Template: the {kind} edge {edge} names {unknown[0]!r}, which is none of the variables "

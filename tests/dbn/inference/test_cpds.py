@@ -1,8 +1,10 @@
 """Hand-over to other packages: the product of the conditional distributions is the template's density."""
 
+import doctest
 import itertools
 import math
 import re
+import types
 
 import numpy as np
 import pytest
@@ -73,3 +75,13 @@ def test_what_other_packages_do_not_take_is_refused():
         dbn.to_bif(NUMBERS, {}, 2)
     with pytest.raises(ValueError, match="of at least one, got 0"):
         dbn.cpds(NUMBERS, {}, 0)
+
+
+def test_examples_say_what_comes_out():
+    course = Template(("a", "b"), intra=(("a", "b"),), inter=(("a", "a"),))
+    names = {"cpds": dbn.cpds, "to_bif": dbn.to_bif, "Template": Template, "np": np}
+    names["full"] = types.SimpleNamespace(draws=draws(course))
+    runner = doctest.DocTestRunner(verbose=False)
+    for verb in (dbn.cpds, dbn.to_bif):
+        example = doctest.DocTestParser().get_doctest(verb.__doc__, names, verb.__name__, None, None)
+        assert runner.run(example).failed == 0 and runner.tries > 0
