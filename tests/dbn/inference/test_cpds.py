@@ -63,7 +63,8 @@ def test_regressions_multiply_to_the_density():
     for cpd in dbn.cpds(NUMBERS, values, 2):
         centre = np.dot(cpd["beta"], [1.0, *(seen[name] for name in cpd["evidence"])])
         logs += stats.norm(centre, cpd["std"]).logpdf(seen[cpd["variable"]])
-    rows = {"x": torch.tensor([[[-0.4, 1.1], [0.2, -0.7]]]).double(), "static": torch.tensor([[0.3]]).double()}
+    x = torch.tensor([[[-0.4, 1.1], [0.2, -0.7]]], dtype=torch.float64)
+    rows = {"x": x, "static": torch.tensor([[0.3]], dtype=torch.float64)}
     assert abs(logs - float(dbn.log_likelihood(NUMBERS, mean(values), rows)[0, 0])) < 1e-12
 
 
