@@ -278,6 +278,7 @@ REFUSED = {
     "static name": (AB | {"static": ("a",)}, "variable 'a' is named twice"),
     "no variable": ({"variables": ()}, "at least one variable"),
     "no pair": (AB | {"intra": (("a",),)}, "edges are pairs"),
+    "a lag": (AB | {"inter": (("a", "a", 2),)}, "give the value of the slice before a column of its own"),
     "static inter": (AB | {"static": ("s",), "inter": (("s", "a"),)}, "static variable 's', which has no slices"),
     "into static": (AB | {"static": ("s",), "intra": (("a", "s"),)}, "ends in the static variable 's'"),
     "mixed": (AB | {"states": {"b": 2}, "intra": (("a", "b"),)}, r"\('a', 'b'\) ends in the categorical variable 'b'"),

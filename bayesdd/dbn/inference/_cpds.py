@@ -71,7 +71,7 @@ def to_bif(template: Template, draws: Mapping[str, Any], slices: int, *, name: s
     Example:
         >>> weather = Template(("rain",), inter=(("rain", "rain"),), states={"rain": ("no", "yes")})
         >>> tables = {"rain_initial": np.array([[0.8, 0.2]]), "rain": np.array([[[0.9, 0.1], [0.4, 0.6]]])}
-        >>> print(to_bif(weather, tables, 2).splitlines()[-3])
+        >>> print(to_bif(weather, tables, 2).splitlines()[-2])
           (yes) 0.4, 0.6;
     """
     if not template.states:

@@ -129,7 +129,17 @@ class Augmentation:
     @functools.cached_property
     def noise_sites(self) -> dict[str, Template]:
         """Site of an unknown noise -> a template that has it."""
-        return {template.noise_site: template for template in self.templates if template.noise_site}
+        return {site: template for template in self.templates for site in template.noise_sites}
+
+    @functools.cached_property
+    def _measured(self) -> dict[str, Tensor]:
+        """Site of an unknown noise -> which entries of which source have it ``(sources, n)``, 1 or 0."""
+        structure = self.templates[0].structure
+        names = [*structure.static_order, *(self.slices * structure.order)]
+        return {
+            site: torch.tensor([[one.noise_site_of(name) == site for name in names] for one in self.templates]).double()
+            for site in self.noise_sites
+        }
 
     def starts(self, count: int, generator: torch.Generator) -> Values:
         """Parameters ``(count, *shape)``: variables without parents, then coefficients scattered about zero."""
@@ -173,9 +183,8 @@ class Augmentation:
                 chunk = Patterns(*(getattr(some, name)[part] for name in ("source", "count", "at", "root")))
                 moments, square = _completed(chunk, mean, factor, noise, generator)
                 gram = gram + self._by_slice(chunk, moments)
-                for site in squares:
-                    mine = torch.tensor([one.noise_site == site for one in self.templates])[chunk.source]
-                    squares[site] = squares[site] + square[:, mine].sum(1)
+                for site, mine in self._measured.items():
+                    squares[site] = squares[site] + (square * mine[chunk.source[:, None], chunk.at]).sum((1, 2))
         return gram, squares
 
     def noises(self, squares: Values, now: Values | None = None, generator: torch.Generator | None = None) -> Values:
@@ -200,9 +209,8 @@ class Augmentation:
         """Site of an unknown noise -> number of entries measured with it."""
         found = dict.fromkeys(self.noise_sites, torch.zeros((), dtype=torch.float64))
         for some in self.patterns:
-            for site in found:
-                mine = torch.tensor([one.noise_site == site for one in self.templates])[some.source]
-                found[site] = found[site] + (some.count * mine).sum() * some.at.shape[1]
+            for site, mine in self._measured.items():
+                found[site] = found[site] + (some.count[:, None] * mine[some.source[:, None], some.at]).sum()
         return found
 
     def _seen_moments(self) -> tuple[Values, Values]:
@@ -243,7 +251,7 @@ class Augmentation:
 def _completed(
     some: Patterns, mean: Tensor, factor: Tensor, noise: Tensor, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
-    """Moments of (1, z) ``(C, p, 1 + n, 1 + n)``, and squared errors ``(C, p)``, of true entries z of some patterns.
+    """Moments of (1, z) ``(C, p, 1 + n, 1 + n)``, and squared errors ``(C, p, r)``, of true entries z of some patterns.
 
     Given the mean ``(C, n)`` and factor ``(C, n, n)`` of all entries, and variances of the noise ``(sources, C, n)``.
     """
@@ -265,7 +273,7 @@ def _completed(
         places = at[:, :, None].expand(-1, -1, at.shape[1])
         seen = left[:, torch.arange(len(at))[:, None, None], places, places.mT].diagonal(dim1=2, dim2=3)
         error = y - rows.gather(3, at[None, :, None].expand(chains, -1, rows.shape[2], -1))
-        return moments, error.square().sum((2, 3)) + (count[:, None] * seen).sum(2)
+        return moments, error.square().sum(2) + count[:, None] * seen
     noises = _independent(count, chains, y.shape[2], size + at.shape[1], generator)
     extra = (0, 0, 0, noises.shape[2] - y.shape[2])
     first, y = (torch.nn.functional.pad(part, extra) for part in (first, y))
@@ -274,7 +282,7 @@ def _completed(
     off = y - rows.gather(3, places) - spread.sqrt()[:, :, None] * noises[..., size:]
     rows = rows + torch.cholesky_solve(off.mT, root).mT @ across
     whole = torch.cat([first.expand(chains, -1, -1, -1), rows], 3)
-    return whole.mT @ whole, (y - rows.gather(3, places)).square().sum((2, 3))
+    return whole.mT @ whole, (y - rows.gather(3, places)).square().sum(2)
 
 
 def _independent(count: Tensor, chains: int, k: int, width: int, generator: torch.Generator) -> Tensor:

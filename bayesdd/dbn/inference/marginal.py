@@ -166,10 +166,13 @@ class Marginal:
     def _noise(self, template: Template, points: Tensor) -> Tensor:
         """Variances ``(S, V_s + V)``, parents first."""
         names = template.structure.static_order + template.structure.order
-        if template.noise_site:
-            return (2 * points[:, self.places[template.noise_site]]).exp().expand(-1, len(names))
         known = torch.tensor([template.noise_of(name) ** 2 for name in names], dtype=points.dtype)
-        return known.expand(len(points), -1)
+        sites = [template.noise_site_of(name) for name in names]
+        columns = [
+            (2 * points[:, self.places[site].start]).exp() if site else own.expand(len(points))
+            for site, own in zip(sites, known, strict=True)
+        ]
+        return torch.stack(columns, 1)
 
     def _log_prior(self, points: Tensor) -> Tensor:
         template = self.templates[0]
@@ -180,9 +183,9 @@ class Marginal:
             slopes = points[:, self.places[family.site]]
             square = slopes.square().sum(1) * (-logs[:, f]).exp() / template.coefficient_scale**2
             total = total - 0.5 * (square + slopes.shape[1] * logs[:, f])
-        for noise in {one.noise_site: one for one in self.templates if one.noise_site}.values():
-            log_scale = points[:, self.places[str(noise.noise_site)].start]
-            total = total + log_scale - 0.5 * (2 * log_scale).exp() / noise.noise_scale**2
+        for site, noise_scale in {site: one.noise_scale for one in self.templates for site in one.noise_sites}.items():
+            log_scale = points[:, self.places[site].start]
+            total = total + log_scale - 0.5 * (2 * log_scale).exp() / noise_scale**2
         return total
 
     def _filtered(self, block: _Block, slices: list[tuple[Tensor, Tensor, Tensor]], noise: Tensor) -> Tensor:

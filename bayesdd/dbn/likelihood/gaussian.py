@@ -125,10 +125,15 @@ def _equations(values: Values, families: Sequence[Family], before: list[Node]) -
 def noise_variance(template: Template, values: Values) -> Tensor:
     """Variance of the measurement noise of every variable, static ones first, parents first: ``(..., V_s + V)``."""
     names = template.structure.static_order + template.structure.order
-    if template.noise_site:
-        scale = values[template.noise_site]
-        return scale.square()[..., None].expand(*scale.shape, len(names))
-    return torch.tensor([template.noise_of(name) ** 2 for name in names], dtype=next(iter(values.values())).dtype)
+    known = torch.tensor([template.noise_of(name) ** 2 for name in names], dtype=next(iter(values.values())).dtype)
+    if not template.noise_sites:
+        return known
+    example = values[template.noise_sites[0]]
+    sites = [template.noise_site_of(name) for name in names]
+    every = [
+        values[site].square() if site else own.expand(example.shape) for site, own in zip(sites, known, strict=True)
+    ]
+    return torch.stack(every, -1)
 
 
 def in_order(template: Template, x: Tensor, static: Tensor) -> Rows:

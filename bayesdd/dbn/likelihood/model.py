@@ -113,8 +113,8 @@ def prior(template: Template) -> dict[str, Tensor]:
     values: dict[str, Tensor] = {}
     for family in template.structure.families:
         values |= densities_of(template).prior(template, family)
-    if template.noise_site:
-        values[template.noise_site] = pyro.sample(template.noise_site, dist.HalfNormal(template.noise_scale))
+    for site in template.noise_sites:
+        values[site] = pyro.sample(site, dist.HalfNormal(template.noise_scale))
     return values
 
 

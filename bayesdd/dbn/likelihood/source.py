@@ -47,8 +47,8 @@ class Source:
             Default: all, in the template's order.
         noise: Known standard deviation of its measurement noise, or variable -> standard deviation; of long tables in
             transformed values.
-        noise_site: Name of a latent site for an unknown one, with the template's half-normal prior; sources of equal
-            name share it.
+        noise_site: Name of a latent site for an unknown one, with the template's half-normal prior, or variable -> name
+            where variables have noises of their own; sources of equal name share it.
         measures: Variable -> how its numbers read outside (``from_long`` and ``standardise`` fill it in).
         table: The long table that the rows come from, if they do.
 
@@ -64,7 +64,7 @@ class Source:
     data: Any
     variables: Sequence[str] | None = None
     noise: float | Mapping[str, float] = 0.0
-    noise_site: str | None = None
+    noise_site: str | Mapping[str, str] | None = None
     measures: Mapping[str, Measure] = field(default_factory=dict)
     table: LongTable | None = None
 
@@ -83,7 +83,7 @@ class Source:
         start: Any = None,
         slices: int | None = None,
         noise: float | Mapping[str, float] = 0.0,
-        noise_site: str | None = None,
+        noise_site: str | Mapping[str, str] | None = None,
         own_ids: bool = False,
         ends: Mapping[str, Sequence[Any]] | None = None,
     ) -> Source:

@@ -17,7 +17,7 @@ sufficient, and the union is as good as the pooled rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -74,6 +74,8 @@ def federated(
             f"federated needs a positive size for each of {len(sources)} sources and at least one round, got "
             f"sizes={sizes}, rounds={rounds}."
         )
+    if any(isinstance(source.noise_site, Mapping) for source in sources):
+        raise Refusal("federated takes one unknown noise a source: give noise_site= as a name, or merge() the sources.")
     named = [source.noise_site for source in sources if source.noise_site]
     if len(set(named)) < len(named):
         raise Refusal(

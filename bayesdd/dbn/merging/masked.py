@@ -150,7 +150,7 @@ def log_likelihood(full: Pooled, joint: Joint) -> Tensor:
     total = torch.zeros(len(joint.mean), dtype=torch.float64)
     for noisy, rows in zip(full.noisy, full.rows, strict=True):
         total = total + joint.log_likelihood(noisy, entries(noisy, *rows))
-    sites = list(dict.fromkeys(noisy.noise_site for noisy in full.noisy if noisy.noise_site))
+    sites = list(dict.fromkeys(site for noisy in full.noisy for site in noisy.noise_sites))
     if not sites:
         return total
     logs = torch.stack([full.draws[site].log() for site in sites], 1)

@@ -35,7 +35,8 @@ class Template:
         variance_scale: Its scale b.
         pseudo_count: Concentration alpha of every cell of a table.
         noise: Known standard deviation of the measurement noise of all variables, or variable -> standard deviation.
-        noise_site: Name of a latent site for an unknown one, common to all variables; sources of equal name share it.
+        noise_site: Name of a latent site for an unknown one, common to all variables, or variable -> name; sources of
+            equal name share it.
         noise_scale: Scale of its half-normal prior.
         initial: Edges into the first slice's variables, from each other or from static ones, where they are not those
             of ``intra``; none, ``()``, makes the variables of the first slice independent.
@@ -57,7 +58,7 @@ class Template:
     variance_scale: float = 1.0
     pseudo_count: float = 1.0
     noise: float | Mapping[str, float] = 0.0
-    noise_site: str | None = None
+    noise_site: str | Mapping[str, str] | None = None
     noise_scale: float = 1.0
     initial: tuple[Edge, ...] | None = None
     labels: Mapping[str, tuple[Label, ...]] = field(default_factory=dict)
@@ -143,7 +144,7 @@ class Template:
     @property
     def noisy(self) -> bool:
         """Whether there is measurement noise."""
-        return self.noise_site is not None or any(self.noise_of(name) > 0 for name in self.static + self.variables)
+        return bool(self.noise_sites) or any(self.noise_of(name) > 0 for name in self.static + self.variables)
 
     def noise_of(self, name: str) -> float:
         """Known standard deviation of a variable's measurement noise; states have none."""
@@ -151,13 +152,23 @@ class Template:
             return 0.0
         return float(self.noise.get(name, 0.0) if isinstance(self.noise, Mapping) else self.noise)
 
+    def noise_site_of(self, name: str) -> str | None:
+        """Site of the unknown noise of a variable, if it has one."""
+        return self.noise_site.get(name) if isinstance(self.noise_site, Mapping) else self.noise_site
+
+    @functools.cached_property
+    def noise_sites(self) -> tuple[str, ...]:
+        """Sites of unknown noise."""
+        found = [self.noise_site_of(name) for name in (*self.static, *self.variables)]
+        return tuple(dict.fromkeys(site for site in found if site))
+
     @functools.cached_property
     def sites(self) -> dict[str, tuple[int, ...]]:
         """Latent site -> shape, in the model's order."""
         found: dict[str, tuple[int, ...]] = {}
         for family in self.structure.families:
             found |= self.kind.sites(family)
-        return found | ({self.noise_site: ()} if self.noise_site else {})
+        return found | dict.fromkeys(self.noise_sites, ())
 
     @functools.cached_property
     def offsets(self) -> dict[str, int]:
@@ -193,7 +204,7 @@ def _refuse_names(template: Template) -> None:
         raise Refusal(f"Template: variable {repeated!r} is named twice: give each variable a name of its own.")
     sites = [*every, *(f"{name}_initial" for name in template.variables)]
     sites += [] if template.states else [f"{site}_variance" for site in sites]
-    sites += [template.noise_site] if template.noise_site else []
+    sites += template.noise_sites
     if taken := [name for name in sites if name in ("x", "static", "data")]:
         raise Refusal(f"Template: a latent site would be called {taken[0]!r}, as a column or the plate is: rename it.")
     if repeated := _repeated(sites):
@@ -209,7 +220,8 @@ def _refuse_edges(template: Template) -> None:
     for kind, edges in (("intra", template.intra), ("inter", template.inter), ("initial", template.initial or ())):
         for edge in edges:
             if len(edge) != 2:
-                raise Refusal(f"Template: {kind} edges are pairs (parent, child), got {edge!r}.")
+                longer = "; of longer lags, give the value of the slice before a column of its own" * (len(edge) == 3)
+                raise Refusal(f"Template: {kind} edges are pairs (parent, child), got {edge!r}{longer}.")
             if unknown := [name for name in edge if name not in every]:
                 raise Refusal(
                     f"Template: the {kind} edge {edge} names {unknown[0]!r}, which is none of the variables "
@@ -274,7 +286,7 @@ def _refuse_settings(template: Template) -> None:
     if template.states:
         if unknown := [name for name in template.states if name not in every]:
             raise Refusal(f"Template: states= names {unknown[0]!r}, which is none of the variables {every}.")
-        if template.mixed and template.noise_site:
+        if template.mixed and template.noise_sites:
             raise Refusal(
                 "Template: an unknown noise, noise_site=, needs linear-Gaussian variables alone: give noise=."
             )
@@ -288,8 +300,14 @@ def _refuse_settings(template: Template) -> None:
         raise Refusal(f"Template: noise= names {unknown[0]!r}, which is none of the variables {every}.")
     if any(template.noise_of(name) < 0 for name in every):
         raise Refusal(f"Template: noise= is a standard deviation, not negative, got {template.noise!r}.")
-    if template.noise_site and any(template.noise_of(name) for name in every):
-        raise Refusal("Template: noise= is known noise and noise_site= unknown noise: give one of them.")
+    if isinstance(template.noise_site, Mapping) and (
+        odd := [name for name in template.noise_site if name not in every]
+    ):
+        raise Refusal(f"Template: noise_site= names {odd[0]!r}, which is none of the variables {every}.")
+    if both := [name for name in every if template.noise_site_of(name) and template.noise_of(name)]:
+        raise Refusal(
+            f"Template: noise= is known noise and noise_site= unknown noise: give one of them for {both[0]!r}."
+        )
     for setting in ("coefficient_scale", "variance_shape", "variance_scale", "pseudo_count", "noise_scale"):
         if not getattr(template, setting) > 0:
             raise Refusal(f"Template: {setting}= must be positive, got {getattr(template, setting)!r}.")

@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 from scipy import stats
 
@@ -15,6 +16,14 @@ NET = Template(
     ("c", "a", "b"), static=("s",), intra=(("s", "a"), ("a", "b")), inter=(("a", "a"), ("c", "a"), ("b", "c"))
 )
 NOISY = Template(NET.variables, NET.intra, NET.inter, NET.static, noise_site="error")
+OWN = Template(
+    NET.variables,
+    NET.intra,
+    NET.inter,
+    NET.static,
+    noise={"c": 0.3},
+    noise_site={"a": "error", "s": "error", "b": "other"},
+)
 
 
 def rows(count, gaps=False):
@@ -47,16 +56,17 @@ def test_complete_rows_give_draws_from_the_exact_posterior():
     torch.testing.assert_close(statistics.precision[family], exact.shape / exact.scale)
 
 
-def test_drawn_moments_have_the_means_that_expectation_maximisation_takes():
+@pytest.mark.parametrize("noisy", [NOISY, OWN], ids=["one noise", "a noise a variable"])
+def test_drawn_moments_have_the_means_that_expectation_maximisation_takes(noisy):
     """Few rows of a pattern, many rows of one, and rows alone; an unknown noise, whose squares are among them."""
-    patterns = patterns_of(NOISY, [rows(60, gaps=True)])
-    augmentation, count = Augmentation([NOISY], patterns, 3), 4000
+    patterns = patterns_of(noisy, [rows(60, gaps=True)])
+    augmentation, count = Augmentation([noisy], patterns, 3), 4000
     one = augmentation.starts(1, torch.Generator().manual_seed(1))
     exact, squares = augmentation.completed(*augmentation.joint(one), one)
     many = {site: value.expand(count, *value.shape[1:]) for site, value in one.items()}
     generator = torch.Generator().manual_seed(2)
     drawn, theirs = augmentation.completed(*augmentation.joint(many), many, generator)
-    for mean, draws in ((exact[0], drawn), (squares["error"][0], theirs["error"])):
+    for mean, draws in ((exact[0], drawn), *((squares[site][0], theirs[site]) for site in noisy.noise_sites)):
         error = draws.std(0) / math.sqrt(count) + 1e-9
         assert ((draws.mean(0) - mean).abs() < 4.5 * error).all()
 
@@ -74,15 +84,25 @@ def test_fewer_normal_rows_have_the_second_moments_of_many():
         assert ((variance - 1).abs() < 5 * spread * math.sqrt(1 + 6 / n)).all()
 
 
-def test_expectation_maximisation_climbs_to_where_the_density_is_level():
-    patterns = patterns_of(NOISY, [rows(60, gaps=True)])
-    marginal = Marginal([NOISY], patterns, 3)
-    start = Augmentation([NOISY], patterns, 3).starts(2, torch.Generator().manual_seed(1))
+def climbed(noisy):
+    """Patterns, their density, and where four steps of expectation maximisation lead, each of them upwards."""
+    patterns = patterns_of(noisy, [rows(60, gaps=True)])
+    marginal = Marginal([noisy], patterns, 3)
+    start = Augmentation([noisy], patterns, 3).starts(2, torch.Generator().manual_seed(1))
     heights = [marginal.log_joint(marginal.points(start))]
     for _ in range(4):
-        start = expectation_maximised([NOISY], patterns, 3, start=start, steps=1)
+        start = expectation_maximised([noisy], patterns, 3, start=start, steps=1)
         heights.append(marginal.log_joint(marginal.points(start)))
     assert (torch.stack(heights).diff(dim=0) > 0).all()
+    return patterns, marginal, start, heights[-1]
+
+
+def test_expectation_maximisation_climbs_to_where_the_density_is_level():
+    patterns, marginal, start, height = climbed(NOISY)
     end = expectation_maximised([NOISY], patterns, 3, start=start, steps=3000)
     value, slope = marginal.log_joint_gradient(marginal.points(end))
-    assert (value >= heights[-1]).all() and float(slope.abs().max()) < 2.0
+    assert (value >= height).all() and float(slope.abs().max()) < 2.0
+
+
+def test_expectation_maximisation_climbs_with_a_noise_a_variable():
+    climbed(OWN)

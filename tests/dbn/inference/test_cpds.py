@@ -1,8 +1,10 @@
 """Hand-over to other packages: the product of the conditional distributions is the template's density."""
 
+import doctest
 import itertools
 import math
 import re
+import types
 
 import numpy as np
 import pytest
@@ -61,7 +63,8 @@ def test_regressions_multiply_to_the_density():
     for cpd in dbn.cpds(NUMBERS, values, 2):
         centre = np.dot(cpd["beta"], [1.0, *(seen[name] for name in cpd["evidence"])])
         logs += stats.norm(centre, cpd["std"]).logpdf(seen[cpd["variable"]])
-    rows = {"x": torch.tensor([[[-0.4, 1.1], [0.2, -0.7]]]).double(), "static": torch.tensor([[0.3]]).double()}
+    x = torch.tensor([[[-0.4, 1.1], [0.2, -0.7]]], dtype=torch.float64)
+    rows = {"x": x, "static": torch.tensor([[0.3]], dtype=torch.float64)}
     assert abs(logs - float(dbn.log_likelihood(NUMBERS, mean(values), rows)[0, 0])) < 1e-12
 
 
@@ -73,3 +76,13 @@ def test_what_other_packages_do_not_take_is_refused():
         dbn.to_bif(NUMBERS, {}, 2)
     with pytest.raises(ValueError, match="of at least one, got 0"):
         dbn.cpds(NUMBERS, {}, 0)
+
+
+def test_examples_say_what_comes_out():
+    course = Template(("a", "b"), intra=(("a", "b"),), inter=(("a", "a"),))
+    names = {"cpds": dbn.cpds, "to_bif": dbn.to_bif, "Template": Template, "np": np}
+    names["full"] = types.SimpleNamespace(draws=draws(course))
+    runner = doctest.DocTestRunner(verbose=False)
+    for verb in (dbn.cpds, dbn.to_bif):
+        example = doctest.DocTestParser().get_doctest(verb.__doc__, names, verb.__name__, None, None)
+        assert runner.run(example).failed == 0 and runner.tries > 0

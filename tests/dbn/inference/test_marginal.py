@@ -26,7 +26,11 @@ def sources():
     x[:10, 2:], x[:20, :, 1], static[30:] = torch.nan, torch.nan, torch.nan
     x[57:][torch.rand(3, 4, 3, generator=generator) < 0.4] = torch.nan
     each = [{"x": x[k::3], "static": static[k::3]} for k in range(3)]
-    return [Source(each[0], noise=0.3), Source(each[1], noise_site="error"), Source(each[2])]
+    return [
+        Source(each[0], noise=0.3),
+        Source(each[1], noise_site="error"),
+        Source(each[2], noise_site={NET.variables[0]: "own"}),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +46,7 @@ def test_density_is_that_of_the_tasks_up_to_a_constant(both):
     points = 0.4 * torch.randn(5, marginal.dim, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     values = marginal.values(points)
     torch.testing.assert_close(marginal.points(values), points)
-    task = dataclasses.replace(NET, noise_site="error")
+    task = dataclasses.replace(NET, noise_site={NET.variables[0]: "own", NET.variables[1]: "error"})
     places = {site: unconstrain(task, values)[:, at] for site, at in _places(task).items()}
     theirs = density.log_joint(torch.cat([places[site] for site in density.starts], 1))
     difference = marginal.log_joint(points) - theirs
