@@ -58,6 +58,7 @@ PICTURES: dict[str, tuple[str, Callable[[dict[str, pd.DataFrame]], Any]]] = {
     "dbn_size": ("dbn_merge", hospitals.dbn_size),
     "dbn_slices": ("dbn_merge", hospitals.dbn_slices),
     "hospitals": ("pbc_merge", hospitals.hospitals),
+    "ends": ("pbc_ends", hospitals.ends),
     "pooling": ("pooling", hospitals.pooling),
     "equations": ("equations", networks.equations),
     "pinn_error": ("pinn_ood", networks.pinn_error),

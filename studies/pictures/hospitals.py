@@ -79,3 +79,26 @@ def pooling(tables: dict[str, pd.DataFrame]) -> Any:
     axis.set(xscale="log", xlabel="seconds, one thread")
     axis.set_title("The posterior given three sources", loc="left", fontsize=11)
     return finished(figure, axis, legend="outside lower center")
+
+
+def ends(tables: dict[str, pd.DataFrame]) -> Any:
+    """Coefficients of the yearly hazards of death and transplantation, given three hospitals' tables."""
+    table = tables["The hazard of a year"]
+    names = [column for column in table if column.endswith("_before")]
+    figure, axis = figures.subplots(1, 1, (6, 2.8))
+    place = np.arange(len(names))[::-1]
+    for (_, row), shift, colour, label in zip(
+        table.iterrows(),
+        (0.1, -0.1),
+        (FULL, DISTILLED),
+        ("any end", "death rather than a transplant, given an end"),
+        strict=True,
+    ):
+        cells = [row[name].split("(") for name in names]
+        means, sds = ([number(cell[at]) for cell in cells] for at in (0, 1))
+        axis.errorbar(means, place + shift, xerr=1.96 * np.array(sds), fmt="o", color=colour, ms=4, label=label)
+    axis.axvline(0, color=INK, lw=1, ls=":")
+    axis.set_yticks(place, [f"{name.removesuffix('_before')}, a year before" for name in names])
+    axis.set(xlabel="change of the probit of a year's end by one sd; 95% intervals")
+    axis.set_title("What foretells an end, by three hospitals' tables", loc="left", fontsize=11)
+    return finished(figure, axis, legend="outside lower center")
