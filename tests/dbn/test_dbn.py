@@ -281,7 +281,6 @@ REFUSED = {
     "a lag": (AB | {"inter": (("a", "a", 2),)}, "give the value of the slice before a column of its own"),
     "static inter": (AB | {"static": ("s",), "inter": (("s", "a"),)}, "static variable 's', which has no slices"),
     "into static": (AB | {"static": ("s",), "intra": (("a", "s"),)}, "ends in the static variable 's'"),
-    "mixed": (AB | {"states": {"b": 2}, "intra": (("a", "b"),)}, r"\('a', 'b'\) ends in the categorical variable 'b'"),
     "states of none": (AB | {"states": {"a": 2, "b": 2, "q": 2}}, "states= names 'q'"),
     "one state": (AB | {"states": {"a": 2, "b": 1}}, "variable 'b' needs at least two states, got 1"),
     "column": ({"variables": ("x", "y")}, "a latent site would be called 'x'"),
