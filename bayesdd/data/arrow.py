@@ -84,11 +84,7 @@ class Batches:
                 some = column.dictionary if hasattr(column, "dictionary") else column.unique()
                 found[tuple(some.to_pylist())] = None
                 every |= set(some.to_pylist())
-                if len(every) > MOST_LABELS:
-                    raise Refusal(
-                        f"{self.where}: column {variable!r} holds text of more than {MOST_LABELS:,} kinds; a category "
-                        "has few: give codes, or leave it out by columns="
-                    )
+                refuse_many(len(every), f"{self.where}: column {variable!r}")
         dictionary = hasattr(self.types.field(variable).type, "value_type")
         kept = next(iter(found)) if len(found) == 1 and dictionary else sorted(every - {None, ""})
         labels = tuple(str(label) for label in kept if label not in (None, ""))
@@ -195,6 +191,15 @@ def sort_of(kind: Any) -> str:
 def _is_number(kind: Any) -> bool:
     types = package("pyarrow").types
     return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_decimal(kind))
+
+
+def refuse_many(count: int, what: str) -> None:
+    """Text of more than ``MOST_LABELS`` kinds is no category."""
+    if count > MOST_LABELS:
+        raise Refusal(
+            f"{what} holds text of more than {MOST_LABELS:,} kinds; a category has few: give codes, or leave it out by "
+            "columns="
+        )
 
 
 def values_of(chunks: Sequence[Any], what: str, labels: Labels | None, first: int) -> Tensor:

@@ -18,8 +18,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from bayesdd.data.arrow import MOST_LABELS
 from bayesdd.data.arrow import package as arrow
+from bayesdd.data.arrow import refuse_many
 from bayesdd.data.columns import Columns
 from bayesdd.data.files import one_line
 from bayesdd.data.media import Read, Sums, assembled, by_number, variables_of
@@ -92,11 +92,7 @@ class Partitions:
             return tuple(map(str, column.cat.categories))
         with told():
             found = self.client.compute(column.unique()).result()
-        if len(found) > MOST_LABELS:
-            raise Refusal(
-                f"{self.where}: column {variable!r} holds text of more than {MOST_LABELS:,} kinds; a category has few: "
-                "give codes, or leave it out by columns="
-            )
+        refuse_many(len(found), f"{self.where}: column {variable!r}")
         labels = tuple(sorted({str(label).strip() for label in found if not pd.isna(label)} - {""}))
         refuse_disguised(labels, f"{self.where}: column {variable!r}")
         return labels

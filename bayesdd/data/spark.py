@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from bayesdd.data.arrow import MOST_LABELS, package, values_of
+from bayesdd.data.arrow import MOST_LABELS, package, refuse_many, values_of
 from bayesdd.data.columns import Columns
 from bayesdd.data.files import one_line
 from bayesdd.data.media import Read, Sums, assembled, by_number, variables_of
@@ -91,11 +91,7 @@ class Spark:
         with told():
             found = self.frame.select(_quoted(variable)).distinct().limit(MOST_LABELS + 2).collect()
         labels = tuple(sorted({row[0] for row in found} - {None, ""}))
-        if len(labels) > MOST_LABELS:
-            raise Refusal(
-                f"{self.where}: column {variable!r} holds text of more than {MOST_LABELS:,} kinds; a category has few: "
-                "give codes, or leave it out by columns="
-            )
+        refuse_many(len(labels), f"{self.where}: column {variable!r}")
         if not labels:
             raise Refusal(f"{self.where}: column {variable!r} has every value missing; leave it out")
         refuse_disguised(labels, f"{self.where}: column {variable!r}")
