@@ -12,11 +12,13 @@ Cost: about three minutes on one thread.
 
 from __future__ import annotations
 
-import resource
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +32,7 @@ from bayesdd.dbn.inference.drawing import diagnostics
 from bayesdd.dbn.inference.patterns import patterns_of
 from studies.dbn_merge.cases import Problem, gaussian
 from studies.shared import commands, stamps, tables
-from studies.shared.cells import RESULTS
+from studies.shared.cells import RESULTS, peak_memory
 
 SOURCES, SLICES, NOISE = 3, 5, 0.3
 MISSING = 0.3  # share of the entries, where every row has a pattern of its own
@@ -101,18 +103,16 @@ def main(*, smoke: bool = False, results: str | Path = RESULTS, sweeps: int = 25
     Returns:
         One row a case; ``met`` says whether its part of the claim holds.
     """
-    torch.set_num_threads(1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # R-hat is in the table
-        pooled(*_of(hidden(20)), draws=100)  # what is imported at the first call does not count
-        table = pd.DataFrame([_measured(case, 250 if smoke else sweeps) for case in (SMOKE if smoke else CASES)])
+    measured = partial(_measured, sweeps=250 if smoke else sweeps)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as fresh:  # memory of its own
+        table = pd.DataFrame(list(fresh.map(measured, SMOKE if smoke else CASES)))
     slack = 3 if smoke else 1  # short chains have an error of their own
     agrees = ~((table["means apart"] > slack * MEANS) | (table["sds apart"] > slack * DEVIATIONS))
     table["met"] = agrees & (table["seconds"] < table["claimed"]) & (table["GB"] < MEMORY)
     notes = [
         f"{SOURCES} sources, {SLICES} slices, noise sd {NOISE:g} on every entry. Seconds: processor time of "
-        "`pooled`, imports aside. GB: the process's largest memory so far. R-hat and ESS: of the parameter that has "
-        "the worst, as `pooled` reports them.",
+        "`pooled`, imports aside. GB: largest memory of the case's own process with its imports. R-hat and ESS: of the "
+        "parameter that has the worst, as `pooled` reports them.",
         f"Apart: largest difference, over parameters, from {CHAINS} chains of {sweeps} sweeps of data augmentation: of "
         "means in posterior deviations, of deviations relative. The chains' own error is part of it.",
         stamps.last_line(stamps.machine(1), [] if smoke else [stamps.source_hash("studies.pooling")]),
@@ -128,10 +128,15 @@ def _of(made: tuple[Problem, list[Source]]) -> tuple[Any, list[Source]]:
 
 
 def _measured(case: Case, sweeps: int) -> dict[str, Any]:
+    """One case; memory is that of the process, which has done nothing else."""
+    torch.set_num_threads(1)
     template, sources = _of(case.make(case.rows))
-    begin = time.process_time()
-    full = pooled(template, sources, draws=case.draws, seed=0)
-    seconds = time.process_time() - begin
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # R-hat is in the table
+        pooled(*_of(hidden(20)), draws=100)  # what is imported at the first call does not count
+        begin = time.process_time()
+        full = pooled(template, sources, draws=case.draws, seed=0)
+        seconds, memory = time.process_time() - begin, peak_memory()
     apart = _apart(full, sweeps) if case.compared else (float("nan"), float("nan"))
     return {
         "case": case.name,
@@ -144,7 +149,7 @@ def _measured(case: Case, sweeps: int) -> dict[str, Any]:
         "ESS": full.ess,
         "means apart": apart[0],
         "sds apart": apart[1],
-        "GB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "GB": memory,
     }
 
 
