@@ -7,7 +7,7 @@ collects the log prior site by site with its Jacobian, and the log-likelihood ro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -293,12 +293,12 @@ def _seen(msg: Message) -> Tensor:
     return value
 
 
-def prior_draws(program: Program, columns: Columns, count: int, seed: int) -> Tensor:
-    """Unconstrained draws from the prior, shape ``(count, P)``; draw i depends on seed + i alone."""
+def prior_draws(program: Program, columns: Columns, seeds: Iterable[int]) -> Tensor:
+    """Unconstrained draws from the prior, one a seed, shape ``(seeds, P)``."""
     draws = []
     with running(), torch.random.fork_rng(devices=[]), torch.no_grad():
-        for i in range(count):
-            torch.default_generator.manual_seed(seed + i)  # torch.manual_seed takes longer than a small model
+        for seed in seeds:
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed takes longer than a small model
             with Recorder() as recorder:
                 program.model(**columns)
             drawn = {msg["name"]: msg for msg in recorder.messages}

@@ -75,7 +75,7 @@ def _candidates(program: Program, rows: Columns, seed: int) -> Tensor:
     flat = torch.rand(STARTS, program.structure.dim, generator=generator, dtype=torch.float64) * 4 - 2
     first = {name: column[:1].cpu() for name, column in rows.items()}
     try:
-        prior = prior_draws(program, first, STARTS, seed)
+        prior = prior_draws(program, first, range(seed, seed + STARTS))
     except Exception as error:
         raise explained(error, program) from error
     return torch.cat([flat / 4, prior, flat, torch.zeros_like(flat[:1])])
