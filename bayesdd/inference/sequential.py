@@ -33,11 +33,14 @@ from bayesdd.numerics.gaussian import Gaussian, moment_matched
 
 EFFECTIVE = 0.5  # share of particles that a rise of the temperature leaves effective
 PRIOR_DRAWS = 64  # that place and scale the start
+PRIOR_SEED = 0  # the same ones for all: they say how wide the prior is, and no particle is one of them
 WIDER = 1.5  # the start's sds in units of the prior's
 MOVES, LAST_MOVES = 2, 4  # transitions a stage, and after the last one
 MAX_STEPS = 12  # leapfrog steps of a transition: particles need to move locally only
 STAGES = 150  # most stages; a posterior that needs more is left to other methods
+MOST_LATENTS = 64  # beyond which tempering takes too many stages
 LEAST_RISE = 1e-9  # of the temperature
+HALVINGS = 20  # of the log of a rise: to a hundred-thousandth of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,10 +106,13 @@ def tempered(density: Density, *, particles: int, seed: int, few: Density | None
         few: The wider posterior of some of its rows, which is reached first: most stages then pass over these only.
 
     Returns:
-        The draws; None where the log joint is finite nowhere near the prior's draws, or too many stages are needed.
+        The draws; None where the log joint is finite nowhere near the prior's draws, with many latents (too many stages
+        would be needed), or with the loop backend.
     """
+    if density.dim > MOST_LATENTS or any(part.task.backend == "loop" for part in density.parts):
+        return None
     generator = torch.Generator().manual_seed(seed)
-    start = _start(density, seed)
+    start = _start(density)
     levels = [density] if few is None else [few, density]
     points, log_evidence, size = start.draw(particles, generator), 0.0, 0.5 * density.dim**-0.25
     lower: LogDensity = partial(_normal, start)
@@ -143,9 +149,9 @@ def _normal(start: Gaussian, points: Tensor) -> tuple[Tensor, Tensor]:
     return start.log_prob(points), -(points - start.mean) * start.factor.diagonal() ** -2
 
 
-def _start(density: Density, seed: int) -> Gaussian:
+def _start(density: Density) -> Gaussian:
     """An independent normal, wider than the prior's draws."""
-    drawn = prior_draws(density, PRIOR_DRAWS, seed)
+    drawn = prior_draws(density, PRIOR_DRAWS, PRIOR_SEED)
     drawn = torch.where(torch.isfinite(drawn), drawn, 0.0)
     return Gaussian(drawn.mean(0), (WIDER * drawn.std(0)).clamp_min(1e-6).diag())
 
@@ -161,7 +167,7 @@ def _rise(ratio: Tensor, most: float) -> float:
     if effective(most) >= EFFECTIVE * there:
         return most
     low, high = math.log(LEAST_RISE), math.log(most)
-    for _ in range(40):
+    for _ in range(HALVINGS):
         middle = 0.5 * (low + high)
         low, high = (middle, high) if effective(math.exp(middle)) >= EFFECTIVE * there else (low, middle)
     return math.exp(low)
