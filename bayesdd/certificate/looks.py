@@ -22,7 +22,6 @@ from bayesdd.numerics.gaussian import Gaussian
 from bayesdd.target.target import Target
 
 PARTICLES, FEW = 256, 128  # of a posterior, and of one that only gives starting points
-MOST_LATENTS = 64  # beyond which tempering takes too many stages for a look
 MOST_ROWS = 2048  # of usual cost in the full data, beyond which only searches for modes look at the full posterior
 USUAL = 256  # bytes of intermediate tensors that a row of a regression takes at a draw; others count in proportion
 ROWS_FOR_HINTS = 64  # of the full data, whose posterior is reached first: it is wide, and its particles start searches
@@ -39,12 +38,19 @@ class Side(NamedTuple):
     Attributes:
         least: Nats that it is at least, by the second look; 0 where that cannot be said.
         far: The part of that which comes from mass where the other posterior has next to none.
+        mass: How much mass that is.
         why: The same in words.
     """
 
     least: float
     far: float
+    mass: float
     why: str
+
+    def beside(self, other: Side) -> Side:
+        """The same, with what the other divergence implies: mass m that is avoided costs ``-log(1 - m)`` at least."""
+        avoided = -math.log1p(-min(other.mass, 1 - 1e-12))
+        return self if avoided <= self.far else Side(avoided + self.least - self.far, avoided, self.mass, other.why)
 
 
 class Look(NamedTuple):
@@ -67,8 +73,6 @@ class Look(NamedTuple):
 
 def explored(density: Density, seed: int, particles: int = PARTICLES, few: Density | None = None) -> Tempered | None:
     """Particles of a posterior, by way of that of ``few`` of its rows; None with many latents or the loop backend."""
-    if density.dim > MOST_LATENTS or any(part.task.backend == "loop" for part in density.parts):
-        return None
     return tempered(density, particles=particles, seed=STREAM * (seed + 1), few=few)
 
 
@@ -107,9 +111,11 @@ def second_look(
     modes = modes_of_target(target, torch.cat(starts), known, seed, log_ratio)
     if few is not None:
         joint.count(few)
+    reverse = _side(own, own_modes, None, proposal, rows, log_ratio, usual, -1.0, seed)
+    forward = _side(whole, modes, target.index, proposal, rows, log_ratio, usual, 1.0, seed)
     return Look(
-        _side(own, own_modes, None, proposal, rows, log_ratio, usual, -1.0, seed),
-        _side(whole, modes, target.index, proposal, rows, log_ratio, usual, 1.0, seed),
+        reverse.beside(forward),
+        forward.beside(reverse),
         len(modes.modes),
         modes.searches + own_modes.searches,
         sum(len(look.every) for look in (own, full) if look is not None),
@@ -142,7 +148,7 @@ def _side(
     its weights. With nuisances, or where its draws are chains', all of them count.
     """
     of, other = ("full", "distilled") if sign > 0 else ("distilled", "full")
-    far, near, why = 0.0, 0.0, ""
+    far, near, mass, why = 0.0, 0.0, 0.0, ""
     if found is not None:
         points, log_joint, weight = _drawn(found, modes, rows, seed)
         shared = points if index is None else points[:, index]
@@ -151,19 +157,20 @@ def _side(
             evidence = proposal.log_evidence + (usual if sign > 0 else 0.0)
             weight = torch.where(proposal.lacks(shared, log_joint - evidence), weight, 0.0)
         terms, beyond = excess(gap), gap > FAR
-        far = float(weight[beyond] @ terms[beyond])
+        far, mass = float(weight[beyond] @ terms[beyond]), float(weight[beyond].sum())
         terms = torch.where(beyond, 0.0, terms)
         mean = float(weight @ terms)
         near = max(0.0, mean - STANDARD_ERRORS * math.sqrt(LINEAGE * float((weight * (terms - mean)).square().sum())))
         why = (
-            f"about {float(weight[beyond].sum()):.2g} of the {of} posterior's mass lies where the {other} one has next "
+            f"about {mass:.2g} of the {of} posterior's mass lies where the {other} one has next "
             f"to none, which costs about {far:.2g} nats"
         )
-    lacking = cost(modes, index, log_ratio, usual, sign, seed)
+    lacking, share = cost(modes, index, log_ratio, usual, sign, seed)
+    mass = max(mass, share)
     if lacking > far:
         far = lacking
         why = f"the {of} posterior has a mode that the {other} one lacks, which costs about {lacking:.2g} nats"
-    return Side(far + near, far, why)
+    return Side(far + near, far, mass, why)
 
 
 def _drawn(found: Tempered, modes: Found, rows: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -82,8 +82,10 @@ def modes_of_target(target: Target, hints: Tensor, known: Gaussian | None, seed:
     return found
 
 
-def cost(found: Found, index: Tensor | None, log_ratio: LogRatio, usual: float, sign: float, seed: int) -> float:
-    """Nats that the costliest mode that the other posterior lacks adds to the divergence from its own.
+def cost(
+    found: Found, index: Tensor | None, log_ratio: LogRatio, usual: float, sign: float, seed: int
+) -> tuple[float, float]:
+    """Nats that the costliest mode that the other posterior lacks adds to the divergence from its own, and their mass.
 
     Args:
         found: Modes.
@@ -94,14 +96,15 @@ def cost(found: Found, index: Tensor | None, log_ratio: LogRatio, usual: float, 
         seed: Seed of the draws.
     """
     if len(found.modes) < 2:
-        return 0.0
+        return 0.0, 0.0
     shared = found.modes if index is None else [marginal(mode, index) for mode in found.modes]
     mass = torch.softmax(torch.tensor([mode.log_mass for mode in found.modes], dtype=torch.float64), 0)
     generator = torch.Generator().manual_seed(seed)
     points = torch.cat([mode.draw(DRAWS, generator) for mode in shared])
     gap = sign * (log_ratio(points).reshape(len(shared), DRAWS).median(1).values.cpu() - usual)
     costs = torch.maximum(mass * excess(gap), -torch.log1p(-mass.clamp_max(1 - 1e-12)))
-    return float(torch.where(gap > FAR, costs, 0.0).max())
+    lacking = gap > FAR
+    return float(torch.where(lacking, costs, 0.0).max()), float(torch.where(lacking, mass, 0.0).sum())
 
 
 def excess(gap: Tensor) -> Tensor:
@@ -132,7 +135,7 @@ def _search(
         if few is density:
             return low
         begin = end if low is None else low.mean
-        return finish(begin) if finish else newton(density, climb(density, begin, 100))
+        return finish(begin) if finish else _near(density, begin)
 
     starts = _starts(few, _count(few, 0), seed)
     # A mode of the few rows that is known at once: searches that arrive there end early.
@@ -206,17 +209,20 @@ def _known(modes: list[Gaussian], point: Tensor) -> bool:
 
 def _distinct(points: Tensor, ends: Tensor, metric: Gaussian | None, share: float) -> Tensor:
     """Points ``(K, P)`` that differ from each other and from earlier ends."""
-    kept: list[Tensor] = []
-    for point in points[torch.isfinite(points).all(1)]:
-        others = torch.cat([ends, *(other[None] for other in kept)])
-        if metric is None:
-            near = (others - point).abs().amax(1) < 1e-3 * (1 + point.abs().max()) if len(others) else others[:, 0] > 0
-        else:
-            # In units of the posterior of few rows, which is wider.
-            near = metric.distance(others - point + metric.mean) * share < SAME
-        if not bool(near.any()):
-            kept.append(point)
-    return torch.stack(kept) if kept else points[:0]
+    points = points[torch.isfinite(points).all(1)]
+    every = torch.cat([ends, points])
+    if metric is None:
+        near = (points[:, None] - every).abs().amax(2) < 1e-3 * (1 + points.abs().amax(1))[:, None]
+    else:
+        # In units of the posterior of few rows, which is wider.
+        white = metric.whitened(every)
+        apart = torch.cdist(white[len(ends) :], white, compute_mode="donot_use_mm_for_euclid_dist")
+        near = apart.square() * share < SAME
+    beside, known = near.cpu().numpy(), list(range(len(ends)))
+    for place in range(len(points)):
+        if not beside[place, known].any():
+            known.append(len(ends) + place)
+    return every[known[len(ends) :]]
 
 
 def _starts(density: Density, count: int, seed: int) -> Tensor:
