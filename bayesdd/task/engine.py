@@ -29,6 +29,7 @@ Expansion = tuple[Tensor, Tensor, Tensor]  # value, gradient (P,) and Hessian (P
 Single = Callable[[Tensor, Columns], Tensor]
 GRAPHS_KEPT = 64  # a graph holds its constants: memory stays bounded
 UNRECORDED = 10  # calls of one shape before it is recorded: a recording costs what about ten calls of vmap do
+REPEATED = 2  # the same for gradients, which climbs and chains ask for many times
 UNKNOWN_BYTES = 512.0  # a cell of an ordinary regression takes less
 
 
@@ -123,7 +124,7 @@ class GradientEngine:
             gradient, value = slope(flat, columns)
             return torch.cat([gradient, value[None]])
 
-        self._recorded = Engine(joined, "graph", UNRECORDED) if backend == "graph" else None
+        self._recorded = Engine(joined, "graph", REPEATED) if backend == "graph" else None
 
     def __call__(self, draws: Tensor, columns: Columns) -> tuple[Tensor, Tensor]:
         """Values ``(S,)`` and gradients ``(S, P)``, detached."""
