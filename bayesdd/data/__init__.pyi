@@ -3,9 +3,9 @@ from .accuracy import Accuracy as Accuracy
 from .accuracy import Residual as Residual
 from .certificate import Certificate as Certificate
 from .certificate import CertificateWarning as CertificateWarning
-from .certificate import PredictiveCertificate as PredictiveCertificate
 from .columns import DataNote as DataNote
 from .disk import on_disk as on_disk
 from .distilled import Distilled as Distilled
 from .distilled import union as union
+from .predictive import PredictiveCertificate as PredictiveCertificate
 from .rows import Rows as Rows

@@ -22,7 +22,7 @@ from torch import Tensor
 from bayesdd.data.columns import WEIGHT, Choice, Columns, Source, separated
 from bayesdd.data.files import one_line
 from bayesdd.data.formats import ENGINES, endings
-from bayesdd.data.media import Medium, Read, Remote, assembled, cast, grid
+from bayesdd.data.media import Medium, Read, Remote, assembled, cast, cursor_of, grid, state_of
 from bayesdd.data.names import Members, Selection, element, selected, weighing
 from bayesdd.data.stamp import spelled, stamp
 from bayesdd.data.tables import FORMATS, medium_of
@@ -202,7 +202,7 @@ class Stored:
             OSError: They were removed or changed.
         """
         try:
-            now = self.medium.state()
+            now = state_of(self.medium)
         except FileNotFoundError as error:
             gone = error.filename or self.medium.where
             raise FileNotFoundError(
@@ -219,7 +219,7 @@ class Stored:
         )
 
     def _cursor(self) -> Any:
-        return self.medium.cursor(self.members, self.codes)
+        return cursor_of(self.medium, self.members, self.codes)
 
     def _read(self, cursor: Read, start: int, stop: int) -> Columns:
         try:
@@ -299,7 +299,7 @@ def stored(
                 codes[raw] = found[spelled_so] = tuple((labels or {}).get(spelled_so) or medium.labels(raw))
     parts = {name: some for name, some in parts.items() if name in members}
     one = torch.zeros(1, dtype=torch.int64)
-    rows = Stored(medium, select, memory, 1, {}, None, one, members, parts, found, codes, Known(medium.state()))
+    rows = Stored(medium, select, memory, 1, {}, None, one, members, parts, found, codes, Known(state_of(medium)))
     row_bytes = max(8, 8 * sum(column.numel() for column in rows.take(one).values()))
     numbers = _spread(medium.size, max(2, min(medium.size, SAMPLE_ROWS, SAMPLE_BYTES // row_bytes)))
     rows = replace(rows, numbers=numbers, most=max(1, memory // (IN_FLIGHT * row_bytes)))

@@ -17,10 +17,11 @@ import xarray as xr
 from torch import Tensor
 
 from bayesdd.data import _netcdf, columns
-from bayesdd.data.certificate import Certificate, PredictiveCertificate, from_dict
+from bayesdd.data.certificate import Certificate, from_dict
 from bayesdd.data.columns import DISTILLED_MARK, Columns
 from bayesdd.data.files import load, replacing
 from bayesdd.data.names import free_name
+from bayesdd.data.predictive import PredictiveCertificate
 from bayesdd.data.seal import check_seal, sealed
 from bayesdd.data.sequences import long_table, weight_name, wide_table
 from bayesdd.data.values import Label, Labels, coded, tensor

@@ -28,7 +28,7 @@ Sums: TypeAlias = tuple[Tensor, ...]
 
 
 class Medium(Protocol):
-    """Rows that stay where they are: files, a query, a table of another library."""
+    """Rows that stay where they are: files, a query, a table of another library. It is ``Local`` or ``Remote`` too."""
 
     @property
     def where(self) -> str:
@@ -55,6 +55,11 @@ class Medium(Protocol):
     def labels(self, variable: str) -> Labels:
         """The labels of a variable, in the order of their codes."""
 
+
+@runtime_checkable
+class Local(Protocol):
+    """What a medium has besides, whose rows this process reads."""
+
     def state(self) -> tuple[int, ...]:
         """Numbers that change where the rows may have changed, such as times of files; none where nothing is known.
 
@@ -79,9 +84,19 @@ class Remote(Protocol):
         """Sum of ``function(columns, number of the first row, *arguments)``, taken where the rows are."""
 
 
+def state_of(medium: Medium) -> tuple[int, ...]:
+    """As ``Local.state``; nothing of rows in other processes, whose stamps say whether they have changed."""
+    return medium.state() if isinstance(medium, Local) else ()
+
+
+def cursor_of(medium: Medium, members: Members, labels: Mapping[str, Labels]) -> AbstractContextManager[Read]:
+    """As ``Local.cursor``; rows of other processes are brought here by their numbers, a job a read."""
+    return medium.cursor(members, labels) if isinstance(medium, Local) else _brought(medium, members, labels)
+
+
 @contextmanager
-def by_number(medium: Remote, members: Members, labels: Mapping[str, Labels]) -> Iterator[Read]:
-    """A cursor that brings rows here by their numbers."""
+def _brought(medium: Medium, members: Members, labels: Mapping[str, Labels]) -> Iterator[Read]:
+    assert isinstance(medium, Remote)  # a medium is one or the other
 
     def read(start: int, stop: int) -> Mapping[str, Tensor]:
         found = medium.take(members, labels, torch.arange(start, stop))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, NamedTuple, TypeAlias
@@ -22,7 +22,7 @@ from bayesdd.data.arrow import package as arrow
 from bayesdd.data.arrow import refuse_many
 from bayesdd.data.columns import Columns
 from bayesdd.data.files import one_line
-from bayesdd.data.media import Read, Sums, assembled, by_number, variables_of
+from bayesdd.data.media import Sums, assembled, variables_of
 from bayesdd.data.names import Members, members_of
 from bayesdd.data.stamp import stamp
 from bayesdd.data.values import Labels, coded, refuse_disguised
@@ -96,14 +96,6 @@ class Partitions:
         labels = tuple(sorted({str(label).strip() for label in found if not pd.isna(label)} - {""}))
         refuse_disguised(labels, f"{self.where}: column {variable!r}")
         return labels
-
-    def state(self) -> tuple[int, ...]:
-        """None: the stamps of partitions say whether they have changed."""
-        return ()
-
-    def cursor(self, members: Members, labels: Mapping[str, Labels]) -> AbstractContextManager[Read]:
-        """Brings rows here, column by column; sums are better taken by ``total``."""
-        return by_number(self, members, labels)
 
     def take(self, members: Members, labels: Mapping[str, Labels], rows: Tensor) -> Columns:
         """Columns of rows of ascending numbers, brought here."""

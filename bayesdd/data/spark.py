@@ -10,7 +10,7 @@ import pickle
 import weakref
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, TypeAlias
@@ -21,7 +21,7 @@ from torch import Tensor
 from bayesdd.data.arrow import MOST_LABELS, package, refuse_many, values_of
 from bayesdd.data.columns import Columns
 from bayesdd.data.files import one_line
-from bayesdd.data.media import Read, Sums, assembled, by_number, variables_of
+from bayesdd.data.media import Sums, assembled, variables_of
 from bayesdd.data.names import Members, members_of
 from bayesdd.data.stamp import stamp
 from bayesdd.data.values import Labels, refuse_disguised
@@ -96,14 +96,6 @@ class Spark:
             raise Refusal(f"{self.where}: column {variable!r} has every value missing; leave it out")
         refuse_disguised(labels, f"{self.where}: column {variable!r}")
         return labels
-
-    def state(self) -> tuple[int, ...]:
-        """None: the stamps of partitions say whether they have changed."""
-        return ()
-
-    def cursor(self, members: Members, labels: Mapping[str, Labels]) -> AbstractContextManager[Read]:
-        """Brings rows here, a job a read; sums are better taken by ``total``."""
-        return by_number(self, members, labels)
 
     def take(self, members: Members, labels: Mapping[str, Labels], rows: Tensor) -> Columns:
         """Columns of rows of ascending numbers, brought here."""

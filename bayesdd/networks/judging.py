@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from bayesdd.data.accuracy import Accuracy, Residual
-from bayesdd.data.certificate import PredictiveCertificate
 from bayesdd.data.columns import Columns
+from bayesdd.data.predictive import PredictiveCertificate
 from bayesdd.networks import students
 from bayesdd.networks.calibration import inside
 from bayesdd.networks.purpose import Purpose

@@ -16,8 +16,8 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
-from bayesdd.data.certificate import PredictiveCertificate
 from bayesdd.data.columns import Columns
+from bayesdd.data.predictive import PredictiveCertificate
 from bayesdd.numerics.refusal import Refusal, WrongType
 from bayesdd.target.reference import Reference
 from bayesdd.target.target import Target

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from keyword import iskeyword
 from numbers import Real
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from bayesdd.numerics import arguments
 from bayesdd.numerics.refusal import Refusal, WrongType
+from bayesdd.pinn import checks
 from bayesdd.pinn.names import Asked, Names, State
 
 Equation = Callable[[Any, Any], Any]
@@ -56,7 +56,7 @@ def function(*inputs: str, mean: float = 0.0, sd: float = 1.0) -> Function:
         >>> pinn.function("x")
         Function(inputs=('x',), mean=0.0, sd=1.0)
     """
-    if not _is_number(mean):
+    if not checks.is_number(mean):
         raise WrongType(f"pinn.function: mean= must be a number, got {mean!r}.")
     return Function(inputs, float(mean), arguments.positive(sd, "pinn.function: sd="))
 
@@ -132,19 +132,22 @@ class Problem:
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
         put("outputs", (self.outputs,) if isinstance(self.outputs, str) else self.outputs)
         put("conditions", (self.conditions,) if isinstance(self.conditions, Condition) else self.conditions)
-        _check_types(self)
+        groups = {name: getattr(self, name) for name in ("inputs", "parameters", "outputs", "constants", "unknown")}
+        checks.types(groups)
+        if strange := [one for one in self.conditions if not isinstance(one, Condition)]:
+            raise WrongType(f"Problem: conditions= needs those that pinn.at(...) makes, got {strange[0]!r:.60}.")
         put("conditions", tuple(self.conditions))
-        _check_names(self)
+        checks.distinct(groups, self.names)
         for what, ranges in (("inputs", self.inputs), ("parameters", self.parameters)):
             for name, given in ranges.items():
-                _check_range(f"{what}={{{name!r}: ...}}", given)
+                checks.a_range(f"{what}={{{name!r}: ...}}", given)
         for name, given in dict(self.outputs).items() if isinstance(self.outputs, Mapping) else ():
-            _check_range(f"outputs={{{name!r}: ...}}", given)
-        for name in self.names.functions:
-            _check_function(self, name, self.unknown[name])
+            checks.a_range(f"outputs={{{name!r}: ...}}", given)
         for name, prior in self.unknown.items():
-            if not isinstance(prior, Function):
-                _check_prior(name, prior)
+            if isinstance(prior, Function):
+                checks.a_function(name, prior.inputs, prior.sd, self.ranges)
+            else:
+                checks.a_prior(name, prior)
         for what, function in (
             ("equation= needs a function of s and p", self.equation),
             ("exact= one of s", self.exact),
@@ -330,82 +333,6 @@ def _no_field(name: str) -> Tensor:
     raise Refusal(f"Problem: exact= asks for s.{name}, but a reference knows inputs and parameters only.")
 
 
-def _check_types(problem: Problem) -> None:
-    for what, given in (
-        ("inputs", problem.inputs), ("parameters", problem.parameters), ("constants", problem.constants),
-        ("unknown", problem.unknown),
-    ):  # fmt: skip
-        if not isinstance(given, Mapping):
-            raise WrongType(f"Problem: {what}= needs values by name, such as {{'t': ...}}, got {given!r:.60}.")
-    for name, value in problem.constants.items():
-        if not _is_number(value):
-            raise Refusal(f"Problem: constants={{{name!r}: ...}} needs a finite number, got {value!r:.60}.")
-    if not isinstance(problem.outputs, Mapping | Sequence):
-        raise WrongType(f"Problem: outputs= needs names, such as ('u',), got {problem.outputs!r:.60}.")
-    strange = [one for one in problem.conditions if not isinstance(one, Condition)]
-    if strange:
-        raise WrongType(f"Problem: conditions= needs those that pinn.at(...) makes, got {strange[0]!r:.60}.")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and abs(float(value)) < torch.inf
-
-
-def _check_names(problem: Problem) -> None:
-    groups = {
-        "inputs": problem.inputs, "parameters": problem.parameters, "outputs": problem.outputs,
-        "constants": problem.constants, "unknown": problem.unknown,
-    }  # fmt: skip
-    if not problem.inputs or not problem.outputs:
-        raise Refusal(
-            "Problem needs at least one input and one output, such as inputs={'t': (0.0, 1.0)}, outputs=('u',)."
-        )
-    seen: dict[str, str] = {}
-    for group, names in groups.items():
-        for name in names:
-            if not isinstance(name, str) or not name.isidentifier() or name.startswith("_") or iskeyword(name):
-                raise Refusal(f"Problem: {group}= names {name!r}, which cannot stand behind a dot: use letters.")
-            if name in seen:
-                raise Refusal(f"Problem: {name!r} stands in {seen[name]}= and in {group}=: one name, one thing.")
-            seen[name] = group
-    for name, group in seen.items():
-        if group not in ("outputs", "unknown") and problem.names.is_derivative(name):
-            raise Refusal(f"Problem: {name!r} in {group}= reads as a derivative of an output: rename one of them.")
-
-
-def _check_range(who: str, given: Any) -> None:
-    numbers = _numbers(given)
-    if numbers is None or not numbers[0] < numbers[1]:
-        raise Refusal(f"Problem: {who} needs a range (low, high) of two numbers, got {given!r}.")
-
-
-def _check_prior(name: str, given: Any) -> None:
-    numbers = _numbers(given)
-    if numbers is None or not numbers[1] > 0:
-        raise Refusal(
-            f"Problem: unknown={{{name!r}: ...}} needs (mean, sd) of a normal prior, or pinn.function(...), got "
-            f"{given!r}."
-        )
-
-
-def _numbers(given: Any) -> tuple[float, float] | None:
-    try:
-        first, second = (float(number) for number in given)
-    except (TypeError, ValueError):
-        return None
-    return (first, second) if abs(first) + abs(second) < torch.inf else None
-
-
-def _check_function(problem: Problem, name: str, given: Any) -> None:
-    if not given.inputs or (strange := [i for i in given.inputs if i not in problem.ranges]):
-        raise Refusal(
-            f"Problem: the unknown function {name!r} must depend on some of {sorted(problem.ranges)}, got "
-            f"{list(given.inputs)}{'' if not given.inputs else f': {strange[0]!r} is none'}."
-        )
-    if not given.sd > 0:
-        raise Refusal(f"Problem: the unknown function {name!r} needs a positive sd, got {given.sd:g}.")
-
-
 def _check_residuals(problem: Problem) -> None:
     asked = Asked(problem.names)
     whole = residuals_of(_tried(problem, problem.equation, asked, "the equation"), TRIED, "the equation")
@@ -425,11 +352,11 @@ def _check_condition(problem: Problem, condition: Condition) -> None:
         raise Refusal(f"Problem: {condition} fixes no field: name one of {list(problem.outputs)}, such as u=0.0.")
     for name, place in where.items():
         low, high = problem.ranges[name]
-        sides = _numbers(place) if isinstance(place, tuple | list) else None
+        sides = checks.numbers(place) if isinstance(place, tuple | list) else None
         if sides is not None and sides[0] == sides[1]:
             raise Refusal(f"Problem: {condition}: both sides of {name!r} are {sides[0]:g}: give it once, as a number.")
         for side in sides or (place,):
-            if not _is_number(side) or not low <= side <= high:
+            if not checks.is_number(side) or not low <= side <= high:
                 raise Refusal(
                     f"Problem: {condition} lies outside the domain: {name!r} runs from {low:g} to {high:g}, got "
                     f"{side!r}."
@@ -456,7 +383,7 @@ def _check_condition(problem: Problem, condition: Condition) -> None:
                     f"Problem: the value of {name!r} in {condition} must be one number a point, shape ({TRIED},), got "
                     f"{came}."
                 )
-        elif not _is_number(value):
+        elif not checks.is_number(value):
             raise Refusal(
                 f"Problem: {condition}: {name!r} needs a finite number, a function of s and p, or pinn.periodic, got "
                 f"{value!r:.60}."

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from bayesdd.data.accuracy import Z90
 from bayesdd.data.distilled import Distilled, needed
-from bayesdd.networks import function_space, jets, mlp, students
-from bayesdd.networks.jets import closure
+from bayesdd.networks import function_space, students
 from bayesdd.networks.judging import HELD, Terms
 from bayesdd.networks.regression import Regression
 from bayesdd.networks.students import GaussNewton
@@ -25,6 +24,7 @@ from bayesdd.pinn import tasks, written
 from bayesdd.pinn.doubts import doubts, unheld
 from bayesdd.pinn.left import left, sizes, taught, zeros
 from bayesdd.pinn.measurements import points_of
+from bayesdd.pinn.plain import Plain
 from bayesdd.pinn.problem import Problem
 from bayesdd.pinn.remainder import missing, shares
 from bayesdd.pinn.residuals import (
@@ -305,7 +305,7 @@ class Surrogate:
 
     def to_torch(self) -> torch.nn.Module:
         """The mean as a plain module: ``(N, inputs and parameters)`` -> ``(N, outputs)``, float64, differentiable."""
-        return Plain(self)
+        return Plain(self.networks, self.theta)
 
     @cached_property
     def curvature(self) -> GaussNewton:
@@ -315,7 +315,7 @@ class Surrogate:
     def mean(self, points: Columns) -> Tensor:
         """Mean of the fields at points, differentiable in them: ``(N, outputs)``."""
         z = torch.stack([points[name] for name in self.problem.names.inputs], 1)
-        found: Tensor = Plain(self).to(z.device)(z)
+        found: Tensor = Plain(self.networks, self.theta).to(z.device)(z)
         return found
 
     @property
@@ -361,31 +361,6 @@ class Surrogate:
             model = GaussNewton(white[mode : mode + 1], white.new_ones(white.shape[1]), torch.ones_like(self.theta[:1]))
             found[mine] = torch.stack([model.solve(one[None])[0] for one in right]) if len(mine) else right
         return found, pick
-
-
-class Plain(torch.nn.Module):
-    """Mean of a surrogate's networks, in plain torch: inputs and parameters in their own units, in order.
-
-    ``weights`` are those of the networks that the search found and widened, ``steps`` the steps from there.
-    """
-
-    def __init__(self, surrogate: Surrogate) -> None:
-        super().__init__()
-        self.network, networks = surrogate.networks.fields, surrogate.networks
-        assert networks.anchor is not None  # a surrogate's networks have one
-        self.weights, self.steps = (
-            torch.nn.Parameter(some[:, : self.network.dim].clone()) for some in (networks.anchor, surrogate.theta)
-        )
-
-    def forward(self, z: Tensor) -> Tensor:
-        """``(N, inputs and parameters)`` -> ``(N, outputs)``."""
-        network = self.network
-        z, unit = mlp.own_coordinates(network, z)
-        only = closure((), len(unit))
-        value, along = jets.linearised(mlp.split(network, self.weights), mlp.split(network, self.steps), z, unit, only)
-        middle, scale = z.new_tensor(network.outputs).unbind(1)
-        found: Tensor = middle + scale * (value + along)[:, 0].mean(0)
-        return found
 
 
 def _some(columns: Columns, part: slice) -> Columns:

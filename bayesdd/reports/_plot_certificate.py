@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 from bayesdd.data.accuracy import WORST
-from bayesdd.data.certificate import Certificate, PredictiveCertificate
+from bayesdd.data.certificate import Certificate
+from bayesdd.data.predictive import PredictiveCertificate
 from bayesdd.numerics.refusal import WrongType
 from bayesdd.reports.style import DISTILLED, FAINT, INK, panels, styled
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from bayesdd.data.certificate import Certificate, PredictiveCertificate
+from bayesdd.data.certificate import Certificate
 from bayesdd.data.distilled import Distilled
+from bayesdd.data.predictive import PredictiveCertificate
 from bayesdd.distillation.advice import far_values, remedy
 from bayesdd.reports._plot_certificate import plot_certificate
 from bayesdd.reports._plot_field import field_of, plot_field

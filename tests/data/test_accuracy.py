@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from bayesdd.data.accuracy import Accuracy, Residual
-from bayesdd.data.certificate import PredictiveCertificate
+from bayesdd.data.predictive import PredictiveCertificate
 
 GOOD = Accuracy(0.01, 0.001, 0.02, 0.01, 0.91, 0.01, 0.87, asked=0.05)
 BAD = {

@@ -12,7 +12,8 @@ import torch
 
 import bayesdd
 from bayesdd import kinds
-from bayesdd.data.certificate import CertificateWarning, PredictiveCertificate
+from bayesdd.data.certificate import CertificateWarning
+from bayesdd.data.predictive import PredictiveCertificate
 from bayesdd.distillation.problem import Problem
 from bayesdd.networks import function_space, row_search, students
 from bayesdd.networks._function_space import _again, _labelled, solved, starting_rows

@@ -12,7 +12,8 @@ import torch
 import bayesdd
 from bayesdd import dbn
 from bayesdd.data.accuracy import Accuracy
-from bayesdd.data.certificate import Certificate, PredictiveCertificate
+from bayesdd.data.certificate import Certificate
+from bayesdd.data.predictive import PredictiveCertificate
 from bayesdd.dbn.learning import Edges
 from bayesdd.posterior.arviz import dataset, to_arviz
 from bayesdd.reports.comparison import compared

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 import bayesdd
-from bayesdd.data.certificate import Certificate, PredictiveCertificate
+from bayesdd.data.certificate import Certificate
+from bayesdd.data.predictive import PredictiveCertificate
 from bayesdd.reports import sections
 
 pytest.importorskip("matplotlib").use("Agg")
