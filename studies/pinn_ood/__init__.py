@@ -85,8 +85,7 @@ def main(
             f"distilled and inputs optimised move rows by {FULL['steps']} steps from the same two starts; weights have "
             "the same final scaling. seconds: of the processor, for one set of rows; of the weights handed over, for "
             "the surrogate itself.",
-            f"Of {len(FAMILIES)} families {len({f for f, _ in found})} are measured. sets: of measurements, each with a seed "
-            "of its own.",
+            f"Of {len(FAMILIES)} families {len({f for f, _ in found})} are measured. sets: of measurements.",
             stamps.last_line(stamps.machine(threads), sources),
         ],
     )
