@@ -36,7 +36,7 @@ OTHER = (50, 50)  # hidden layers of the other architectures
 ACTIVATIONS: dict[str, Activation] = {"tanh": torch.tanh, "silu": torch.nn.functional.silu}
 # Steps of rows are counted over both starts; distill spends a fifth of them on the score of intervals.
 FULL: dict[str, Any] = {
-    "fit": {"hidden": (16, 16)}, "steps": 800, "students": 10, "other": 4, "judge": JUDGE_STEPS, "adam": 2000,
+    "fit": {"hidden": (16, 16)}, "steps": 800, "students": 10, "other": 2, "judge": JUDGE_STEPS, "adam": 2000,
 }  # fmt: skip
 SMALL: dict[str, Any] = {
     "fit": {"hidden": (5,), "modes": 2, "steps": 10, "points": 64}, "steps": 8, "students": 2, "other": 1, "judge": 10,
@@ -97,9 +97,18 @@ def measure(family: str, seed: int, size: int, *, smoke: bool = False) -> dict[s
         clock = time.process_time()
         rows, weight = road(setting, size)
         found[name] = {"seconds": time.process_time() - clock} | judged(setting, rows, weight)
-    found[ALL] = {"seconds": 0.0} | judged(setting, *measured(setting, MEASURED))
+    return {"roads": found, "seconds": time.process_time() - begin}
+
+
+def without_rows(family: str, seed: int, *, smoke: bool = False) -> dict[str, Any]:
+    """The same of all measurements, with no physics, and of the surrogate itself: its weights handed over."""
+    cells.set_threads()
+    begin, setting = time.process_time(), Setting(family, seed, smoke)
     handed = {place: [_scores(*setting.surrogate.predict(points)["u"], true)] for place, points, true in tails(setting)}
-    found["weights handed over"] = {"seconds": setting.seconds, **handed}
+    found = {
+        "weights handed over": {"seconds": setting.seconds, **handed},
+        ALL: {"seconds": 0.0, **judged(setting, *measured(setting, MEASURED))},
+    }
     return {"roads": found, "seconds": time.process_time() - begin}
 
 
