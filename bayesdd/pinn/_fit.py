@@ -16,9 +16,9 @@ from bayesdd.numerics.devices import resolve
 from bayesdd.numerics.refusal import Refusal, WrongType
 from bayesdd.pinn import modes as searches
 from bayesdd.pinn.doubts import unlearned
+from bayesdd.pinn.fixed import fixed_values, jumps
 from bayesdd.pinn.measurements import measured
-from bayesdd.pinn.names import State
-from bayesdd.pinn.problem import Condition, Problem, periodic
+from bayesdd.pinn.problem import Condition, Problem
 from bayesdd.pinn.residuals import (
     Columns,
     Networks,
@@ -73,8 +73,8 @@ def fit(
             condition, the memory does not suffice, or all searches fail.
 
     Warns:
-        FitWarning: Searches disagree, wider networks do not come closer, measurements do not lie in their intervals,
-            or an unknown has not been learned.
+        FitWarning: Conditions fix different values where they meet, searches disagree, wider networks do not come
+            closer, measurements do not lie in their intervals, or an unknown has not been learned.
 
     Example:
         >>> surrogate = pinn.fit(decay, {"t": [0.5, 1.0], "start": [1.0, 2.0], "u": [0.61, 0.74]}, hidden=(6,), seed=0)
@@ -160,21 +160,8 @@ def _typical(problem: Problem, name: str, seen: Mapping[str, tuple[Columns, Tens
 def _fixed(problem: Problem, condition: Condition, name: str, seed: int) -> list[Tensor]:
     """Values of a field by a condition that uses no other field and nothing unknown."""
     value = problem.split(condition)[1].get(name)
-    if value is None or value is periodic:
-        return []
-    if not callable(value):
-        return [torch.tensor([float(value)], dtype=torch.float64)]
-    points = condition_terms(problem, condition, seed)[-1].points
-    constants = {key: torch.tensor(float(number), dtype=torch.float64) for key, number in problem.constants.items()}
-
-    def nothing(_: str) -> Tensor:
-        raise LookupError
-
-    try:
-        found = torch.as_tensor(value(State(points, nothing), State(constants, nothing)), dtype=torch.float64)
-    except LookupError:
-        return []
-    return [found.reshape(-1)]
+    found = fixed_values(problem, value, condition_terms(problem, condition, seed)[-1].points)
+    return [] if found is None else [found]
 
 
 def _known(problem: Problem, terms: list[Term], noise: Any) -> Tensor:
@@ -223,5 +210,5 @@ def _kept(found: searches.Modes, terms: list[Term]) -> Tensor:
 
 
 def _warn(surrogate: Surrogate) -> None:
-    for said in [*unlearned(surrogate), *surrogate.doubts]:
+    for said in [*jumps(surrogate.problem), *unlearned(surrogate), *surrogate.doubts]:
         warnings.warn(f"pinn.fit: {said}", FitWarning, stacklevel=3)

@@ -19,6 +19,7 @@ from torch import Tensor
 from bayesdd.numerics import arguments
 from bayesdd.numerics.refusal import Refusal, WrongType
 from bayesdd.pinn import checks
+from bayesdd.pinn.fixed import check_contradictions
 from bayesdd.pinn.names import Asked, Names, State
 
 Equation = Callable[[Any, Any], Any]
@@ -157,6 +158,7 @@ class Problem:
         _check_residuals(self)
         for condition in self.conditions:
             _check_condition(self, condition)
+        check_contradictions(self)
         used = self.asked.constants | {name for c in self.conditions for name in asked_by(self, c).constants}
         if idle := [name for name in self.unknown if name not in used]:
             raise Refusal(

@@ -61,6 +61,8 @@ PICTURES: dict[str, tuple[str, Callable[[dict[str, pd.DataFrame]], Any]]] = {
     "ends": ("pbc_ends", hospitals.ends),
     "pooling": ("pooling", hospitals.pooling),
     "equations": ("equations", networks.equations),
+    "certified_rows": ("certified_rows", networks.certified_rows),
+    "bpinn": ("bpinn", networks.bpinn),
     "pinn_error": ("pinn_ood", networks.pinn_error),
     "network_rows": ("bnn_rows", networks.network_rows),
     "contract": ("contract", posteriors.contract),

@@ -60,6 +60,57 @@ def equations(tables: dict[str, pd.DataFrame]) -> Any:
     return figure
 
 
+def certified_rows(tables: dict[str, pd.DataFrame]) -> Any:
+    """What certificates say of the target, and what other students make of the truth, by problem."""
+    (table,) = tables.values()
+    figure, axes = figures.subplots(1, 2, (8, 3.4), sharey=True)
+    place = np.arange(len(table))[::-1]
+    for axis, what in ((axes[0], "error"), (axes[1], "held")):
+        for of, colour, shift, label in (
+            ("target", FULL, 0.12, "the certificate: of the target"),
+            ("truth", DISTILLED, -0.12, "other students: of the truth"),
+        ):
+            axis.plot(table[f"{what}, of the {of}"].map(number), place + shift, "o", color=colour, label=label)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].axvline(5, color=INK, lw=1, ls=":")
+    axes[0].set(xlim=(0, None))
+    axes[0].set_xlabel("error, % of the range (dotted: asked for)", fontsize=9)
+    axes[1].axvspan(82, 98, color=BASELINE, alpha=0.25, lw=0)
+    axes[1].set(xlim=(0, 104))
+    axes[1].set_xlabel("held by 90% intervals, % (grey: asked for)", fontsize=9)
+    verdicts = ["certified" if cell == "yes" else "not certified" for cell in table["certified"]]
+    axes[0].set_yticks(place, [f"{name}:\n{said}" for name, said in zip(table["problem"], verdicts, strict=True)])
+    axes[0].tick_params(axis="y", labelsize=8)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    return figure
+
+
+def bpinn(tables: dict[str, pd.DataFrame]) -> Any:
+    """Error of constrained HMC and of plain HMC, and effective draws a second over Pyro's HMC, by problem."""
+    (table,) = tables.values()
+    figure, axes = figures.subplots(1, 2, (8, 3.2), sharey=True)
+    place = np.arange(len(table))[::-1]
+    for name, colour, shift, label in (
+        ("error", DISTILLED, 0.12, "constrained HMC"),
+        ("HMC", BASELINE, -0.12, "plain HMC, four chains"),
+    ):
+        spread = table["+-" if name == "error" else "HMC +-"].map(number)
+        axes[0].errorbar(table[name].map(number), place + shift, xerr=2 * spread, fmt="o", color=colour, label=label)
+    axes[0].set(xlim=(0, None))
+    axes[0].set_xlabel("relative L2 error, two standard errors", fontsize=9)
+    axes[0].set_yticks(place, table["problem"], fontsize=9)
+    bars = axes[1].barh(place, table["ESS ratio"].map(number), height=0.5, color=DISTILLED)
+    axes[1].bar_label(bars, fmt="%.3g", padding=3, fontsize=8)
+    axes[1].set(xlim=(0, 26))
+    axes[1].set_xlabel("times the effective draws a second of Pyro's HMC", fontsize=9)
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    return figure
+
+
 def network_rows(tables: dict[str, pd.DataFrame]) -> Any:
     """Error of the predictive mean of networks fitted to a hundred rows, every seed."""
     (table,) = tables.values()

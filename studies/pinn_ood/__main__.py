@@ -3,7 +3,7 @@
 from typing import Any
 
 from studies.pinn_ood import main
-from studies.pinn_ood.cell import measure
+from studies.pinn_ood.cell import measure, without_rows
 from studies.shared import commands
 
 
@@ -12,5 +12,10 @@ def cell(family: str, seed: str, size: str) -> dict[str, Any]:
     return measure(family, int(seed), int(size))
 
 
+def base(family: str, seed: str) -> dict[str, Any]:
+    """What needs no rows, in this process."""
+    return without_rows(family, int(seed))
+
+
 if __name__ == "__main__":
-    commands.run(main, cell=cell)
+    commands.run(main, cell=cell, base=base)

@@ -22,18 +22,25 @@ from bayesdd.networks.mlp import Network
 from bayesdd.networks.purpose import Purpose
 from bayesdd.networks.regression import Regression
 from bayesdd.pinn import tasks
+from studies.pinn_ood.plain import Activation, trained
 from studies.pinn_ood.problems import FAMILIES
 from studies.shared import cells
 
 Weighted = tuple[Columns, Tensor]
+NO_PHYSICS, ALL = "measurements, no physics", "all measurements, no physics"
 NOISE, MEASURED = 0.1, 200
 TAIL = 0.5  # standard deviations, a sixth of alpha's range each, from the middle at which the tails begin
-TESTS, GRID = 12, 33
+TESTS, PLACES = 12, 48  # values of alpha in each tail that are tested, and places of each
 Z90 = 1.6448536269514722
-OTHER = (50, 50)  # hidden layers of the other architecture
-FULL: dict[str, Any] = {"fit": {"hidden": (16, 16)}, "steps": 400, "students": 10, "other": 4, "judge": JUDGE_STEPS}
+OTHER = (50, 50)  # hidden layers of the other architectures
+ACTIVATIONS: dict[str, Activation] = {"tanh": torch.tanh, "silu": torch.nn.functional.silu}
+# Steps of rows are counted over both starts; distill spends a fifth of them on the score of intervals.
+FULL: dict[str, Any] = {
+    "fit": {"hidden": (16, 16)}, "steps": 800, "students": 10, "other": 2, "judge": JUDGE_STEPS, "adam": 2000,
+}  # fmt: skip
 SMALL: dict[str, Any] = {
-    "fit": {"hidden": (5,), "modes": 2, "steps": 10, "points": 64}, "steps": 4, "students": 2, "other": 1, "judge": 10,
+    "fit": {"hidden": (5,), "modes": 2, "steps": 10, "points": 64}, "steps": 8, "students": 2, "other": 1, "judge": 10,
+    "adam": 5,
 }  # fmt: skip
 
 
@@ -43,9 +50,9 @@ class Setting:
     def __init__(self, family: str, seed: int, smoke: bool) -> None:
         self.sizes, self.seed, self.problem = SMALL if smoke else FULL, seed, FAMILIES[family]()
         rng = np.random.default_rng(100 * seed)
-        (low, high), (left, right) = self.problem.ranges["alpha"], self.problem.ranges["x"]
+        low, high = self.problem.ranges["alpha"]
         self.middle, self.sd = (low + high) / 2, (high - low) / 6
-        points = {"x": rng.uniform(left, right, MEASURED), "alpha": self.tail(MEASURED, rng, 1.0)}
+        points = self.places(MEASURED, rng) | {"alpha": self.tail(MEASURED, rng, 1.0)}
         exact = self.problem.reference(tensors(points))["u"].numpy()
         self.data = {**points, "u": exact + NOISE * rng.normal(size=MEASURED)}
         begin = time.process_time()
@@ -65,29 +72,43 @@ class Setting:
         drawn = np.abs(rng.normal(size=20 * count + 100))
         return self.middle + sign * self.sd * drawn[(drawn > TAIL) & (drawn < 3)][:count]
 
+    def places(self, count: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Random places and times."""
+        return {name: rng.uniform(low, high, count) for name, (low, high) in self.problem.inputs.items()}
+
     def tests(self, sign: float) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Points of a tail and the solution there."""
-        alpha = self.tail(TESTS, np.random.default_rng(98 + int(sign)), sign)
-        x = np.linspace(*self.problem.ranges["x"], GRID)
-        points = {"x": np.tile(x, TESTS), "alpha": alpha.repeat(GRID)}
+        rng = np.random.default_rng(98 + int(sign))
+        points = {"alpha": self.tail(TESTS, rng, sign).repeat(PLACES), **self.places(TESTS * PLACES, rng)}
         return points, self.problem.reference(tensors(points))["u"].numpy()
+
+    def stacked(self, points: Columns) -> Tensor:
+        """Inputs and alpha in [-1, 1], as plain networks read them, ``(N, d)``."""
+        ranges = self.problem.ranges.items()
+        return torch.stack([2 * (points[name] - low) / (high - low) - 1 for name, (low, high) in ranges], 1)
 
 
 def measure(family: str, seed: int, size: int, *, smoke: bool = False) -> dict[str, Any]:
-    """Every road's rows, their seconds, and what networks of two shapes make of them in the tail not measured."""
+    """Every road's rows, their seconds, and what networks of several shapes make of them in either tail."""
     cells.set_threads()
     begin, setting, found = time.process_time(), Setting(family, seed, smoke), {}
-    for name, road in {"distilled": distilled, "inputs optimised": optimised, "labelled Sobol": labelled}.items():
+    roads = {"distilled": distilled, "inputs optimised": optimised, "labelled Sobol": labelled, NO_PHYSICS: measured}
+    for name, road in roads.items():
         clock = time.process_time()
         rows, weight = road(setting, size)
         found[name] = {"seconds": time.process_time() - clock} | judged(setting, rows, weight)
-    every = {key: torch.as_tensor(column) for key, column in setting.data.items()}
-    found["all measurements, no physics"] = {"seconds": 0.0} | judged(setting, every, torch.ones(MEASURED).double())
-    handed = {}
-    for place, sign in (("in", 1.0), ("out", -1.0)):
-        points, truth = setting.tests(sign)
-        handed[place] = [_scores(*setting.surrogate.predict(points)["u"], truth)]
-    found["weights handed over"] = {"seconds": setting.seconds, **handed}
+    return {"roads": found, "seconds": time.process_time() - begin}
+
+
+def without_rows(family: str, seed: int, *, smoke: bool = False) -> dict[str, Any]:
+    """The same of all measurements, with no physics, and of the surrogate itself: its weights handed over."""
+    cells.set_threads()
+    begin, setting = time.process_time(), Setting(family, seed, smoke)
+    handed = {place: [_scores(*setting.surrogate.predict(points)["u"], true)] for place, points, true in tails(setting)}
+    found = {
+        "weights handed over": {"seconds": setting.seconds, **handed},
+        ALL: {"seconds": 0.0, **judged(setting, *measured(setting, MEASURED))},
+    }
     return {"roads": found, "seconds": time.process_time() - begin}
 
 
@@ -98,7 +119,7 @@ def distilled(setting: Setting, size: int) -> Weighted:
         found = distill(
             setting.surrogate.student,
             size,
-            objective=setting.surrogate.objective(steps=setting.sizes["steps"]),
+            objective=setting.surrogate.objective(steps=2 * setting.sizes["steps"] // 5),
             seed=setting.seed,
             progress=False,
         )
@@ -115,7 +136,7 @@ def optimised(setting: Setting, size: int) -> Weighted:
         assert setting.purpose.label is not None
         return {**rows, "u": setting.purpose.label(rows)}
 
-    steps, candidates = setting.sizes["steps"], []
+    steps, candidates = setting.sizes["steps"] // 2, []
     some = setting.purpose.some(torch.arange(size))
     weight = starting_weight(setting.regression, setting.purpose).expand(size).clone()
     first = {**some.inputs, "u": some.mean}, weight
@@ -138,17 +159,33 @@ def labelled(setting: Setting, size: int) -> Weighted:
     return _scaled(setting, {**some.inputs, "u": some.mean}, weight)
 
 
+def measured(setting: Setting, size: int) -> Weighted:
+    """The first measurements, which lie anywhere; the noise is known, so that each weighs one."""
+    return {name: torch.as_tensor(column[:size]) for name, column in setting.data.items()}, torch.ones(size).double()
+
+
 def judged(setting: Setting, rows: Columns, weight: Tensor) -> dict[str, Any]:
-    """Scores of students from scratch in both tails, and out of distribution of those of another shape."""
-    own = setting.regression
-    found = {place: _students(setting, own, rows, weight, sign, setting.sizes["students"]) for place, sign in PLACES}
+    """Scores of students from scratch in both tails, and out of distribution of those of other shapes."""
+    own, sizes = setting.regression, setting.sizes
     shape: Network = setting.surrogate.networks.fields
     network = Network(shape.centre, shape.radius, OTHER, outputs=shape.outputs)
     other = Regression(tasks.student(setting.problem, network, setting.pool.data, own.noise), "the study")
-    return found | {"other": _students(setting, other, rows, weight, -1.0, setting.sizes["other"])}
+    found = _students(setting, own, rows, weight, sizes["students"])
+    found["2 x 50"] = _students(setting, other, rows, weight, sizes["other"])["out"]
+    points, truth = setting.tests(-1.0)
+    for name, activation in ACTIVATIONS.items():
+        networks = trained(
+            setting.stacked(rows), rows["u"], weight,
+            hidden=OTHER, activation=activation, count=sizes["other"], steps=sizes["adam"],
+        )  # fmt: skip
+        values = networks(setting.stacked(tensors(points))).numpy()
+        found[f"torch, {name}"] = [{"error": _error(one, truth)} for one in values]
+    return found
 
 
-PLACES = (("in", 1.0), ("out", -1.0))
+def tails(setting: Setting) -> list[tuple[str, dict[str, np.ndarray], np.ndarray]]:
+    """Of the measured tail and the other one: name, points, solution there."""
+    return [(place, *setting.tests(sign)) for place, sign in (("in", 1.0), ("out", -1.0))]
 
 
 def tensors(points: dict[str, np.ndarray]) -> Columns:
@@ -157,20 +194,23 @@ def tensors(points: dict[str, np.ndarray]) -> Columns:
 
 
 def _students(
-    setting: Setting, regression: Regression, rows: Columns, weight: Tensor, sign: float, count: int
-) -> list[dict[str, float]]:
-    points, truth = setting.tests(sign)
-    precision = weight / regression.noise**2
+    setting: Setting, regression: Regression, rows: Columns, weight: Tensor, count: int
+) -> dict[str, list[dict[str, float]]]:
+    precision, found = weight / regression.noise**2, {}
     fits = students.from_scratch(regression, rows, precision, count, 10_007, setting.sizes["judge"])
-    with torch.no_grad():
-        mean, sd = students.spread(regression, fits.latents, rows, precision, tensors(points))
-    return [_scores(m.numpy(), s.numpy(), truth) for m, s in zip(mean, sd, strict=True)]
+    for place, points, truth in tails(setting):
+        with torch.no_grad():
+            mean, sd = students.spread(regression, fits.latents, rows, precision, tensors(points))
+        found[place] = [_scores(m.numpy(), s.numpy(), truth) for m, s in zip(mean, sd, strict=True)]
+    return found
 
 
 def _scores(mean: np.ndarray, sd: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    off = mean - truth
-    error = np.sqrt(np.mean(off**2) / np.mean(truth**2))
-    return {"error": float(error), "held": float(np.mean(np.abs(off) <= Z90 * sd))}
+    return {"error": _error(mean, truth), "held": float(np.mean(np.abs(mean - truth) <= Z90 * sd))}
+
+
+def _error(mean: np.ndarray, truth: np.ndarray) -> float:
+    return float(np.sqrt(np.mean((mean - truth) ** 2) / np.mean(truth**2)))
 
 
 def _spread(setting: Setting, size: int) -> Weighted:
