@@ -62,7 +62,6 @@ def main(
     if unknown := sorted(set(families) - set(FAMILIES)):
         raise ValueError(f"pinn_ood has no family {unknown[0]!r}; there are {', '.join(FAMILIES)}.")
     folder = Path(results) / "pinn_ood"
-    folder = Path(results) / "pinn_ood"
     if smoke:
         found = {FIRST[0]: {(0, 0): without_rows(FIRST[0], 0, smoke=True), (0, 8): measure(FIRST[0], 0, 8, smoke=True)}}
     elif report:
