@@ -5,20 +5,22 @@ and a copy of what was given. A table (csv, data frame) spells an array column b
 `x[0,0]`, `x[0,1]`, ...
 """
 
+from __future__ import annotations
+
 import hashlib
 import itertools
 import math
 import os
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import numpy as np
 import pandas as pd
 import torch
-import xarray as xr
 from torch import Tensor
 
 from bayesdd.data.files import MOST_LETTERS, one_line
@@ -28,9 +30,12 @@ from bayesdd.data.values import Label, Labels, coded, refuse_infinite, refuse_mi
 from bayesdd.numerics import words
 from bayesdd.numerics.refusal import Refusal, WrongType
 
+if TYPE_CHECKING:  # what needs xarray imports it: it takes a quarter of a second
+    import xarray as xr
+
 Columns = dict[str, Tensor]
 
-Source: TypeAlias = Mapping[str, Any] | xr.Dataset | pd.DataFrame | str | os.PathLike[str]
+Source: TypeAlias = "Mapping[str, Any] | xr.Dataset | pd.DataFrame | str | os.PathLike[str]"
 
 # Of the names that there are, those to read; refuses where it must.
 Choice: TypeAlias = Callable[[list[str]], list[str]]
@@ -260,7 +265,7 @@ def _opened(source: Source) -> tuple[str, Any, Members, dict[str, tuple[str, ...
         where, given = str(source), read_file(source)
     if isinstance(given, pd.DataFrame):
         return where, given, members_of(list(given.columns), where), {}
-    if isinstance(given, xr.Dataset):
+    if is_dataset(given):
         found = variables(given, where)
         return where, found, {name: {(): name} for name in found}, _coordinates(found)
     if not isinstance(given, Mapping):
@@ -296,7 +301,7 @@ def _value(values: Any, raw: Any, what: str) -> Any:
         Refusal: They cannot be read.
     """
     value = values[raw]
-    if not isinstance(value, xr.DataArray):
+    if not _is_array(value):
         return value
     try:
         return value.values
@@ -322,7 +327,7 @@ def check_names(values: Any, kept: Collection[Any], where: str) -> None:
     for name, times in Counter(values.columns if isinstance(values, pd.DataFrame) else ()).items():
         if times > 1 and name in kept:
             raise Refusal(f"{where}: {times} columns are called {name!r}; names must differ")
-    arrays = {name: values[name] for name in kept if isinstance(values[name], xr.DataArray)}
+    arrays = {name: values[name] for name in kept if _is_array(values[name])}
     rows = {array.dims[0]: name for name, array in arrays.items() if array.dims}
     for name, array in arrays.items():
         for dim in array.dims[1:]:
@@ -331,6 +336,15 @@ def check_names(values: Any, kept: Collection[Any], where: str) -> None:
                     f"{where}: dimension {dim!r} is the first of {rows[dim]!r} but not of {name!r} {array.dims}; "
                     f"transpose it so that the rows come first"
                 )
+
+
+def is_dataset(value: Any) -> TypeGuard[xr.Dataset]:
+    """Whether something is a Dataset of xarray, which nothing is before xarray is imported."""
+    return isinstance(value, getattr(sys.modules.get("xarray"), "Dataset", ()))
+
+
+def _is_array(value: Any) -> TypeGuard[xr.DataArray]:
+    return isinstance(value, getattr(sys.modules.get("xarray"), "DataArray", ()))
 
 
 def variables(dataset: xr.Dataset, where: str) -> dict[Any, xr.DataArray]:

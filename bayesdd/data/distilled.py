@@ -4,19 +4,20 @@ Their log-likelihood is ``l_U(theta) = sum_m w_m l(theta; u_m)``; the weights ne
 A column held as class probabilities q (soft) stands for ``sum_k q_k l(theta; x, y=k)``.
 """
 
+from __future__ import annotations
+
 import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
-import xarray as xr
 from torch import Tensor
 
-from bayesdd.data import _netcdf, columns
+from bayesdd.data import columns
 from bayesdd.data.certificate import Certificate, from_dict
 from bayesdd.data.columns import DISTILLED_MARK, Columns
 from bayesdd.data.files import load, replacing
@@ -28,6 +29,9 @@ from bayesdd.data.values import Label, Labels, coded, tensor
 from bayesdd.data.whole import Likelihood, splits, whole_rows
 from bayesdd.numerics import words
 from bayesdd.numerics.refusal import Refusal, WrongType
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 FORMAT = 1
 ABOUT = (
@@ -190,7 +194,7 @@ class Distilled:
             dataset.to_netcdf(part, engine="netcdf4", format="NETCDF4", encoding=encoding)
 
     @classmethod
-    def from_netcdf(cls, path: str | os.PathLike[str]) -> "Distilled":
+    def from_netcdf(cls, path: str | os.PathLike[str]) -> Distilled:
         """Read what `to_netcdf` wrote.
 
         Raises:
@@ -198,6 +202,8 @@ class Distilled:
             Refusal: a damaged file, a netCDF file that holds no distilled set, or one of a newer format. One of an
                 earlier version, which has no content hash, is read with a warning.
         """
+        from bayesdd.data import _netcdf
+
         dataset = load(path, _netcdf.read_as_it_is, "a netCDF file")
         version = dataset.attrs.get(DISTILLED_MARK)
         if version is None:
@@ -227,7 +233,7 @@ def needed(value: Any, verb: str) -> Distilled:
 
 def _read(data: Any, labels: dict[str, Labels]) -> tuple[Columns, dict[str, Labels]]:
     """Columns of tensors, and all labels."""
-    if isinstance(data, pd.DataFrame | xr.Dataset):
+    if isinstance(data, pd.DataFrame) or columns.is_dataset(data):
         found = columns.table(data, labels=labels or None)
         return found.columns, labels | found.labels
     if not isinstance(data, Mapping):
@@ -322,6 +328,8 @@ def refuse_difference(ours: dict[str, str], theirs: dict[str, str], what: str, o
 
 
 def _to_dataset(distilled: Distilled) -> xr.Dataset:
+    import xarray as xr
+
     weight = weight_name(distilled.data)
     values = {**distilled.data, weight: distilled.weight}
     row = free_name("row", values)

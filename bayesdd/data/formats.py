@@ -11,14 +11,16 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import xarray as xr
 
 from bayesdd.data.files import load
 from bayesdd.data.headers import TIMES_ON_DISK, check_netcdf, check_zarr
 from bayesdd.numerics.refusal import MissingPackage, Refusal
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 ENGINES = {".nc": "netcdf4", ".zarr": "zarr"}
 
@@ -40,6 +42,8 @@ def opened(path: Path) -> Iterator[xr.Dataset]:
         raise Refusal(f"{path}: rows stay on disk in {endings(ENGINES)} files, not in {path.suffix or 'no ending'!r}")
     if path.suffix == ".zarr" and importlib.util.find_spec("zarr") is None:
         raise MissingPackage(f"{path}: reading Zarr needs the package zarr: pip install 'bayesdd[zarr]'")
+    import xarray as xr
+
     settings: dict[str, Any] = {"engine": ENGINES[path.suffix], "decode_times": False, "cache": False}
     if path.suffix == ".zarr":
         settings["consolidated"] = False  # works for stores of either sort, without a warning

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
 from bayesdd.numerics.refusal import Refusal
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 SEAL = "content_sha256"
 

@@ -10,7 +10,6 @@ from itertools import combinations_with_replacement
 from typing import Any
 
 import torch
-import xarray as xr
 from torch import Tensor
 
 from bayesdd.data.files import load, replacing
@@ -121,6 +120,8 @@ class Summary:
         Raises:
             OSError: It cannot be written; an earlier file there is unchanged.
         """
+        import xarray as xr
+
         tensors = {name: getattr(self, name) for name in TENSORS} | {"third": self.third[packed(len(self.at))]}
         axes = {"scales": "scale", "remainder": "scale", "third": "triple"}
         variables = {
@@ -141,6 +142,8 @@ class Summary:
             FileNotFoundError: No such file.
             Refusal: It is damaged, or no summary.
         """
+        import xarray as xr
+
         dataset = load(path, lambda p: xr.load_dataset(p, engine="netcdf4"), "a netCDF file")
         if dataset.attrs.get(MARK) != FORMAT:
             raise Refusal(f"{path} holds no summary of format {FORMAT}; give a file that Summary.to_netcdf wrote")

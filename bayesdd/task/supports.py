@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from bayesdd.data.columns import Columns
-from bayesdd.task import kinds
+from bayesdd.numerics.refusal import Refusal
+from bayesdd.task import kinds, refusals
 from bayesdd.task.engine import Engine
 from bayesdd.task.kinds import Kind
 from bayesdd.task.program import Program, evaluate
@@ -76,6 +77,22 @@ def supported(
             result[name] = _bounded(at, columns, name)
         result[name] = _with_atoms(at, columns, name, result[name], program.name)
     return result
+
+
+def upper_bounds(program: Program, column_kinds: Mapping[str, Kind], rows: Columns) -> Columns:
+    """Upper bound of every bounded column at given rows: column -> shape of the column.
+
+    Raises:
+        Refusal: A column is said to be bounded, and nothing that observes it says by what.
+    """
+    if not (names := [name for name, kind in column_kinds.items() if kind.bounded]):
+        return {}
+    found, _ = refusals.run(program, {name: column.cpu() for name, column in rows.items()})
+    at_rows = {observation.name: observation.support for observation in found.observed}
+    bounds = {o.column: getattr(at_rows[o.name], "upper_bound", None) for o in program.structure.observed}
+    if unbounded := [name for name in names if bounds.get(name) is None]:
+        raise Refusal(f"{program.name}: column {unbounded[0]!r} is of kind trials, but no Binomial observes it.")
+    return {name: torch.as_tensor(bounds[name]).double().expand(rows[name].shape) for name in names}
 
 
 def _bounded(at: Evaluate, columns: Columns, name: str) -> Kind:

@@ -37,7 +37,7 @@ from bayesdd.task.program import (
 )
 from bayesdd.task.refusals import BLOCK
 from bayesdd.task.simulation import simulated, stacked
-from bayesdd.task.supports import supported
+from bayesdd.task.supports import supported, upper_bounds
 
 KEPT = 512  # prior draws: certificates ask for the same ones several times, and each runs the model
 PACKED = 4  # rows that a packed task keeps, which its bytes a cell are counted with
@@ -377,15 +377,7 @@ class Task:
 
     def upper_bounds(self, rows: Columns) -> Columns:
         """Upper bound of every bounded column (Binomial's trials) at given rows: column -> shape of the column."""
-        if not (names := [name for name, kind in self.column_kinds.items() if kind.bounded]):
-            return {}
-        found, _ = refusals.run(self.program, {k: column.cpu() for k, column in rows.items()})
-        at_rows = {observation.name: observation.support for observation in found.observed}
-        supports = {o.column: at_rows[o.name] for o in self.structure.observed}
-        bounds = {name: getattr(supports.get(name), "upper_bound", None) for name in names}
-        if unbounded := [name for name, bound in bounds.items() if bound is None]:
-            raise Refusal(f"{self.name}: column {unbounded[0]!r} is of kind trials, but no Binomial observes it.")
-        return {name: torch.as_tensor(bound).double().expand(rows[name].shape) for name, bound in bounds.items()}
+        return upper_bounds(self.program, self.column_kinds, rows)
 
     def simulate(self, rows: Columns, values: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
         """Posterior predictive draws of the observed sites whose columns are left out.
