@@ -239,6 +239,5 @@ def _loaded(rows: Stored) -> Held:
     """All rows of a medium in memory."""
     if len(rows.numbers) == rows.size:
         return Held(rows.sample, rows.labels, rows.parts, rows.sample_weight)
-    pieces = list(rows.blocks(0, rows.size, rows.most, pin=False))
-    found, weight = separated({name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]})
+    found, weight = separated(rows.whole())
     return Held(found, rows.labels, rows.parts, weight)
