@@ -227,7 +227,11 @@ def _held(table: columns.Table) -> Held:
 
 
 def _in_order(few: Held, counted: int) -> Held:
-    """Distinct rows sorted by their values, since databases give them in another order each time."""
+    """Distinct rows sorted by their values, since databases give them in another order each time.
+
+    Zeros lose their sign: -0.0 and 0.0 are one group, of which either may come.
+    """
+    few = replace(few, columns={name: column + 0 for name, column in few.columns.items()})
     flat = [column.reshape(len(column), -1).numpy() for column in few.columns.values()]
     order = torch.from_numpy(np.lexsort(np.concatenate(flat, 1).T[::-1]))
     weight = None if few.sample_weight is None else few.sample_weight[order]
