@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from bayesdd.data.names import Members, members_of
 from bayesdd.data.values import Labels, refuse_disguised, tensor
 from bayesdd.numerics.refusal import MissingPackage, Refusal, WrongType
 
+WEIGHT_BITS = 74  # of the largest weight: 21 more than it has, and 2^52 of them have a sum below 2^127
 MOST_LABELS = 1000  # of a column of text: more are names or identifiers, which no model takes as categories
 
 
@@ -97,9 +99,14 @@ class Batches:
         """As of ``grouped.Counting``, by DuckDB."""
         quoted = [_quoted(name) for name in variables]
         one = "1.0::DOUBLE" if weight is None else f"coalesce({_quoted(weight)}::DOUBLE, 0.0)"
-        sums = f"sum({one}) AS {_quoted(names[0])}, min({one}) AS {_quoted(names[1])}"
         assert self.relation is not None
-        with telling(self.where, "DuckDB cannot count its equal rows"):
+        failing = "DuckDB cannot count its equal rows"
+        with telling(self.where, failing):
+            ((most_weight,),) = self.relation().aggregate(f"max({one})").fetchall() if weight else [(1.0,)]
+        unit = unit_of(most_weight, f"{self.where}: column {weight!r}")
+        with telling(self.where, failing):
+            whole = f"sum(CAST(round({one} * {1 / unit!r}) AS HUGEINT))::DOUBLE * {unit!r}"
+            sums = f"{whole} AS {_quoted(names[0])}, min({one}) AS {_quoted(names[1])}"
             every = self.relation().aggregate(f"{', '.join(quoted)}, {sums}", ", ".join(quoted))
             return every.limit(most).to_arrow_table()
 
@@ -263,6 +270,21 @@ def _codes(chunk: Any, labels: Labels, what: str) -> np.ndarray[Any, Any]:
 def _quoted(name: str) -> str:
     """A column's name as SQL reads it."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def unit_of(most: float | None, what: str) -> float:
+    """A power of two of which weights are taken as whole multiples, so that sums in any order are equal.
+
+    Args:
+        most: The largest weight; None where there are no rows.
+        what: Names the column.
+
+    Raises:
+        Refusal: It is infinite or no number.
+    """
+    if most is not None and not math.isfinite(most):
+        raise Refusal(f"{what} has a weight of {most:g}; weights are positive numbers: leave such rows out")
+    return 2.0 ** (math.frexp(most or 1.0)[1] - WEIGHT_BITS)
 
 
 @contextmanager

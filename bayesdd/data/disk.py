@@ -38,6 +38,8 @@ SAMPLE_ROWS, SAMPLE_BYTES = 65_536, 64 * 2**20
 RUNS = 512  # contiguous runs of the sample: a read of few rows costs 1 ms however few
 GAP = 4096  # rows: reading over a gap is cheaper than a second read
 
+NO_STAMP = torch.zeros(2, dtype=torch.int64)
+
 
 @dataclass(eq=False)
 class Known:
@@ -72,6 +74,7 @@ class Stored:
         codes: Variable -> the same.
         known: What was learnt so far.
         counted: As of ``rows.Rows``: none, such rows are in memory.
+        converted: Whether the sample's dtypes are those of a Task, not those of the medium.
     """
 
     medium: Medium
@@ -87,6 +90,7 @@ class Stored:
     codes: Mapping[str, Labels]
     known: Known
     counted: int = 0
+    converted: bool = False
 
     @property
     def size(self) -> int:
@@ -112,6 +116,9 @@ class Stored:
 
     def chosen(self, choose: Choice, labels: Mapping[str, Sequence[Label]] | None, weight: str | None) -> Stored:
         """Only the columns that are chosen by name."""
+        members = placed(self.medium, self.select, choose, weight, again=False)[0]
+        if members == self.members and not labels and weight is None and not self.converted:
+            return replace(self, known=replace(self.known, seen=set()))  # another model checks them anew
         return stored(self.medium, self.select, choose, labels, weight, memory=self.memory)
 
     def number(self, at: int) -> int:
@@ -120,7 +127,7 @@ class Stored:
 
     def like(self, sample: Columns) -> Stored:
         """The same rows read in the dtypes of this sample."""
-        return replace(self, sample=sample, known=replace(self.known, digest=""))
+        return replace(self, sample=sample, known=replace(self.known, digest=""), converted=True)
 
     def on(self, device: torch.device) -> Stored:
         """Where they are whatever the device: blocks go there one by one."""
@@ -145,8 +152,14 @@ class Stored:
     def _stamped(self) -> str:
         if self.elsewhere:
             return spelled(self.sample, self.total(_stamp)[0])
-        total = sum((stamp(block) for block in self._read_all(0, self.size)), torch.zeros(2, dtype=torch.int64))
-        return spelled(self.sample, total)
+        return spelled(self.sample, sum((added for _, added in self._read_all(0, self.size, stamped=True)), NO_STAMP))
+
+    def whole(self) -> Columns:
+        """All rows, in memory; weights as in ``blocks``."""
+        self.check()
+        pieces = [piece for piece, _ in self._read_all(0, self.size)]
+        self.check()
+        return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
 
     def blocks(self, start: int, stop: int, step: int, *, pin: bool) -> Iterator[Columns]:
         """Rows in blocks of ``step``; a thread reads the next ones ahead.
@@ -156,26 +169,33 @@ class Stored:
             Refusal: A value is infinite, does not fit 64 bits, or is missing among whole numbers.
         """
         self.check()
-        # Where nothing tells of a change but the rows themselves, those of a whole pass are compared with the last.
-        total = None if self.known.state or (start, stop) != (0, self.size) else torch.zeros(2, dtype=torch.int64)
-        for chunk in self._read_all(start, stop, step):
-            if total is not None:
-                total += stamp(chunk)
+        # The first whole pass stamps the rows; where nothing but the rows themselves tells of a change, each does.
+        unknown = not (self.known.state and self.known.digest) and (start, stop) == (0, self.size)
+        total = NO_STAMP
+        for chunk, added in self._read_all(start, stop, step, stamped=unknown):
+            total = total + added
             for at in range(0, len(next(iter(chunk.values()))), step):
                 piece = {name: column[at : at + step] for name, column in chunk.items()}
                 yield {name: column.pin_memory() for name, column in piece.items()} if pin else piece
-        if total is not None:
+        self.check()
+        if unknown:
             found = spelled(self.sample, total)
             self.known.digest = self.known.digest or found
             if found != self.known.digest:
                 raise self._changed()
-        self.check()
 
-    def _read_all(self, start: int, stop: int, step: int = 1) -> Iterator[Columns]:
+    def _read_all(
+        self, start: int, stop: int, step: int = 1, *, stamped: bool = False
+    ) -> Iterator[tuple[Columns, Tensor]]:
+        """Pieces of several blocks with their stamps, where they are asked for."""
         length = step * max(1, self.most // step)
         with self._cursor() as cursor:
-            spans = [(at, min(stop, at + length)) for at in range(start, stop, length)]
-            yield from ahead(lambda span: self._read(cursor, *span), spans)
+
+            def read(span: tuple[int, int]) -> tuple[Columns, Tensor]:
+                found = self._read(cursor, *span)
+                return found, stamp(found) if stamped else NO_STAMP
+
+            yield from ahead(read, [(at, min(stop, at + length)) for at in range(start, stop, length)])
 
     def take(self, picked: Tensor) -> Columns:
         """Rows of given numbers, in that order; rows close together are read at once."""

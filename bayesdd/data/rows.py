@@ -227,7 +227,11 @@ def _held(table: columns.Table) -> Held:
 
 
 def _in_order(few: Held, counted: int) -> Held:
-    """Distinct rows sorted by their values, since databases give them in another order each time."""
+    """Distinct rows sorted by their values, since databases give them in another order each time.
+
+    Zeros lose their sign: -0.0 and 0.0 are one group, of which either may come.
+    """
+    few = replace(few, columns={name: column + 0 for name, column in few.columns.items()})
     flat = [column.reshape(len(column), -1).numpy() for column in few.columns.values()]
     order = torch.from_numpy(np.lexsort(np.concatenate(flat, 1).T[::-1]))
     weight = None if few.sample_weight is None else few.sample_weight[order]
@@ -239,6 +243,5 @@ def _loaded(rows: Stored) -> Held:
     """All rows of a medium in memory."""
     if len(rows.numbers) == rows.size:
         return Held(rows.sample, rows.labels, rows.parts, rows.sample_weight)
-    pieces = list(rows.blocks(0, rows.size, rows.most, pin=False))
-    found, weight = separated({name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]})
+    found, weight = separated(rows.whole())
     return Held(found, rows.labels, rows.parts, weight)

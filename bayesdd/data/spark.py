@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from bayesdd.data.arrow import MOST_LABELS, package, refuse_many, values_of
+from bayesdd.data.arrow import MOST_LABELS, package, refuse_many, unit_of, values_of
 from bayesdd.data.columns import Columns
 from bayesdd.data.files import one_line
 from bayesdd.data.media import Sums, assembled, variables_of
@@ -133,8 +133,11 @@ class Spark:
         with told():
             one = functions.lit(1.0) if weight is None else self.frame[_quoted(weight)].cast("double")
             one = functions.coalesce(one, functions.lit(0.0))
+            most_weight = 1.0 if weight is None else self.frame.agg(functions.max(one)).first()[0]
+            unit = unit_of(most_weight, f"{self.where}: column {weight!r}")
+            whole = functions.sum(functions.round(one / unit).cast("decimal(38,0)")).cast("double") * unit
             every = self.frame.groupBy([_quoted(name) for name in variables])
-            found = every.agg(functions.sum(one).alias(names[0]), functions.min(one).alias(names[1]))
+            found = every.agg(whole.alias(names[0]), functions.min(one).alias(names[1]))
             return found.limit(most).toArrow()
 
     def _run(self, kept: Kept, work: Work) -> list[Any]:

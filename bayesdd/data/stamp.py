@@ -39,7 +39,7 @@ def stamp(rows: Mapping[str, Tensor]) -> Tensor:
             mixed ^= mixed >> np.uint64(32)
             mixed *= np.uint64(odd)
             mixed ^= mixed >> np.uint64(29)
-            total[way] += mixed.sum(dtype=np.uint64)
+            total[way : way + 1] += mixed.sum(dtype=np.uint64)  # modulo 2^64; a single number would warn of it
     return torch.from_numpy(total.view(np.int64))
 
 

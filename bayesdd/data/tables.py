@@ -107,8 +107,12 @@ def dataset(source: Any, where: str, filter: Any = None) -> Batches:
                     counts.append(count)
 
     def batches(piece: int, names: list[str]) -> Generator[Any, None, None]:
-        settings = {"columns": names, "filter": filter, "batch_size": BATCH, "batch_readahead": 1}
-        yield from fragments[piece].scanner(schema=whole, use_threads=False, **settings).to_batches()
+        part = fragments[piece]
+        if filter is None and _plain(part, names, whole):
+            yield from _row_groups(part, names)
+        else:
+            settings = {"columns": names, "filter": filter, "batch_size": BATCH, "batch_readahead": 1}
+            yield from part.scanner(schema=whole, use_threads=False, **settings).to_batches()
 
     def relation() -> Any:
         some = source.replace_schema(whole)
@@ -116,6 +120,22 @@ def dataset(source: Any, where: str, filter: Any = None) -> Batches:
 
     paths = tuple(map(Path, schemas))
     return Batches(where, whole, tuple(counts), batches, paths, differing=differing, relation=relation)
+
+
+def _plain(part: Any, names: list[str], whole: Any) -> bool:
+    """Whether a Parquet file on a local disk has these columns as the whole table has them."""
+    if not hasattr(part, "row_groups") or not isinstance(part.filesystem, package("pyarrow.fs").LocalFileSystem):
+        return False
+    own = part.physical_schema
+    return all(name in own.names and own.field(name).type == whole.field(name).type for name in names)
+
+
+def _row_groups(part: Any, names: list[str]) -> Generator[Any, None, None]:
+    """Read without the dataset's scanner, which took twice the processor seconds."""
+    groups = [group.id for group in part.row_groups]
+    with part.open() as file:
+        found = package("pyarrow.parquet").ParquetFile(file, metadata=part.metadata)
+        yield from found.iter_batches(BATCH, row_groups=groups, columns=names, use_threads=False)
 
 
 def _differing(schema: Any, schemas: Mapping[str, Any]) -> dict[str, str]:

@@ -52,6 +52,7 @@ def distill(
     equal_weights: bool = False,
     move_rows: bool = True,
     whole_outcomes: bool = False,
+    stratify: str | None = None,
     memory: int = MEMORY,
     checkpoint: str | os.PathLike[str] | None = None,
 ) -> Distilled:
@@ -80,6 +81,9 @@ def distill(
         whole_outcomes: Discrete outcomes stay values that occur: chosen with the starting rows and held, while
             covariates and weights move. For tools whose densities truncate fractions or refuse them, whatever the
             family (for Bernoulli, binomial and Poisson ``to_frame(whole=True)`` splits fractions exactly instead).
+        stratify: A column of few values, such as an outcome or a group: the starting rows have each of its values,
+            however rare among all rows, as far as ``size`` goes. Only where the search starts depends on it. Default:
+            strata of labels, fixed columns and patterns of missing entries, among the rows looked at.
         memory: Bytes that the intermediate tensors of one block of rows and draws may take.
         checkpoint: A file for the sums of passes over the rows: a run that was cut short, given the same file, resumes
             there with the same result. It is left in place, and ignored with other data, models or versions.
@@ -106,6 +110,8 @@ def distill(
     student = student_of(tasks, given)
     # Rows start as real ones: of a summary's the student has its own.
     size, tolerance = sizes([student] if isinstance(target, Summary) else tasks, size, tolerance)
+    if stratify is not None and stratify not in student.data:
+        raise Refusal(f"distill: stratify= names {stratify!r}, which is no column of the model: {sorted(student.data)}")
     seed, memory = arguments.seed(seed, "distill"), int(arguments.positive(memory, "distill: memory= (bytes)"))
     if init is not None:
         init = check(needed(init, "distill(init=...)"), student)
@@ -122,6 +128,8 @@ def distill(
     silent = not progress or current().rank > 0
     with shown(silent) as bar:
         say = bar.set_postfix_str
+        if alone and stratify is not None:
+            raise Refusal(f"distill(objective={name_of(objective)}) starts from rows of its own: leave stratify= out.")
         if alone:
             settings = {"equal_weights": equal_weights, "move_rows": move_rows}
             result = _alone(goal, objective, size, tolerance, seed, init, say, **settings)
@@ -129,7 +137,7 @@ def distill(
             goal.joint.watch(None if silent else Pace(bar.set_description_str, "bayesdd"))
             say("Laplace fit and particles of the full posterior")
             reference = build(goal, seed)
-            run = Run(reference, objective, seed, limit, say, equal_weights, move_rows)
+            run = Run(reference, objective, seed, limit, say, equal_weights, move_rows, stratify)
             ample = third_order_size(run)
             rows = _third(ample, student) if isinstance(size, str) else size
             # Said before the search, which may take long.

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from bayesdd.data.columns import Columns
 from bayesdd.data.distilled import Distilled
+from bayesdd.data.strata import with_each_value
 from bayesdd.distillation import stratified
 from bayesdd.distillation.least_squares import has_room, particles_needed, size_with_room, third_order
 from bayesdd.distillation.problem import Problem
@@ -41,7 +44,8 @@ LARGEST_SECOND_ORDER = 400  # latent coordinates; above, P copies of the rows co
 class Run:
     """What all stages of one run need to know: the full posterior and the settings of ``distill``.
 
-    A KL within ``limit`` nats is certified; ``say`` shows a line of progress.
+    A KL within ``limit`` nats is certified; ``say`` shows a line of progress; ``stratify`` is the column whose values
+    the starting rows have.
     """
 
     reference: Reference
@@ -51,12 +55,19 @@ class Run:
     say: Callable[[str], None]
     equal_weights: bool
     move_rows: bool
+    stratify: str | None = None
     rounds: list[dict[str, Any]] = field(default_factory=list)
 
     def judged(self, size: int, stage: str, what: str, nats: float) -> None:
         """Shows how a start or round came out, and records it for the provenance."""
         self.say(f"M = {size}, {stage}: {what} {nats:.3g} nats")
         self.rounds.append({"size": size, "stage": stage, "what": what, "nats": nats})
+
+    @cached_property
+    def pool(self) -> Columns:
+        """The rows from which starting rows are chosen."""
+        student = self.reference.target.student
+        return student.data if self.stratify is None else with_each_value(student.rows, self.stratify)
 
     @property
     def second_order(self) -> SecondOrder | None:
@@ -148,9 +159,9 @@ def starting_problem(run: Run, size: int, init: Distilled | None, attempt: int) 
     if init is not None and attempt == 0:
         rows, weight = resized(student, init, size, generator)
     else:
-        picked, weight = stratified.choose(student.data, student.column_kinds, size, generator)
+        picked, weight = stratified.choose(run.pool, student.column_kinds, size, generator, run.stratify)
         weight = weight * (student.total / weight.sum())
-        rows = {name: column[picked] for name, column in student.data.items()}
+        rows = {name: column[picked] for name, column in run.pool.items()}
     settings = {"equal_weights": run.equal_weights, "move_rows": run.move_rows}
     return Problem.from_rows(student, rows, weight, device, **settings)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bayesdd.data.columns import Columns
+from bayesdd.data.strata import keys
 from bayesdd.task.kinds import Kind
 
 MOST_COUNTED = 2**16  # possible strata up to which rows are counted, not sorted
@@ -67,16 +68,25 @@ def _numbered(keys: Tensor) -> Tensor:
     return found
 
 
-def choose(columns: Columns, kinds: dict[str, Kind], size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def choose(
+    columns: Columns, kinds: dict[str, Kind], size: int, generator: torch.Generator, by: str | None = None
+) -> tuple[Tensor, Tensor]:
     """Starting rows and weights.
 
     Each stratum gets rows in proportion to the square root of its size, so that rare labels are there from the start,
     and at least one if there are enough.
 
+    Args:
+        columns: The rows to choose from.
+        kinds: The columns' kinds, which say what the strata are.
+        size: Number of rows.
+        generator: Of the choice.
+        by: A column whose values are the strata instead.
+
     Returns:
         Places ``(size,)`` among the rows given and weights ``(size,)`` whose sum is their number.
     """
-    group = strata(columns, kinds)
+    group = strata(columns, kinds) if by is None else torch.unique(keys(columns[by]), return_inverse=True)[1]
     counts = torch.bincount(group)
     shares = _allocate(counts, size, generator)
     order = torch.randperm(len(group), generator=generator)

@@ -1,5 +1,7 @@
 """Equal rows counted by databases: the sums of all rows, and one line for what cannot be counted."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -58,10 +60,25 @@ def test_the_sums_are_those_of_all_rows(tmp_path):
                 strict=True,
             ):
                 assert torch.allclose(a, b, rtol=1e-12, atol=1e-9)
-            seen.add(few.rows.fingerprint() if weight is None else "")
+            seen.add(few.rows.fingerprint())
         assert len(seen) == 1  # whatever the order in which the database gives them
     assert provenance_of(few, [few], 0, 8, "half_variance")["counted"] == [N]
     assert "counted" not in provenance_of(every, [every], 0, 8, "half_variance")
+
+
+def test_weights_are_summed_alike_by_any_number_of_threads_in_any_order():
+    """To the last digit, and as exactly as they can be; a zero with a sign is a zero."""
+    rng, count = np.random.default_rng(0), 400_000
+    weight = np.exp(5 * rng.normal(size=count))
+    rows = pd.DataFrame({"x": rng.choice([-0.0, 0.0, 1.0], count), "w": weight})
+    seen = set()
+    for threads, given in ((1, rows), (4, rows), (3, rows.sample(frac=1, random_state=1))):
+        with duckdb.connect(config={"threads": threads}) as base:
+            few = opened(bayesdd.grouped(base.from_df(given)), ["x"], weight="w")
+        seen.add(few.fingerprint())
+    assert len(seen) == 1
+    exact = [math.fsum(weight[rows["x"] == value]) for value in (0.0, 1.0)]
+    assert few.sample_weight.tolist() == pytest.approx(exact, rel=2**-52)
 
 
 def test_text_lists_and_nulls_are_grouped(tmp_path):
@@ -88,6 +105,7 @@ def test_one_line_says_what_cannot_be_counted(tmp_path, monkeypatch):
         (rows, {"weight": "ward"}, "weight= names 'ward', which holds labels"),
         (rows.assign(survey=rows["survey"] - 1), {"weight": "survey"}, r"'survey' is missing, or -0\.\d+"),
         (rows.assign(survey=rows["survey"].where(rows["id"] > 3)), {"weight": "survey"}, "'survey' is missing, or 0"),
+        (rows.assign(survey=np.inf), {"weight": "survey"}, "'survey' has a weight of inf; weights are positive"),
         (rows.assign(y=pd.Timestamp("2020-01-01")), {}, "'y' holds timestamp.*; give days since the first"),
         (rows[:0], {}, "no rows"),
     ):

@@ -120,6 +120,36 @@ def test_only_the_columns_that_are_taken_are_read(folder, monkeypatch):
     assert asked == {"x[0]", "x[1]", "y"}
 
 
+def test_rows_are_read_no_oftener_than_needed(folder, monkeypatch):
+    """Once for the sample, whoever takes it; and the first pass over all of them is that of the stamp too."""
+    passes, own = [], tables.Batches.cursor
+    monkeypatch.setattr(tables.Batches, "cursor", lambda *a: passes.append(1) or own(*a))
+    rows = on_disk(folder, columns=["x", "y"])
+    opening = len(passes)
+    task, other = (Task(logistic_regression.model, rows) for _ in range(2))
+    assert len(passes) == opening
+    Density([(task, task.rows, None)]).sweep(torch.zeros(1, task.dim, dtype=torch.float64))
+    assert task.rows.fingerprint()
+    assert len(passes) == opening + 1
+    assert other.rows.fingerprint() == task.rows.fingerprint()
+    assert len(passes) == opening + 2
+    assert other.rows.unseen(0, N)  # what one task has checked, the other has not
+
+
+def test_files_of_other_widths_are_one_table(tmp_path):
+    """Numbers of 32 and 64 bits, and a column of folders, come by another reader than equal files."""
+    given, names = frame(), ["x[0]", "x[1]", "y"]
+    for year, kind in ((2001, "float32"), (2002, "float64")):
+        (tmp_path / f"year={year}").mkdir()
+        half = given[names].iloc[: N // 2] if year == 2001 else given[names].iloc[N // 2 :]
+        half.astype({"x[1]": kind}).to_parquet(tmp_path / f"year={year}" / "a.parquet", row_group_size=250)
+    found = separated(on_disk(tmp_path, columns=["x", "y", "year"]).whole())[0]
+    x1 = given["x[1]"].where(np.arange(N) >= N // 2, given["x[1]"].astype("float32").astype(float))
+    assert found["x"].tolist() == np.c_[given["x[0]"], x1].tolist()
+    assert found["y"].tolist() == given["y"].astype(int).tolist()
+    assert found["year"].tolist() == [2001] * (N // 2) + [2002] * (N // 2)
+
+
 def test_partitions_filters_and_weights(tmp_path):
     given = frame()
     pq.write_to_dataset(
