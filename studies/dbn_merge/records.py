@@ -70,7 +70,7 @@ class Records:
     found: list[dict[str, Any]] = field(default_factory=list)
 
     def add(
-        self, method: str, size: int, structure: str, template: Template, draws: dict[str, Tensor], **more: float
+        self, method: str, size: int, structure: str, template: Template, draws: dict[str, Tensor], **more: Any
     ) -> None:
         """Judges draws ``(S, *shape)``."""
         mean = {site: draws[site].mean(0, keepdim=True) for site in template.sites}
@@ -83,7 +83,7 @@ class Records:
         )
 
     def rows(
-        self, method: str, size: int, x: Tensor, weight: Tensor | None = None, *, learned: bool, **more: float
+        self, method: str, size: int, x: Tensor, weight: Tensor | None = None, *, learned: bool, **more: Any
     ) -> None:
         """Judges complete rows by their exact posterior, under the true edges or those learned from the rows."""
         template, score = self.problem.template, bdeu if self.problem.template.states else bge

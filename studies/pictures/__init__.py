@@ -57,6 +57,7 @@ PICTURES: dict[str, tuple[str, Callable[[dict[str, pd.DataFrame]], Any]]] = {
     "methods": ("lens", posteriors.methods),
     "dbn_size": ("dbn_merge", hospitals.dbn_size),
     "dbn_slices": ("dbn_merge", hospitals.dbn_slices),
+    "dbn_course": ("dbn_course", hospitals.dbn_course),
     "hospitals": ("pbc_merge", hospitals.hospitals),
     "ends": ("pbc_ends", hospitals.ends),
     "pooling": ("pooling", hospitals.pooling),

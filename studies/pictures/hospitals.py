@@ -46,6 +46,23 @@ def dbn_slices(tables: dict[str, pd.DataFrame]) -> Any:
     return finished(figure, axis, legend="lower right")
 
 
+def dbn_course(tables: dict[str, pd.DataFrame]) -> Any:
+    """Test log-likelihood along the optimisation of ten rows, five slices."""
+    table, whole = tables["Along the optimisation"], tables["By number of slices"].set_index("method")
+    steps = [column for column in table if column.isdigit()]
+    figure, axis = figures.subplots(1, 1, (6, 3.4))
+    for method, colour, label in (
+        ("distilled", DISTILLED, "10 distilled rows"),
+        ("published algorithm", BASELINE, "10 rows by the published algorithm"),
+    ):
+        mine = table[(table["method"] == method) & (table["M"] == "10")].iloc[0][steps].map(number)
+        axis.plot([int(step) for step in steps], mine, "o-", color=colour, label=label)
+    axis.axhline(number(whole["5"]["all sources"]), color=FULL, ls="--", lw=1.5, label="all 400 sequences")
+    axis.set(xscale="log", xlabel="steps", ylabel="nats a test sequence")
+    axis.set_title("Along the optimisation (T = 5)", loc="left", fontsize=11)
+    return finished(figure, axis, legend="center right")
+
+
 def hospitals(tables: dict[str, pd.DataFrame]) -> Any:
     """Held-out log-likelihood of patients of a trial against the number of rows."""
     table = tables["Held-out patients"]
