@@ -83,6 +83,18 @@ for name in bayesdd.__all__:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.long
+def test_a_first_result_waits_for_nothing_that_it_does_not_need():
+    code = """
+import sys, torch, bayesdd
+from models import logistic_regression
+bayesdd.distill(logistic_regression.task(rows=200, dim=2), 4, seed=0, progress=False)
+assert not {"xarray", "scipy.optimize", "arviz", "matplotlib"} & sys.modules.keys()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=house.ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_help_and_the_face_do_not_wait_for_torch():
     code = "import sys, bayesdd, bayesdd.cli.main; assert 'torch' not in sys.modules and 'pandas' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], cwd=house.ROOT, check=False).returncode == 0

@@ -56,6 +56,7 @@ def test_python_blocks_run_and_certify(ran):
     assert re.sub(r"\W+", " ", NUMBER.sub("", shown)).split() == re.sub(r"\W+", " ", NUMBER.sub("", printed)).split()
 
 
+@pytest.mark.long
 def test_means_are_near_what_made_the_rows(ran):
     w = ran[0]["idata"].posterior["w"]
     error = (w.mean(("chain", "draw")).values - [-1.0, 0.5, -0.3, 0.8]) / w.std(("chain", "draw")).values

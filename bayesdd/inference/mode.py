@@ -2,9 +2,10 @@ r"""Modes of posterior densities, and the Gaussian of the curvature there (Lapla
 
 .. math:: N(\hat\theta, A^{-1}), \qquad A = -\nabla^2 \log p(\hat\theta, D)
 
-L-BFGS climbs near the mode, Newton's method, damped where the curvature is not definite, ends there. With many rows the
-mode of a few of them is a start from which quasi-Newton steps arrive: n of N rows know the curvature to about
-:math:`\sqrt{P/n}`, so that each step leaves that share of the distance, and BFGS updates reduce it further.
+Of few latents Newton's method arrives by itself where the log joint is concave on its way. Elsewhere L-BFGS climbs near
+the mode, and Newton's method, damped where the curvature is not definite, ends there. With many rows the mode of a few
+of them is a start from which quasi-Newton steps arrive: n of N rows know the curvature to about :math:`\sqrt{P/n}`, so
+that each step leaves that share of the distance, and BFGS updates reduce it further.
 
 Cost: a gradient pass a step of L-BFGS, P + 1 passes a step of Newton's method; of many rows a few gradient passes and
 one Hessian.
@@ -18,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -29,6 +29,7 @@ from bayesdd.task.starts import finite_starts
 
 SEARCHES = 3
 NEAR = 0.01  # squared Mahalanobis distance within which two searches ended in the same mode
+FEW, FEW_STEPS = 20, 15  # latents whose Hessians cost what a climb does, and Newton steps that then arrive
 NEWTON_STEPS, DAMPINGS = 50, 12  # most steps, and most dampings tried for one
 FLAT = 1e-10  # smallest eigenvalue of the unit-diagonal precision, relative to the largest, of a Gaussian fit
 OFF = 1e-4  # squared distance from the mode, in posterior sds, beyond which a point is no mode
@@ -39,7 +40,8 @@ CLOSE = 1e-10  # squared distance from the mode in posterior sds: it moves a KL 
 def fit(density: Density, *, seed: int = 0, start: Tensor | None = None) -> Gaussian | None:
     """Mode and curvature of a posterior, from an unconstrained point ``(P,)``; None where there is no Gaussian fit."""
     point = scattered(density, 1, seed)[0] if start is None else start
-    return newton(density, climb(density, point))
+    found = newton(density, point, FEW_STEPS, concave=True) if density.dim <= FEW else None
+    return newton(density, climb(density, point)) if found is None else found
 
 
 def fits(density: Density, *, seed: int, searches: int = SEARCHES) -> list[Gaussian]:
@@ -54,6 +56,8 @@ def fits(density: Density, *, seed: int, searches: int = SEARCHES) -> list[Gauss
 
 def climb(density: Density, start: Tensor, iterations: int = 300) -> Tensor:
     """L-BFGS on the log joint from one point ``(P,)``; ends where it stops, converged or not."""
+    from scipy.optimize import minimize  # half a second, which a first result often does without
+
     unit = _units(curvature(density, start[None])[1])
 
     def negative(point: object) -> tuple[float, object]:
@@ -69,15 +73,20 @@ def climb(density: Density, start: Tensor, iterations: int = 300) -> Tensor:
     return torch.as_tensor(found.x, dtype=torch.float64).to(density.device) * unit
 
 
-def newton(density: Density, start: Tensor) -> Gaussian | None:
-    """Damped Newton to the mode and the Gaussian there; None if it does not converge or is not definite there."""
+def newton(density: Density, start: Tensor, steps: int = NEWTON_STEPS, *, concave: bool = False) -> Gaussian | None:
+    """Damped Newton to the mode and the Gaussian there; None if it does not converge or is not definite there.
+
+    With ``concave`` also None where the log joint curves upward on the way, from where another climb may arrive better.
+    """
     point, damping = start[None], 0.0
     value = density.log_joint(point)
-    for _ in range(NEWTON_STEPS):
+    for _ in range(steps):
         gradient, precision = curvature(density, point)
         if not bool(torch.isfinite(precision).all() & torch.isfinite(gradient).all()):
             return None
         unit, values, vectors = _spectrum(precision)
+        if concave and not float(values[0]) > 0:
+            return None
         scale = values.abs().clamp_min(FLAT * float(values.abs().max()) + 1e-300)
         along = vectors.T @ (unit * gradient)
         decrement = float((along**2 / scale).sum())

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -42,6 +41,8 @@ def lbfgs(
     Returns:
         The best vector met and its value; the start where nothing finite was better.
     """
+    from scipy.optimize import minimize  # half a second, which a first result often does without
+
     best_vector, best_value = start.detach().clone(), math.inf
     trace: list[float] = []
 

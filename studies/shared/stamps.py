@@ -136,6 +136,9 @@ def _origin(package: str, name: str) -> Iterator[Path]:
     if inside is not None or home is None:
         yield from () if inside is None else (inside,)
         return
+    if home.name != "__init__.py":
+        yield home
+        return
     handed = [
         (_absolute(node, home), alias.name)
         for node in ast.walk(_tree(_text(home)))
@@ -143,7 +146,7 @@ def _origin(package: str, name: str) -> Iterator[Path]:
         for alias in node.names
         if (alias.asname or alias.name) == name
     ]
-    if home.name != "__init__.py" or not handed:
+    if not handed:
         yield home
         return
     for module, original in handed:

@@ -66,7 +66,10 @@ def result(method, name, seed=0):
     return found
 
 
-every_method = pytest.mark.parametrize("method", METHODS)
+# One process a method: what it made is kept for all tests.
+every_method = pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=pytest.mark.xdist_group(f"baselines: {name}")) for name in METHODS]
+)
 every_task = pytest.mark.parametrize("name", ["logistic", "gaussian", "categorical"])
 
 

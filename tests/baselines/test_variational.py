@@ -134,7 +134,7 @@ def test_chains_keep_a_skewed_posterior():
         (sparse_vi, {"steps": 40}),
         (quasi_newton, {}),
         (psvi, {"iterations": 200}),
-        (coreset_mcmc, {"iterations": 1500}),
+        (coreset_mcmc, {"iterations": 800}),
     ],
 )
 def test_each_ends_far_below_uniform_rows(method, settings):

@@ -39,7 +39,7 @@ def test_an_overconfident_posterior_is_seen():
         with pyro.plate("data", len(x)), pyro.poutine.scale(scale=4.0):
             return pyro.sample("y", dist.Normal(w[0] + w[1] * x, 0.5), obs=y)
 
-    found = bayesdd.calibrate(bayesdd.Task(counted_often, {"x": X, "y": X}), replications=100, seed=1)
+    found = bayesdd.calibrate(bayesdd.Task(counted_often, {"x": X, "y": X}), replications=60, seed=1)
     assert float(found.p_value.max()) < 0.01
 
 

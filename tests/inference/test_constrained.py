@@ -51,9 +51,9 @@ def test_linear_gaussian_whatever_the_noise(noise):
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(3, 6, generator=generator).double(), torch.randn(3, generator=generator).double()
     task = Task(partial(linear_regression.model, noise=noise), {"x": x, "y": y})
-    draws = constrained(Density([(task, task.data, None)]), draws=150, chains=16, seed=0, warmup=50)
+    draws = constrained(Density([(task, task.data, None)]), draws=50, chains=32, seed=0, warmup=30)
     mean, covariance = linear_regression.exact(x, y, noise=noise)
-    count, root = 1200, torch.linalg.cholesky(covariance)
+    count, root = 800, torch.linalg.cholesky(covariance)
     white = torch.linalg.solve_triangular(root, (draws.flat - mean).T, upper=False)
     within(white.mean(1), 0.0, 1 / math.sqrt(count))
     within(white @ white.T / white.shape[1], torch.eye(6), math.sqrt(2 / count))
@@ -63,7 +63,7 @@ def test_linear_gaussian_whatever_the_noise(noise):
 def test_a_bent_posterior_against_quadrature(noise):
     """The shift integrates out: p(bend) is N(0.5, 1) times N(1.5; bend^2, 4 + noise^2)."""
     task = bent_task(noise)
-    draws = constrained(Density([(task, task.data, None)]), draws=200, chains=24, seed=1, warmup=60)
+    draws = constrained(Density([(task, task.data, None)]), draws=60, chains=48, seed=1, warmup=40)
     bend, shift = draws.values.unbind(-1)
     grid = torch.linspace(-6, 6, 4001, dtype=torch.float64)
     spread = 4 + noise**2

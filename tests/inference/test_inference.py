@@ -33,7 +33,7 @@ def test_linear_regression_with_weights(method):
     weight = torch.linspace(0.5, 3.0, 40, dtype=torch.float64)
     density = Density([(task, task.data, weight)])
     slow = method in (nuts, inference.constrained)
-    settings, chains, count = ({"warmup": 100}, 2, 200) if slow else ({}, 4, 400)
+    settings, chains, count = ({"warmup": 60}, 2, 120) if slow else ({}, 4, 400)
     draws = method(density, draws=count, chains=chains, seed=1, **settings)
     assert draws.values.shape == (chains, count, 3)
     mean, covariance = (torch.as_tensor(v) for v in linear_regression.exact(**task.data, weight=weight))
@@ -49,8 +49,8 @@ def test_seeds(method):
     task = linear_regression.task(rows=20, dim=2)
     density = Density([(task, task.data, None)])
     before = torch.random.get_rng_state(), torch.get_default_dtype()
-    few = {"warmup": 20} if "warmup" in inspect.signature(method).parameters else {}
-    first, second, other = (method(density, draws=20, chains=2, seed=s, **few).values for s in (3, 3, 4))
+    few = {"warmup": 5} if "warmup" in inspect.signature(method).parameters else {}
+    first, second, other = (method(density, draws=8, chains=2, seed=s, **few).values for s in (3, 3, 4))
     assert torch.equal(first, second) and not torch.equal(first, other)
     assert torch.equal(before[0], torch.random.get_rng_state()) and before[1] == torch.get_default_dtype()
 
@@ -65,7 +65,7 @@ def beta_binomial(y):
 def test_jacobian_and_skewness(method):
     """Posterior Beta(3, 9): wrong by far without the Jacobian or without the importance weights."""
     task = Task(beta_binomial, {"y": torch.tensor([1] + [0] * 7)})
-    draws = method(Density([(task, task.data, None)]), draws=2000, chains=4, seed=0)
+    draws = method(Density([(task, task.data, None)]), draws=250, chains=32, seed=0)
     weight = torch.zeros(8000) if draws.log_weight is None else draws.log_weight.flatten()
     p = task.constrain(draws.flat)["p"]
     mean = float(torch.softmax(weight, 0).double() @ p)
@@ -87,7 +87,7 @@ def test_centred_hierarchy_has_no_laplace_fit_but_hmc_runs():
     assert fit(density) is None
     with pytest.raises(ValueError, match=r"bayesdd\.inference\.hmc"):
         laplace(density, draws=10, chains=1, seed=0)
-    draws = hmc(density, draws=50, chains=16, seed=0, warmup=200)
+    draws = hmc(density, draws=25, chains=16, seed=0, warmup=60)
     mu = draws.flat[:, 0]
     assert bool(torch.isfinite(draws.values).all()) and -2 < float(mu.mean()) < 9
 
@@ -101,7 +101,7 @@ def mirrored(y):
 def test_chains_visit_every_mode():
     """Two mirror modes of equal mass: every chain is half of its time in each."""
     task = Task(mirrored, {"y": torch.full((20,), 4.0)})
-    values = hmc(Density([(task, task.data, None)]), draws=100, chains=4, seed=0).values[:, :, 0]
+    values = hmc(Density([(task, task.data, None)]), draws=100, chains=4, seed=0, warmup=50).values[:, :, 0]
     assert float((values.abs() - 2).abs().max()) < 0.5
     # Jumps are accepted almost always, so that draws are nearly independent in sign.
     assert float(((values > 0).double().mean(1) - 0.5).abs().max()) < 4 * 0.5 / 100**0.5

@@ -1,10 +1,14 @@
 """The mode of many rows from that of few: the same Gaussian as Newton's method, for fewer passes."""
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
 from bayesdd.density.density import Density
-from bayesdd.inference.mode import climb_many, newton
+from bayesdd.inference import mode
+from bayesdd.inference.mode import climb, climb_many, curvature, fit, newton
+from bayesdd.task.task import Task
 from models import logistic_regression, poisson_regression
 
 TASK = logistic_regression.task(rows=20_000, dim=4)
@@ -43,3 +47,21 @@ def test_a_start_far_away_still_arrives():
     found = climb_many(whole(task), thinned(task, 10), start)
     away = torch.linalg.solve_triangular(exact.factor, (found.mean - exact.mean)[:, None], upper=False)
     assert float(away.norm()) < 1e-4
+
+
+def mirrored(y):
+    theta = pyro.sample("theta", dist.Normal(0.0, 3.0))
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Normal(theta**2, 1.0), obs=y)
+
+
+def test_it_climbs_where_the_way_is_not_concave(monkeypatch):
+    climbs = []
+    monkeypatch.setattr(mode, "climb", lambda *given: climbs.append(given) or climb(*given))
+    found = fit(thinned(TASK, 20))
+    slope, precision = curvature(thinned(TASK, 20), found.mean[None])
+    assert not climbs and float(slope @ torch.linalg.solve(precision, slope)) < 1e-10
+    # Between two modes the log joint curves upward. Its slope, 40 theta (4 - theta^2) - theta / 9, is zero at both.
+    density = whole(Task(mirrored, {"y": torch.full((20,), 4.0)}))
+    found = fit(density, start=torch.tensor([0.1], dtype=torch.float64))
+    assert len(climbs) == 1 and float(found.mean) ** 2 == pytest.approx(4 - 1 / 360, abs=1e-8)

@@ -46,7 +46,7 @@ def test_chains_jump_between_known_modes():
     share = float(torch.softmax(log_joint, 0)[grid > 0].sum())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = bayesdd.sample(task, draws=150, chains=4, seed=0).posterior["t"].values
+        found = bayesdd.sample(task, draws=50, chains=12, seed=0).posterior["t"].values
     assert abs((found > 0).mean() - share) < 4 * math.sqrt(share * (1 - share) / 150)
 
 

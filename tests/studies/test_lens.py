@@ -21,6 +21,13 @@ from studies.lens.table import shown, summary, winners
 from studies.shared import tables
 
 
+@pytest.fixture(autouse=True)
+def one_source(monkeypatch):
+    """The hash of all source code takes seconds of reading."""
+    for module in (lens, measuring):
+        monkeypatch.setattr(module, "source", lambda: "this")
+
+
 @pytest.mark.parametrize("gradient", [False, True])
 def test_row_likelihoods_are_counted(gradient):
     task = logistic_regression.task(rows=40, dim=3)

@@ -38,7 +38,6 @@ def recorded(function, *given):
         categorical_regression.task,
         gaussian_mixture.task,
         varying_intercepts.task,
-        dbn.task,
         dbn.task_masked,
         dbn.task_categorical,
     ],

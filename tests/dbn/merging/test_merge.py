@@ -192,7 +192,7 @@ def sources_of_pair():
 
 @functools.cache
 def pooled_pair():
-    return pooled(PAIR, sources_of_pair(), draws=4000, seed=0)
+    return pooled(PAIR, sources_of_pair(), draws=2400, seed=0)
 
 
 def test_augmentation_draws_from_the_posterior_of_the_target():
@@ -289,9 +289,10 @@ def test_masked_rows_have_the_joint_posterior_and_complete_rows_claim_what_nobod
     assert not whole.data["x"].isnan().any()
 
 
+@pytest.mark.filterwarnings("ignore::bayesdd.CertificateWarning")  # few rows take less time
 def test_equal_weights_are_equal():
     full = pooled_trio()
-    masked = merge(TRIO, full.sources, size=14, full=full, equal_weights=True)
+    masked = merge(TRIO, full.sources, size=5, full=full, equal_weights=True)
     assert (masked.weight == masked.weight[0]).all()
 
 
@@ -308,9 +309,10 @@ def test_too_few_rows_warn_and_predict_better_than_their_posterior_would():
     assert float(loss(gram)) < float(loss(40 * gram))
 
 
+@pytest.mark.filterwarnings("ignore::bayesdd.CertificateWarning")
 def test_merging_is_repeatable():
     full = pooled_trio()
-    first, second = (merge(TRIO, full.sources, size=14, full=full, seed=3) for _ in range(2))
+    first, second = (merge(TRIO, full.sources, size=5, full=full, seed=3) for _ in range(2))
     assert torch.equal(first.weight, second.weight)
     assert first.data["x"].equal(second.data["x"]) or torch.allclose(
         first.data["x"], second.data["x"], rtol=0, atol=0, equal_nan=True
@@ -386,7 +388,7 @@ def test_an_unknown_noise_is_integrated_out_where_the_rows_lie():
     full = pooled_pair()
     first = dataclasses.replace(PAIR, noise_site="error")
     flat = entries(PAIR, *full.rows[0])
-    draws = {site: full.draws[site][::400] for site in PAIR.sites}
+    draws = {site: full.draws[site][::240] for site in PAIR.sites}
     joint = Joint.of(PAIR, draws, 3)
     ours = Holder(first, PAIR, flat, 3).log_likelihood(joint)
     grid = torch.linspace(1e-4, 4, 4000, dtype=torch.float64)

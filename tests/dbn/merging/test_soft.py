@@ -200,7 +200,7 @@ def test_masked_rows_are_the_sources_own():
         found = merge(TINY, full.sources, size=10, full=full)
     real = torch.cat([x for x, _ in full.rows])
     assert all((torch.isclose(row, real, equal_nan=True).all((1, 2))).any() for row in found.data["x"])
-    closer = merge(TINY, full.sources, size=100, full=full)
+    closer = merge(TINY, full.sources, size=60, full=full)
     assert closer.provenance["gap"]["half_variance"] < 0.2 * found.provenance["gap"]["half_variance"]
 
 
