@@ -69,7 +69,7 @@ def main(*, smoke: bool = False, results: str | Path = cells.RESULTS, only: str 
         notes=[
             "seconds: from the path to the certified rows (with ranks, the start of the processes and writing the file "
             "too); processor: of this process and, with dask and Spark, of their processes; sweep: 1,000 draws over "
-            "all rows in float64; peak: of the whole process, imports included; workers: the most that the processes of "
+            "all rows in float64; peak: of the whole process, imports included; workers: the most that processes of "
             "dask and Spark held.",
             stamps.last_line(stamps.machine(1), [stamps.source_hash(module)]),
         ],
