@@ -103,7 +103,7 @@ class Partitions:
         places = range(bisect_right(ends, int(rows[0])), bisect_right(ends, int(rows[-1])) + 1)
         cuts = torch.searchsorted(rows, torch.tensor(ends)).tolist()
         jobs = []
-        for place in places:
+        for place in (place for place in places if self.pieces[place]):
             some = rows[cuts[place - 1] if place else 0 : cuts[place]] - self.starts[place]
             jobs.append((place, _taken, (some.numpy(),)))
         found = self._run(members, labels, jobs)
@@ -244,6 +244,11 @@ def told() -> Iterator[None]:
         raise Refusal(
             f"the workers cannot import {error.name!r}: install it there, or send it by "
             f"client.upload_file('{error.name}.py')"
+        ) from error
+    except KeyError as error:
+        raise Refusal(
+            f"dask DataFrame: a partition lacks a column: {one_line(error)}; partitions need equal columns: leave it "
+            "out, or mend the file"
         ) from error
     except Exception as error:  # of dask, its connections, and whatever reads a partition
         raise OSError(f"dask: the workers could not do it: {one_line(error)[:400]}") from error

@@ -33,6 +33,8 @@ def scale(tables: dict[str, pd.DataFrame]) -> Any:
     """Seconds from rows on disk to certified rows against the number of rows."""
     table = next(table for table in tables.values() if {"N", "d", "peak GiB"} <= set(table))
     table = table[(table["ranks"] == "1") & (table["peak GiB"] != "")]
+    if "rows from" in table:
+        table = table[table["rows from"] == "netcdf"]
     figure, axis = figures.subplots(1, 1, (6, 3.4))
     for columns, colour in (("10", DISTILLED), ("20", FULL)):
         mine = table[table["d"] == columns]

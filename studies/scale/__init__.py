@@ -2,16 +2,17 @@ r"""Rows on disk and rows shared by processes: what do time and memory do when t
 
 Question: logistic regression on netCDF files of 1e5, 1e6 and 1e7 rows (d = 10; d = 20 for memory, 1.7 GB in float64)
 that stay on disk, M = 30, one thread: seconds and peak memory of ``Task`` and ``distill``; the same from Parquet, from
-a DuckDB query and on two dask workers, 1e6 rows (Parquet 1e7 too). And 1e6 rows shared by one and by two ranks, each:
-seconds of an exact sweep of 1,000 draws and of ``distill``, and their results.
+a DuckDB query, on two dask workers and on Spark with two threads, 1e6 rows of 10 and of 20 columns (Parquet of 1e7
+rows too). And 1e6 rows shared by one and by two ranks, each: seconds of an exact sweep of 1,000 draws and of
+``distill``, and their results.
 Claim: log seconds against log N rise at most by 1.05; ten million rows take at most 1.5 GiB, imports included, and at
 most 15% more than a million; two ranks come to the result of one to 1e-8, and sweep at least 1.6 times as fast;
 all sources sum the same rows to 1e-12, and Parquet costs at most 1.5 times the processor seconds of netCDF.
 How it could fail: a reader whose buffers grow with the file; results that depend on which rank summed which rows; a
 distillation that spends most of its time on other work than sums over rows, which ranks cannot speed up (its own ratio
 is shown beside that of the sweep).
-Cost: about ten minutes. Each cell is a process and a JSON file: an interrupted run continues where it stopped. Needs
-2 GB on the disk of temporary files.
+Cost: about a quarter of an hour. Each cell is a process and a JSON file: an interrupted run continues where it stopped.
+Needs 2 GB on the disk of temporary files, and Java for Spark.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ from studies.shared import cells, stamps, tables
 
 TIMED = ((100_000, 10), (1_000_000, 10), (10_000_000, 10))
 WEIGHED = ((1_000_000, 20), (10_000_000, 20))
-TABLES = (("parquet", 1_000_000, 10), ("parquet", 10_000_000, 10), ("duckdb", 1_000_000, 10), ("dask", 1_000_000, 10))
+TABLES = (
+    ("parquet", 10_000_000, 10),
+    *((kind, 1_000_000, dim) for dim in (10, 20) for kind in ("parquet", "duckdb", "dask", "spark")),
+)
 SHARED = (1_000_000, 10)
 SLOPE, GIB, GROWTH, SAME, FASTER, SUMS, DEARER = 1.05, 1.5, 1.15, 1e-8, 1.6, 1e-12, 1.5
 
@@ -64,8 +68,9 @@ def main(*, smoke: bool = False, results: str | Path = cells.RESULTS, only: str 
         _shown(table),
         notes=[
             "seconds: from the path to the certified rows (with ranks, the start of the processes and writing the file "
-            "too); processor: of this process and, with dask, of its two workers; sweep: 1,000 draws over all rows "
-            "in float64; peak: of the whole process, imports included, without the workers of dask.",
+            "too); processor: of this process and, with dask and Spark, of their processes; sweep: 1,000 draws over "
+            "all rows in float64; peak: of the whole process, imports included; workers: the most that processes of "
+            "dask and Spark held.",
             stamps.last_line(stamps.machine(1), [stamps.source_hash(module)]),
         ],
     )
@@ -121,6 +126,7 @@ def _shown(table: pd.DataFrame) -> pd.DataFrame:
         "distill": ("distill s", ".1f"),
         "sweep": ("sweep s", ".2f"),
         "memory": ("peak GiB", ".2f"),
+        "workers": ("workers GiB", ".2f"),
         "sweeps": ("sweeps", ",.0f"),
         "gradients": ("gradients", ",.0f"),
         "kl": ("KL", ".1e"),

@@ -11,7 +11,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,7 @@ def on_disk(count: int, dim: int, *, size: int = SIZE, kind: str = "netcdf") -> 
             "distill": end - checked,
             "bytes": path.stat().st_size,
             "memory": cells.peak_memory(),
+            "workers": _workers_memory(),
             "sweeps": certificate.sweeps,
             "gradients": certificate.gradients,
             "kl": certificate.kl_reverse,
@@ -82,6 +83,15 @@ def _processor() -> float:
     """Processor seconds of this process and of its living children, such as a cluster's workers."""
     children = psutil.Process().children(recursive=True)
     return time.process_time() + sum(sum(child.cpu_times()[:2]) for child in children)
+
+
+def _workers_memory() -> float:
+    """Memory of this process's living children, GiB: the most of each, where the system says it (Linux)."""
+    found = 0
+    for child in psutil.Process().children(recursive=True):
+        with suppress(OSError, IndexError, psutil.Error):
+            found += 1024 * int(Path(f"/proc/{child.pid}/status").read_text().split("VmHWM:")[1].split()[0])
+    return found / 2**30
 
 
 @contextmanager
@@ -109,7 +119,21 @@ def _clustered(path: Path) -> Iterator[Callable[[], Any]]:
         yield lambda: dask.dataframe.read_parquet(path, split_row_groups=5)
 
 
-KINDS = {"netcdf": _stored, "parquet": _stored, "duckdb": _queried, "dask": _clustered}
+@contextmanager
+def _sparked(path: Path) -> Iterator[Callable[[], Any]]:
+    from pyspark.sql import SparkSession
+
+    os.environ |= {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
+    settings = {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false", "spark.log.level": "OFF"}
+    session = SparkSession.builder.master("local[2]").config(map=settings).getOrCreate()
+    try:
+        session.range(1).count()  # it starts its processes, which are not the rows'
+        yield lambda: session.read.parquet(str(path))
+    finally:
+        session.stop()
+
+
+KINDS = {"netcdf": _stored, "parquet": _stored, "duckdb": _queried, "dask": _clustered, "spark": _sparked}
 
 
 def shared(count: int, dim: int, ranks: int) -> dict[str, Any]:

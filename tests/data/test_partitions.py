@@ -129,6 +129,18 @@ def test_a_worker_that_is_killed_changes_nothing(client, monkeypatch):
     assert np.array_equal(drawn(), whole) and len(passes) > 4
 
 
+def test_files_without_rows_add_nothing_and_such_as_lack_a_column_are_named(client, tmp_path):
+    given = frame()
+    for name, some in (("a", given[:1000]), ("b", given[:0]), ("c", given[1000:])):
+        some.to_parquet(tmp_path / f"{name}.parquet", index=False)
+    rows = opened(dd.read_parquet(tmp_path), ["x", "y"])
+    assert torch.equal(rows.take(torch.arange(990, 1010))["x"][:, 1], torch.tensor(given["x[1]"].to_numpy()[990:1010]))
+    (tmp_path / "b.parquet").unlink()
+    given[:5].drop(columns="x[1]").to_parquet(tmp_path / "b.parquet", index=False)
+    with one_line(r"partition lacks a column: .*x\[1\].*; partitions need equal columns: leave it out, or mend"):
+        opened(dd.read_parquet(tmp_path), ["x", "y"])
+
+
 def test_one_line_says_what_is_wrong(client, tmp_path):
     given = frame()
     with one_line("'t' holds datetime64"):
