@@ -6,6 +6,7 @@ import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -58,9 +59,9 @@ def fit(
             missing; None where nothing is measured.
         noise: Standard deviation of measurements, one number or by output; None: inferred.
         seed: Seed of points and of searches; equal seeds give equal results.
-        hidden: Widths of the network's hidden layers. On one core 2 x 16 takes seconds, 2 x 100 minutes.
+        hidden: Widths of the network's hidden layers. From 33 units a layer on networks of 16 are searched, and grow.
         points: Points at which the equation is asked for; default 256 for each input and parameter, and half as many
-            again as weights.
+            again as the networks that are searched have weights.
         modes: Searches.
         steps: Most steps of a search.
         device: ``cpu``, ``cuda`` or ``auto``. A GPU pays from some thousand weights on.
@@ -90,7 +91,8 @@ def fit(
     where, seen = resolve(device), measured(problem, data)
     _check_fixed(problem, seen)
     outputs = tuple(_typical(problem, name, seen, seed) for name in problem.names.outputs)
-    networks = Networks.of(problem, hidden, outputs)
+    more = searches.growth(hidden)
+    networks = Networks.of(problem, tuple(units - more for units in hidden), outputs)
     points = max(POINTS * len(problem.ranges), 3 * networks.dim // 2) if points is None else points
     points = arguments.whole(points, "pinn.fit: points=", 1, 10**9)
     few = all_terms(problem, seen, 1, seed)
@@ -103,10 +105,12 @@ def fit(
     terms = [term.to(where) for term in terms]
     _check_finite(networks, terms, start.to(where))
     found = searches.search(networks, terms, start.to(where), known.to(where), steps)
-    kept, generator = _kept(found, terms), torch.Generator().manual_seed(seed + 1)
-    scales = found.noise[kept]
-    wider, theta = searches.corrected(networks, terms, found.theta[kept], scales, generator)
-    surrogate = Surrogate(wider, hidden, tuple(terms), theta, scales, seed, found.steps)
+    found, generator = _kept(found, terms), torch.Generator().manual_seed(seed + 1)
+    if more:
+        networks, found = searches.grown(networks, terms, found, more, generator)
+        found = _kept(found, terms)
+    wider, theta = searches.corrected(networks, terms, found.theta, found.noise, generator)
+    surrogate = Surrogate(wider, hidden, tuple(terms), theta, found.noise, seed, found.steps)
     _warn(surrogate)
     return surrogate
 
@@ -194,7 +198,7 @@ def _check_memory(rows: int, count: int, dim: int, device: torch.device) -> None
         )
 
 
-def _kept(found: searches.Modes, terms: list[Term]) -> Tensor:
+def _kept(found: searches.Modes, terms: list[Term]) -> searches.Modes:
     """Searches that end within a factor of the best, by the scales that evidence leaves to what is to be zero."""
     if not bool(found.theta.isfinite().all()):
         raise Refusal(
@@ -206,7 +210,8 @@ def _kept(found: searches.Modes, terms: list[Term]) -> Tensor:
     if not bool(quality.isfinite().any()):
         raise Refusal("pinn.fit: every search has failed: give data and ranges in units in which they are about one.")
     order = quality.argsort()
-    return order[quality[order] <= quality[order[0]] + math.log(APART)]
+    best = order[quality[order] <= quality[order[0]] + math.log(APART)]
+    return replace(found, theta=found.theta[best], noise=found.noise[best])
 
 
 def _warn(surrogate: Surrogate) -> None:

@@ -25,8 +25,11 @@ functions, and made linear (neural tangent features around them): one more Gauss
 constants that the residuals ask for, with the scales that the narrow networks' residuals left. Where the equation is
 linear it is solved at once.
 
-Nothing is drawn on the way, and there is no learning rate. With R rows and P weights a step costs R P min(R, P):
-networks of 1e5 weights are solved for in the rows' dimension.
+Wide networks are grown: narrow ones are searched, widened without change of their functions to the width that was
+asked for, and followed from there, so that few of the dear steps are needed.
+
+There is no learning rate. With R rows and P weights a step costs R P min(R, P): networks of 1e5 weights are solved for
+in the rows' dimension.
 
 Sources: MacKay, "Bayesian interpolation", Neural Computation 1992 (evidence); Marquardt, SIAM 1963; Wang, Sankaran &
 Perdikaris, "Respecting causality is all you need for training physics-informed neural networks", CMAME 2024; Stetter,
@@ -38,7 +41,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -61,6 +64,7 @@ DAMPING, LEAST_DAMPING, MOST_DAMPING = 1.0, 1e-8, 1e12
 DOWN, UP, FAILED = 0.33, 2.0, 4.0
 WIDER = 32  # units a layer more where residuals are corrected: 48 instead of 16 leave a tenth of a beam's equation
 CORRECTIONS = 3  # steps of it: one solves a linear equation, each further one squares what a nonlinear one has left
+NARROW, GROWN = 16, 40  # units a layer of networks that grow, and most steps once they have; from twice that width on
 BYTES = 8
 
 
@@ -71,11 +75,13 @@ class Modes:
     Attributes:
         theta: Shape ``(S, P)``.
         noise: Noise scales of the G groups by their evidence, in their own units, ``(S, G)``.
+        unit: What draws of the prior leave of each group, ``(G,)``.
         steps: Steps that were taken.
     """
 
     theta: Tensor
     noise: Tensor
+    unit: Tensor
     steps: int
 
 
@@ -85,6 +91,7 @@ def search(
     start: Tensor,
     known: Tensor,
     steps: int,
+    before: Modes | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Modes:
     """Follows S searches from ``start`` ``(S, P)``.
@@ -93,21 +100,25 @@ def search(
         networks: The networks.
         terms: All rows.
         start: Starting points.
-        known: Known noise scales of the groups, NaN of those to be found, ``(G,)``.
+        known: Known noise scales of the groups, NaN of those to be found, ``(G,)`` or by search ``(S, G)``.
         steps: Most steps.
+        before: What was found by narrower networks, of which ``start`` has grown; None: starts are draws of the prior.
         say: Where progress goes.
     """
     rows = torch.tensor([term.count for term in terms for _ in term.names])
     late = torch.cat([_late(term, start) for term in terms for _ in term.names])
     zero = torch.tensor([term.observed is None for term in terms for _ in term.names], device=start.device)
     share = torch.tensor([CONDITION if term.condition else 1.0 for term in terms for _ in term.names]).to(start)
-    with torch.no_grad():
-        left = [part.square().mean(1).sqrt().median() for part in residuals(networks, terms, start)]
-    unit = share * torch.stack(left).clamp_min(1e-12)
-    noise = torch.where(known.isnan(), torch.where(zero, ZERO, MEASURED) * unit, known).expand(len(start), -1)
+    if before is None:
+        with torch.no_grad():
+            left = [part.square().mean(1).sqrt().median() for part in residuals(networks, terms, start)]
+        unit = share * torch.stack(left).clamp_min(1e-12)
+        noise = torch.where(known.isnan(), torch.where(zero, ZERO, MEASURED) * unit, known).expand(len(start), -1)
+    else:
+        unit, noise = before.unit, before.noise
     evident, theta, damping, calm, taken = noise, start, start.new_full((len(start),), DAMPING), 0, 0
     while taken < steps and calm < PATIENCE:
-        horizon = (taken // EVERY + 1) / STAGES if bool(late.any()) else 1.0
+        horizon = (taken // EVERY + 1) / STAGES if before is None and bool(late.any()) else 1.0
         scale = _by_row(noise, rows) * (RAMP * (late - horizon).clamp_min(0)).exp()
         free = networks.linear(theta) if taken < FEATURES else torch.ones_like(theta[0])
         state, done = _followed(networks, terms, theta, scale, damping, free, min(EVERY, steps - taken))
@@ -124,7 +135,27 @@ def search(
         settled = ((moved / noise).log().abs() < SETTLED).all(1) & (state.left < CONVERGED)
         calm, noise = calm + 1 if bool(settled.all()) else 0, moved
         say(f"step {taken} of {steps}: noise {', '.join(f'{float(scale):.2g}' for scale in evident[0])}")
-    return Modes(theta, evident, taken)
+    return Modes(theta, evident, unit, taken)
+
+
+def growth(hidden: Sequence[int]) -> int:
+    """Units that every layer of networks of these widths grows by after a search."""
+    return min(hidden) - NARROW if min(hidden) > 2 * NARROW else 0
+
+
+def grown(
+    networks: Networks, terms: Sequence[Term], start: Modes, more: int, generator: torch.Generator
+) -> tuple[Networks, Modes]:
+    """Networks with so many more units a layer, and where their searches end from the modes of these.
+
+    Scales stay as the narrow networks' evidence has them: with more weights than rows every equation can be met at its
+    points exactly, and scales that follow it there say nothing of what lies between.
+    """
+    wider = networks.widened(start.theta, more, generator)
+    assert wider.anchor is not None  # widened networks have one
+    wide = replace(wider, anchor=None)
+    found = search(wide, terms, wider.anchor, start.noise, GROWN, before=start)
+    return wide, replace(found, steps=start.steps + found.steps)
 
 
 def corrected(

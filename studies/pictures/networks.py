@@ -10,33 +10,40 @@ import pandas as pd
 from studies.pictures.read import BASELINE, DISTILLED, FULL, INK, number
 from studies.shared import figures
 
+COLOURS = {"distilled": DISTILLED, "weights handed over": FULL}
+
 
 def pinn_error(tables: dict[str, pd.DataFrame]) -> Any:
-    """Relative L2 error of plain networks, in and out of distribution."""
+    """Relative L2 error of plain networks, in and out of distribution, by where their rows come from."""
     (table,) = tables.values()
     table = table[table["family"] == "reaction-diffusion"]
-    figure, axes = figures.subplots(1, 2, (8, 3.6), sharey=True)
+    methods = list(dict.fromkeys(table.sort_values("M", key=lambda column: column != "")["method"]))
+    place = dict(zip(methods, np.arange(len(methods))[::-1], strict=True))
+    figure, axes = figures.subplots(1, 2, (8, 3.4), sharey=True)
     for axis, column, title in (
         (axes[0], "error in", "boundary values that were measured"),
         (axes[1], "error out", "boundary values never measured"),
     ):
-        for method, colour, marker, label in (
-            ("distilled", DISTILLED, "o", "distilled rows"),
-            ("labelled Sobol", BASELINE, "s", "labelled, Sobol inputs"),
-            ("random subset", BASELINE, "^", "random measurements"),
-        ):
-            mine = table[table["method"] == method]
-            axis.plot(mine["M"].map(number), mine[column].map(number), f"{marker}-", color=colour, label=label)
-        known = table.set_index("method")[column]
-        axis.axhline(number(known["target"]), color=FULL, ls="--", lw=1.5, label="the network that knows the equation")
-        axis.axhline(number(known["no physics"]), color=INK, ls=":", lw=1.5, label="all 200 measurements")
-        axis.set(xscale="log", yscale="log", xlabel="rows")
+        for (size, marker), shift in zip(_markers(table["M"]).items(), (0.0, 0.24, 0.08, -0.08, -0.24), strict=False):
+            for _, row in table[table["M"] == size].iterrows():
+                colour = COLOURS.get(row["method"], BASELINE)
+                axis.plot(number(row[column]), place[row["method"]] + shift, marker, color=colour, ms=6)
+        axis.set(xscale="log")
+        axis.set_xlabel("relative L2 error", fontsize=9)
         axis.set_title(title, loc="left", fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_ylabel("relative L2 error of plain networks")
+    axes[0].set_yticks(list(place.values()), methods, fontsize=9)
+    for size, marker in _markers(table["M"]).items():
+        if size:
+            axes[0].plot([], [], marker, color=INK, label=f"{size} rows")
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return figure
+
+
+def _markers(sizes: pd.Series[str]) -> dict[str, str]:
+    """A marker for each number of rows, and one for what has none."""
+    return dict(zip(sorted(set(sizes), key=lambda size: int(size or 0)), "Dos^v", strict=False))
 
 
 def equations(tables: dict[str, pd.DataFrame]) -> Any:

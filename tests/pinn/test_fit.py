@@ -258,3 +258,11 @@ def test_what_wider_networks_meet_no_better_is_said():
         warnings.simplefilter("always", pinn.FitWarning)
         pinn.fit(peak, seed=0, hidden=(4,), modes=1, steps=60)
     assert any("wider networks still leave" in str(one.message) and "pinn.at(t=0.0" in str(one.message) for one in said)
+
+
+def test_wide_networks_grow_and_hold_between_fewer_points_than_weights():
+    problem, new = decay(unknown={}, constants={"rate": RATE}), points(100, 5)
+    wide = pinn.fit(problem, seed=0, hidden=(48,), modes=1, steps=200, points=96)
+    assert wide.plain.dim == 48 * 4 + 1 > sum(term.count for term in wide.terms)
+    assert np.abs(wide.predict(new)["u"][0] - truth(new)).max() < 0.005
+    assert wide.errors()["equation"] < 0.005
