@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,14 +17,11 @@ from torch import Tensor
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.pinn.names import State
 
-if TYPE_CHECKING:
-    from bayesdd.pinn.problem import Condition, Problem
-
 APART = 1e-3  # of the larger values: a profile that has decayed at a side is meant to agree with it
 TRIED = 64  # points at which two conditions are compared
 
 
-def fixed_values(problem: Problem, value: Any, points: Mapping[str, Tensor]) -> Tensor | None:
+def fixed_values(problem: Any, value: Any, points: Mapping[str, Tensor]) -> Tensor | None:
     """A condition's value at points ``(N,)``; None where it needs a field or something unknown, or is periodic."""
     constants = {name: torch.tensor(float(number), dtype=torch.float64) for name, number in problem.constants.items()}
 
@@ -40,7 +37,7 @@ def fixed_values(problem: Problem, value: Any, points: Mapping[str, Tensor]) -> 
     return torch.as_tensor(found, dtype=torch.float64).expand(len(next(iter(points.values()))))
 
 
-def check_contradictions(problem: Problem) -> None:
+def check_contradictions(problem: Any) -> None:
     """Refuses conditions that fix a field, or a derivative of one, to different values at the same place.
 
     Raises:
@@ -54,7 +51,7 @@ def check_contradictions(problem: Problem) -> None:
             )
 
 
-def jumps(problem: Problem) -> list[str]:
+def jumps(problem: Any) -> list[str]:
     """Conditions that fix different values where they meet, one line each."""
     return [
         f"{one} and {other} fix {name!r} to {first:.3g} and {second:.3g} where they meet: networks have no jumps, so "
@@ -64,7 +61,7 @@ def jumps(problem: Problem) -> list[str]:
     ]
 
 
-def _clashes(problem: Problem) -> Iterator[tuple[Condition, Condition, str, float, float, bool]]:
+def _clashes(problem: Any) -> Iterator[tuple[Any, Any, str, float, float, bool]]:
     """Two conditions, what both fix, to which values, and whether one's place lies within the other's."""
     fixed = [
         (condition, place, name, value)
@@ -88,7 +85,7 @@ def _clashes(problem: Problem) -> Iterator[tuple[Condition, Condition, str, floa
             yield one, other, name, float(first[worst]), float(last[worst]), len(shared) == min(len(here), len(there))
 
 
-def _places(problem: Problem, condition: Condition) -> list[dict[str, float]]:
+def _places(problem: Any, condition: Any) -> list[dict[str, float]]:
     """Where a condition holds; both sides of a pair by themselves."""
     where = problem.split(condition)[0]
     sides = [[(name, float(side)) for side in _sides(place)] for name, place in where.items()]
@@ -99,7 +96,7 @@ def _sides(place: Any) -> tuple[Any, ...]:
     return tuple(place) if isinstance(place, tuple | list) else (place,)
 
 
-def _points(problem: Problem, where: Mapping[str, float]) -> dict[str, Tensor]:
+def _points(problem: Any, where: Mapping[str, float]) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     found = {}
     for name, (low, high) in problem.ranges.items():
