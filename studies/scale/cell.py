@@ -124,7 +124,11 @@ def _sparked(path: Path) -> Iterator[Callable[[], Any]]:
     from pyspark.sql import SparkSession
 
     os.environ |= {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
-    settings = {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false", "spark.log.level": "OFF"}
+    settings: dict[str, Any] = {
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.log.level": "OFF",
+    }
     session = SparkSession.builder.master("local[2]").config(map=settings).getOrCreate()
     try:
         session.range(1).count()  # it starts its processes, which are not the rows'
