@@ -97,15 +97,15 @@ def drawn(
     return _by_hmc(marginal, found.chains, (), draws, generator)
 
 
-def diagnostics(chains: Values) -> tuple[float, float]:
+def diagnostics(chains: Values, *, ess: bool = True) -> tuple[float, float]:
     """Largest R-hat and least effective sample size of any value; site -> ``(chains, draws, *shape)``.
 
-    NaN of a single chain, or of fewer than four draws.
+    NaN of a single chain, or of fewer than four draws; the latter also where it is not wanted, which saves half.
     """
     values = torch.cat([value.flatten(2) if value.dim() > 2 else value[..., None] for value in chains.values()], 2)
     if values.shape[0] < 2 or values.shape[1] < 4:
         return math.nan, math.nan
-    found = function_diagnostics(values)
+    found = function_diagnostics(values, ess=ess)
     return float(found.rhat.max()), float(found.ess.min())
 
 
@@ -143,7 +143,7 @@ def _independent(
             break
         proposals = min(most, math.ceil(draws / share))
     chains = _chains(marginal, found.points)
-    rhat, each = diagnostics(chains)[0], found.points.shape[1]
+    rhat, each = diagnostics(chains, ess=False)[0], found.points.shape[1]
     serves = share >= LEAST_SHARE and found.khat < KHAT_LIMIT and not rhat > 1 + AGREED / each
     return Drawn(chains, _statistics(marginal, chains), rhat, min(found.ess, float(draws))), serves
 

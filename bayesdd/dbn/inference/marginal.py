@@ -264,7 +264,9 @@ def _moved(block: _Block, slices: list[_Given], mean: Tensor, covariance: Tensor
         for place, slope in child.own:
             here, back = torch.addcmul(here, slope, means[place]), torch.addcmul(back, slope, across[place])
             rows += [(slope, _row(own, place))]
-        earlier = torch.stack([slope * torch.stack(row) for slope, row in rows]).sum(0) if rows and own else back[:0]
+        earlier = one.new_zeros(len(own), *back.shape[1:])
+        for slope, row in rows if own else ():
+            earlier = torch.addcmul(earlier, slope, torch.stack(row))
         last = sum(slope * back[place] for place, slope in child.before) + child.variance.expand(back.shape[1:])
         for place, slope in child.own:
             last = torch.addcmul(last, slope, earlier[place])
