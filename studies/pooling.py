@@ -7,7 +7,7 @@ take under 1, 5 and 60 seconds of processor time, 1,000 sequences with a pattern
 30, all in less than 2 GB; means are within 0.05 posterior deviations of long chains', deviations within 5%.
 How it could fail: importance sampling whose weights miss a tail agrees with itself and not with chains; a cost that
 hides in the reading of rows; many parameters, for which chains remain.
-Cost: about two minutes on one thread.
+Cost: about three minutes on one thread.
 """
 
 from __future__ import annotations
