@@ -157,7 +157,7 @@ def _apart(full: Pooled, sweeps: int) -> tuple[float, float]:
     """Largest differences of means and deviations from long chains, which start away from the mode."""
     patterns, generator = patterns_of(full.template, full.rows), torch.Generator().manual_seed(1)
     start = Augmentation(full.noisy, patterns, full.slices).starts(CHAINS, generator)
-    settings: dict[str, Any] = {"draws": sweeps, "burn": 200, "generator": generator}
+    settings: dict[str, Any] = {"draws": sweeps, "burn": 200, "thin": 1, "generator": generator}
     chains, _ = augmented(full.noisy, patterns, full.slices, start=start, **settings)
     print(f"long chains: R-hat {diagnostics(chains)[0]:.3f}, least ESS {diagnostics(chains)[1]:.0f}")
     means, deviations = [], []

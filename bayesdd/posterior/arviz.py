@@ -126,14 +126,13 @@ class Diagnostics(NamedTuple):
     ess: np.ndarray[Any, Any]
 
 
-def function_diagnostics(values: Any, *, ess: bool = True) -> Diagnostics:
+def function_diagnostics(values: Any) -> Diagnostics:
     """R-hat and effective sample size of functions of the draws, such as a network's values at some inputs.
 
     A network's weights are not identified: their R-hat can be large where that of the network's values is near one.
 
     Args:
         values: Tensor or array ``(chains, draws, quantities)``, or ``(chains, draws)`` for a single one.
-        ess: Whether the effective sample size is wanted too, half of the cost; NaN if not.
 
     Raises:
         Refusal: Another shape, fewer than two chains or four draws, or values that are not finite.
@@ -154,8 +153,7 @@ def function_diagnostics(values: Any, *, ess: bool = True) -> Diagnostics:
     import arviz
 
     group = dataset({"u": array}, dims={"u": ["quantity"]})
-    rhat = np.asarray(arviz.rhat(group)["u"])
-    return Diagnostics(rhat, np.asarray(arviz.ess(group)["u"]) if ess else np.full_like(rhat, np.nan))
+    return Diagnostics(np.asarray(arviz.rhat(group)["u"]), np.asarray(arviz.ess(group)["u"]))
 
 
 def write(idata: Any, path: str | os.PathLike[str]) -> None:

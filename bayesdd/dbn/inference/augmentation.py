@@ -6,8 +6,11 @@ the unknown noise scales given what lies between seen and true:
 .. math:: z \mid y, \theta \sim \text{Normal}, \qquad \theta \mid z \sim \text{Normal-inverse-gamma}, \qquad
           \tau \mid y, z \propto \tau^{-m} e^{-s / 2\tau^2 - \tau^2 / 2 c^2}.
 
-No row is ever completed: the moments of all rows of a pattern come from its sufficient statistics (``completion``), so
-that a sweep costs the same for any number of rows. With means in place of draws a sweep is one step of expectation
+No row is ever completed. N rows of one pattern of missing entries have conditional means D B, where D = (1, y) = QR,
+and independent errors E: their moments are those of the k rows R B + Q'E, and of the errors orthogonal to D, a Wishart
+matrix of N - k degrees of freedom (Bartlett's factor). A sweep therefore costs the same for any number of rows. Errors
+are drawn by Matheron's rule: a joint draw of truth and measurement, moved to the measurement that was made. Slices
+after the last that a row has an entry of do not count. With means in place of draws a sweep is one step of expectation
 maximisation.
 
 Sources: Tanner & Wong, "The calculation of posterior distributions by data augmentation", JASA 1987; Dempster, Laird &
@@ -22,20 +25,18 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.func import vmap
 
-from bayesdd.dbn.inference.completion import completed
-from bayesdd.dbn.inference.patterns import Dense, Patterns, dense
+from bayesdd.dbn.inference.patterns import Patterns
 from bayesdd.dbn.inference.regressions import Layout
 from bayesdd.dbn.inference.statistics import Statistics, of_regressions
-from bayesdd.dbn.likelihood.gaussian import Equations, equations
-from bayesdd.dbn.likelihood.missing import noise_of_entries
+from bayesdd.dbn.likelihood.missing import noise_of_entries, unrolled
 from bayesdd.dbn.template.structure import Values
 from bayesdd.dbn.template.template import Template
 from bayesdd.numerics.refusal import Refusal
 
 NUMBERS = 2**22  # of the largest array that a chunk of patterns may make: 32 MB
 SCATTER = 0.5  # deviation of the coefficients that chains start from, in units of the variables' deviations
-RELAXED = 0.6  # of coefficients and variances; best where sweeps that wander keep 94% of what they were
 STILL = 1e-3  # change of any parameter below which expectation maximisation ends
 
 
@@ -47,31 +48,32 @@ def augmented(
     start: Values,
     draws: int,
     burn: int,
+    thin: int,
     generator: torch.Generator,
 ) -> tuple[Values, Statistics]:
     """Draws of the joint posterior, and the means of the sufficient statistics.
 
     Each source has its template, with its noise; ``start`` are the parameters of the chains ``(chains, *shape)``.
-    ``draws`` sweeps of each chain follow ``burn`` that are dropped. True entries and coefficients are over-relaxed.
+    ``draws`` sweeps of each chain follow ``burn`` that are dropped; the draws of every ``thin``-th are kept, the
+    statistics take all.
 
     Returns:
-        Latent site, noise sites among them -> ``(chains, draws, *shape)``; the statistics.
+        Latent site, noise sites among them -> ``(chains, draws // thin, *shape)``; the statistics.
     """
     if draws < 1:
         raise Refusal(f"augmentation needs at least one sweep, got draws={draws}.")
     augmentation = Augmentation(templates, patterns, slices)
     layout, values = augmentation.layout, start
     kept: list[Values] = []
-    rows: list[Tensor] = []
     total = [torch.zeros((), dtype=torch.float64)] * len(Statistics._fields)
     for sweep in range(burn + draws):
-        gram, squares = augmentation.completed(augmentation.equations(values), values, generator, rows)
+        gram, squares = augmentation.completed(*augmentation.joint(values), values, generator)
         found = layout.fitted(gram)
-        slopes, variance = found.draw(layout.real, generator, layout.stacked(values), RELAXED)
-        values = layout.values(slopes, variance) | augmentation.noises(squares, values, generator)
+        values = layout.values(*found.draw(layout.real, generator)) | augmentation.noises(squares, values, generator)
         if sweep >= burn:
             total = [a + b for a, b in zip(total, of_regressions(found, layout.real), strict=True)]
-            kept.append(values)
+            if (sweep - burn) % thin == 0:
+                kept.append(values)
     chains = len(next(iter(start.values())))
     statistics = Statistics(*(part / (draws * chains) for part in total))
     return {site: torch.stack([draw[site] for draw in kept], 1) for site in kept[0]}, statistics
@@ -87,7 +89,7 @@ def expectation_maximised(
     augmentation = Augmentation(templates, patterns, slices)
     layout, values = augmentation.layout, start
     for _ in range(steps):
-        gram, squares = augmentation.completed(augmentation.equations(values), values)
+        gram, squares = augmentation.completed(*augmentation.joint(values), values)
         found = layout.fitted(gram)
         variance = found.scale / (found.shape + layout.real.sum(1) / 2)
         after = layout.values(torch.where(layout.real, found.mean, 0.0), variance) | augmentation.noises(squares)
@@ -156,58 +158,34 @@ class Augmentation:
         spread = torch.stack(list(variance.values())).mean().sqrt()
         return found | {site: (0.3 * spread).expand(count) for site in self.noise_sites}
 
-    def equations(self, values: Values) -> tuple[Equations, ...]:
-        """Structural forms of each kind of slice at parameters ``(C, *shape)``, batched ``(C, ...)``."""
-        return equations(self.templates[0], values)
+    def joint(self, values: Values) -> tuple[Tensor, Tensor]:
+        """Mean ``(C, n)`` of all true entries and a factor ``(C, n, n)`` of their covariance at parameters."""
+        own = {site: value for site, value in values.items() if site not in self.noise_sites}
+        found: tuple[Tensor, Tensor] = vmap(lambda v: unrolled(self.templates[0], v, self.slices))(own)
+        return found
 
     def completed(
-        self,
-        forms: Sequence[Equations],
-        noises: Values,
-        generator: torch.Generator | None = None,
-        rows: list[Tensor] | None = None,
+        self, mean: Tensor, factor: Tensor, noises: Values, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Values]:
         """Second moments of all true entries given what is seen: drawn, or without generator their means.
 
-        ``forms`` are the chains' :meth:`equations`, unknown noise scales among ``noises``; ``rows`` are those of the
-        sweep before (none at first), which this sweep's take the place of. Returns moments of each kind of slice
-        ``(C, 3, d, d)``, and for each unknown noise the sum of its squares ``(C,)``.
+        ``mean`` and ``factor`` are of all true entries (:meth:`joint`), unknown noise scales among ``noises``. Returns
+        moments of each kind of slice ``(C, 3, d, d)``, and for each unknown noise the sum of its squares ``(C,)``.
         """
-        example = forms[1].shift
-        chains, given = len(example), {"": example} | noises
-        noise = torch.stack([noise_of_entries(t, given, self.slices).expand(chains, -1) for t in self.templates])
-        gram = example.new_zeros(chains, 3, self.layout.width, self.layout.width)
-        squares = {site: example.new_zeros(chains) for site in self.noise_sites}
-        seen: list[Tensor] = []
-        for i, some in enumerate(self._chunks(chains)):
-            before = rows[i] if rows else None
-            found = completed(forms, some, noise[some.source].transpose(0, 1), self.slices, generator, before)
-            gram = gram + found.gram
-            if rows is not None:
-                seen.append(found.rows)
-            for site, mine in self._measured.items():
-                squares[site] = squares[site] + (found.square * mine[some.source]).sum((1, 2))
-        if rows is not None:
-            rows[:] = seen
-        return gram, squares
-
-    def _chunks(self, chains: int) -> list[Dense]:
-        """All patterns, those with as many rows of their roots together, as many as fit into memory at a time."""
-        width = 2 * len(self.templates[0].variables) + len(self.templates[0].static)
-        found = []
-        for some in self._dense:
-            step = max(1, NUMBERS // (chains * some.y.shape[2] * (width + some.y.shape[1])))
-            parts = torch.arange(len(some.count)).split(step)
-            found += [some.part(part) for part in parts] if len(parts) > 1 else [some]
-        return found
-
-    @functools.cached_property
-    def _dense(self) -> list[Dense]:
-        template, alike = self.templates[0], dict[int, list[Patterns]]()
+        given = {"": mean} | noises
+        noise = torch.stack([noise_of_entries(t, given, self.slices).expand(len(mean), -1) for t in self.templates])
+        size = mean.shape[1]
+        gram = mean.new_zeros(len(mean), 3, self.layout.width, self.layout.width)
+        squares = {site: mean.new_zeros(len(mean)) for site in self.noise_sites}
         for some in self.patterns:
-            alike.setdefault(some.root.shape[1], []).append(some)
-        entries = len(template.static) + self.slices * len(template.variables)
-        return [dense(group, entries) for group in alike.values()]
+            step = max(1, NUMBERS // (len(mean) * size * (size + some.root.shape[1])))
+            for part in torch.arange(len(some.count)).split(step):
+                chunk = Patterns(*(getattr(some, name)[part] for name in ("source", "count", "at", "root")))
+                moments, square = _completed(chunk, mean, factor, noise, generator)
+                gram = gram + self._by_slice(chunk, moments)
+                for site, mine in self._measured.items():
+                    squares[site] = squares[site] + (square * mine[chunk.source[:, None], chunk.at]).sum((1, 2))
+        return gram, squares
 
     def noises(self, squares: Values, now: Values | None = None, generator: torch.Generator | None = None) -> Values:
         """Unknown noise scales ``(C,)`` given their sums of squares: a Metropolis step from ``now``, or the modes."""
@@ -251,3 +229,79 @@ class Augmentation:
             variance = second / count - (first / count).square()
             found[1][name] = variance if float(variance) > 1e-8 * float(second / count) else torch.ones_like(variance)
         return found
+
+    def _by_slice(self, some: Patterns, moments: Tensor) -> Tensor:
+        """Moments of (1, entries) ``(C, p, 1 + n, 1 + n)`` as those of each kind of slice, summed over patterns."""
+        static, size = len(self.templates[0].static), len(self.templates[0].variables)
+        width, fixed = self.layout.width, list(range(1 + static))
+        gram = moments.new_zeros(len(moments), 3, width, width)
+        last = (some.at.max(1).values - static).div(size, rounding_mode="floor")  # the last slice with an entry
+        at = torch.tensor(fixed)
+        gram[:, 0, at[:, None], at] = moments[:, :, at[:, None], at].sum(1)
+        for t in range(int(last.max()) + 1):
+            now = [1 + static + t * size + i for i in range(size)]
+            before = [i - size for i in now] if t else []
+            of = torch.tensor(fixed + before + now)
+            to = torch.tensor([*fixed, *range(width - len(before) - size, width)])
+            live = moments[:, last >= t].sum(1)
+            gram[:, min(t, 1) + 1, to[:, None], to] += live[:, of[:, None], of]
+        return gram
+
+
+def _completed(
+    some: Patterns, mean: Tensor, factor: Tensor, noise: Tensor, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    """Moments of (1, z) ``(C, p, 1 + n, 1 + n)``, and squared errors ``(C, p, r)``, of true entries z of some patterns.
+
+    Given the mean ``(C, n)`` and factor ``(C, n, n)`` of all entries, and variances of the noise ``(sources, C, n)``.
+    """
+    chains, size = mean.shape
+    at, count = some.at, some.count
+    spread = noise[some.source[:, None], :, at].permute(2, 0, 1)  # (C, p, r)
+    covariance = factor @ factor.mT
+    across = covariance[:, at]  # of entries seen and all entries, (C, p, r, n)
+    own = across.gather(3, at[None, :, None].expand(chains, -1, at.shape[1], -1))
+    root, _ = torch.linalg.cholesky_ex(own + torch.diag_embed(spread))
+    first, y = some.root[None, :, :, :1], some.root[None, :, :, 1:]
+    if generator is None:
+        gain = torch.cholesky_solve(across, root)
+        rows = first * mean[:, None, None] + (y - first * mean[:, at][:, :, None]) @ gain
+        left = covariance[:, None] - across.mT @ gain
+        whole = torch.cat([first.expand(chains, -1, -1, -1), rows], 3)
+        moments = whole.mT @ whole
+        moments[..., 1:, 1:] += count[:, None, None] * left
+        places = at[:, :, None].expand(-1, -1, at.shape[1])
+        seen = left[:, torch.arange(len(at))[:, None, None], places, places.mT].diagonal(dim1=2, dim2=3)
+        error = y - rows.gather(3, at[None, :, None].expand(chains, -1, rows.shape[2], -1))
+        return moments, error.square().sum(2) + count[:, None] * seen
+    noises = _independent(count, chains, y.shape[2], size + at.shape[1], generator)
+    extra = (0, 0, 0, noises.shape[2] - y.shape[2])
+    first, y = (torch.nn.functional.pad(part, extra) for part in (first, y))
+    rows = first * mean[:, None, None] + noises[..., :size] @ factor.mT[:, None]
+    places = at[None, :, None].expand(chains, -1, rows.shape[2], -1)
+    off = y - rows.gather(3, places) - spread.sqrt()[:, :, None] * noises[..., size:]
+    rows = rows + torch.cholesky_solve(off.mT, root).mT @ across
+    whole = torch.cat([first.expand(chains, -1, -1, -1), rows], 3)
+    return whole.mT @ whole, (y - rows.gather(3, places)).square().sum(2)
+
+
+def _independent(count: Tensor, chains: int, k: int, width: int, generator: torch.Generator) -> Tensor:
+    """Standard normal rows ``(C, p, k + m, width)`` with the second moments of as many as count ``(p,)``.
+
+    The first k are independent of each other; the m others are a factor of a Wishart matrix of count - k degrees of
+    freedom, or the rows themselves where these are fewer than its width.
+    """
+    freedom = count - k
+    m = int(min(float(freedom.max()), width))
+    found = torch.randn(chains, len(count), k + m, width, generator=generator, dtype=torch.float64)
+    if m == 0:
+        return found
+    many = freedom >= width
+    order = torch.arange(m)
+    shape = ((freedom[:, None] - order) / 2).clamp_min(0.5).expand(chains, -1, -1)
+    chi = (2 * torch._standard_gamma(shape.contiguous(), generator=generator)).sqrt()
+    triangle = found[:, :, k:].triu(1)
+    triangle[:, :, order, order] = chi
+    rows = found[:, :, k:] * (order[:, None] < freedom[:, None, None])
+    found[:, :, k:] = torch.where(many[:, None, None], triangle, rows)
+    return found

@@ -31,7 +31,6 @@ from bayesdd.posterior.arviz import function_diagnostics
 
 CHAINS = 8
 STEPS, STARTS = 50, 4  # of expectation maximisation, whose ends Newton's method takes further
-ROUGHLY = 10  # steps of it, from whose ends chains find their own way
 COMMONEST = 40  # patterns of a source that expectation maximisation looks at
 LARGEST = 200  # parameters above which a normal has little of the posterior's mass, and Hessians cost minutes
 LEAST_SHARE = 1 / 16  # of the proposals that must be effective, lest few draws carry all
@@ -40,8 +39,8 @@ FEWEST = 1000  # proposals, however dear
 HANDLED = 2**32  # numbers that the filter may handle for all proposals: about half a minute
 AGREED = 4.0  # R-hat of batches of importance sampling, which are independent, is at most 1 + this / draws a batch
 BURN = 50  # sweeps of augmentation from where expectation maximisation ended
-GOOD, LONGER = 1.05, 3  # R-hat above which chains go on, as many sweeps again, and how often they do at most
-RHAT = 1.1  # above which HMC draws then
+RHAT = 1.1  # above which chains go on longer, then HMC draws
+LONGER = 4  # times as many sweeps for chains that disagree, before HMC
 HMC_CHAINS, HMC_WARMUP = 32, 50  # chains start from draws; the whitening is renewed after half of the warm-up
 HMC_LEAST = 80  # draws of a chain: R-hat of shorter ones is above 1.1 by chance
 
@@ -73,61 +72,57 @@ def drawn(
     if augmentation.complete:
         return _exact(augmentation, draws, generator)
     marginal = Marginal(templates, patterns, slices)
-    many = marginal.dim > LARGEST
-    count, steps = (CHAINS, ROUGHLY) if many else (STARTS, STEPS)
+    count = CHAINS if marginal.dim > LARGEST else STARTS
     few = commonest(patterns, COMMONEST)
     start = augmentation.starts(count, generator)
-    start = expectation_maximised(templates, few, slices, start=start, steps=steps)
-    parts = [] if many else _modes(marginal, Marginal(templates, few, slices), marginal.points(start))
+    start = expectation_maximised(templates, few, slices, start=start, steps=STEPS)
+    parts = modes(marginal, marginal.points(start), _rows(patterns) / _rows(few)) if marginal.dim <= LARGEST else []
     if parts:
         found, serves = _independent(marginal, parts, draws, generator)
         if serves or not fallback:
             return found
         return _by_hmc(marginal, found.chains, parts, draws, generator)
     start = {site: value.repeat_interleave(CHAINS // count, 0) for site, value in start.items()}
-    found = _augmented(augmentation, start, BURN, math.ceil(draws / CHAINS), generator)
-    for _ in range(LONGER if fallback else 0):
-        if not found.rhat > GOOD:
-            break
-        last = {site: value[:, -1] for site, value in found.chains.items()}
-        found = _joined(found, _augmented(augmentation, last, 0, math.ceil(draws / CHAINS), generator))
-    if not found.rhat > RHAT or not fallback:
-        return found
+    sweeps = math.ceil(draws / CHAINS)
+    for times in (1, LONGER) if fallback else (1,):
+        chains, statistics = augmented(
+            templates,
+            patterns,
+            slices,
+            start=start,
+            draws=times * sweeps,
+            burn=BURN,
+            thin=times,
+            generator=generator,
+        )
+        rhat, ess = diagnostics(chains)
+        if not rhat > RHAT:
+            return Drawn(chains, statistics, rhat, ess)
     # Augmentation hardly moves along what no source identifies; HMC crosses such ridges, at several times the cost.
-    return _by_hmc(marginal, found.chains, (), draws, generator)
+    return _by_hmc(marginal, chains, (), draws, generator) if fallback else Drawn(chains, statistics, rhat, ess)
 
 
-def diagnostics(chains: Values, *, ess: bool = True) -> tuple[float, float]:
+def diagnostics(chains: Values) -> tuple[float, float]:
     """Largest R-hat and least effective sample size of any value; site -> ``(chains, draws, *shape)``.
 
-    NaN of a single chain, or of fewer than four draws; the latter also where it is not wanted, which saves half.
+    NaN of a single chain, or of fewer than four draws.
     """
     values = torch.cat([value.flatten(2) if value.dim() > 2 else value[..., None] for value in chains.values()], 2)
     if values.shape[0] < 2 or values.shape[1] < 4:
         return math.nan, math.nan
-    found = function_diagnostics(values, ess=ess)
+    found = function_diagnostics(values)
     return float(found.rhat.max()), float(found.ess.min())
 
 
 def _exact(augmentation: Augmentation, draws: int, generator: torch.Generator) -> Drawn:
     """Independent draws given complete rows without noise: normal-inverse-gammas."""
     layout, any_values = augmentation.layout, augmentation.starts(1, generator)
-    gram, _ = augmentation.completed(augmentation.equations(any_values), any_values)
+    gram, _ = augmentation.completed(*augmentation.joint(any_values), any_values)
     found = layout.fitted(gram)
     shape = (CHAINS, math.ceil(draws / CHAINS))
     many = Regressions(*(part[0].expand(*shape, *part.shape[1:]).contiguous() for part in found))
     chains = layout.values(*many.draw(layout.real, generator))
     return Drawn(chains, of_regressions(found, layout.real), 1.0, float(draws))
-
-
-def _modes(marginal: Marginal, few: Marginal, starts: Tensor) -> list[Gaussian]:
-    """Modes given all rows, by way of those given few patterns, whose Hessians cost little."""
-    wider = _rows(marginal.patterns) / _rows(few.patterns)
-    first = modes(few, starts) if wider > 1 else []
-    if not first:
-        return modes(marginal, starts, wider)
-    precisions = [wider * torch.cholesky_inverse(part.factor) for part in first]
-    return modes(marginal, torch.stack([part.mean for part in first]), wider, precisions)
 
 
 def _independent(
@@ -143,7 +138,7 @@ def _independent(
             break
         proposals = min(most, math.ceil(draws / share))
     chains = _chains(marginal, found.points)
-    rhat, each = diagnostics(chains, ess=False)[0], found.points.shape[1]
+    rhat, each = diagnostics(chains)[0], found.points.shape[1]
     serves = share >= LEAST_SHARE and found.khat < KHAT_LIMIT and not rhat > 1 + AGREED / each
     return Drawn(chains, _statistics(marginal, chains), rhat, min(found.ess, float(draws))), serves
 
@@ -172,29 +167,6 @@ def _by_hmc(
     found = collected(transition, lambda: state.position, max(HMC_LEAST, math.ceil(draws / HMC_CHAINS)), 1)
     values = _chains(marginal, found.values)
     return Drawn(values, _statistics(marginal, values), *diagnostics(values))
-
-
-def _augmented(augmentation: Augmentation, start: Values, burn: int, draws: int, generator: torch.Generator) -> Drawn:
-    chains, statistics = augmented(
-        augmentation.templates,
-        augmentation.patterns,
-        augmentation.slices,
-        start=start,
-        draws=draws,
-        burn=burn,
-        generator=generator,
-    )
-    return Drawn(chains, statistics, *diagnostics(chains))
-
-
-def _joined(first: Drawn, then: Drawn) -> Drawn:
-    """Chains and what they went on with."""
-    chains = {site: torch.cat([value, then.chains[site]], 1) for site, value in first.chains.items()}
-    lengths = [next(iter(part.chains.values())).shape[1] for part in (first, then)]
-    means = [
-        (lengths[0] * a + lengths[1] * b) / sum(lengths) for a, b in zip(first.statistics, then.statistics, strict=True)
-    ]
-    return Drawn(chains, Statistics(*means), *diagnostics(chains))
 
 
 def _rows(patterns: Sequence[Patterns]) -> float:

@@ -47,19 +47,17 @@ class Weighted(NamedTuple):
     khat: float
 
 
-def modes(marginal: Marginal, starts: Tensor, wider: float = 1.0, precisions: Sequence[Tensor] = ()) -> list[Gaussian]:
+def modes(marginal: Marginal, starts: Tensor, wider: float = 1.0) -> list[Gaussian]:
     """Laplace fits of the modes that Newton's method reaches from starts ``(K, P)``; none where there is no maximum.
 
-    Starts are modes of part of the rows, whose posterior's covariance is ``wider`` times that of all rows;
-    ``precisions`` are guesses of all rows' Laplace fits, from which Newton's method may begin.
+    Starts are modes of part of the rows, whose posterior's covariance is ``wider`` times that of all rows.
     """
     found: list[Gaussian] = []
     climbed: list[Tensor] = []
-    for place in marginal.log_joint(starts).argsort(descending=True).tolist():
-        start = starts[place]
+    for start in starts[marginal.log_joint(starts).argsort(descending=True)]:
         if any(float(fit.distance(start, one)) < wider * len(start) for fit, one in zip(found, climbed, strict=True)):
             continue  # on the same hill
-        mode = _climbed(marginal, start, -precisions[place] if precisions else None)
+        mode = _climbed(marginal, start)
         if mode is not None and all(float(one.distance(mode.mean)) > 0.01 for one in found):
             found.append(mode)
             climbed.append(start)
@@ -89,10 +87,9 @@ def weighted(
     return Weighted(torch.stack(resampled), float(1 / share.square().sum()), khat(log_weight)[0])
 
 
-def _climbed(marginal: Marginal, point: Tensor, guess: Tensor | None) -> Gaussian | None:
-    """The Laplace fit of the maximum where Newton's method ends, if it ends at one; a guess of the Hessian may help."""
-    fresh = guess is None
-    hessian = _hessian(marginal, point, FIRST_STEP * point.abs().clamp_min(0.1)) if guess is None else guess
+def _climbed(marginal: Marginal, point: Tensor) -> Gaussian | None:
+    """The Laplace fit of the maximum where Newton's method ends, if it ends at one."""
+    hessian, fresh = _hessian(marginal, point, FIRST_STEP * point.abs().clamp_min(0.1)), True
     for _ in range(NEWTON):
         unit = hessian.diagonal().abs().clamp_min(1e-300).sqrt()
         curvature, axes = torch.linalg.eigh(-hessian / unit / unit[:, None])
@@ -110,9 +107,8 @@ def _climbed(marginal: Marginal, point: Tensor, guess: Tensor | None) -> Gaussia
             if float(heights.max()) <= float(height) and fresh:
                 return None
             point = tried[heights.argmax()] if float(heights.max()) > float(height) else point
-        fresh = (gain > NEAR and guess is None) or gain < AT_MODE or float(heights.max()) <= float(height)
+        fresh = gain > NEAR or gain < AT_MODE or float(heights.max()) <= float(height)
         if fresh:
-            guess = None
             hessian = _hessian(marginal, point, STEP / unit)
     return None
 

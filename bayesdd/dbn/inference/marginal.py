@@ -7,12 +7,10 @@ draw, state :math:`(m, P)` and an entry i with noise r,
           P \leftarrow P - g P_{i \cdot}, \quad \log p \leftarrow \log p - \tfrac12 (\log 2\pi s + (y - m_i)^2 / s).
 
 The covariances are those of a pattern, whatever its number N of rows; of the rows only the k <= r + 1 of their root are
-filtered (``patterns``), each with an intercept of its own, and the logarithms count N times: exact. Roots are
-triangular, and of their rows only those filtered that have begun. A slice follows from the one before variable by
-variable, parents first, through the edges that there are. Patterns and draws are the last axes of all arrays, so that
-an entry costs a few operations on long vectors. Cost: O(T V (V + V_s + k)^2) numbers a pattern and draw. Draws are
-points of unconstrained space: coefficients, logarithms of variances and of noise scales. Source: Durbin & Koopman,
-"Time Series Analysis by State Space Methods", 2012, section 6.4 (entry by entry).
+filtered (``patterns``), each with an intercept of its own, and the logarithms count N times: exact. Patterns and draws
+are the last axes of all arrays, so that an entry costs a few operations on long vectors. Cost: O(T V (V + V_s + k)^2)
+numbers a pattern and draw. Draws are points of unconstrained space: coefficients, logarithms of variances and of noise
+scales. Source: Durbin & Koopman, "Time Series Analysis by State Space Methods", 2012, section 6.4 (entry by entry).
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bayesdd.dbn.inference.patterns import Patterns, dense
+from bayesdd.dbn.inference.patterns import Patterns
 from bayesdd.dbn.likelihood.gaussian import LOG_2PI, equations
 from bayesdd.dbn.template.structure import Values
 from bayesdd.dbn.template.template import Template
@@ -41,8 +39,7 @@ class _Block:
     """Patterns that are filtered together, of n entries.
 
     ``seen`` ``(n, p, 1)`` is 1 where an entry is seen, ``y`` ``(n, k, p, 1)`` the root's entries, 0 elsewhere, ``one``
-    ``(k, p, 1)`` its first column, ``count`` ``(p, 1)``, ``source`` ``(p,)``; ``some`` are the entries that any sees,
-    ``begun`` how many rows have begun with each entry, those before it included.
+    ``(k, p, 1)`` its first column, ``count`` ``(p, 1)``, ``source`` ``(p,)``; ``some`` are the entries that any sees.
     """
 
     seen: Tensor
@@ -51,25 +48,15 @@ class _Block:
     one: Tensor
     count: Tensor
     source: Tensor
-    begun: list[int]
 
 
-class _Child(NamedTuple):
-    """Where the numbers of a variable stand in a point, and its parents, before and of its own slice, with theirs."""
+class _Form(NamedTuple):
+    """Where the numbers of one kind of slice stand in (0, point): own, before, shift and log variances."""
 
-    shift: int
-    variance: int
-    before: list[tuple[int, int]]
-    own: list[tuple[int, int]]
-
-
-class _Given(NamedTuple):
-    """The same with the numbers of draws, each ``(S,)``."""
-
+    own: Tensor
+    before: Tensor
     shift: Tensor
     variance: Tensor
-    before: list[tuple[int, Tensor]]
-    own: list[tuple[int, Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,22 +146,17 @@ class Marginal:
         return [_block(some, self._entries) for some in (alone, shared) if some]
 
     @functools.cached_property
-    def _children(self) -> list[list[_Child]]:
-        """Variables of each kind of slice, parents first."""
+    def _forms(self) -> list[_Form]:
         numbered = {
             site: torch.arange(at.start + 1, at.stop + 1).reshape(self.sites[site]).double()
             for site, at in self.places.items()
-        }  # from 1 on: 0 stands where there is no edge
-        found = []
-        for form in equations(self.templates[0], numbered):
-            own, before, shift, variance = ((part.long() - 1).tolist() for part in form)
-            rows = zip(shift, variance, before, own, strict=True)
-            found.append([_Child(c, v, *(_edges(row) for row in parents)) for c, v, *parents in rows])
-        return found
+        }
+        forms = equations(self.templates[0], numbered)
+        return [_Form(*(part.long() for part in form)) for form in forms]
 
     def _log_joint(self, points: Tensor) -> Tensor:
-        columns = points.unbind(1)
-        slices = [[_given(child, columns) for child in children] for children in self._children]
+        padded = torch.cat([points.new_zeros(len(points), 1), points], 1)
+        slices = [_reduced(form, padded) for form in self._forms]
         noise = torch.stack([self._noise(template, points) for template in self.templates])
         total = self._log_prior(points)
         for block in self._blocks:
@@ -206,84 +188,80 @@ class Marginal:
             total = total + log_scale - 0.5 * (2 * log_scale).exp() / noise_scale**2
         return total
 
-    def _filtered(self, block: _Block, slices: list[list[_Given]], noise: Tensor) -> Tensor:
+    def _filtered(self, block: _Block, slices: list[tuple[Tensor, Tensor, Tensor]], noise: Tensor) -> Tensor:
         """Log-likelihood of a block ``(S,)``; ``noise`` ``(V_s + V, p, S)``."""
         fixed = len(self.templates[0].static)
-        size, p, draws = noise.shape[0] - fixed, *noise.shape[1:]
-        mean, covariance = noise.new_zeros(0, block.begun[0], p, draws), noise.new_zeros(0, 0, p, draws)
-        total = noise.new_zeros(p, draws)
-        for t in range(-1, self.slices):
-            entries = range(fixed) if t < 0 else range(fixed + t * size, fixed + (t + 1) * size)
+        size = noise.shape[0] - fixed
+        count = len(block.count)
+        _, shift, spread = slices[0]
+        mean = shift.mT[:, None, None] * block.one
+        covariance = spread.permute(1, 2, 0)[:, :, None].expand(-1, -1, count, -1)
+        mean, covariance, total = _seen_one_by_one(block, range(fixed), 0, mean, covariance, noise)
+        for t in range(self.slices):
+            entries = range(fixed + t * size, fixed + (t + 1) * size)
             if entries.start > max(block.some):
                 break  # later slices tell nothing
-            if not entries:
-                continue
-            more = block.begun[entries[-1]] - mean.shape[1]
-            mean = torch.cat([mean, mean.new_zeros(len(mean), more, p, draws)], 1) if more else mean
-            first = 0 if t < 0 else fixed
-            mean, covariance = _moved(block, slices[min(t, 1) + 1], mean, covariance, first)
-            mean, covariance, added = _seen_one_by_one(block, entries, first, mean, covariance, noise)
+            mean, covariance = _moved(block, *slices[1 if t == 0 else 2], mean, covariance, fixed)
+            mean, covariance, added = _seen_one_by_one(block, entries, fixed, mean, covariance, noise)
             total = total + added
         return total.sum(0)
 
 
-def _edges(numbers: list[int]) -> list[tuple[int, int]]:
-    return [(place, number) for place, number in enumerate(numbers) if number >= 0]
-
-
-def _given(child: _Child, columns: Sequence[Tensor]) -> _Given:
-    before, own = ([(place, columns[number]) for place, number in edges] for edges in (child.before, child.own))
-    return _Given(columns[child.shift], columns[child.variance].exp(), before, own)
-
-
 def _block(patterns: Sequence[Patterns], entries: int) -> _Block:
-    every = dense(patterns, entries)
-    begun = torch.cat([every.one[:, None], every.y.mT], 1).ne(0).any(0) * torch.arange(1, 1 + every.one.shape[1])
+    p, k = sum(len(some.count) for some in patterns), max(some.root.shape[1] for some in patterns)
+    seen = torch.zeros(p, entries, dtype=torch.float64)
+    y, one = torch.zeros(p, entries, k, dtype=torch.float64), torch.zeros(p, k, dtype=torch.float64)
+    used = 0
+    for some in patterns:
+        mine = torch.arange(used, used + len(some.count))
+        used += len(mine)
+        seen[mine[:, None], some.at] = 1.0
+        rows = some.root.shape[1]
+        y[mine[:, None], some.at, :rows] = some.root[:, :, 1:].mT
+        one[mine, :rows] = some.root[:, :, 0]
+    count, source = (torch.cat([getattr(some, name) for some in patterns]) for name in ("count", "source"))
     return _Block(
-        every.seen.double().mT[..., None].contiguous(),
-        frozenset(every.seen.any(0).nonzero()[:, 0].tolist()),
-        every.y.permute(2, 1, 0)[..., None].contiguous(),
-        every.one.mT[..., None].contiguous(),
-        every.count[:, None],
-        every.source,
-        begun.amax(1).cummax(0).values[1:].tolist(),
+        seen.mT[..., None].contiguous(),
+        frozenset(seen.any(0).nonzero()[:, 0].tolist()),
+        y.permute(1, 2, 0)[..., None].contiguous(),
+        one.mT[..., None].contiguous(),
+        count[:, None],
+        source,
     )
 
 
-def _moved(block: _Block, slices: list[_Given], mean: Tensor, covariance: Tensor, fixed: int) -> tuple[Tensor, Tensor]:
+def _reduced(form: _Form, padded: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gain ``(S, v, b)``, shift ``(S, v)`` and covariance ``(S, v, v)`` of one kind of slice."""
+    size, width = form.before.shape
+    deviation = (0.5 * padded[:, form.variance]).exp()
+    right = torch.cat([padded[:, form.before], padded[:, form.shift][..., None], torch.diag_embed(deviation)], 2)
+    left = torch.eye(size, dtype=padded.dtype) - padded[:, form.own]
+    solved = torch.linalg.solve_triangular(left, right, upper=False, unitriangular=True)
+    root = solved[:, :, width + 1 :]
+    return solved[:, :, :width], solved[:, :, width], root @ root.mT
+
+
+def _moved(
+    block: _Block, gain: Tensor, shift: Tensor, spread: Tensor, mean: Tensor, covariance: Tensor, fixed: int
+) -> tuple[Tensor, Tensor]:
     """Mean ``(d, k, p, S)`` and covariance ``(d, d, p, S)`` of static variables and the next slice."""
-    one = block.one[: mean.shape[1]]
-    means: list[Tensor] = []
-    across: list[Tensor] = []  # covariances with the state before (d, p, S)
-    own: list[Tensor] = []  # covariances with the variables up to each (i + 1, p, S)
-    for child in slices:
-        here, back, rows = child.shift * one, torch.zeros_like(covariance[:, :1].sum(1)), []
-        for place, slope in child.before:
-            here, back = torch.addcmul(here, slope, mean[place]), torch.addcmul(back, slope, covariance[place])
-            rows += [(slope, [other[place] for other in across])]
-        for place, slope in child.own:
-            here, back = torch.addcmul(here, slope, means[place]), torch.addcmul(back, slope, across[place])
-            rows += [(slope, _row(own, place))]
-        earlier = one.new_zeros(len(own), *back.shape[1:])
-        for slope, row in rows if own else ():
-            earlier = torch.addcmul(earlier, slope, torch.stack(row))
-        last = sum(slope * back[place] for place, slope in child.before) + child.variance.expand(back.shape[1:])
-        for place, slope in child.own:
-            last = torch.addcmul(last, slope, earlier[place])
-        means.append(here)
-        across.append(back)
-        own.append(torch.cat([earlier, last[None]]))
-    now = torch.stack([torch.stack(_row(own, i)) for i in range(len(own))])
+    own_mean = _product(gain, mean) + shift.mT[:, None, None] * block.one
+    across = _product(gain, covariance)  # of the next slice with the state before
+    own = _product(gain, across.transpose(0, 1)) + spread.permute(1, 2, 0)[:, :, None]
     if not fixed:
-        return torch.stack(means), now
-    side = torch.stack(across)[:, :fixed]
-    upper = torch.cat([covariance[:fixed, :fixed], side.transpose(0, 1)], 1)
-    return torch.cat([mean[:fixed], torch.stack(means)]), torch.cat([upper, torch.cat([side, now], 1)])
+        return own_mean, own
+    across = across[:, :fixed]
+    upper = torch.cat([covariance[:fixed, :fixed], across.transpose(0, 1)], 1)
+    return torch.cat([mean[:fixed], own_mean]), torch.cat([upper, torch.cat([across, own], 1)])
 
 
-def _row(triangle: list[Tensor], place: int) -> list[Tensor]:
-    """A row of the symmetric matrix whose lower triangle is given."""
-    return [*triangle[place].unbind(0), *(other[place] for other in triangle[place + 1 :])]
+def _product(gain: Tensor, arrays: Tensor) -> Tensor:
+    """Gain ``(S, v, b)`` times arrays ``(b, j, p, S)``: ``(v, j, p, S)``."""
+    b, j, p, draws = arrays.shape
+    if draws == 1:
+        return (gain[0] @ arrays.reshape(b, j * p)).reshape(gain.shape[1], j, p, 1)
+    found = gain @ arrays.permute(3, 0, 1, 2).reshape(draws, b, j * p)
+    return found.reshape(draws, gain.shape[1], j, p).permute(1, 2, 3, 0).contiguous()
 
 
 def _seen_one_by_one(
@@ -297,7 +275,7 @@ def _seen_one_by_one(
             continue
         variance = covariance[i, i] + noise[i]
         gain = covariance[:, i] * (seen / variance)
-        error = block.y[entry, : mean.shape[1]] - mean[i]
+        error = block.y[entry] - mean[i]
         logs = block.count * (variance.log() + LOG_2PI)
         total = total - 0.5 * seen * (logs + error.square().sum(0) / variance)
         mean = torch.addcmul(mean, gain[:, None], error)

@@ -2,7 +2,7 @@ r"""Sufficient statistics of linear-Gaussian rows: for each pattern of missing e
 
 N rows of one pattern, entries y of r, bear on a posterior through N and the second moments of (1, y) alone. Their
 triangular root R, :math:`R'R = \sum_i (1, y_i)(1, y_i)'`, has at most r + 1 rows, so that whatever is done with it
-costs the same for a hundred and for a million rows.
+costs the same for a hundred and for a million rows; fewer rows than that are their own root.
 """
 
 from __future__ import annotations
@@ -35,46 +35,6 @@ class Patterns:
     count: Tensor
     at: Tensor
     root: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Dense:
-    """Patterns over all n entries, whichever they see; roots of fewer rows end with zeros.
-
-    Attributes:
-        source: Number of the source ``(p,)``.
-        count: Number of rows, or their weight ``(p,)``.
-        seen: Which entries are seen ``(p, n)``.
-        one: First columns of the roots ``(p, k)``.
-        y: Their entries ``(p, k, n)``, 0 where none is seen.
-    """
-
-    source: Tensor
-    count: Tensor
-    seen: Tensor
-    one: Tensor
-    y: Tensor
-
-    def part(self, at: Tensor) -> Dense:
-        """Some of the patterns."""
-        return Dense(self.source[at], self.count[at], self.seen[at], self.one[at], self.y[at])
-
-
-def dense(patterns: Sequence[Patterns], entries: int) -> Dense:
-    """Patterns over all of so many entries, one after the other."""
-    p, k = sum(len(some.count) for some in patterns), max(some.root.shape[1] for some in patterns)
-    seen = torch.zeros(p, entries, dtype=torch.bool)
-    y, one = torch.zeros(p, entries, k, dtype=torch.float64), torch.zeros(p, k, dtype=torch.float64)
-    used = 0
-    for some in patterns:
-        mine = torch.arange(used, used + len(some.count))
-        used += len(mine)
-        seen[mine[:, None], some.at] = True
-        rows = some.root.shape[1]
-        y[mine[:, None], some.at, :rows] = some.root[:, :, 1:].mT
-        one[mine, :rows] = some.root[:, :, 0]
-    source, count = (torch.cat([getattr(some, name) for some in patterns]) for name in ("source", "count"))
-    return Dense(source, count, seen, one, y.mT.contiguous())
 
 
 def patterns_of(template: Template, rows: Sequence[Rows], weights: Sequence[Tensor] | None = None) -> list[Patterns]:
@@ -125,5 +85,7 @@ def _root(flat: Tensor, weight: Tensor, rows: Tensor, at: Tensor) -> Tensor:
     root = flat.new_zeros(0, 1 + len(at))
     for some in rows.split(BLOCK):
         block = torch.cat([flat.new_ones(len(some), 1), flat[some][:, at]], 1) * weight[some].sqrt()[:, None]
-        root = torch.linalg.qr(torch.cat([root, block]), mode="r").R
+        root = torch.cat([root, block])
+        if len(root) > root.shape[1]:
+            root = torch.linalg.qr(root, mode="r").R
     return root

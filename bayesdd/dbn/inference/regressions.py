@@ -9,12 +9,10 @@ Everything is differentiable and batched over leading axes.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from scipy.special import gammaincinv
 from torch import Tensor
 
 from bayesdd.dbn.template.structure import Node
@@ -138,30 +136,9 @@ class Regressions(NamedTuple):
     shape: Tensor
     scale: Tensor
 
-    def draw(
-        self,
-        real: Tensor,
-        generator: torch.Generator,
-        before: tuple[Tensor, Tensor] | None = None,
-        relaxed: float = 0.0,
-    ) -> tuple[Tensor, Tensor]:
-        """Coefficients ``(..., F, k)``, padding 0, and variances ``(..., F)``.
-
-        With ``before``, draws of the same posteriors, these lie on the other side of the middle, in units of their
-        deviations ``relaxed`` times as far (variances: as normal as the quantiles say): as good draws, for over-relaxed
-        sweeps.
-        """
-        if before is None:
-            variance = self.scale / torch._standard_gamma(self.shape, generator=generator)
-        else:
-            normal = torch.special.ndtri(torch.special.gammainc(self.shape, self.scale / before[1])).clamp(-8, 8)
-            noise = torch.randn(normal.shape, generator=generator, dtype=normal.dtype)
-            level = torch.special.ndtr(math.sqrt(1 - relaxed**2) * noise - relaxed * normal)
-            variance = self.scale / torch.from_numpy(gammaincinv(self.shape.numpy(), level.numpy()))
+    def draw(self, real: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Coefficients ``(..., F, k)``, padding 0, and variances ``(..., F)``."""
+        variance = self.scale / torch._standard_gamma(self.shape, generator=generator)
         noise = torch.randn(self.mean.shape, generator=generator, dtype=self.mean.dtype)[..., None]
         spread = torch.linalg.solve_triangular(self.root.mT, noise, upper=True)[..., 0]
-        if before is not None:
-            slopes, theirs = before
-            mirrored = (self.mean - slopes) / theirs.sqrt()[..., None]
-            spread = relaxed * mirrored + math.sqrt(1 - relaxed**2) * spread
         return torch.where(real, self.mean + variance.sqrt()[..., None] * spread, 0.0), variance

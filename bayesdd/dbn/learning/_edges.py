@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.func import vmap
 
 from bayesdd.dbn.inference.augmentation import Augmentation
 from bayesdd.dbn.inference.patterns import patterns_of
@@ -26,7 +27,7 @@ from bayesdd.dbn.inference.regressions import Layout, places_of
 from bayesdd.dbn.learning.orders import Candidates, Pairs, best, drawn, masks
 from bayesdd.dbn.learning.scores import Sample, bge
 from bayesdd.dbn.learning.search import behind, nodes, refuse_many, searches, with_edges
-from bayesdd.dbn.likelihood.gaussian import equations, reordered
+from bayesdd.dbn.likelihood.missing import unrolled
 from bayesdd.dbn.likelihood.source import Source, gathered, with_noise
 from bayesdd.dbn.template.structure import Values
 from bayesdd.dbn.template.template import Template, saturated
@@ -132,7 +133,7 @@ class _Chain:
     def start(cls, base: Template, augmentation: Augmentation, max_parents: int, generator: torch.Generator) -> _Chain:
         """From rows completed without edges."""
         values = augmentation.starts(1, generator)
-        gram, _ = augmentation.completed(augmentation.equations(values), values, generator)
+        gram, _ = augmentation.completed(*augmentation.joint(values), values, generator)
         noises = {site: values[site] for site in augmentation.noise_sites}
         return cls(base, augmentation, gram, noises, max_parents, generator)
 
@@ -168,8 +169,11 @@ class _Chain:
         at = torch.tensor([0, *(theirs[node] for node in places_of(template))])
         found = layout.fitted(self.gram[..., at[:, None], at])
         values = layout.values(*found.draw(layout.real, self.generator))
-        forms = reordered(equations(template, values), template, self.base)
-        self.gram, squares = self.augmentation.completed(forms, self.noises, self.generator)
+        slices = self.augmentation.slices
+        mean, factor = vmap(lambda v: unrolled(template, v, slices))(values)
+        own = [entry for entry, _ in template.structure.entries(slices)]
+        order = [own.index(entry) for entry, _ in self.base.structure.entries(slices)]
+        self.gram, squares = self.augmentation.completed(mean[:, order], factor[:, order], self.noises, self.generator)
         self.noises = self.augmentation.noises(squares, self.noises, self.generator)
 
 

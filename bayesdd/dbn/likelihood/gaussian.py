@@ -96,51 +96,30 @@ def grouped(seen: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 
 def equations(template: Template, values: Values) -> tuple[Equations, Equations, Equations]:
-    """Structural forms of static variables, the first slice and a later one; values ``(..., *shape)``."""
+    """Structural forms of the static variables, the first slice and a later one."""
     structure = template.structure
     static: list[Node] = [(name, 0) for name in structure.static_order]
     previous: list[Node] = [(name, 1) for name in structure.order]
-    zero = torch.zeros_like(values[f"{structure.families[0].site}_variance"])
     return (
-        _equations(values, zero, structure.static, []),
-        _equations(values, zero, structure.initial, static),
-        _equations(values, zero, structure.transition, static + previous),
+        _equations(values, structure.static, []),
+        _equations(values, structure.initial, static),
+        _equations(values, structure.transition, static + previous),
     )
 
 
-def reordered(forms: Sequence[Equations], template: Template, other: Template) -> tuple[Equations, ...]:
-    """A template's equations with variables and static ones in the order of another's; B is not triangular then."""
-    fixed, moved = (
-        torch.tensor([mine.index(name) for name in theirs], dtype=torch.int64)
-        for mine, theirs in (
-            (template.structure.static_order, other.structure.static_order),
-            (template.structure.order, other.structure.order),
-        )
-    )
-    before = fixed[:0], fixed, torch.cat([fixed, len(fixed) + moved])
-    return tuple(
-        Equations(
-            form.own[..., own[:, None], own],
-            form.before[..., own[:, None], past],
-            form.shift[..., own],
-            form.variance[..., own],
-        )
-        for form, own, past in zip(forms, (fixed, moved, moved), before, strict=True)
-    )
-
-
-def _equations(values: Values, zero: Tensor, families: Sequence[Family], before: list[Node]) -> Equations:
+def _equations(values: Values, families: Sequence[Family], before: list[Node]) -> Equations:
     columns = before + [(family.variable, 0) for family in families]
+    example = next(iter(values.values()))
     # One gather puts the coefficients where they belong; the zero at its end stands where there is no edge.
-    numbers = torch.cat([*(values[family.site] for family in families), zero[..., None]], -1)
+    numbers = torch.cat([*(values[family.site] for family in families), example.new_zeros(1)])
     index, at = [[-1] * (1 + len(columns)) for _ in families], 0
     for row, family in zip(index, families, strict=True):
         for place in (0, *(1 + columns.index(parent) for parent in family.parents)):
             row[place], at = at, at + 1
-    dense = numbers[..., torch.tensor(index, dtype=torch.int64).reshape(len(families), 1 + len(columns))]
-    variances = [values[f"{family.site}_variance"][..., None] for family in families]
-    variance = torch.cat([*variances, zero[..., None][..., :0]], -1)
-    return Equations(dense[..., 1 + len(before) :], dense[..., 1 : 1 + len(before)], dense[..., 0], variance)
+    dense = numbers[torch.tensor(index, dtype=torch.int64).reshape(len(families), 1 + len(columns))]
+    variances = [values[f"{family.site}_variance"] for family in families]
+    variance = torch.stack(variances) if variances else example.new_zeros(0)
+    return Equations(dense[:, 1 + len(before) :], dense[:, 1 : 1 + len(before)], dense[:, 0], variance)
 
 
 def noise_variance(template: Template, values: Values) -> Tensor:

@@ -8,8 +8,7 @@ from scipy import stats
 
 from bayesdd import dbn
 from bayesdd.dbn import Template
-from bayesdd.dbn.inference.augmentation import Augmentation, augmented, expectation_maximised
-from bayesdd.dbn.inference.completion import _errors
+from bayesdd.dbn.inference.augmentation import Augmentation, _independent, augmented, expectation_maximised
 from bayesdd.dbn.inference.marginal import Marginal
 from bayesdd.dbn.inference.patterns import patterns_of
 
@@ -47,6 +46,7 @@ def test_complete_rows_give_draws_from_the_exact_posterior():
         start=augmentation.starts(4, generator),
         draws=200,
         burn=1,
+        thin=1,
         generator=generator,
     )
     exact = dbn.conjugate(NET, {"x": x, "static": static}).families["a"]
@@ -62,10 +62,10 @@ def test_drawn_moments_have_the_means_that_expectation_maximisation_takes(noisy)
     patterns = patterns_of(noisy, [rows(60, gaps=True)])
     augmentation, count = Augmentation([noisy], patterns, 3), 4000
     one = augmentation.starts(1, torch.Generator().manual_seed(1))
-    exact, squares = augmentation.completed(augmentation.equations(one), one)
+    exact, squares = augmentation.completed(*augmentation.joint(one), one)
     many = {site: value.expand(count, *value.shape[1:]) for site, value in one.items()}
     generator = torch.Generator().manual_seed(2)
-    drawn, theirs = augmentation.completed(augmentation.equations(many), many, generator)
+    drawn, theirs = augmentation.completed(*augmentation.joint(many), many, generator)
     for mean, draws in ((exact[0], drawn), *((squares[site][0], theirs[site]) for site in noisy.noise_sites)):
         error = draws.std(0) / math.sqrt(count) + 1e-9
         assert ((draws.mean(0) - mean).abs() < 4.5 * error).all()
@@ -74,7 +74,7 @@ def test_drawn_moments_have_the_means_that_expectation_maximisation_takes(noisy)
 def test_fewer_normal_rows_have_the_second_moments_of_many():
     """Wishart matrices: means n I, and variances of the diagonal 2 n, of more rows and of fewer than entries."""
     count, chains, width = torch.tensor([30.0, 7.0], dtype=torch.float64), 20_000, 6
-    some = _errors(count, chains, 3, width, torch.Generator().manual_seed(0))
+    some = _independent(count, chains, 3, width, torch.Generator().manual_seed(0))
     assert some.shape == (chains, 2, 9, width)
     moments = some.mT @ some
     spread = math.sqrt(2 / chains)

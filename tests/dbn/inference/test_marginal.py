@@ -13,13 +13,8 @@ from bayesdd.dbn.inference.patterns import patterns_of
 from bayesdd.dbn.likelihood import unconstrain
 from bayesdd.dbn.likelihood.source import gathered, with_noise
 
-# In the first slice a stands behind c and has no parents.
 NET = Template(
-    ("c", "a", "b"),
-    static=("s",),
-    intra=(("s", "a"), ("a", "b")),
-    inter=(("a", "a"), ("c", "a"), ("b", "c")),
-    initial=(("a", "b"),),
+    ("c", "a", "b"), static=("s",), intra=(("s", "a"), ("a", "b")), inter=(("a", "a"), ("c", "a"), ("b", "c"))
 )
 
 
