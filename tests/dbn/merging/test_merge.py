@@ -263,7 +263,7 @@ def trio():
 
 @functools.cache
 def pooled_trio():
-    return pooled(TRIO, trio(), draws=3200)
+    return pooled(TRIO, trio(), draws=2000)
 
 
 @pytest.mark.long
