@@ -34,7 +34,7 @@ def test_derivatives_along_the_predictor_are_those_of_the_logistic_function():
 
 
 def test_it_comes_closer_than_second_order(monkeypatch):
-    monkeypatch.setattr(cubic_energy, "ITERATIONS", 150)
+    monkeypatch.setattr(cubic_energy, "ITERATIONS", 250)
     run = run_of(logistic_regression.task(rows=500, dim=8))
     problem = starting_problem(run, 16, None, 0)
     vector, _ = closed_form(run, problem)
