@@ -71,6 +71,7 @@ def pooled_course():
     return x, sex, sources, dbn.pooled(COURSE, sources, draws=400)
 
 
+@pytest.mark.long
 def test_complete_sources_give_the_conjugate_posterior_and_merge_to_rows_with_labels_and_ranges():
     x, sex, sources, full = pooled_course()
     exact = dbn.conjugate(COURSE, {"x": x, "static": sex}).families
@@ -103,6 +104,7 @@ def test_noise_of_numbers_is_told_from_their_spread():
     assert abs(float(with_noise) - 0.36) < 0.15 < abs(float(without) - 0.36)
 
 
+@pytest.mark.long
 def test_mixed_noisy_sources_are_merged_to_complete_rows_only():
     *_, sources, full = pooled_course()
     noisy = [dataclasses.replace(source, noise=0.1) for source in sources]

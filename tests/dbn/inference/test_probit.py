@@ -84,6 +84,7 @@ def test_draws_with_missing_numbers_and_states_are_those_of_the_density():
         assert (np.abs(centre - exact) < 4.5 * error).all() and (error < 1.5).all()
 
 
+@pytest.mark.long
 def test_sources_are_merged_to_weighted_rows_with_a_certificate_and_ends():
     x = patients(40)
     sources = [Source({"x": x[:20]}, variables=["bili", "stage", "end"]), Source({"x": x[20:]})]

@@ -348,6 +348,7 @@ def test_evened_rows_have_the_mean_and_scatter_of_weighted_ones():
     assert abs(len(even) - float(weight.sum())) <= 0.5
 
 
+@pytest.mark.long
 def test_the_union_of_sets_fitted_where_rows_lie_has_the_pooled_posterior():
     data = rows(PLAIN, 60, 3)["x"]
     noise = torch.randn(data.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
