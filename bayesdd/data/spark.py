@@ -12,7 +12,10 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import accumulate
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, TypeAlias
 
 import torch
@@ -34,6 +37,7 @@ WHERE = "Spark DataFrame"
 PIECE = 2**16  # rows: a pass holds one piece of them at a time, Spark keeps them in batches of 4 MB
 _WHOLE = "tinyint", "smallint", "int", "bigint"
 _NUMBERS = (*_WHOLE, "float", "double", "boolean")
+_LEFT: SimpleQueue[Any] = SimpleQueue()  # frames that Spark need not keep any more
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +158,8 @@ class Spark:
             with told():
                 some = self.frame.select([_quoted(name) for name in variables_of(members)])
                 pieces = some.mapInArrow(_numbers(members, dict(labels)), "place bigint, held binary").persist()
-                weakref.finalize(self, _dropped, pieces).atexit = False
+                _dropping()
+                weakref.finalize(self, _LEFT.put, pieces).atexit = False
             try:
                 stamps = {place: one for place, (one, _) in _collected(pieces, _nothing).items()}
             except BaseException:
@@ -195,6 +200,21 @@ def _sort(kind: str) -> str:
 def _quoted(name: str) -> str:
     """A column's name as Spark reads it: without quotes ``x[0]`` is an element of ``x``."""
     return f"`{name.replace('`', '``')}`"
+
+
+@cache
+def _dropping() -> None:
+    """Starts the thread that lets go of what is left.
+
+    Not done where it is left: garbage is collected anywhere, also amid a call to Spark, and a call within a call
+    breaks the connection of both.
+    """
+
+    def work() -> None:
+        while True:
+            _dropped(_LEFT.get())
+
+    Thread(target=work, name="bayesdd: rows that Spark need not keep", daemon=True).start()
 
 
 def _dropped(pieces: Any) -> None:

@@ -1,9 +1,11 @@
 """Rows of a Spark DataFrame on two processes: the sums of one, also when a worker dies; one line for mistakes."""
 
+import gc
 import os
 import shutil
 import signal
 import sys
+import time
 from contextlib import contextmanager
 
 import numpy as np
@@ -36,6 +38,14 @@ def one_line(message):
     with pytest.raises((ValueError, OSError), match=message) as caught:
         yield
     assert "\n" not in str(caught.value)
+
+
+def until(holds, seconds=30.0):
+    """Waits for what a thread does."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it never came to hold"
+        time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +181,29 @@ def test_kept_rows_are_let_go_with_the_task(stored, session):
     task = Task(logistic_regression.model, stored(frame()), columns=["x", "y"])
     assert len(storage()) == before + 1
     del task
-    assert len(storage()) == before
+    until(lambda: len(storage()) == before)
+
+
+def test_garbage_collected_amid_a_call_does_not_break_it(stored, session):
+    storage = session.sparkContext._jsc.getPersistentRDDs
+    before = len(storage())
+    tasks = [Task(logistic_regression.model, stored(frame(300)), columns=["x", "y"])]
+    assert len(storage()) == before + 1
+    connection = session.sparkContext._gateway._gateway_client.get_thread_connection()
+    stream = connection.stream
+
+    class Reading:
+        def readline(self):
+            tasks.clear()  # as the collector may
+            gc.collect()
+            return stream.readline()
+
+    connection.stream = Reading()
+    try:
+        assert session.range(7).count() == 7
+    finally:
+        connection.stream = stream
+    until(lambda: len(storage()) == before)
 
 
 def test_one_line_says_what_is_wrong(stored, session):
