@@ -1,14 +1,17 @@
-"""A model batched over draws: what a task is asked for, each quantity with an engine of its own."""
+"""What a task makes once and keeps: an engine a quantity, which batches the model over draws, and its prior draws."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from bayesdd.data.columns import WEIGHT, Columns
 from bayesdd.task.engine import UNRECORDED, Engine, GradientEngine, HessianEngine
-from bayesdd.task.program import Program, evaluate
+from bayesdd.task.program import Program, evaluate, prior_draws
+
+KEPT = 512  # prior draws: certificates ask for the same ones several times, and each runs the model
 
 
 class Engines:
@@ -36,3 +39,14 @@ class Engines:
         self.joint_slope = GradientEngine(
             weighted(lambda by_site, by_row, weight: by_site.sum() + by_row @ weight), backend
         )
+        self._program, self._drawn = program, dict[int, Tensor]()
+
+    def prior_draws(self, row: Columns, count: int, seed: int) -> Tensor:
+        """Unconstrained draws from the prior, shape ``(count, P)``; draw i depends on seed + i alone."""
+        seeds, kept = range(seed, seed + count), self._drawn
+        if new := [some for some in seeds if some not in kept]:
+            if len(kept) + len(new) > KEPT:
+                kept.clear()
+                new = list(seeds)
+            kept.update(zip(new, prior_draws(self._program, row, new), strict=True))
+        return torch.stack([kept[some] for some in seeds])

@@ -25,21 +25,11 @@ from bayesdd.task.engine import Expansion
 from bayesdd.task.engines import Engines
 from bayesdd.task.identity import model_hash, unwrapped
 from bayesdd.task.kinds import Kind
-from bayesdd.task.program import (
-    Program,
-    Structure,
-    observations,
-    prior_draws,
-    running,
-    simulate,
-    unconstrained,
-    values,
-)
+from bayesdd.task.program import Program, Structure, observations, running, simulate, unconstrained, values
 from bayesdd.task.refusals import BLOCK
 from bayesdd.task.simulation import simulated, stacked
 from bayesdd.task.supports import supported, upper_bounds
 
-KEPT = 512  # prior draws: certificates ask for the same ones several times, and each runs the model
 PACKED = 4  # rows that a packed task keeps, which its bytes a cell are counted with
 
 
@@ -272,7 +262,7 @@ class Task:
         return replace(self, data=rows, columns=select, weight=weight)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_engines", "_drawn", "packed")}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_engines", "packed")}
 
     @functools.cached_property
     def packed(self) -> bytes:
@@ -394,20 +384,10 @@ class Task:
 
     def prior_draws(self, count: int, seed: int) -> Tensor:
         """Unconstrained draws from the prior, shape ``(count, P)``; draw i depends on seed + i alone, and is kept."""
-        seeds, kept = range(seed, seed + count), self._drawn
-        if new := [some for some in seeds if some not in kept]:
-            if len(kept) + len(new) > KEPT:
-                kept.clear()
-                new = list(seeds)
-            kept.update(zip(new, prior_draws(self.program, self._first("cpu"), new), strict=True))
-        return torch.stack([kept[some] for some in seeds])
+        return self._engines.prior_draws(self._first("cpu"), count, seed)
 
     def _first(self, device: torch.device | str) -> Columns:
         return {name: column[:1].to(device) for name, column in self.data.items()}
-
-    @functools.cached_property
-    def _drawn(self) -> dict[int, Tensor]:
-        return {}
 
     @functools.cached_property
     def _engines(self) -> Engines:
