@@ -24,6 +24,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from bayesdd import Refusal
 from studies.shared import commands, stamps, tables
 from studies.shared.cells import RESULTS
 
@@ -56,7 +57,7 @@ def main(
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu" and not smoke:
-        raise ValueError("studies.gpu measures a GPU, and torch finds none here: run it with --smoke, or elsewhere.")
+        raise Refusal("studies.gpu measures a GPU, and torch finds none here: run it with --smoke, or elsewhere.")
     if smoke:
         rows, covariates, size, draws = 3000, 3, 6, 50
     found = pd.DataFrame(_measured(device, rows, covariates, size, draws, smoke=smoke))

@@ -28,6 +28,7 @@ import pandas as pd
 
 from studies.bpinn.cell import FULL, PLAIN, PLAIN_STEPS, PROBLEMS, SMOKE, Problem, measure
 from studies.shared import cells, stamps, tables
+from studies.shared.commands import named
 
 
 def main(
@@ -52,7 +53,8 @@ def main(
     Returns:
         One row a problem; ``met`` says whether the claim holds (at smoke size: that numbers are finite).
     """
-    chosen = [problem for problem in PROBLEMS if only in problem.name]
+    wanted = named(only, [problem.name for problem in PROBLEMS], "problem")
+    chosen = [problem for problem in PROBLEMS if problem.name in wanted]
     if smoke:
         chosen = [problem for problem in chosen if problem.linear]
     names = [problem.name + method for problem in chosen for method in ("", PLAIN)]

@@ -27,6 +27,7 @@ from studies.contract.cell import measure
 from studies.contract.forms import FORMS, SMOKE
 from studies.contract.table import legend, row
 from studies.shared import cells, stamps, tables
+from studies.shared.commands import named
 
 CELL, REFERENCE = "studies.contract.cell", "studies.contract.references"
 REFUSED = 8  # one form in so many may be refused
@@ -61,7 +62,7 @@ def main(
     found = None if smoke or data is None or not (Path(data) / "posteriordb").is_dir() else Path(data).resolve()
     others = [one for one in references.REFERENCES if found is not None and only in one.name]
     if not forms and not others:
-        raise ValueError(f"no form's name contains {only!r}; the names are {', '.join(form.name for form in FORMS)}")
+        named(only, [form.name for form in FORMS], "form")
     commands = {form.name: ["-m", "studies.contract", "--cell", form.name, str(seed)] for form in forms}
     posteriors = {o.name: ["-m", "studies.contract", "--reference", o.name, str(seed), str(found)] for o in others}
     measured: dict[str, dict[str, Any]]

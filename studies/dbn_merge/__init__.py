@@ -27,10 +27,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from bayesdd import Refusal
 from studies.dbn_merge import claims, figure
 from studies.dbn_merge.cell import KINDS, measure
 from studies.dbn_merge.records import Settings
 from studies.shared import cells, stamps, tables
+from studies.shared.commands import named
 
 SLICES = (2, 3, 5, 7, 10)
 SMOKE = Settings(
@@ -103,9 +105,7 @@ def main(
     given: dict[str, Any] = {"noise": noise, "hidden": hidden, "sources": sources, "rows": rows}
     settings = {name: value for name, value in given.items() if value != getattr(Settings, name)}
     chosen = replace(SMOKE if smoke else Settings(), **settings)
-    wanted = [cell for cell in _cells_of(seeds, coverage) if only in cell.kind]
-    if not wanted:
-        raise ValueError(f"no kind of cell contains {only!r}; the kinds are {', '.join(KINDS)}")
+    wanted = [cell for cell in _cells_of(seeds, coverage) if cell.kind in named(only, KINDS, "kind")]
     notes = _legend(chosen)
     if smoke:
         # The union's rounds of fresh draws take as long as all others together; large is the code of given.
@@ -124,7 +124,7 @@ def main(
         ]
     )
     if not len(records):
-        raise ValueError(f"no cell was measured: {'; '.join(notes[-1:])}")
+        raise Refusal(f"no cell was measured: {'; '.join(notes[-1:])}")
     table = claims.checked(records)
     seeds_of = records.groupby("kind")["seed"].nunique()
     notes += ["Seeds: " + ", ".join(f"{kind} {count}" for kind, count in seeds_of.items()) + "."]

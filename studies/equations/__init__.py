@@ -23,6 +23,7 @@ import pandas as pd
 from studies.equations.cell import measure
 from studies.equations.problems import PROBLEMS
 from studies.shared import cells, stamps, tables
+from studies.shared.commands import named
 
 HELD = 0.85  # share of the truth in 90 % intervals that is claimed at least
 SIGMAS = 3.0
@@ -51,7 +52,7 @@ def main(
         One row a problem; ``met`` says whether the claim holds.
     """
     folder = Path(results) / "equations"
-    names = {name: _slug(name) for name in PROBLEMS if only in name}
+    names = {name: _slug(name) for name in named(only, PROBLEMS, "problem")}
     if smoke:
         names = {name: names[name] for name in list(names)[:2]}
         measured = {name: measure(name, smoke=True) for name in names}

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bayesdd import Refusal
 from studies.pinn_ood.cell import ACTIVATIONS, ALL, FULL, MEASURED, measure, without_rows
 from studies.pinn_ood.problems import FAMILIES
 from studies.shared import cells, stamps, tables
@@ -60,7 +61,7 @@ def main(
         A row for each family, size and road; ``met`` says whether the claim holds, where one is made.
     """
     if unknown := sorted(set(families) - set(FAMILIES)):
-        raise ValueError(f"pinn_ood has no family {unknown[0]!r}; there are {', '.join(FAMILIES)}.")
+        raise Refusal(f"pinn_ood has no family {unknown[0]!r}; there are {', '.join(FAMILIES)}.")
     folder = Path(results) / "pinn_ood"
     if smoke:
         found = {FIRST[0]: {(0, 0): without_rows(FIRST[0], 0, smoke=True), (0, 8): measure(FIRST[0], 0, 8, smoke=True)}}

@@ -25,6 +25,7 @@ import pandas as pd
 
 from studies.scale.cell import on_disk
 from studies.shared import cells, stamps, tables
+from studies.shared.commands import named
 
 TIMED = ((100_000, 10), (1_000_000, 10), (10_000_000, 10))
 WEIGHED = ((1_000_000, 20), (10_000_000, 20))
@@ -52,11 +53,9 @@ def main(*, smoke: bool = False, results: str | Path = cells.RESULTS, only: str 
     wanted = {f"netcdf-{n}-{d}": ("netcdf", n, d, 1) for n, d in (*TIMED, *WEIGHED)}
     wanted |= {f"{kind}-{n}-{d}": (kind, n, d, 1) for kind, n, d in TABLES}
     wanted |= {f"ranks-{SHARED[0]}-{SHARED[1]}-{k}": ("ranks", *SHARED, k) for k in (1, 2)}
-    commands = {
-        name: ["-m", "studies.scale", "--cell", *map(str, words)] for name, words in wanted.items() if only in name
-    }
+    chosen = {name: ["-m", "studies.scale", "--cell", *map(str, wanted[name])] for name in named(only, wanted, "cell")}
     module = "studies.scale.cell"
-    found = cells.run(commands, Path(results) / "scale", module, threads=1, jobs=1)
+    found = cells.run(chosen, Path(results) / "scale", module, threads=1, jobs=1)
     table = pd.DataFrame(
         [dict(zip(("rows from", "N", "d", "ranks"), wanted[name], strict=True)) | cell for name, cell in found.items()]
     )

@@ -7,10 +7,12 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pandas as pd
+
+from bayesdd import Refusal
 
 
 def run(main: Callable[..., pd.DataFrame], **processes: Callable[..., Any]) -> None:
@@ -35,9 +37,24 @@ def run(main: Callable[..., pd.DataFrame], **processes: Callable[..., Any]) -> N
         if (found := processes[option](*asked)) is not None:
             print(json.dumps(found))
     if not words:
-        table = main(**{option: tuple(value) if isinstance(value, list) else value for option, value in given.items()})
+        try:
+            table = main(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+        except Refusal as error:
+            parser.error(str(error))
         claims = table.attrs.get("claims", table)
         sys.exit(int("met" in claims and bool(claims["met"].eq(False).any())))
+
+
+def named(only: str, names: Iterable[str], what: str) -> list[str]:
+    """The names that contain ``only``.
+
+    Raises:
+        Refusal: None does.
+    """
+    every = list(dict.fromkeys(names))
+    if not (found := [name for name in every if only in name]):
+        raise Refusal(f"no {what}'s name contains {only!r}; there are {', '.join(every)}")
+    return found
 
 
 def _kind(default: Any) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ import numpy as np
 import bayesdd
 from models import gaussian_mean, linear_regression, logistic_regression, poisson_regression, varying_intercepts
 from studies.shared import densities, posteriordb, true_kl
+from studies.shared.commands import named
 from studies.shared.true_kl import Array, Divergences
 
 Truth = Callable[[bayesdd.Task, bayesdd.Distilled, int, Path | None], dict[str, float]]
@@ -62,14 +63,13 @@ def chosen(cases: Sequence[C], only: str, data: str | Path | None) -> tuple[list
     """The cases whose name contains ``only`` and whose data are there, and a line for each that is left out.
 
     Raises:
-        ValueError: No case has such a name.
+        Refusal: No case has such a name.
     """
-    named = [case for case in cases if only in case.name]
-    if not named:
-        raise ValueError(f"no task's name contains {only!r}; the names are {', '.join(case.name for case in cases)}")
-    lacking = [case for case in named if case.file and (data is None or not (Path(data) / case.file).exists())]
+    wanted = named(only, [case.name for case in cases], "task")
+    some = [case for case in cases if case.name in wanted]
+    lacking = [case for case in some if case.file and (data is None or not (Path(data) / case.file).exists())]
     notes = [f"skipped {case.name}: its data are not there (--data DIR or BAYESDD_DATA)" for case in lacking]
-    return [case for case in named if case not in lacking], notes
+    return [case for case in some if case not in lacking], notes
 
 
 def _columns(task: bayesdd.Task) -> dict[str, Array]:

@@ -23,7 +23,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from bayesdd import Refusal
 from studies.shared import cells, stamps, tables
+from studies.shared.commands import named
 from studies.speed import figure, truth
 from studies.speed.cell import PYRO_MOST, SIZES, TRUTH, TRUTH_DRAWS, measure
 from studies.speed.methods import METHODS
@@ -60,7 +62,7 @@ def main(
         measured[f"2000-3-{TRUTH}"] = truth.moments(*truth.rows(2000, 3), TRUTH_DRAWS)
         return summary(measured, claim=None)
     if unknown := sorted(set(covariates) - set(SIZES)):
-        raise ValueError(f"speed has no cells of {unknown[0]} covariates; there are {' and '.join(map(str, SIZES))}.")
+        raise Refusal(f"speed has no cells of {unknown[0]} covariates; there are {' and '.join(map(str, SIZES))}.")
     every = [
         (count, dim, name)
         for dim in covariates
@@ -72,13 +74,10 @@ def main(
     lacking = importlib.util.find_spec("numpyro") is None
     notes = ["left out: NumPyro is not installed (pip install 'bayesdd[bench]')"] if lacking else []
     every = [cell for cell in every if not (lacking and cell[2].startswith("numpyro"))]
-    commands = {
-        name: ["-m", "studies.speed", "--cell", name, str(threads)]
-        for name in (f"{count}-{dim}-{method}" for count, dim, method in every)
-        if only in name
-    }
+    names = named(only, [f"{count}-{dim}-{method}" for count, dim, method in every], "cell")
+    wanted = {name: ["-m", "studies.speed", "--cell", name, str(threads)] for name in names}
     module = "studies.speed.cell"
-    measured = cells.run(commands, Path(results) / "speed", module, threads=threads, jobs=1)
+    measured = cells.run(wanted, Path(results) / "speed", module, threads=threads, jobs=1)
     table = summary(measured, claim=(1_000_000, 10))
     where = stamps.machine(threads) + ("" if lacking else ", " + versions("jax", "numpyro"))
     table.attrs["notes"] += [*notes, stamps.last_line(where, [stamps.source_hash(module)])]

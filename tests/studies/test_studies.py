@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import bayesdd
 import studies
 from models import gaussian_mean, linear_regression
 from studies import glm_accuracy
@@ -53,6 +54,22 @@ def test_smoke(name, made):
     assert len(table) > 0
     if "met" in table:
         assert table["met"].all(), table
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_name_that_nothing_has_is_refused_with_those_there_are(name, tmp_path):
+    main = importlib.import_module(f"studies.{name}").main
+    if "only" in inspect.signature(main).parameters:
+        with pytest.raises(bayesdd.Refusal, match=r"name contains 'nothing'; there are .*, "):
+            main(only="nothing", results=tmp_path)
+
+
+@pytest.mark.long
+def test_a_refusal_is_one_line_at_the_command_line(tmp_path):
+    command = [sys.executable, "-m", "studies.speed", "--results", str(tmp_path), "--covariates", "7"]
+    done = subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].endswith("error: speed has no cells of 7 covariates; there are 10 and 50.")
 
 
 @pytest.mark.long
