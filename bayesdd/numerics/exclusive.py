@@ -12,6 +12,8 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
+from bayesdd.numerics.threads import one_thread
+
 LOCK = threading.RLock()
 
 P = ParamSpec("P")
@@ -21,13 +23,15 @@ R = TypeVar("R")
 def exclusive(verb: Callable[P, R]) -> Callable[P, R]:
     """A function that one thread runs at a time, with gradients, whatever the caller has switched off.
 
+    torch takes one thread too (:mod:`bayesdd.numerics.threads`).
+
     Args:
         verb: A public function; it may call others of its kind.
     """
 
     @functools.wraps(verb)
     def alone(*args: P.args, **kwargs: P.kwargs) -> R:
-        with LOCK, torch.inference_mode(False), torch.enable_grad():
+        with LOCK, one_thread(), torch.inference_mode(False), torch.enable_grad():
             return verb(*args, **kwargs)
 
     return alone

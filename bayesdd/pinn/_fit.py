@@ -14,7 +14,9 @@ from torch import Tensor
 
 from bayesdd.numerics import arguments
 from bayesdd.numerics.devices import resolve
+from bayesdd.numerics.exclusive import exclusive
 from bayesdd.numerics.refusal import Refusal, WrongType
+from bayesdd.numerics.threads import threads_for
 from bayesdd.pinn import modes as searches
 from bayesdd.pinn.doubts import unlearned
 from bayesdd.pinn.fixed import fixed_values, jumps
@@ -34,6 +36,7 @@ POINTS = 256  # of the equation, for each input and parameter
 APART = 5.0  # geometric mean of scales, over the best search's, beyond which a search has failed
 
 
+@exclusive
 def fit(
     problem: Problem,
     data: Any = None,
@@ -104,12 +107,13 @@ def fit(
     start = torch.randn(count, networks.dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     terms = [term.to(where) for term in terms]
     _check_finite(networks, terms, start.to(where))
-    found = searches.search(networks, terms, start.to(where), known.to(where), steps)
-    found, generator = _kept(found, terms), torch.Generator().manual_seed(seed + 1)
-    if more:
-        networks, found = searches.grown(networks, terms, found, more, generator)
-        found = _kept(found, terms)
-    wider, theta = searches.corrected(networks, terms, found.theta, found.noise, generator)
+    with threads_for(wide):
+        found = searches.search(networks, terms, start.to(where), known.to(where), steps)
+        found, generator = _kept(found, terms), torch.Generator().manual_seed(seed + 1)
+        if more:
+            networks, found = searches.grown(networks, terms, found, more, generator)
+            found = _kept(found, terms)
+        wider, theta = searches.corrected(networks, terms, found.theta, found.noise, generator)
     surrogate = Surrogate(wider, hidden, tuple(terms), theta, found.noise, seed, found.steps)
     _warn(surrogate)
     return surrogate

@@ -19,6 +19,7 @@ from bayesdd.networks.judging import HELD, Terms
 from bayesdd.networks.regression import Regression
 from bayesdd.networks.students import GaussNewton
 from bayesdd.numerics import arguments
+from bayesdd.numerics.exclusive import exclusive
 from bayesdd.pinn import modes as searches
 from bayesdd.pinn import tasks, written
 from bayesdd.pinn.doubts import doubts, unheld
@@ -275,6 +276,7 @@ class Surrogate:
         """What speaks against these predictions, one line each; :func:`bayesdd.pinn.fit` warns of it."""
         return doubts(self)
 
+    @exclusive
     def student_fit(self, rows: Distilled, seed: int = 0, *, count: int = STUDENTS) -> Taught:
         """Plain networks trained from scratch on distilled rows.
 
