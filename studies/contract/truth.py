@@ -26,7 +26,7 @@ from studies.shared.bridge import bridge
 from studies.shared.true_kl import Array
 
 CHAINS, DRAWS, KEPT = 4, 1000, 200  # draws a chain, and those of them at which Pyro runs the model
-MORE = 5  # times as many draws a chain where they have not converged
+MORE = 5, 25  # times as many draws a chain where they have not converged
 CHECKED = 20  # prior draws at which bayesdd's log-likelihoods are compared with Pyro's
 NODES, REACH = 61, 7.5  # nodes a side of the grid, from minus to plus this many sds: a quarter of an sd apart
 RHAT = 1.05  # of any parameter, above which the chains do not count as converged; hierarchical scales mix slowly
@@ -44,7 +44,7 @@ def truth(form: Form, task: bayesdd.Task, distilled: bayesdd.Distilled, seed: in
         forward, reverse = float(gaussian_mean.kl(full, small)), float(gaussian_mean.kl(small, full))
         return {"how": "closed form", "reverse": reverse, "forward": forward}
     sets = [(task.data, torch.ones(task.size, dtype=torch.float64)), (distilled.data, distilled.weight)]
-    for count in (DRAWS, MORE * DRAWS):
+    for count in (DRAWS, *(more * DRAWS for more in MORE)):
         draws = [_draws(task, chosen, seed, count) for chosen in (None, distilled)]
         rhat = max(_rhat(values) for values in draws)
         if rhat <= RHAT:
