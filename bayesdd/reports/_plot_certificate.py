@@ -9,7 +9,7 @@ from bayesdd.data.accuracy import WORST
 from bayesdd.data.certificate import Certificate
 from bayesdd.data.predictive import PredictiveCertificate
 from bayesdd.numerics.refusal import WrongType
-from bayesdd.reports.style import DISTILLED, FAINT, INK, panels, styled
+from bayesdd.reports.style import DISTILLED, FAINT, INK, logarithmic, panels, styled
 
 LEAST = 1e-12  # nats, or sds: where the axis may end, since zero has no logarithm
 
@@ -48,6 +48,7 @@ def plot_certificate(certificate: Certificate | PredictiveCertificate) -> Any:
         axis.plot([shown], [place], "o", color=DISTILLED, ms=5)
         ends.append(shown)
     axis.set_xscale("log")
+    logarithmic(axis.xaxis)
     axis.set_xlim(min(ends) / 2, max(ends) * 3)
     axis.set_ylim(-0.6, len(values) - 0.4)
     axis.set_yticks(range(len(values)), [name for name, _, _ in reversed(values)])

@@ -20,7 +20,12 @@ def field_of(task: Task) -> tuple[str, str, str] | None:
     seen = outcomes(task)
     inputs = [name for name, value in found.items() if not belongs(name, seen) and value.std() > 0]
     results = [name for name in found if belongs(name, seen)]
-    if len(inputs) != 2 or len(results) != 1 or any(c.dim() > 2 for c in task.data.values()):
+    if (
+        len(inputs) != 2
+        or len(results) != 1
+        or task.labels.keys() & {*inputs}
+        or any(c.dim() > 2 for c in task.data.values())
+    ):
         return None
     return inputs[0], inputs[1], results[0]
 
@@ -46,7 +51,7 @@ def plot_field(task: Task, distilled: Distilled, *, across: int = 2) -> Any:
     names = field_of(task)
     if names is None:
         raise Refusal(
-            f"plot_field: {task.name} has not two inputs that vary and one outcome; plot_rows draws the others"
+            f"plot_field: {task.name} has not two inputs of numbers and one outcome; plot_rows draws the others"
         )
     rows, weight = distilled.hard()
     real, made = elements(task, task.data), elements(task, {name: rows[name] for name in task.data})

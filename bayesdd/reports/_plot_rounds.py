@@ -8,7 +8,7 @@ from typing import Any
 from bayesdd.data.certificate import Certificate
 from bayesdd.data.distilled import Distilled, needed
 from bayesdd.numerics.refusal import Refusal
-from bayesdd.reports.style import DISTILLED, FAINT, INK, panels, styled
+from bayesdd.reports.style import DISTILLED, FAINT, INK, logarithmic, panels, styled
 
 LEAST = 1e-12  # nats: where the axis ends, since zero has no logarithm
 
@@ -37,6 +37,7 @@ def plot_rounds(distilled: Distilled) -> Any:
     at, values = list(range(len(rounds))), [max(one["nats"], LEAST) for one in rounds]
     axis.plot(at, values, color=DISTILLED, lw=1.4, marker="o", ms=4)
     axis.set_yscale("log")
+    logarithmic(axis.yaxis)
     axis.set_xticks(at, [one["stage"].replace(" ", "\n") for one in rounds])
     axis.set_ylabel(f"{rounds[-1]['what']}, nats" if rounds else "nats")
     axis.margins(y=0.15)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from bayesdd.data.distilled import Distilled
+from bayesdd.data.values import Label
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.reports.elements import belonging, belongs, elements, outcomes, some
 from bayesdd.reports.style import DISTILLED, REAL, areas, density, panels, styled
@@ -15,6 +17,7 @@ from bayesdd.task.task import Task
 
 MOST = 12  # panels
 SHOWN = 600  # real rows: more hide each other
+TICKS, WIDE = 6, 10  # labels on an axis, and characters of one
 
 
 @styled
@@ -54,9 +57,9 @@ def plot_rows(task: Task, distilled: Distilled, *, most: int = MOST, across: int
         axis.scatter(real[a][picked], real[b][picked], s=5, color=REAL, alpha=0.35, lw=0, label="real rows")
         axis.scatter(made[a], made[b], s=size, color=DISTILLED, alpha=0.45, lw=0)
         axis.scatter(made[a], made[b], s=6, color=DISTILLED, lw=0, label="synthetic rows")
-        axis.set_xlabel(a)
-        axis.set_ylabel(b)
-        axis.locator_params(nbins=4)
+        for side, name in ((axis.xaxis, a), (axis.yaxis, b)):
+            side.set_label_text(name)
+            _ticks(side, task.labels.get(name, ()))
     if not pairs:
         (name,) = varying
         at, height = density(real[name][np.isfinite(real[name])])
@@ -65,3 +68,18 @@ def plot_rows(task: Task, distilled: Distilled, *, most: int = MOST, across: int
         axes[0].set_xlabel(name)
         axes[0].set_yticks([])
     return figure
+
+
+def _ticks(side: Any, labels: Sequence[Label]) -> None:
+    """At a few numbers, or the labels where a column's codes have them; of many labels those that find room."""
+    from matplotlib import ticker
+
+    if not labels:
+        side.set_major_locator(ticker.MaxNLocator(4))
+        return
+    at = range(0, len(labels), -(-len(labels) // TICKS))
+    side.set_ticks(at, [_short(str(labels[code])) for code in at])
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= WIDE else label[: WIDE - 1] + "\N{HORIZONTAL ELLIPSIS}"

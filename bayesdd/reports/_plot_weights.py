@@ -14,7 +14,7 @@ import torch
 
 from bayesdd.numerics.pareto import KHAT_LIMIT, khat
 from bayesdd.numerics.refusal import Refusal
-from bayesdd.reports.style import BASELINE, DISTILLED, panels, styled
+from bayesdd.reports.style import BASELINE, DISTILLED, logarithmic, panels, styled
 
 SHOWN = 1e-6  # of the mean weight: what lies below moves no average
 FEWEST = 25  # weights: five in the tail
@@ -52,6 +52,7 @@ def plot_weights(log_weight: Any) -> Any:
     even = math.isinf(shape) and shape < 0
     if math.isfinite(shape) and tail > 1:
         axis.loglog(share[:tail], _fitted(ordered[: tail + 1], shape), color=BASELINE, lw=1.4)
+    logarithmic(axis.xaxis, axis.yaxis)
     verdict = "weights are even" if even else f"k-hat {shape:.2f} (usable below {KHAT_LIMIT})"
     axis.set_title(verdict)
     axis.set_ylim(bottom=max(float(ordered[-1]) / 1.05, SHOWN))

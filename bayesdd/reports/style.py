@@ -37,6 +37,7 @@ STYLE: Any = {
     "legend.frameon": False,
     "legend.fontsize": 8,
     "figure.constrained_layout.use": True,
+    "text.parse_math": False,  # columns, sites and labels may hold dollars
     "svg.fonttype": "none",  # text stays text: it can be read aloud, searched and copied
     "svg.hashsalt": "bayesdd",  # equal figures give equal bytes
 }
@@ -72,6 +73,15 @@ def panels(count: int, *, across: int = 4, size: tuple[float, float] = PANEL) ->
     for spare in axes.flat[count:]:
         spare.remove()
     return figure, list(axes.flat[:count])
+
+
+def logarithmic(*sides: Any) -> None:
+    """Labels of logarithmic axes in plain text."""
+    from matplotlib.ticker import LogFormatter
+
+    for side in sides:
+        side.set_major_formatter(LogFormatter())
+        side.set_minor_formatter(LogFormatter(labelOnlyBase=False))
 
 
 def areas(weight: Any) -> Any:

@@ -113,6 +113,38 @@ def test_rows_have_the_area_of_their_weight(plane):
     assert sizes / sizes[0] == pytest.approx([1.0, 2.0, 4.0])
 
 
+def test_codes_are_told_by_their_labels_and_dollars_stay_dollars():
+    n, wards = 60, ["$east$", r"$\no such$", "west wing, second floor"]
+    frame = pd.DataFrame({"$age": np.linspace(-1, 1, n), "ward": np.resize(wards, n), "y": np.linspace(0, 1, n)})
+
+    def model(age, ward, y=None):
+        level = pyro.sample("level", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
+        with pyro.plate("data", len(age)):
+            return pyro.sample("y", dist.Normal(level[ward] + age, 0.1), obs=y)
+
+    task = bayesdd.Task(model, frame, columns={"age": "$age", "ward": "ward", "y": "y"})
+    figure = bayesdd.plot_rows(task, some_rows(task, torch.ones(3, dtype=torch.float64)))
+    figure.canvas.draw()  # where text that is taken for mathematics fails
+    (ward,) = (axis for axis in figure.axes if axis.get_xlabel() == "ward")
+    assert [label.get_text() for label in ward.get_xticklabels()] == [r"$\no such$", "$east$", "west wing…"]
+    with pytest.raises(bayesdd.Refusal, match="two inputs of numbers"):
+        bayesdd.plot_field(task, some_rows(task, torch.ones(3, dtype=torch.float64)))
+
+
+@pytest.mark.parametrize("plot", ["certificate", "rounds", "weights"])
+def test_powers_of_ten_are_plain_text(plot, plane):
+    if plot == "certificate":
+        figure = bayesdd.plot_certificate(GOOD)
+    elif plot == "rounds":
+        figure = bayesdd.plot_rounds(bayesdd.distill(plane, size=8, seed=0, progress=False))
+    else:
+        figure = bayesdd.plot_weights(torch.linspace(0.0, 3.0, 400, dtype=torch.float64))
+    figure.canvas.draw()
+    (axis,) = figure.axes
+    texts = [label.get_text() for side in (axis.xaxis, axis.yaxis) for label in side.get_ticklabels(which="both")]
+    assert any(texts) and not any("$" in text or "\\" in text for text in texts)
+
+
 def test_a_field_has_one_colour_scale(plane):
     figure = bayesdd.plot_field(plane, some_rows(plane, np.ones(3)))
     real, made = (axis.collections[0] for axis in figure.axes[:2])
