@@ -36,7 +36,7 @@ def histograms(ranks: pd.DataFrame, draws: int, p_value: pd.Series, colour: str,
     for axis, name in zip(axes.flat, ranks.columns, strict=False):
         axis.axhspan(low, high, color=band, lw=0)
         axis.hist(ranks[name], bins=BARS, range=(-0.5, draws + 0.5), color=colour, rwidth=0.9)
-        axis.set_title(f"{name}  (p = {p_value[name]:.2g})", fontsize=9)
+        axis.set_title(f"{name}  (p = {p_value[name]:.2g})", fontsize=9, parse_math=False)
         axis.set_yticks([])
         axis.set_xlabel("rank of the truth", fontsize=8)
     return figure
