@@ -116,8 +116,8 @@ MUTATIONS = (
     Mutation(
         "lock around public verbs removed",
         "bayesdd/numerics/exclusive.py",
-        "with LOCK, torch.inference_mode(False), torch.enable_grad():",
-        "with torch.inference_mode(False), torch.enable_grad():",
+        "with LOCK, one_thread(), torch.inference_mode(False), torch.enable_grad():",
+        "with one_thread(), torch.inference_mode(False), torch.enable_grad():",
         "tests/numerics/test_exclusive.py",
     ),
     Mutation(

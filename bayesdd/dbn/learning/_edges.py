@@ -2,8 +2,12 @@ r"""Edges from sources that see different variables, with noise: their posterior
 
 A sweep draws a network given the completed rows, its parameters given both, and the rows given all:
 
-.. math:: G \mid z \sim \text{exact (orders)}, \qquad \theta \mid G, z \sim \text{Normal-inverse-gamma}, \qquad
+.. math:: G \mid z \sim \text{orders}, \qquad \theta \mid G, z \sim \text{Normal-inverse-gamma}, \qquad
           z \mid y, G, \theta \sim \text{Normal}.
+
+The network is drawn exactly among up to twelve variables (``orders``), beyond by a chain of orders (``order_chain``),
+which is exact too where no edge leads from a variable to another of its slice: every variable's parents are then drawn
+by themselves.
 
 Learning edges from rows completed once, or from few distilled rows, would treat imputed values as measured ones and
 find false edges. Sources: Tanner & Wong, JASA 1987; Friedman, "The Bayesian structural EM algorithm", UAI 1998,
@@ -15,6 +19,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from graphlib import CycleError, TopologicalSorter
 
 import pandas as pd
 import torch
@@ -24,9 +29,11 @@ from torch.func import vmap
 from bayesdd.dbn.inference.augmentation import Augmentation
 from bayesdd.dbn.inference.patterns import patterns_of
 from bayesdd.dbn.inference.regressions import Layout, places_of
-from bayesdd.dbn.learning.orders import Candidates, Pairs, best, drawn, masks
+from bayesdd.dbn.learning import order_chain
+from bayesdd.dbn.learning.families import Edge, Rules, Search, nodes
+from bayesdd.dbn.learning.orders import Candidates, Pairs, drawn
 from bayesdd.dbn.learning.scores import Sample, bge
-from bayesdd.dbn.learning.search import behind, nodes, refuse_many, searches, with_edges
+from bayesdd.dbn.learning.search import with_edges
 from bayesdd.dbn.likelihood.missing import unrolled
 from bayesdd.dbn.likelihood.source import Source, gathered, with_noise
 from bayesdd.dbn.template.structure import Values
@@ -37,6 +44,8 @@ from bayesdd.numerics.refusal import Refusal
 CHAINS = 4  # one of two chains that holds on to a false edge would give it a share of a half
 BURN = 210
 FIRST = 2 / 7  # of the burn-in with all edges: rows completed without edges are forgotten too slowly
+EXACT = 12  # variables: more have too many subsets for every sweep
+PARENTS = 4, 3  # most parents, and beyond so many variables
 APART = 0.8  # difference of an edge's shares between chains that asks for more draws
 
 
@@ -74,9 +83,16 @@ def edges(
     draws: int = 200,
     burn: int = BURN,
     seed: int = 0,
-    max_parents: int = 4,
+    max_parents: int | None = None,
+    forbidden: Sequence[Edge] = (),
+    required: Sequence[Edge] = (),
+    tiers: Sequence[Sequence[str]] = (),
+    within: bool = True,
 ) -> Edges:
     """Posterior of the edges given several incomplete, noisy sources of linear-Gaussian variables.
+
+    A priori a network is as probable as it has orders of its variables in which parents precede children, among those
+    of at most ``max_parents`` parents a variable that the rules allow.
 
     Args:
         template: Names, static variables and priors; its edges are ignored, except ``initial`` ones.
@@ -84,10 +100,16 @@ def edges(
         draws: Sweeps after the burn-in, of each of four chains.
         burn: Sweeps of the burn-in.
         seed: Seed.
-        max_parents: Most parents of a variable, those of the slice before and static ones included.
+        max_parents: Most parents of a variable, those of the slice before and static ones included; default 4, beyond
+            twelve variables 3.
+        forbidden: Edges (parent, child) that are known not to be; a parent of the slice before is ``NAME_before``.
+        required: Edges that are known to be.
+        tiers: Groups of variables, earlier ones first: within a slice no edge leads from a later group to an earlier.
+        within: Whether there may be edges within a slice. Without them every variable is searched by itself.
 
     Raises:
-        Refusal: Sources and template do not fit, variables are categorical or too many, or no draw is asked for.
+        Refusal: Sources and template do not fit, variables are categorical or too many, rules name what is no edge or
+            contradict each other, or no draw is asked for.
 
     Warns:
         UserWarning: The chains disagree.
@@ -99,13 +121,14 @@ def edges(
         )
     if draws < 1:
         raise Refusal(f"edges() needs draws= of at least one sweep, got {draws}.")
-    refuse_many(template)
     # Only the first slice's edges, so that entries stand in one order, whatever network is drawn.
     plain = replace(template, intra=(), inter=())
     rows = gathered(plain, sources)
     augmentation = Augmentation(with_noise(plain, sources), patterns_of(plain, rows), rows[0][0].shape[1])
     generator = torch.Generator().manual_seed(seed)
-    shares = [_Chain.start(plain, augmentation, max_parents, generator).shares(draws, burn) for _ in range(CHAINS)]
+    most = PARENTS[len(plain.variables) > EXACT] if max_parents is None else max_parents
+    search = Search.of(plain, most, Rules(forbidden, required, tiers, within))
+    shares = [_Chain.start(plain, augmentation, search, generator).shares(draws, burn) for _ in range(CHAINS)]
     every = [torch.stack(of_kind) for of_kind in zip(*shares, strict=True)]
     if any(float((share.amax(0) - share.amin(0)).max()) > APART for share in every if share.numel()):
         warnings.warn(
@@ -114,7 +137,7 @@ def edges(
             stacklevel=2,
         )
     found = [share.mean(0) for share in every]
-    networks = [_likeliest(share, behind(plain) if not k else [0] * len(plain.static)) for k, share in enumerate(found)]
+    networks = [_likeliest(share, search.after if not k else [0] * len(plain.static)) for k, share in enumerate(found)]
     return Edges(with_edges(plain, networks), _named(plain, found))
 
 
@@ -126,16 +149,19 @@ class _Chain:
     augmentation: Augmentation
     gram: Tensor
     noises: Values
-    max_parents: int
+    search: Search
+    orders: list[list[int]]
     generator: torch.Generator
 
     @classmethod
-    def start(cls, base: Template, augmentation: Augmentation, max_parents: int, generator: torch.Generator) -> _Chain:
+    def start(cls, base: Template, augmentation: Augmentation, search: Search, generator: torch.Generator) -> _Chain:
         """From rows completed without edges."""
         values = augmentation.starts(1, generator)
         gram, _ = augmentation.completed(*augmentation.joint(values), values, generator)
         noises = {site: values[site] for site in augmentation.noise_sites}
-        return cls(base, augmentation, gram, noises, max_parents, generator)
+        after = [search.after, [0] * len(base.static)]
+        orders = [order_chain.start(some, generator) for some in after]
+        return cls(base, augmentation, gram, noises, search, orders, generator)
 
     def shares(self, draws: int, burn: int) -> list[Tensor]:
         """Shares of the draws that have each edge: of a slice ``(nodes, V)``, among static variables if any."""
@@ -145,7 +171,7 @@ class _Chain:
         template = saturated(self.base)
         for sweep in range(burn + draws):
             if sweep >= FIRST * burn:
-                found = [drawn(search, self.generator) for search in self._searches(self.gram[0])]
+                found = [self._drawn(k, some) for k, some in enumerate(self._candidates(self.gram[0]))]
                 template = with_edges(self.base, found)
                 for count, pairs in zip(counts, found, strict=True):
                     for parent, child in pairs if sweep >= burn else ():
@@ -153,7 +179,14 @@ class _Chain:
             self._move(template)
         return counts
 
-    def _searches(self, gram: Tensor) -> list[Candidates]:
+    def _drawn(self, kind: int, candidates: Candidates) -> Pairs:
+        """A network of the slice, or of the static variables."""
+        if self.search.separate[kind] or len(self.orders[kind]) > EXACT:
+            self.orders[kind], found = order_chain.moved(candidates, self.orders[kind], self.generator)
+            return found
+        return drawn(candidates, self.generator)
+
+    def _candidates(self, gram: Tensor) -> list[Candidates]:
         """Networks to draw from, given the second moments ``(3, d, d)`` of completed rows."""
         places, blocks = places_of(self.base), []
         for kind, some in enumerate(nodes(self.base)):
@@ -161,7 +194,7 @@ class _Chain:
             block = gram[kind][at][:, at]
             nothing = Sample(block.new_zeros(0, len(some)), block.new_zeros(0), ())
             blocks.append(Sample.of_moments(block) if some and float(block[0, 0]) > 0 else nothing)
-        return searches(self.base, blocks, bge, self.max_parents)
+        return self.search.candidates(blocks, bge)
 
     def _move(self, template: Template) -> None:
         """Parameters given a network and completed rows, then rows and noise scales."""
@@ -178,14 +211,23 @@ class _Chain:
 
 
 def _likeliest(share: Tensor, after: list[int]) -> Pairs:
-    """The network whose edges' shares exceed a half by most in total."""
-    bits = torch.arange(len(share))
-
-    def agreement(v: int, parents: Tensor) -> Tensor:
-        return (parents[:, None] >> bits & 1).double() @ (share[:, v] - 0.5)
-
-    worth = int((share > 0.5).sum(0).max())  # more parents than these cannot help
-    return best(Candidates(agreement, masks(len(share), worth), after))
+    """Edges whose shares exceed a half, the likeliest first, but for those that would close a circle."""
+    count = len(after)
+    before = {v: {u for u in range(count) if after[u] >> v & 1} for v in range(count)}
+    found: Pairs = []
+    for place in share.flatten().argsort(descending=True, stable=True).tolist():
+        parent, child = divmod(place, share.shape[1])
+        if float(share[parent, child]) <= 0.5:
+            break
+        if parent < count:
+            before[child].add(parent)
+            try:
+                TopologicalSorter(before).prepare()
+            except CycleError:
+                before[child].remove(parent)
+                continue
+        found.append((parent, child))
+    return found
 
 
 def _named(template: Template, shares: list[Tensor]) -> pd.Series:

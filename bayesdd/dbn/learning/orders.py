@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -35,25 +35,22 @@ class Candidates(NamedTuple):
     """The families that a network is made of.
 
     Attributes:
-        score: A variable and bit masks of its parents ``(B,)`` -> score of its family ``(B,)``, nats.
-        sets: Bit masks of all sets that may be parents; the first bits are the variables.
+        sets: For every variable bit masks of the sets that may be its parents ``(B,)``; the first bits are the
+            variables.
+        scores: For every variable scores of those families ``(B,)``, nats.
         after: For every variable the mask of those that must stand behind it in the order.
     """
 
-    score: Callable[[int, Tensor], Tensor]
-    sets: Tensor
+    sets: list[Tensor]
+    scores: list[Tensor]
     after: list[int]
 
-    def families(self, v: int) -> tuple[Tensor, Tensor]:
-        """Masks of a variable's parents, and their scores."""
-        allowed = self.sets[self.sets >> v & 1 == 0]
-        return allowed, self.score(v, allowed)
 
-
-def masks(nodes: int, most: int) -> Tensor:
+def masks(nodes: Sequence[int], most: int) -> Tensor:
     """Bit masks of all sets of at most ``most`` nodes, small sets first, so that of equal scores the smallest wins."""
-    sets = (chosen for size in range(min(most, nodes) + 1) for chosen in itertools.combinations(range(nodes), size))
-    return torch.tensor([sum(1 << place for place in chosen) for chosen in sets])
+    bits = [1 << node for node in nodes]
+    sets = (chosen for size in range(min(most, len(bits)) + 1) for chosen in itertools.combinations(bits, size))
+    return torch.tensor([sum(chosen) for chosen in sets])
 
 
 def best(candidates: Candidates) -> Pairs:
@@ -74,7 +71,7 @@ def drawn(candidates: Candidates, generator: torch.Generator) -> Pairs:
 def _network(candidates: Candidates, join: Join, add: Add, pick: Pick) -> Pairs:
     """Edges of a network."""
     count = len(candidates.after)
-    families = [candidates.families(v) for v in range(count)]
+    families = list(zip(candidates.sets, candidates.scores, strict=True))
     tables = [_subsets(*family, count, join).tolist() for family in families]
     found: Pairs = []
     for v, before in _order(tables, candidates.after, add, pick):

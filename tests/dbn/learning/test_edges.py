@@ -3,6 +3,7 @@
 import collections
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ from scipy import stats
 from bayesdd import dbn
 from bayesdd.dbn import Source, Template, edges, learn, merge, pooled
 from bayesdd.dbn.inference.regressions import Layout
+from bayesdd.dbn.learning import order_chain
 from bayesdd.dbn.learning.orders import Candidates, best, drawn, masks
 from bayesdd.dbn.learning.scores import Sample, bge
 from bayesdd.dbn.learning.search import total
 from bayesdd.dbn.merging.excess import expected_gram, implied
 
+WIDE = torch.randn(9, 3, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 NET = Template(("b", "a", "c"), static=("s",), intra=(("s", "a"), ("a", "b")), inter=(("a", "a"), ("c", "b")))
 
 
@@ -36,13 +39,15 @@ def orders_of(pairs, names):
     )
 
 
+@pytest.mark.parametrize("chain", [False, True])
 @pytest.mark.parametrize("after", [[0, 0, 0], [0b100, 0, 0]])
 @pytest.mark.long
-def test_networks_are_drawn_by_their_scores_and_orders(after):
+def test_networks_are_drawn_by_their_scores_and_orders(after, chain):
     """Three variables and one more parent; the table of scores is random."""
     generator = torch.Generator().manual_seed(0)
     table = 1.5 * torch.randn(3, 16, generator=generator, dtype=torch.float64)
-    candidates = Candidates(lambda v, parents: table[v][parents], masks(4, 4), after)
+    sets = [masks([u for u in range(4) if u != v], 4) for v in range(3)]
+    candidates = Candidates(sets, [table[v][some] for v, some in enumerate(sets)], after)
     exact = {}
     options = [[mask for mask in range(16) if not mask >> v & 1] for v in range(3)]
     behind = [(u, v) for u in range(3) for v in range(3) if after[u] >> v & 1]
@@ -52,7 +57,17 @@ def test_networks_are_drawn_by_their_scores_and_orders(after):
         if count:
             exact[frozenset(pairs)] = count * math.exp(sum(float(table[v][mask]) for v, mask in enumerate(chosen)))
     draws, norm = 4000, sum(exact.values())
-    seen = collections.Counter(frozenset(drawn(candidates, generator)) for _ in range(draws))
+    order = order_chain.start(after, generator)
+
+    def one():
+        nonlocal order
+        if not chain:
+            return drawn(candidates, generator)
+        for _ in range(2):  # draws nearly independent
+            order, pairs = order_chain.moved(candidates, order, generator)
+        return pairs
+
+    seen = collections.Counter(frozenset(one()) for _ in range(draws))
     assert set(seen) <= set(exact)
     common = [net for net, weight in exact.items() if weight / norm * draws > 5]
     expected = np.array([*(exact[net] / norm * draws for net in common), 0.0])
@@ -73,21 +88,72 @@ def test_moments_score_as_their_rows_do():
         torch.testing.assert_close(bge(theirs, sets), bge(Sample(rows, weight, ()), sets))
 
 
+def exact_shares(template, x, networks, orders):
+    """Edge -> posterior probability, over networks (intra, inter) of so many orders each."""
+    exact, norm = collections.Counter(), 0.0
+    for intra, inter in networks:
+        weight = orders(intra) * math.exp(total(replace(template, intra=intra, inter=inter), {"x": x}) + 150)
+        norm += weight
+        exact.update(dict.fromkeys([*intra, *((f"{u}_before", v) for u, v in inter)], weight))
+    return lambda index: np.array([exact[pair] / norm for pair in index])
+
+
+@pytest.mark.long
+def test_rules_leave_the_networks_that_follow_them_their_probabilities():
+    truth = Template(("a", "b"), intra=(("a", "b"),), inter=(("a", "a"),))
+    x = dbn.simulate(truth, {k: v / 4 if v.shape else v for k, v in values(truth).items()}, 14, 3, seed=1)["x"]
+    frame, every = Template(("a", "b")), list(itertools.product("ab", repeat=2))
+    for rules, intras, kept in (
+        ({"within": False}, [()], lambda inter: True),
+        ({"tiers": [("b",), ("a",)]}, [(), (("b", "a"),)], lambda inter: True),
+        (
+            {"required": [("a_before", "a")], "forbidden": [("b", "a"), ("b_before", "a")]},
+            [(), (("a", "b"),)],
+            lambda inter: ("a", "a") in inter and ("b", "a") not in inter,
+        ),
+    ):
+        inters = [i for k in range(5) for i in itertools.combinations(every, k) if kept(i)]
+        shares = exact_shares(frame, x, itertools.product(intras, inters), lambda intra: orders_of(intra, "ab"))
+        found = edges(frame, [Source({"x": x})], draws=200, seed=0, **rules).probability
+        share = shares(found.index)
+        assert (np.abs(found - share) <= 4.5 * np.sqrt(share * (1 - share) / 800) + 1e-9).all()
+        assert len(found) == 6  # forbidden and required ones too
+
+
+@pytest.mark.long
+def test_many_variables_are_searched_by_themselves_without_edges_within_a_slice():
+    """Parents of one variable against enumeration, among 18 variables."""
+    names = tuple(f"v{k}" for k in range(18))
+    truth = Template(names, inter=(*((name, name) for name in names), ("v0", "v1"), ("v2", "v1")))
+    parameters = {k: torch.full(v.shape, 0.35).double() if v.shape else v for k, v in values(truth).items()}
+    x = dbn.simulate(truth, parameters, 30, 3, seed=5)["x"]
+    found = edges(Template(names), [Source({"x": x})], draws=100, burn=20, seed=0, max_parents=2, within=False)
+    scores = {
+        parents: total(Template(names, inter=[(p, "v1") for p in parents]), {"x": x})
+        for size in range(3)
+        for parents in itertools.combinations(names, size)
+    }
+    top = max(scores.values())
+    weight = {parents: math.exp(score - top) for parents, score in scores.items()}
+    share = {p: sum(w for parents, w in weight.items() if p in parents) / sum(weight.values()) for p in names}
+    for parent, exact in share.items():
+        said = found.probability[f"{parent}_before", "v1"]
+        assert abs(said - exact) <= 4.5 * math.sqrt(exact * (1 - exact) / 400) + 1e-9
+    assert not found.template.intra and 0.05 < sorted(share.values())[-3] < 0.95
+
+
 @pytest.mark.long
 def test_complete_sources_give_every_network_its_probability():
     frame = Template(("a", "b"))
     truth = Template(("a", "b"), intra=(("a", "b"),), inter=(("a", "a"),))
     x = dbn.simulate(truth, {k: v / 4 if v.shape else v for k, v in values(truth).items()}, 14, 3, seed=1)["x"]
-    exact, norm = collections.Counter(), 0.0
     pairs = list(itertools.product("ab", repeat=2))
-    for intra in [(), (("a", "b"),), (("b", "a"),)]:
-        for inter in itertools.chain.from_iterable(itertools.combinations(pairs, k) for k in range(5)):
-            weight = orders_of(intra, "ab") * math.exp(total(Template(("a", "b"), intra, inter), {"x": x}) + 150)
-            norm += weight
-            exact.update(dict.fromkeys([*intra, *((f"{u}_before", v) for u, v in inter)], weight))
+    inters = [some for k in range(5) for some in itertools.combinations(pairs, k)]
+    networks = itertools.product([(), (("a", "b"),), (("b", "a"),)], inters)
+    exact = exact_shares(frame, x, networks, lambda intra: orders_of(intra, "ab"))
     sources = [Source({"x": x[:6]}), Source({"x": x[6:]})]
     found = edges(frame, sources, draws=200, seed=0)
-    shares = np.array([exact[pair] / norm for pair in found.probability.index])
+    shares = exact(found.probability.index)
     assert 0.1 < np.median(shares) < 0.9
     error = np.sqrt(shares * (1 - shares) / 800)
     assert (np.abs(found.probability - shares) <= 4.5 * error + 1e-9).all()
@@ -172,7 +238,19 @@ def test_few_rows_to_learn_edges_from_weigh_one_each(full):
     [
         (lambda f: edges(Template(("a",), states={"a": 2}), []), "edges.. is for linear-Gaussian variables"),
         (lambda f: edges(NET, f.sources, draws=0), "at least one sweep, got 0"),
-        (lambda f: edges(Template(tuple("abcdefghijklm")), f.sources), "at most 24 nodes, .* got 26"),
+        (lambda f: edges(Template(tuple(f"v{k}" for k in range(32))), [Source({"x": WIDE})]), "62 nodes, .* got 64"),
+        (
+            lambda f: edges(
+                Template(tuple(f"v{k}" for k in range(24))), [Source({"x": WIDE[..., :24]})], max_parents=7
+            ),
+            "lower max_parents",
+        ),
+        (lambda f: edges(NET, f.sources, forbidden=[("a", "z")]), r"\('a', 'z'\) is no edge: .* a_before, c_before"),
+        (lambda f: edges(NET, f.sources, required=[("a_before", "s")]), "is no edge"),
+        (lambda f: edges(NET, f.sources, required=[("a", "b")], within=False), "'a' -> 'b' is required and forbidden"),
+        (lambda f: edges(NET, f.sources, required=[("a", "b"), ("b", "a")]), "close a circle within a slice: "),
+        (lambda f: edges(NET, f.sources, required=[("a", "b"), ("c", "b")], max_parents=1), "'b' has 2 required"),
+        (lambda f: edges(NET, f.sources, tiers=[("a",), ("z",)]), "tiers= names 'z'; the variables are b, a, c"),
         (lambda f: merge(NET, f.sources, size=3, learn_edges=True, full=f), "learn_edges=True. is for complete=True"),
     ],
 )

@@ -183,8 +183,8 @@ def test_what_cannot_be_scored_is_refused():
     x, _ = sequences({})
     with pytest.raises(ValueError, match="complete rows"):
         learn(Template(NAMES), {"x": torch.where(x > 1, torch.nan, x)})
-    with pytest.raises(ValueError, match="at most 24 nodes"):
-        learn(Template(tuple(f"v{i}" for i in range(13))), {"x": torch.zeros(2, 2, 13)})
+    with pytest.raises(ValueError, match="orders of at most 16 variables, got 17"):
+        learn(Template(tuple(f"v{i}" for i in range(17))), {"x": torch.zeros(2, 2, 17)})
     with pytest.raises(ValueError, match="bdeu scores categorical"):
         learn(Template(NAMES), {"x": x}, score=bdeu)
     with pytest.raises(ValueError, match="bge scores linear-Gaussian"):
