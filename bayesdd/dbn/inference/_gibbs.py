@@ -25,9 +25,11 @@ from bayesdd.dbn.likelihood.messages import needed
 from bayesdd.dbn.template.columns import by_name, columns
 from bayesdd.dbn.template.structure import Family, Node
 from bayesdd.dbn.template.template import Template
+from bayesdd.numerics.exclusive import exclusive
 from bayesdd.numerics.refusal import Refusal
 
 
+@exclusive
 def gibbs(template: Template, data: Any, *, draws: int = 1000, burn: int = 200, seed: int = 0) -> dict[str, Tensor]:
     """Draws of every table, a Markov chain: site -> ``(draws, *shape)``.
 

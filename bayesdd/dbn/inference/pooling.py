@@ -25,6 +25,7 @@ from bayesdd.dbn.template.columns import Rows, as_columns
 from bayesdd.dbn.template.mixture import Mixture
 from bayesdd.dbn.template.template import Template
 from bayesdd.numerics import words
+from bayesdd.numerics.exclusive import exclusive
 from bayesdd.numerics.refusal import Refusal
 
 TABLE_CHAINS, BURN = 4, 300  # of categorical sources; every chain has a burn-in of its own
@@ -170,6 +171,7 @@ class Pooled:
         return with_noise(self.template, self.sources)
 
 
+@exclusive
 def pooled(
     template: Template, sources: Sequence[Source], *, draws: int = 4000, seed: int = 0, fallback: bool = True
 ) -> Pooled:

@@ -39,6 +39,7 @@ from bayesdd.dbn.likelihood.source import Source, gathered, with_noise
 from bayesdd.dbn.template.structure import Values
 from bayesdd.dbn.template.template import Template, saturated
 from bayesdd.numerics import words
+from bayesdd.numerics.exclusive import exclusive
 from bayesdd.numerics.refusal import Refusal
 
 CHAINS = 4  # one of two chains that holds on to a false edge would give it a share of a half
@@ -76,6 +77,7 @@ class Edges:
         return head, {f"{parent} -> {child}": f"{value:.2f}" for (parent, child), value in likely.items()}
 
 
+@exclusive
 def edges(
     template: Template,
     sources: Sequence[Source],

@@ -31,11 +31,13 @@ from bayesdd.dbn.likelihood.source import Source, described, gathered, with_nois
 from bayesdd.dbn.merging.holder import Holder, Set, simplex
 from bayesdd.dbn.merging.moments import Joint, moments
 from bayesdd.dbn.template.template import Template
+from bayesdd.numerics.exclusive import exclusive
 from bayesdd.numerics.refusal import Refusal
 
 DRAWS = 3000
 
 
+@exclusive
 def federated(
     template: Template,
     sources: Sequence[Source],

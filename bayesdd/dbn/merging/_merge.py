@@ -30,6 +30,7 @@ from bayesdd.dbn.merging.soft import soft_rows
 from bayesdd.dbn.merging.verdict import of_complete_rows, of_masked_rows
 from bayesdd.dbn.template.columns import as_columns
 from bayesdd.dbn.template.template import Template
+from bayesdd.numerics.exclusive import exclusive
 from bayesdd.numerics.pareto import KHAT_LIMIT
 from bayesdd.numerics.refusal import Refusal
 
@@ -37,6 +38,7 @@ TOO_SURE = 0.8  # ratio of posterior deviations, distilled over full, below whic
 SHOWN = 4  # parameters that a warning names
 
 
+@exclusive
 def merge(
     template: Template,
     sources: Sequence[Source],
