@@ -28,6 +28,7 @@ Evaluate = Callable[[Columns], Tensor]  # rows -> log-likelihood (S, rows)
 LOOKED_AT = 64  # rows in which a bound is sought
 BELOW = 1e-3  # below zero, or above one, in the largest entry's units
 MOST_ROWS = 4096  # evaluated together: wide columns are looked at in fewer values
+LOOKED_AT = 2**17  # rows among which values that occur often are sought
 MOST_VALUES = 64  # of an element at which a jump is sought, the most frequent and the extremes
 STEPS = 1e-4, 1e-5  # in the element's sds: a slope's change falls with the step, a jump stays
 JUMP = 1e-6  # nats, of 1 + |log-likelihood|: above rounding
@@ -148,6 +149,9 @@ def _replaced(columns: Columns, name: str, picked: Tensor, elements: Tensor, val
 
 def _with_atoms(at: Evaluate, columns: Columns, name: str, kind: Kind, model: str) -> Kind:
     """The kind with the atoms that are found; fixed, with a warning, where they are too many."""
+    if (count := len(columns[name])) > LOOKED_AT:  # sorting a million values of each element takes seconds
+        some = torch.randperm(count, generator=torch.Generator().manual_seed(0))[:LOOKED_AT].sort().values
+        columns = {key: other[some] for key, other in columns.items()}
     column = columns[name]
     picked, element, value, scale = _candidates(column.reshape(len(column), -1))
     if not len(picked):

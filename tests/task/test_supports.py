@@ -10,6 +10,7 @@ import torch
 from bayesdd import kinds
 from bayesdd.task import Task
 from bayesdd.task.sides import sides
+from bayesdd.task.supports import LOOKED_AT
 
 N = 40
 Z = torch.randn(N, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -170,3 +171,12 @@ def test_observed_stays_within_the_values_of_each_element():
         moved = sides(kind, column).from_free(torch.full_like(column, free))
         assert bool((moved >= column.amin(0)).all() & (moved <= column.amax(0)).all())
     assert repr(kind) == "bayesdd.kinds.observed"
+
+
+def test_values_that_occur_often_are_found_among_more_rows_than_are_sorted():
+    count = LOOKED_AT + 10_000
+    generator = torch.Generator().manual_seed(0)
+    y = 2 + torch.randn(count, generator=generator, dtype=torch.float64)
+    y[torch.rand(count, generator=generator) < 0.05] = 0.0
+    kind = kind_of(lambda mean, y: torch.where(y == 0, -mean.square(), -((y - mean) ** 2) / 2), y)
+    assert kind.atoms == ((0, 0.0),)
