@@ -115,7 +115,7 @@ class Split:
     def edges(self) -> list[tuple[str, str, float]]:
         """Edges that the hospitals together find more probable than not: parent, child, probability."""
         few = self.draws < ENOUGH
-        settings = {"draws": self.draws // 8, "burn": 14} if few else {"draws": self.draws // 2}
+        settings: dict[str, Any] = {"draws": self.draws // 8, "burn": 14} if few else {"draws": self.draws // 2}
         found = edges(TEMPLATE, self.hospitals, seed=self.seed, **settings).probability
         return [(*pair, share) for pair, share in found.items() if share > 0.5]
 
