@@ -9,6 +9,20 @@ from typing import Any
 MOST = 8  # names that are listed; after them their number
 
 
+class Described:
+    """What says of itself, in a terminal and in a notebook, what its ``_said`` holds: a line, then names and values."""
+
+    @property
+    def _said(self) -> tuple[str, dict[str, str]]:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return text(*self._said)
+
+    def _repr_html_(self) -> str:
+        return html(*self._said)
+
+
 def text(head: str, lines: Mapping[str, str]) -> str:
     """The line, and the others indented below it."""
     width = max(map(len, lines), default=0)

@@ -220,4 +220,4 @@ def _kept(found: searches.Modes, terms: list[Term]) -> searches.Modes:
 
 def _warn(surrogate: Surrogate) -> None:
     for said in [*jumps(surrogate.problem), *unlearned(surrogate), *surrogate.doubts]:
-        warnings.warn(f"pinn.fit: {said}", FitWarning, stacklevel=3)
+        warnings.warn(f"pinn.fit: {said}", FitWarning, stacklevel=4)

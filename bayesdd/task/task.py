@@ -33,8 +33,8 @@ from bayesdd.task.supports import supported, upper_bounds
 PACKED = 4  # rows that a packed task keeps, which its bytes a cell are counted with
 
 
-@dataclass(frozen=True, eq=False)
-class Task:
+@dataclass(frozen=True, eq=False, repr=False)
+class Task(words.Described):
     """An inference task: one Pyro model, one row plate, the real rows.
 
     The model is called as ``model(**columns)``, one keyword a column, leading axis = rows; arguments with defaults need
@@ -124,12 +124,6 @@ class Task:
         put("dims", names.dims)
         put("coords", names.coords)
         put("names", names)
-
-    def __repr__(self) -> str:
-        return words.text(*self._said)
-
-    def _repr_html_(self) -> str:
-        return words.html(*self._said)
 
     @property
     def _said(self) -> tuple[str, dict[str, str]]:

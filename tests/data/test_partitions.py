@@ -72,7 +72,7 @@ def draws_of(task, count=5):
     return torch.randn(count, task.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
-def test_passes_are_those_of_one_process(client, monkeypatch):
+def test_passes_are_those_of_one_process(client, same_passes, monkeypatch):
     monkeypatch.setattr(disk, "SAMPLE_ROWS", 200)
     columns = {"columns": ["x", "y"]}
     for settings in (columns, columns | {"weight": "count"}):
@@ -80,14 +80,7 @@ def test_passes_are_those_of_one_process(client, monkeypatch):
         held = Task(logistic_regression.model, frame(), **settings)
         assert away.size == N and len(away.data["x"]) <= 200 and away.rows.elsewhere
         assert torch.equal(away.data["x"], held.data["x"][away.rows.numbers])
-        draws = draws_of(held)
-        a, b = (Density([(task, task.rows, None)]) for task in (away, held))
-        for found, expected in zip(
-            (a.sweep(draws), *a.log_joint_gradient(draws), *a.likelihood_derivatives(draws[:2])),
-            (b.sweep(draws), *b.log_joint_gradient(draws), *b.likelihood_derivatives(draws[:2])),
-            strict=True,
-        ):
-            assert torch.allclose(found, expected, rtol=1e-12, atol=1e-9)
+        same_passes(away, held, draws_of(held))
     blocks = torch.cat([block["x"] for block in away.rows.blocks(0, N, 700, pin=False)])
     assert torch.equal(blocks, held.data["x"])
     assert away.rows.fingerprint() == Task(logistic_regression.model, split(frame(), 3), **settings).rows.fingerprint()
@@ -100,15 +93,8 @@ def test_labels_are_those_of_all_partitions(client):
     assert opened(split(known), ["ward"]).labels["ward"] == ("west", "north", "east")
 
 
-def test_equal_rows_are_counted_there(client):
-    given = frame().assign(ward=frame()["ward"].where(frame()["x[1]"] < 1))
-    for weight in (None, "count"):
-        few = opened(bayesdd.grouped(split(given)), ["y", "ward"], weight=weight)
-        sums = given.groupby(["y", "ward"], dropna=False)["count"].agg("size" if weight is None else "sum")
-        assert few.counted == N and few.labels["ward"] == ("east", "west")
-        assert few.sample_weight.tolist() == sums.tolist() and len(few.columns["y"]) == 6
-    with one_line("'less' is missing, or -1"):
-        opened(bayesdd.grouped(split(given.assign(less=given["count"] - 2))), ["y"], weight="less")
+def test_equal_rows_are_counted_there(client, counted_there):
+    counted_there(frame(), split)
 
 
 def test_a_worker_that_is_killed_changes_nothing(client, monkeypatch):

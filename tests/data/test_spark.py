@@ -96,7 +96,7 @@ def draws_of(task, count=5):
     return torch.randn(count, task.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
-def test_passes_are_those_of_one_process(stored, monkeypatch):
+def test_passes_are_those_of_one_process(stored, same_passes, monkeypatch):
     monkeypatch.setattr(disk, "SAMPLE_ROWS", 200)
     monkeypatch.setattr(spark, "PIECE", 300)
     rows = stored(frame()).repartition(4)
@@ -104,14 +104,7 @@ def test_passes_are_those_of_one_process(stored, monkeypatch):
         away = Task(logistic_regression.model, rows, **settings)
         held = Task(logistic_regression.model, frame(), **settings)
         assert away.size == N and len(away.data["x"]) <= 200 and away.rows.elsewhere
-        draws = draws_of(held)
-        a, b = (Density([(task, task.rows, None)]) for task in (away, held))
-        for found, expected in zip(
-            (a.sweep(draws), *a.log_joint_gradient(draws), *a.likelihood_derivatives(draws[:2])),
-            (b.sweep(draws), *b.log_joint_gradient(draws), *b.likelihood_derivatives(draws[:2])),
-            strict=True,
-        ):
-            assert torch.allclose(found, expected, rtol=1e-12, atol=1e-9)
+        same_passes(away, held, draws_of(held))
     every = torch.cat([block["x"] for block in away.rows.blocks(0, N, 1700, pin=False)])
     assert torch.equal(away.data["x"], every[away.rows.numbers])
     assert torch.equal(every[:, 1].sort().values, held.data["x"][:, 1].sort().values)
@@ -134,15 +127,8 @@ def test_columns_are_those_of_arrow(stored, session):
     assert torch.equal(some["more"].nan_to_num(-1), more.nan_to_num(-1))
 
 
-def test_equal_rows_are_counted_there(stored):
-    given = frame().assign(ward=frame()["ward"].where(frame()["x[1]"] < 1))
-    for weight in (None, "count"):
-        few = opened(bayesdd.grouped(stored(given)), ["y", "ward"], weight=weight)
-        sums = given.groupby(["y", "ward"], dropna=False)["count"].agg("size" if weight is None else "sum")
-        assert few.counted == N and few.labels["ward"] == ("east", "west")
-        assert few.sample_weight.tolist() == sums.tolist() and len(few.columns["y"]) == 6
-    with one_line("'less' is missing, or -1"):
-        opened(bayesdd.grouped(stored(given.assign(less=given["count"] - 2))), ["y"], weight="less")
+def test_equal_rows_are_counted_there(stored, counted_there):
+    counted_there(frame(), stored)
 
 
 def test_a_worker_that_is_killed_changes_nothing(stored, tmp_path):

@@ -32,8 +32,8 @@ TABLE_CHAINS, BURN = 4, 300  # of categorical sources; every chain has a burn-in
 MIXED_CHAINS, MIXED_BURN = 4, 100  # given all else, whole rows of numbers and all parameters are drawn at once
 
 
-@dataclass(frozen=True, eq=False)
-class Pooled:
+@dataclass(frozen=True, eq=False, repr=False)
+class Pooled(words.Described):
     """Draws of the posterior given all sources.
 
     Attributes:
@@ -56,12 +56,6 @@ class Pooled:
     rhat: float
     ess: float = math.nan
     chains: int = 1
-
-    def __repr__(self) -> str:
-        return words.text(*self._said)
-
-    def _repr_html_(self) -> str:
-        return words.html(*self._said)
 
     @property
     def _said(self) -> tuple[str, dict[str, str]]:
@@ -233,7 +227,7 @@ def pooled(
             f"pooled: the chains of the joint posterior disagree (R-hat {rhat:.2f}): ask for more draws= than {draws}, "
             "or inspect what no source identifies.",
             UserWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     count, length = next(iter(chains.values())).shape[:2]
     each = math.ceil(draws / count)

@@ -30,7 +30,7 @@ from bayesdd.dbn.inference.augmentation import Augmentation
 from bayesdd.dbn.inference.patterns import patterns_of
 from bayesdd.dbn.inference.regressions import Layout, places_of
 from bayesdd.dbn.learning import order_chain
-from bayesdd.dbn.learning.families import Edge, Rules, Search, nodes
+from bayesdd.dbn.learning.families import NODES, Edge, Rules, Search, nodes
 from bayesdd.dbn.learning.orders import Candidates, Pairs, drawn
 from bayesdd.dbn.learning.scores import Sample, bge
 from bayesdd.dbn.learning.search import with_edges
@@ -38,7 +38,7 @@ from bayesdd.dbn.likelihood.missing import unrolled
 from bayesdd.dbn.likelihood.source import Source, gathered, with_noise
 from bayesdd.dbn.template.structure import Values
 from bayesdd.dbn.template.template import Template, saturated
-from bayesdd.numerics import words
+from bayesdd.numerics import arguments, words
 from bayesdd.numerics.exclusive import exclusive
 from bayesdd.numerics.refusal import Refusal
 
@@ -50,8 +50,8 @@ PARENTS = 4, 3  # most parents, and beyond so many variables
 APART = 0.8  # difference of an edge's shares between chains that asks for more draws
 
 
-@dataclass(frozen=True, eq=False)
-class Edges:
+@dataclass(frozen=True, eq=False, repr=False)
+class Edges(words.Described):
     """What sources say of the edges.
 
     Attributes:
@@ -61,12 +61,6 @@ class Edges:
 
     template: Template
     probability: pd.Series
-
-    def __repr__(self) -> str:
-        return words.text(*self._said)
-
-    def _repr_html_(self) -> str:
-        return words.html(*self._said)
 
     @property
     def _said(self) -> tuple[str, dict[str, str]]:
@@ -128,7 +122,8 @@ def edges(
     rows = gathered(plain, sources)
     augmentation = Augmentation(with_noise(plain, sources), patterns_of(plain, rows), rows[0][0].shape[1])
     generator = torch.Generator().manual_seed(seed)
-    most = PARENTS[len(plain.variables) > EXACT] if max_parents is None else max_parents
+    default = PARENTS[len(plain.variables) > EXACT]
+    most = default if max_parents is None else arguments.whole(max_parents, "edges: max_parents=", 0, NODES)
     search = Search.of(plain, most, Rules(forbidden, required, tiers, within))
     shares = [_Chain.start(plain, augmentation, search, generator).shares(draws, burn) for _ in range(CHAINS)]
     every = [torch.stack(of_kind) for of_kind in zip(*shares, strict=True)]
@@ -136,7 +131,7 @@ def edges(
         warnings.warn(
             f"edges: {CHAINS} chains disagree on an edge after {draws} sweeps each: ask for more draws=.",
             UserWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     found = [share.mean(0) for share in every]
     networks = [_likeliest(share, search.after if not k else [0] * len(plain.static)) for k, share in enumerate(found)]

@@ -176,13 +176,19 @@ def _ruled(template: Template, rules: Rules, most: int) -> list[tuple[list[int],
     names, places = template.variables, {f"{name}_before" if lag else name: k for k, (name, lag) in enumerate(of_later)}
 
     def place(edge: Edge) -> tuple[int, int]:
-        parent, child = edge
-        if parent not in places or child not in names or parent == child:
+        parent, child = edge if isinstance(edge, Sequence) and len(edge) == 2 else (None, None)
+        if isinstance(edge, str) or parent not in places or child not in names or parent == child:
             raise Refusal(
-                f"edges: {edge!r} is no edge: it leads from one of {', '.join(places)} to another of {', '.join(names)}"
+                f"edges: {edge!r} is no edge (parent, child), from one of {', '.join(places)} to another of "
+                f"{', '.join(names)}"
             )
         return places[parent], names.index(child)
 
+    if loose := [group for group in rules.tiers if isinstance(group, str)]:
+        raise Refusal(f"edges: tiers= needs groups of names, such as [({loose[0]!r},), ...], got {loose[0]!r}")
+    listed = [name for group in rules.tiers for name in group]
+    if twice := [name for name in listed if listed.count(name) > 1]:
+        raise Refusal(f"edges: {twice[0]!r} stands in two of the tiers=")
     tier = {name: k for k, group in enumerate(rules.tiers) for name in group}
     if unknown := sorted(tier.keys() - set(names)):
         raise Refusal(f"edges: tiers= names {unknown[0]!r}; the variables are {', '.join(names)}")

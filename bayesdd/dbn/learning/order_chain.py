@@ -58,21 +58,24 @@ def _moved(inner: Tensor, total: Tensor, after: list[int], order: list[int], gen
     """The order after some proposals."""
     count = len(order)
 
-    def scores(some: list[int]) -> Tensor:
-        before = torch.tensor([mask for _, mask in sorted(_before(some))])
-        return torch.where((inner & ~before[:, None]) == 0, total, -math.inf).logsumexp(1).sum()
+    def scores(some: list[tuple[int, int]]) -> Tensor:
+        """Of variables with the masks of those before them."""
+        at, before = (torch.tensor(part) for part in zip(*some, strict=True))
+        return torch.where((inner[at] & ~before[:, None]) == 0, total[at], -math.inf).logsumexp(1)
 
-    now = scores(order)
+    now = scores(_before(order))  # by place in the order
     for _ in range(MOVES * count):
         source, target = torch.randint(count, (2,), generator=generator).tolist()
         proposal = order.copy()
         proposal.insert(target, proposal.pop(source))
         level = torch.rand((), generator=generator, dtype=torch.float64).log()
-        if any(mask & after[v] for v, mask in _before(proposal)):
+        standing = _before(proposal)
+        if source == target or any(mask & after[v] for v, mask in standing):
             continue
-        there = scores(proposal)
-        if bool(level < there - now):
-            order, now = proposal, there
+        between = slice(min(source, target), max(source, target) + 1)  # the others have the same before them
+        there = scores(standing[between])
+        if bool(level < there.sum() - now[between].sum()):
+            order, now[between] = proposal, there
     return order
 
 

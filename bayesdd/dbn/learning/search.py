@@ -18,11 +18,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from bayesdd.dbn.learning.families import Search, nodes, refuse_both_kinds
+from bayesdd.dbn.learning.families import NODES, Search, nodes, refuse_both_kinds
 from bayesdd.dbn.learning.orders import Pairs, best
 from bayesdd.dbn.learning.scores import Sample, Score, bge
 from bayesdd.dbn.template.columns import columns, whole
 from bayesdd.dbn.template.template import Template
+from bayesdd.numerics import arguments
 from bayesdd.numerics.refusal import Refusal
 
 VARIABLES = 16  # the search over orders takes 2^16 x 16 steps
@@ -49,17 +50,19 @@ def learn(template: Template, data: Any, weight: Any = None, *, score: Score = b
         Refusal: Entries are missing, or there are too many variables for an exact search.
     """
     blocks = _blocks(template, data, weight)
-    if len(template.variables) > VARIABLES:
-        raise Refusal(
-            f"learn() searches all orders of at most {VARIABLES} variables, got {len(template.variables)}: leave some "
-            "out, or ask edges() for the posterior of the edges."
-        )
+    for count, kind in ((len(template.variables), "variables"), (len(template.static), "static variables")):
+        if count > VARIABLES:
+            raise Refusal(
+                f"learn() searches all orders of at most {VARIABLES} {kind}, got {count}: leave some out, or ask "
+                "edges() for the posterior of the edges."
+            )
+    max_parents = arguments.whole(max_parents, "learn: max_parents=", 0, NODES)
     problems = Search.of(template, max_parents).candidates(blocks, score)
     return with_edges(template, [best(problem) for problem in problems])
 
 
 def with_edges(template: Template, found: list[Pairs]) -> Template:
-    """The template with the edges of the networks that :func:`searches` asked for."""
+    """The template with the edges of the networks that a ``Search`` asked for."""
     of_static, _, of_later = nodes(template)
     pairs = [(of_later[u], of_later[v]) for u, v in found[0]]
     intra = [(parent, child) for (parent, lag), (child, _) in pairs if not lag]

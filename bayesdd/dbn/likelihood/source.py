@@ -32,8 +32,8 @@ from bayesdd.numerics.refusal import Refusal, WrongType
 NAMED = 8  # pairs that a message names
 
 
-@dataclass(frozen=True, eq=False)
-class Source:
+@dataclass(frozen=True, eq=False, repr=False)
+class Source(words.Described):
     """One holder of rows.
 
     Args:
@@ -142,12 +142,6 @@ class Source:
             ends=ends or {},
         )
         return cls(read.data, None, noise, noise_site, read.measures, read.table)
-
-    def __repr__(self) -> str:
-        return words.text(*self._said)
-
-    def _repr_html_(self) -> str:
-        return words.html(*self._said)
 
     @property
     def _said(self) -> tuple[str, dict[str, str]]:

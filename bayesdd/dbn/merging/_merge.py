@@ -116,7 +116,7 @@ def merge(
                 f"merge: at size={size} the distilled posterior is {gap.kl_forward:.2g} nats from the full one "
                 f"(reverse {gap.kl_reverse:.2g}, k-hat {gap.khat:.2f}): more rows come closer.",
                 CertificateWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
         details |= {"gap": asdict(gap)}
         return Distilled(as_columns(template, (x, static)), weight, verdict, provenance=details)
@@ -137,7 +137,7 @@ def merge(
             f"complete rows over-state {len(sure)} of {len(table)} parameters (posterior deviation, distilled over "
             f"full): {worst}{unseen}. Masked rows (complete=False) need not.",
             CertificateWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     details |= {"overstated": {str(k): float(v) for k, v in sure.items()}}
     return replace(found, certificate=verdict, provenance=details)

@@ -185,6 +185,9 @@ def test_what_cannot_be_scored_is_refused():
         learn(Template(NAMES), {"x": torch.where(x > 1, torch.nan, x)})
     with pytest.raises(ValueError, match="orders of at most 16 variables, got 17"):
         learn(Template(tuple(f"v{i}" for i in range(17))), {"x": torch.zeros(2, 2, 17)})
+    many = Template(("a",), static=tuple(f"s{i}" for i in range(17)))
+    with pytest.raises(ValueError, match="at most 16 static variables, got 17"):
+        learn(many, {"x": torch.zeros(2, 2, 1), "static": torch.zeros(2, 17)})
     with pytest.raises(ValueError, match="bdeu scores categorical"):
         learn(Template(NAMES), {"x": x}, score=bdeu)
     with pytest.raises(ValueError, match="bge scores linear-Gaussian"):
