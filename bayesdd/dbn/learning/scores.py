@@ -86,13 +86,13 @@ def bge(sample: Sample, sets: Tensor) -> Tensor:
     nodes, size = sample.values.shape[1], sets.shape[1]
     total, degrees = sample.weight.sum(), 2 + size  # of d + 2, those that belong to size of the d nodes
     scatter, mean = _scatter(sample)
-    prior = PSEUDO_ROWS / (PSEUDO_ROWS + 1) * torch.eye(nodes, dtype=scatter.dtype)
+    level = PSEUDO_ROWS / (PSEUDO_ROWS + 1)  # of the prior's matrix, a multiple of the identity
     pull = total * PSEUDO_ROWS / (total + PSEUDO_ROWS)
-    after = prior + scatter + pull * torch.outer(mean, mean)
+    after = level * torch.eye(nodes, dtype=scatter.dtype) + scatter + pull * torch.outer(mean, mean)
     half = torch.tensor(degrees / 2, dtype=scatter.dtype)
     norm = torch.mvlgamma(half + total / 2, size) - torch.mvlgamma(half, size) if size else torch.zeros(())
     norm = norm + 0.5 * size * (math.log(PSEUDO_ROWS) - (total + PSEUDO_ROWS).log() - total * math.log(math.pi))
-    return norm + half * _log_dets(prior, sets) - (half + total / 2) * _log_dets(after, sets)
+    return norm + half * size * math.log(level) - (half + total / 2) * _log_dets(after, sets)
 
 
 def bdeu(sample: Sample, sets: Tensor, *, pseudo_rows: float = 1.0) -> Tensor:
