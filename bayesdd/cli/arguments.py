@@ -71,7 +71,10 @@ def parser(commands: Mapping[str, Callable[[argparse.Namespace], int]]) -> argpa
             made[name].add_argument("file", help="the file to write (.py), which must not exist yet")
             made[name].add_argument("--study", action="store_true", help="a small study in place of a task")
             continue
-        made[name].add_argument("task", help="module:function, a Task or a function that returns one")
+        made[name].add_argument(
+            "task",
+            help="module:function or file.py:function: a Task, a function that returns one, with --data a Pyro model",
+        )
         made[name].add_argument(
             "--data",
             help="rows that replace the task's own: a file (.nc, .zarr, .npz, .csv, .parquet, .arrow), a folder or a "
@@ -102,6 +105,7 @@ def parser(commands: Mapping[str, Callable[[argparse.Namespace], int]]) -> argpa
     add(
         "--whole", action="store_true", help="whole outcomes: values that occur, held, for tools that take no fractions"
     )
+    add("--stratify", metavar="NAME", help="column of few values, each of which a starting row has, however rare")
     add("--quiet", action="store_true", help="no progress")
     add("--json", action="store_true", help="print the verdict as one JSON object, and nothing else")
     add("--out", required=True, help="file to write (.nc)")

@@ -1,7 +1,8 @@
 """The command line: `bayesdd new`, `distill`, `certify`, `sample`, `report`.
 
-A task is named `module:function`: a Task, or a function without required arguments that returns one; the working
-directory is importable. Exit codes: 0 fine, 1 not certified, 2 misuse (told in one line), 130 interrupted.
+A task is named `module:function` or `file.py:function`: a Task, a function without required arguments that returns one,
+or with `--data` a Pyro model of these rows; the working directory is importable. Exit codes: 0 fine, 1 not certified,
+2 misuse (told in one line), 130 interrupted.
 
 torch and Pyro, which take seconds, are imported only after arguments and paths have been checked.
 """
@@ -118,6 +119,7 @@ def distill(arguments: argparse.Namespace) -> int:
         equal_weights=arguments.equal_weights,
         move_rows=not arguments.fixed_rows,
         whole_outcomes=arguments.whole,
+        stratify=arguments.stratify,
         checkpoint=checkpoint,
     )
     _write(result.to_netcdf, arguments.out)
@@ -205,7 +207,11 @@ def _check_paths(arguments: argparse.Namespace) -> None:
     if arguments.command == "new":
         return
     if not all(arguments.task.partition(":")):
-        raise Refusal(f"a task is named module:function (clinic:task), not {arguments.task}")
+        raise Refusal(f"a task is named module:function (clinic:task, clinic.py:task), not {arguments.task}")
+    if os.path.isabs(arguments.task):
+        raise Refusal(
+            f"{arguments.task}: a task's file is found below the working directory; go there and name it alone"
+        )
     if arguments.command == "distill" and arguments.size is None and arguments.tolerance is None:
         raise Refusal("distill needs --size or --tolerance; see bayesdd distill --help")
     for option in ("data", "init", "distilled", "full"):
@@ -252,6 +258,8 @@ def _made(arguments: argparse.Namespace) -> "Task":
     from bayesdd.task.task import Task
 
     where, _, name = arguments.task.partition(":")
+    if where.endswith(".py"):
+        where = ".".join(Path(where).with_suffix("").parts)
     try:
         module = importlib.import_module(where)
     except ImportError as error:
@@ -261,17 +269,22 @@ def _made(arguments: argparse.Namespace) -> "Task":
         hint = f"did you mean {where}:{near}?" if near else "name a Task in it, or a function that returns one"
         raise Refusal(f"module {where} has no {name!r}; {hint}")
     found = getattr(module, name)
-    if callable(found):
-        parameters = inspect.signature(found).parameters.values()
-        if required := [p.name for p in parameters if p.default is p.empty and "VAR" not in p.kind.name]:
-            raise WrongType(f"{arguments.task} needs arguments ({', '.join(required)}); give it defaults, or a wrapper")
-        found = found()
-    if not isinstance(found, Task):
-        raise WrongType(f"{arguments.task} must be a bayesdd.Task or return one, not {type(found).__name__}")
     for option in ("columns", "weight"):
         if getattr(arguments, option) and not arguments.data:
             raise Refusal(f"--{option} names columns of --data, which is not given")
     columns = dict(arguments.columns) if arguments.columns else None
+    if callable(found):
+        parameters = inspect.signature(found).parameters.values()
+        if required := [p.name for p in parameters if p.default is p.empty and "VAR" not in p.kind.name]:
+            if arguments.data:
+                return Task(found, arguments.data, columns=columns, weight=arguments.weight)
+            raise WrongType(
+                f"{arguments.task} needs arguments ({', '.join(required)}): if it is a Pyro model, name its rows by "
+                "--data; a function that returns a Task takes none, or has defaults"
+            )
+        found = found()
+    if not isinstance(found, Task):
+        raise WrongType(f"{arguments.task} must be a bayesdd.Task or return one, not {type(found).__name__}")
     return found.with_data(arguments.data, columns, arguments.weight) if arguments.data else found
 
 

@@ -13,6 +13,7 @@ import torch
 from bayesdd.data.certificate import TOLERANCE, CertificateWarning
 from bayesdd.data.columns import DataNote
 from bayesdd.data.distilled import Distilled, needed
+from bayesdd.data.names import closest
 from bayesdd.data.whole import drawn, splits
 from bayesdd.density.checkpoint import Checkpoint
 from bayesdd.density.density import MEMORY
@@ -111,7 +112,9 @@ def distill(
     # Rows start as real ones: of a summary's the student has its own.
     size, tolerance = sizes([student] if isinstance(target, Summary) else tasks, size, tolerance)
     if stratify is not None and stratify not in student.data:
-        raise Refusal(f"distill: stratify= names {stratify!r}, which is no column of the model: {sorted(student.data)}")
+        near = closest(stratify, student.data)
+        hint = f"did you mean {near!r}?" if near else f"there are {', '.join(sorted(student.data))}"
+        raise Refusal(f"distill: stratify= names {stratify!r}, which is no column of the model: {hint}")
     seed, memory = arguments.seed(seed, "distill"), int(arguments.positive(memory, "distill: memory= (bytes)"))
     if init is not None:
         init = check(needed(init, "distill(init=...)"), student)
@@ -147,7 +150,7 @@ def distill(
             found, certificate = smallest(run, init) if rows is None else solved(run, rows, init)
             details = provenance_of(
                 student, tasks, seed, found.problem.coordinates.size, objective=name_of(objective)
-            ) | {"rounds": run.rounds}
+            ) | {"rounds": run.rounds, **({"stratify": stratify} if stratify else {})}
             if isinstance(target, Summary):
                 certificate, details = allowing(certificate, target.error), details | {"rows": target.rows}
             result = replace(found.problem.distilled(found.vector, details), certificate=certificate)

@@ -176,6 +176,20 @@ def test_whole_keeps_outcomes_whole(folder):
     assert set(Distilled.from_netcdf(folder / "w.nc").data["y"].tolist()) <= {0.0, 1.0, 2.0, 3.0}
 
 
+def test_a_model_and_a_file_of_rows_are_a_task(folder, distilled):
+    command = "distill {} --data rows.csv --columns x=x[0],x[1] --size 3 --seed 1 --quiet --out m.nc"
+    for name in ("toy:model", "./toy.py:model"):
+        assert run(folder, command.format(name))[0] == 0
+        rows = Distilled.from_netcdf(folder / "m.nc").data
+        np.testing.assert_array_equal(rows["x"], Distilled.from_netcdf(folder / "d.nc").data["x"])
+
+
+def test_every_value_that_rows_are_asked_to_start_from_is_in_the_provenance(folder):
+    assert run(folder, "distill toy:counts --size 4 --stratify y --quiet --out s.nc")[0] == 0
+    assert Distilled.from_netcdf(folder / "s.nc").provenance["stratify"] == "y"
+    refused(folder, "distill toy:counts --size 4 --stratify Y --quiet --out s2.nc", "'Y'", "did you mean 'y'?")
+
+
 def test_sample_needs_the_model_and_the_set_only(folder, distilled):
     code, out, err = run(folder, "sample toy:ready --distilled d.nc --out p.nc --draws 500 --chains 2 --seed 3")
     assert code == 0, err
@@ -278,6 +292,7 @@ def test_a_changed_model_warns_in_one_line(folder, distilled, tmp_path):
         ("distill toy:task --size 3 --data absent.csv --out d2.nc", ["--data absent.csv", "no such file"]),
         ("sample toy:task --distilled absent.nc --out p2.nc", ["--distilled absent.nc", "no such file"]),
         ("distill toy --size 3 --out d2.nc", ["module:function", "toy"]),
+        ("distill /srv/toy.py:task --size 3 --out d2.nc", ["below the working directory", "/srv/toy.py"]),
     ],
 )
 def test_misuse_is_refused_before_anything_is_imported(command, words, folder):
@@ -291,7 +306,8 @@ def test_misuse_is_refused_before_anything_is_imported(command, words, folder):
         ("distill absent:task --size 3 --out d2.nc", ["absent", "cannot be imported"]),
         ("distill toy:absent --size 3 --out d2.nc", ["toy", "'absent'"]),
         ("distill toy:tsk --size 3 --out d2.nc", ["did you mean toy:task?"]),
-        ("distill toy:needs --size 3 --out d2.nc", ["toy:needs", "rows"]),
+        ("distill toy:needs --size 3 --out d2.nc", ["toy:needs", "rows", "--data"]),
+        ("distill toy.py:tsk --size 3 --out d2.nc", ["did you mean toy:task?"]),
         ("distill toy:nothing --size 3 --out d2.nc", ["toy:nothing", "NoneType"]),
         ("distill toy:task --size 3 --init rows.csv --out d2.nc", ["rows.csv", "netCDF"]),
         ("sample toy:task --data toy.py --out p2.nc", ["toy.py", ".csv"]),

@@ -1,5 +1,7 @@
 """Rare values are among the starting rows, wherever the rows are, and only there."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -55,8 +57,9 @@ def test_each_value_comes_a_few_times_and_all_rows_are_a_sample_already(path):
 
 def test_one_line_says_what_cannot_be_strata(path):
     task = Task(poisson_regression.model, on_disk(path, columns=["x", "y"]))
-    with pytest.raises(bayesdd.Refusal, match=r"stratify= names 'z', which is no column of the model: .'x', 'y'"):
-        bayesdd.distill(task, 8, stratify="z")
+    for name, hint in (("z", "there are x, y"), ("Y", "did you mean 'y'?")):
+        with pytest.raises(bayesdd.Refusal, match=re.escape(f"{name!r}, which is no column of the model: {hint}")):
+            bayesdd.distill(task, 8, stratify=name)
     with pytest.raises(bayesdd.Refusal, match="stratify= takes a column of one number a row, and this one has 2"):
         with_each_value(task.rows, "x")
     with pytest.raises(bayesdd.Refusal, match=r"stratify= names 'z', which has more than 1,000 values"):
