@@ -8,8 +8,9 @@ Claim: at N = 1e6, d = 10, (a) is at least 10 times faster than (b) after compil
 than (f), the distilled posterior's means are within 0.05 sds and its sds within 5% of the exact ones, and it is
 certified with both KLs at most 0.01 nats.
 How it could fail: a rival that is given more threads or less compilation (affinity binds all methods to the same
-cores, compilation is taken out); means that look right because the reference shares the method's error (the reference
-is written from the formulas, with its own standard error); effective draws that a chain in the wrong place has too.
+cores, compilation is taken out of all: of (a) what a first run in the process takes longer than a second); means that
+look right because the reference shares the method's error (the reference is written from the formulas, with its own
+standard error); effective draws that a chain in the wrong place has too.
 Cost: ten minutes on two cores at d = 10 (``--covariates 10``), the better part of an hour with d = 50. Each cell
 (rows, covariates, method) is a process and a JSON file: an interrupted run continues where it stopped. (b) and (d)
 need the extra ``bench``; without it they are left out.
