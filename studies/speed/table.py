@@ -94,9 +94,9 @@ def _legend(measured: dict[str, dict[str, Any]], made: pd.DataFrame) -> list[str
     worst = [max((cell[key] for cell in truths), default=np.nan) for key in ("mean_se", "sd_se")]
     steep = ", ".join(f"{TITLES[m]} d = {d}: {slope:.2f}" for (m, d), slope in slopes(made).items())
     return [
-        "seconds: wall, from rows in memory to draws, compilation left out and shown beside (of (a) what the first of two "
-        "runs takes longer); * scaled up from a fifth of the iterations. CPU s: of all that, compilation and both runs "
-        "of (a) included, not scaled. peak: of the whole process, data and imports included.",
+        "seconds: wall, from rows in memory to draws, compilation left out and shown beside (of (a) what the first of "
+        "two runs takes longer); * scaled up from a fifth of the iterations. CPU s: of all that, compilation and both "
+        "runs of (a) included, not scaled. peak: of the whole process, data and imports included.",
         "sweeps, gradients: passes over all rows at one draw, values and gradients (a Hessian counts d); those of (c) "
         "and (d) are not counted.",
         "(a) 4 x 1,000 draws; (b), (c), (d) one chain, 500 of warm-up and 500 kept, (b) and (d) in float32, JAX's "
