@@ -232,19 +232,22 @@ class Augmentation:
 
     def _by_slice(self, some: Patterns, moments: Tensor) -> Tensor:
         """Moments of (1, entries) ``(C, p, 1 + n, 1 + n)`` as those of each kind of slice, summed over patterns."""
-        static, size = len(self.templates[0].static), len(self.templates[0].variables)
-        width, fixed = self.layout.width, list(range(1 + static))
+        fixed, size = 1 + len(self.templates[0].static), len(self.templates[0].variables)
+        width = self.layout.width
         gram = moments.new_zeros(len(moments), 3, width, width)
-        last = (some.at.max(1).values - static).div(size, rounding_mode="floor")  # the last slice with an entry
-        at = torch.tensor(fixed)
-        gram[:, 0, at[:, None], at] = moments[:, :, at[:, None], at].sum(1)
-        for t in range(int(last.max()) + 1):
-            now = [1 + static + t * size + i for i in range(size)]
-            before = [i - size for i in now] if t else []
-            of = torch.tensor(fixed + before + now)
-            to = torch.tensor([*fixed, *range(width - len(before) - size, width)])
-            live = moments[:, last >= t].sum(1)
-            gram[:, min(t, 1) + 1, to[:, None], to] += live[:, of[:, None], of]
+        last = (some.at.max(1).values - fixed + 1).div(size, rounding_mode="floor")  # the last slice with an entry
+        live, ends = moments.new_zeros(len(moments), *moments.shape[2:]), int(last.max())
+        for t in range(ends, -2, -1):  # -1: static values, of which every pattern counts
+            if t == ends:
+                live = moments.sum(1) if bool((last == ends).all()) else moments[:, last == ends].sum(1)
+            elif bool((last == t).any()):
+                live = live + moments[:, last == t].sum(1)
+            first, after = fixed + (t - 1) * size if t > 0 else fixed, fixed + (t + 1) * size
+            to, place = gram[:, min(t, 1) + 1], width - (after - first)
+            to[:, :fixed, :fixed] += live[:, :fixed, :fixed]
+            to[:, :fixed, place:] += live[:, :fixed, first:after]
+            to[:, place:, :fixed] += live[:, first:after, :fixed]
+            to[:, place:, place:] += live[:, first:after, first:after]
         return gram
 
 

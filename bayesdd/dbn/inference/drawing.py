@@ -2,15 +2,15 @@
 
 Complete rows without noise have the posterior in closed form. Else expectation maximisation from scattered starts, then
 importance sampling from normals at the modes; where few proposals carry all weight, HMC from there. With many
-parameters, where a normal has little of the posterior's mass, chains of data augmentation; where these disagree, longer
-ones, then HMC. All of it sees the rows through the sufficient statistics of their patterns only.
+parameters, where a normal has little of the posterior's mass, chains of data augmentation; where these disagree, they
+go on, then HMC. All of it sees the rows through the sufficient statistics of their patterns only.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,7 +40,7 @@ HANDLED = 2**32  # numbers that the filter may handle for all proposals: about h
 AGREED = 4.0  # R-hat of batches of importance sampling, which are independent, is at most 1 + this / draws a batch
 BURN = 50  # sweeps of augmentation from where expectation maximisation ended
 RHAT = 1.1  # above which chains go on longer, then HMC draws
-LONGER = 4  # times as many sweeps for chains that disagree, before HMC
+LONGER = 4  # times as many sweeps that chains may take until they agree, before HMC
 HMC_CHAINS, HMC_WARMUP = 32, 50  # chains start from draws; the whitening is renewed after half of the warm-up
 HMC_LEAST = 80  # draws of a chain: R-hat of shorter ones is above 1.1 by chance
 
@@ -83,21 +83,18 @@ def drawn(
             return found
         return _by_hmc(marginal, found.chains, parts, draws, generator)
     start = {site: value.repeat_interleave(CHAINS // count, 0) for site, value in start.items()}
-    sweeps = math.ceil(draws / CHAINS)
-    for times in (1, LONGER) if fallback else (1,):
-        chains, statistics = augmented(
-            templates,
-            patterns,
-            slices,
-            start=start,
-            draws=times * sweeps,
-            burn=BURN,
-            thin=times,
-            generator=generator,
-        )
+    sweeps, runs = math.ceil(draws / CHAINS), []
+    for part in range(LONGER if fallback else 1):
+        burn = 0 if part else BURN
+        settings: dict[str, Any] = {"draws": sweeps, "burn": burn, "thin": 1, "generator": generator}
+        runs.append(augmented(templates, patterns, slices, start=start, **settings))
+        values, each = zip(*runs, strict=True)
+        chains = {site: torch.cat([some[site] for some in values], 1) for site in start}
+        statistics = Statistics(*(torch.stack(means).mean(0) for means in zip(*each, strict=True)))
         rhat, ess = diagnostics(chains)
         if not rhat > RHAT:
             return Drawn(chains, statistics, rhat, ess)
+        start = {site: value[:, -1] for site, value in chains.items()}
     # Augmentation hardly moves along what no source identifies; HMC crosses such ridges, at several times the cost.
     return _by_hmc(marginal, chains, (), draws, generator) if fallback else Drawn(chains, statistics, rhat, ess)
 
@@ -138,7 +135,8 @@ def _independent(
             break
         proposals = min(most, math.ceil(draws / share))
     chains = _chains(marginal, found.points)
-    rhat, each = diagnostics(chains)[0], found.points.shape[1]
+    # Resampled draws repeat proposals where these are few: batches agree as so many independent draws do.
+    rhat, each = diagnostics(chains)[0], min(found.points.shape[1], found.ess / CHAINS)
     serves = share >= LEAST_SHARE and found.khat < KHAT_LIMIT and not rhat > 1 + AGREED / each
     return Drawn(chains, _statistics(marginal, chains), rhat, min(found.ess, float(draws))), serves
 
