@@ -1,8 +1,9 @@
-"""Devices: which one to compute on."""
+"""Devices: which one to compute on, and what memory it has."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import torch
 
@@ -26,3 +27,14 @@ def resolve(device: str | torch.device) -> torch.device:
     if found.type == "cuda" and not torch.cuda.is_available():
         raise Refusal("device='cuda' was asked for, but torch finds no CUDA device here: use device='auto' or 'cpu'.")
     return found
+
+
+def available(device: torch.device) -> int:
+    """Bytes that a program may still take: free ones, and on Linux those that only keep files at hand."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

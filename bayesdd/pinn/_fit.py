@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bayesdd.numerics import arguments
-from bayesdd.numerics.devices import resolve
+from bayesdd.numerics.devices import available, resolve
 from bayesdd.numerics.exclusive import exclusive
 from bayesdd.numerics.refusal import Refusal, WrongType
 from bayesdd.numerics.threads import threads_for
@@ -190,11 +189,7 @@ def _known(problem: Problem, terms: list[Term], noise: Any) -> Tensor:
 
 
 def _check_memory(rows: int, count: int, dim: int, device: torch.device) -> None:
-    need = searches.memory(rows, count, dim)
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    else:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    need, free = searches.memory(rows, count, dim), available(device)
     if need > free:
         raise Refusal(
             f"pinn.fit: {count} searches of {dim:,} weights need {need / 2**30:.1f} GiB, but {device} has "

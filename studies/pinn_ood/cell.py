@@ -44,28 +44,24 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 
 
-class Setting:
-    """One family, one set of measurements, one surrogate: what every road may use."""
+class Measured:
+    """One family and one set of measurements, and where it is tested."""
 
-    def __init__(self, family: str, seed: int, smoke: bool) -> None:
-        self.sizes, self.seed, self.problem = SMALL if smoke else FULL, seed, FAMILIES[family]()
+    def __init__(self, family: str, seed: int) -> None:
+        self.seed, self.problem = seed, FAMILIES[family]()
         rng = np.random.default_rng(100 * seed)
         low, high = self.problem.ranges["alpha"]
         self.middle, self.sd = (low + high) / 2, (high - low) / 6
         points = self.places(MEASURED, rng) | {"alpha": self.tail(MEASURED, rng, 1.0)}
         exact = self.problem.reference(tensors(points))["u"].numpy()
         self.data = {**points, "u": exact + NOISE * rng.normal(size=MEASURED)}
+
+    def fitted(self, **settings: Any) -> tuple[pinn.Surrogate, float]:
+        """A surrogate and its seconds of the processor."""
         begin = time.process_time()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", pinn.FitWarning)
-            self.surrogate = pinn.fit(self.problem, self.data, seed=seed, **self.sizes["fit"])
-        self.seconds = time.process_time() - begin
-        self.regression = Regression(self.surrogate.student, "the study")
-        objective: Any = self.surrogate.objective()
-        given = objective.keywords
-        mean, sd = given["predictive"]
-        self.purpose = Purpose(given["purpose"], mean, sd, label=given["label"])
-        self.pool = self.purpose.labelled(self.regression)
+            return pinn.fit(self.problem, self.data, seed=self.seed, **settings), time.process_time() - begin
 
     def tail(self, count: int, rng: np.random.Generator, sign: float) -> np.ndarray:
         """Alphas of a tail: normal, from half a standard deviation off the middle to three."""
@@ -88,6 +84,21 @@ class Setting:
         return torch.stack([2 * (points[name] - low) / (high - low) - 1 for name, (low, high) in ranges], 1)
 
 
+class Setting(Measured):
+    """The same with one surrogate: what every road to rows may use."""
+
+    def __init__(self, family: str, seed: int, smoke: bool) -> None:
+        super().__init__(family, seed)
+        self.sizes = SMALL if smoke else FULL
+        self.surrogate, self.seconds = self.fitted(**self.sizes["fit"])
+        self.regression = Regression(self.surrogate.student, "the study")
+        objective: Any = self.surrogate.objective()
+        given = objective.keywords
+        mean, sd = given["predictive"]
+        self.purpose = Purpose(given["purpose"], mean, sd, label=given["label"])
+        self.pool = self.purpose.labelled(self.regression)
+
+
 def measure(family: str, seed: int, size: int, *, smoke: bool = False) -> dict[str, Any]:
     """Every road's rows, their seconds, and what networks of several shapes make of them in either tail."""
     cells.set_threads()
@@ -104,7 +115,7 @@ def without_rows(family: str, seed: int, *, smoke: bool = False) -> dict[str, An
     """The same of all measurements, with no physics, and of the surrogate itself: its weights handed over."""
     cells.set_threads()
     begin, setting = time.process_time(), Setting(family, seed, smoke)
-    handed = {place: [_scores(*setting.surrogate.predict(points)["u"], true)] for place, points, true in tails(setting)}
+    handed = {place: [scores(*setting.surrogate.predict(points)["u"], true)] for place, points, true in tails(setting)}
     found = {
         "weights handed over": {"seconds": setting.seconds, **handed},
         ALL: {"seconds": 0.0, **judged(setting, *measured(setting, MEASURED))},
@@ -183,7 +194,7 @@ def judged(setting: Setting, rows: Columns, weight: Tensor) -> dict[str, Any]:
     return found
 
 
-def tails(setting: Setting) -> list[tuple[str, dict[str, np.ndarray], np.ndarray]]:
+def tails(setting: Measured) -> list[tuple[str, dict[str, np.ndarray], np.ndarray]]:
     """Of the measured tail and the other one: name, points, solution there."""
     return [(place, *setting.tests(sign)) for place, sign in (("in", 1.0), ("out", -1.0))]
 
@@ -201,11 +212,12 @@ def _students(
     for place, points, truth in tails(setting):
         with torch.no_grad():
             mean, sd = students.spread(regression, fits.latents, rows, precision, tensors(points))
-        found[place] = [_scores(m.numpy(), s.numpy(), truth) for m, s in zip(mean, sd, strict=True)]
+        found[place] = [scores(m.numpy(), s.numpy(), truth) for m, s in zip(mean, sd, strict=True)]
     return found
 
 
-def _scores(mean: np.ndarray, sd: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+def scores(mean: np.ndarray, sd: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Relative L2 error of means, and the share of the truth that their 90% intervals hold."""
     return {"error": _error(mean, truth), "held": float(np.mean(np.abs(mean - truth) <= Z90 * sd))}
 
 
