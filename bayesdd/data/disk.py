@@ -12,16 +12,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from bayesdd.data.arrow import Batches
 from bayesdd.data.columns import WEIGHT, Choice, Columns, Source, separated
 from bayesdd.data.files import one_line
 from bayesdd.data.formats import ENGINES, endings
+from bayesdd.data.known import Known
 from bayesdd.data.media import Medium, Read, Remote, assembled, cast, cursor_of, grid, state_of
 from bayesdd.data.names import Members, Selection, element, selected, weighing
 from bayesdd.data.stamp import spelled, stamp
@@ -33,27 +35,13 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 MEMORY = 96 * 2**20  # bytes of blocks in flight
+KEPT = 3  # times as many bytes of tables' blocks stay in memory, which cost twice a read of arrays to decode
 IN_FLIGHT = 4  # one in use, one ready, one being read twice over while its type is converted
 SAMPLE_ROWS, SAMPLE_BYTES = 65_536, 64 * 2**20
 RUNS = 512  # contiguous runs of the sample: a read of few rows costs 1 ms however few
 GAP = 4096  # rows: reading over a gap is cheaper than a second read
 
 NO_STAMP = torch.zeros(2, dtype=torch.int64)
-
-
-@dataclass(eq=False)
-class Known:
-    """What was learnt of rows while they were read.
-
-    Attributes:
-        state: That of the medium when the rows were last known to be the same.
-        seen: Spans of rows, first and past the last, that were checked against the model.
-        digest: Stamp of all rows; empty until it was asked for.
-    """
-
-    state: tuple[int, ...]
-    seen: set[tuple[int, int]] = field(default_factory=set)
-    digest: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +115,7 @@ class Stored:
 
     def like(self, sample: Columns) -> Stored:
         """The same rows read in the dtypes of this sample."""
-        return replace(self, sample=sample, known=replace(self.known, digest=""), converted=True)
+        return replace(self, sample=sample, known=replace(self.known, digest="", kept={}), converted=True)
 
     def on(self, device: torch.device) -> Stored:
         """Where they are whatever the device: blocks go there one by one."""
@@ -135,13 +123,7 @@ class Stored:
 
     def unseen(self, start: int, stop: int) -> bool:
         """Whether some of these rows were not checked before; from now on they were."""
-        seen = self.known.seen
-        if any(low <= start and stop <= high for low, high in seen):
-            return False
-        touching = {span for span in seen if span[0] <= stop and start <= span[1]} | {(start, stop)}
-        seen.difference_update(touching)
-        seen.add((min(low for low, _ in touching), max(high for _, high in touching)))
-        return True
+        return self.known.unseen(start, stop)
 
     def fingerprint(self) -> str:
         """Of the number of rows and of the names, types and values of all, in any order: copies have the same."""
@@ -192,7 +174,11 @@ class Stored:
         with self._cursor() as cursor:
 
             def read(span: tuple[int, int]) -> tuple[Columns, Tensor]:
+                if not stamped and span in self.known.kept:
+                    return self.known.kept[span], NO_STAMP
                 found = self._read(cursor, *span)
+                if not stamped and isinstance(self.medium, Batches) and self.known.state:
+                    self.known.keep(span, found, KEPT * self.memory)
                 return found, stamp(found) if stamped else NO_STAMP
 
             yield from ahead(read, [(at, min(stop, at + length)) for at in range(start, stop, length)])
@@ -229,6 +215,7 @@ class Stored:
                 f"{gone} was removed while its rows were needed; put it back and start again"
             ) from error
         if now != self.known.state:
+            self.known.kept.clear()
             if not self.known.digest or self._stamped() != self.known.digest:
                 raise self._changed()
             self.known.state = now
@@ -264,7 +251,8 @@ def on_disk(source: Source, *, columns: Selection | None = None, filter: Any = N
             by DuckDB) or a DuckDB relation; a pyarrow dataset; a table of pyarrow or polars.
         columns: The columns to use, and what they are called, as of a Task; default all numbers.
         filter: Which rows of Parquet or Arrow files, as an expression of pyarrow: ``pc.field("year") > 2010``.
-        memory: Bytes that blocks of rows may take, in float64, the one being read included.
+        memory: Bytes that blocks of rows may take, in float64, the one being read included; of tables three times as
+            many more are kept decoded between passes.
 
     Raises:
         FileNotFoundError: No such file.
