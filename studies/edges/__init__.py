@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from studies.edges import baselines, orders, posterior
+from studies.edges import baselines, orders, posterior, unknown
 from studies.edges.cases import LAGS, WITHIN, Settings
 from studies.edges.posterior import AGAIN, ALL, BETWEEN
 from studies.shared import cells, stamps, tables
@@ -33,7 +33,14 @@ ENUMERATED = (10, 12, 14)  # variables; 2^14 sets take a few seconds
 DEAREST = 6  # variables of networks without edges within a slice that are searched for these all the same
 SMOKE = Settings(rows=30, slices=4, draws=40, burn=14)
 SECONDS, STATED, CHAIN, AGREE = 300.0, 0.05, 0.06, 0.1
-NAMES = {ALL: "`dbn.edges`", BETWEEN: "`dbn.edges`, within=False", AGAIN: AGAIN}
+UNKNOWN = "unknown"  # all edges, the noise of each source unknown
+FEW = 12  # variables of networks for which this is asked, for its cost
+NAMES = {
+    ALL: "`dbn.edges`",
+    BETWEEN: "`dbn.edges`, within=False",
+    UNKNOWN: "`dbn.edges`, noise unknown",
+    AGAIN: AGAIN,
+}
 TITLES = {WITHIN: "Networks with edges within a slice", LAGS: "Networks with edges from slice to slice only"}
 BINS = [0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0]
 
@@ -73,15 +80,18 @@ def main(*, smoke: bool = False, results: str | Path = cells.RESULTS, seeds: int
         if some == BETWEEN or network[0] == WITHIN or network[1] <= DEAREST
     ]
     asked.append(Cell(AGAIN, WITHIN, max(sizes), 0))
+    blind = [Cell(UNKNOWN, *network) for network in networks if network[0] == WITHIN and network[1] <= FEW]
     others = [Cell("others", *network) for network in networks]
     chains = [Cell("orders", WITHIN, v, seed) for seed in range(seeds) for v in (sizes if smoke else ENUMERATED)]
     found: dict[Cell, dict[str, Any]] = {}
     if smoke:
         found |= {cell: posterior.measure(*cell, settings) for cell in asked}
+        found |= {cell: unknown.measure(*cell[1:], settings) for cell in blind}
         found |= {cell: baselines.measure(*cell[1:], settings) for cell in others}
         found |= {cell: orders.measure(*cell[2:], settings) for cell in chains}
     else:
-        for wanted, part, skipped in ((asked, posterior, 0), (others, baselines, 1), (chains, orders, 2)):
+        kinds = ((asked, posterior, 0), (others, baselines, 1), (chains, orders, 2), (blind, unknown, 1))
+        for wanted, part, skipped in kinds:
             found |= _measured(wanted, part.__name__, Path(results) / "edges", skipped)
     records = pd.DataFrame([record for cell, one in found.items() for record in _records(cell, one)])
     by_network = _by_network(records)
@@ -89,7 +99,7 @@ def main(*, smoke: bool = False, results: str | Path = cells.RESULTS, seeds: int
     table = pd.DataFrame(_claims(records, by_network, compared, smoke=smoke))
     table.attrs = {"records": records}
     where = stamps.machine(1) if smoke else stamps.machines(found.values())
-    sources = [] if smoke else [stamps.source_hash(part.__name__) for part in (posterior, baselines, orders)]
+    sources = [] if smoke else [stamps.source_hash(part.__name__) for part in (posterior, baselines, orders, unknown)]
     tables.report(
         None if smoke else Path(results) / "edges.md",
         "# Edges of dynamic networks",
@@ -145,6 +155,7 @@ def _by_network(records: pd.DataFrame) -> pd.DataFrame:
             row |= {f"{what}, {kind}": value for what, value in _agreement(part).items()}
         for what, part in (("true", some[some["true"]]), ("absent", some[~some["true"]])):
             row[f"mean P, {what}"] = part["probability"].mean()
+        row["found within"] = (kinds[1][1]["probability"] > 0.5).sum() if len(kinds[1][1]) else float("nan")
         rows.append(row | {"seconds": some["seconds"].iloc[0]})
     return pd.DataFrame(rows)
 
@@ -165,9 +176,12 @@ def _parts(by_network: pd.DataFrame) -> Iterator[str | pd.DataFrame]:
     for network, title in TITLES.items():
         some = by_network[by_network["network"] == network].drop(columns=["network", "seed"])
         some = some.drop(columns=[column for column in some if column.endswith(", all")])
-        grouped = some.groupby(["V", "method"], sort=False)
+        order = [*NAMES.values(), *baselines.METHODS]
+        grouped = some.sort_values(["V", "method"], key=lambda c: c.map(order.index) if c.name == "method" else c)
+        grouped = grouped.groupby(["V", "method"], sort=False)
         mean, error = grouped.mean(), grouped.sem()
-        shown = mean.drop(columns=["F1, between", "F1, within"])
+        gone = ["found within"] if network == WITHIN else ["precision, within", "recall, within"]
+        shown = mean.drop(columns=["F1, between", "F1, within", *gone])
         for column in shown.columns.drop("seconds"):
             shown[column] = [
                 "" if np.isnan(m) else f"{m:.3f}" if np.isnan(e) else f"{m:.3f} ± {e:.3f}"
@@ -215,66 +229,79 @@ def _claims(
     most = by_network["V"].max()
     longest = by_network[(by_network["V"] == most) & (by_network["method"] == NAMES[ALL])]["seconds"].max()
     yield claim(
-        f"{most} variables: processor seconds of {NAMES[ALL]}, slowest network", f"at most {SECONDS:.0f}",
-        f"{longest:.0f}", longest <= SECONDS,
-    )  # fmt: skip
+        f"{most} variables: processor seconds of {NAMES[ALL]}, slowest network",
+        f"at most {SECONDS:.0f}",
+        f"{longest:.0f}",
+        longest <= SECONDS,
+    )
     slack = 0.3 if smoke else 0.0  # few draws
     apart = compared["largest difference"].max()
     yield claim(
-        "chain of orders: largest difference of an edge's probability from enumeration", f"at most {CHAIN:g}",
-        f"{apart:.3f}", apart <= CHAIN + slack,
-    )  # fmt: skip
+        "chain of orders: largest difference of an edge's probability from enumeration",
+        f"at most {CHAIN:g}",
+        f"{apart:.3f}",
+        apart <= CHAIN + slack,
+    )
     if smoke:
         return  # nothing is claimed of so few sequences
-    for kind, network, ours in (("all", WITHIN, ALL), ("between", WITHIN, ALL), ("between", LAGS, BETWEEN)):
+    asked = (("all", WITHIN, ALL), ("all", WITHIN, UNKNOWN), ("between", WITHIN, ALL), ("between", LAGS, BETWEEN))
+    for kind, network, ours in asked:
         some = by_network[by_network["network"] == network]
         if kind == "all":  # the lasso says nothing of edges within a slice
             some = some[some["precision, within"].notna() | some["recall, within"].notna()]
         for v, one in some.groupby("V"):
             mean = one.groupby("method")[f"F1, {kind}"].mean()
+            if NAMES[ours] not in mean:
+                continue
             rest = mean.drop([name for name in NAMES.values() if name in mean])
             gain = mean[NAMES[ours]] - rest.max()
             what = "all edges" if kind == "all" else "edges from slice to slice"
             yield claim(
                 f"{TITLES[network].lower()}, V = {v}: F1 of {what}, {NAMES[ours]} less the best other method's",
-                "at least 0", f"{mean[NAMES[ours]]:.3f} - {rest.max():.3f} = {gain:+.3f} ({rest.idxmax()})", gain >= 0,
-            )  # fmt: skip
+                "at least 0",
+                f"{mean[NAMES[ours]]:.3f} - {rest.max():.3f} = {gain:+.3f} ({rest.idxmax()})",
+                gain >= 0,
+            )
     likely = records[(records["method"] == NAMES[ALL]) & (records["probability"] > 0.5)]
     for v, one in likely.groupby("V"):
         stated, there = one["probability"].mean(), one["true"].mean()
         yield claim(
             f"V = {v}: edges of probability above 1/2, their mean probability against the share that is there",
-            f"within {STATED:g}", f"{stated:.3f} against {there:.3f}", abs(stated - there) <= STATED,
-        )  # fmt: skip
+            f"within {STATED:g}",
+            f"{stated:.3f} against {there:.3f}",
+            abs(stated - there) <= STATED,
+        )
     two = records[(records["network"] == WITHIN) & (records["V"] == most) & (records["seed"] == 0)]
     runs = [two[two["method"] == name]["probability"].to_numpy() for name in (NAMES[ALL], AGAIN)]
     if len(runs[0]) == len(runs[1]):
         away = np.abs(runs[0] - runs[1])
         yield claim(
             f"{most} variables, two runs with different seeds: largest difference of an edge's probability",
-            f"at most {AGREE:g}", f"{away.max():.3f} ({(away > AGREE).sum()} of {len(away)} edges beyond)",
+            f"at most {AGREE:g}",
+            f"{away.max():.3f} ({(away > AGREE).sum()} of {len(away)} edges beyond)",
             away.max() <= AGREE,
-        )  # fmt: skip
+        )
 
 
 def _legend(settings: Settings, seeds: int) -> list[str]:
     s = settings
     return [
-        f"{s.sources} sources of {s.rows} sequences of {s.slices} slices, each without {s.hidden} variable, noise sd "
-        f"{s.noise:g} on every entry, which `dbn.edges` knows. {seeds} networks of each kind and size; ±: standard "
+        f"{s.sources} sources of {s.rows} sequences of {s.slices} slices, each source without {s.hidden} variable, noise "
+        f"sd {s.noise:g} on every entry, which `dbn.edges` knows. Networks of each kind and size: {seeds}; ±: standard "
         "error over networks. Every variable depends on itself and another of the slice before, and most on a third, "
         "of the slice, where there are such edges.",
         "precision, recall: of directed edges of probability above 1/2, from slice to slice (between) and within a "
-        "slice. mean P: mean probability of the edges that are there, and of the others, of "
-        "all of which the method says something; the other methods say 0 or 1. Seconds: of the processor, completion "
-        "included.",
+        "slice. mean P: mean probability of the edges that are there, and of the absent ones, of all of which the "
+        "method says something; the other methods say 0 or 1. found within: edges found within a slice where there "
+        "are none. Seconds: of the processor, completion included.",
         "lasso: every variable on the slice before, penalty by cross-validation over sequences; means: missing entries "
         "are their variable's mean, else completed by scikit-learn's IterativeImputer on three slices; one standard "
         "error: the largest penalty within one of the best; slice too: the other variables of the slice are covariates "
         "too. max-min hill climbing: Trabelsi et al., 2013; hill climbing: the same search among all edges.",
         "Where there are edges within a slice, `within=False` and the lasso on the slice before find edges from slice "
         "to slice that stand for paths through the slice: counted as wrong here, though right as predictions.",
-        f"Where there are none, `dbn.edges` is asked for all edges of at most {DEAREST} variables, for its cost.",
+        f"Where there are none, `dbn.edges` is asked for all edges of at most {DEAREST} variables, for its cost; the "
+        f"noise of each source is unknown to it where there are such edges and at most {FEW} variables.",
         f"Chain of orders: scores of {orders.ROWS * s.sources} complete sequences without noise, {orders.CHAINS} "
         f"chains of {s.draws} draws after {orders.BURN}; largest over networks. uncertain: edges of probability 0.1 to "
         "0.9. Standard errors: those of as many independent draws.",
