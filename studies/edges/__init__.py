@@ -286,10 +286,10 @@ def _claims(
 def _legend(settings: Settings, seeds: int) -> list[str]:
     s = settings
     return [
-        f"{s.sources} sources of {s.rows} sequences of {s.slices} slices, each source without {s.hidden} variable, noise "
-        f"sd {s.noise:g} on every entry, which `dbn.edges` knows. Networks of each kind and size: {seeds}; ±: standard "
-        "error over networks. Every variable depends on itself and another of the slice before, and most on a third, "
-        "of the slice, where there are such edges.",
+        f"{s.sources} sources of {s.rows} sequences of {s.slices} slices, each source without {s.hidden} variable, "
+        f"noise sd {s.noise:g} on every entry, which `dbn.edges` knows. Networks of each kind and size: {seeds}; "
+        "±: standard error over networks. Every variable depends on itself and another of the slice before, and most "
+        "on a third, of the slice, where there are such edges.",
         "precision, recall: of directed edges of probability above 1/2, from slice to slice (between) and within a "
         "slice. mean P: mean probability of the edges that are there, and of the absent ones, of all of which the "
         "method says something; the other methods say 0 or 1. found within: edges found within a slice where there "
