@@ -16,6 +16,7 @@ Cost: half an hour on one thread. Each cell is a process and a JSON file: an int
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -197,7 +198,8 @@ def _parts(by_network: pd.DataFrame) -> Iterator[str | pd.DataFrame]:
 def _stated(records: pd.DataFrame) -> pd.DataFrame:
     """Edges by their stated probability: how many, its mean, and the share that are there."""
     some = records[records["method"] == NAMES[ALL]]
-    between = pd.cut(some["probability"], BINS, include_lowest=True)
+    labels = [f"{low:g} to {high:g}" for low, high in itertools.pairwise(BINS)]
+    between = pd.cut(some["probability"], BINS, labels=labels, include_lowest=True)
     grouped = some.groupby(["network", between], observed=True)
     found = grouped.agg(
         edges=("true", "size"), stated=("probability", "mean"), there=("true", "mean"), within=("within", "mean")
@@ -302,7 +304,8 @@ def _legend(settings: Settings, seeds: int) -> list[str]:
         "error: the largest penalty within one of the best; slice too: the other variables of the slice are covariates "
         "too. max-min hill climbing: Trabelsi et al., 2013; hill climbing: the same search among all edges.",
         "Where there are edges within a slice, `within=False` and the lasso on the slice before find edges from slice "
-        "to slice that stand for paths through the slice: counted as wrong here, though right as predictions.",
+        "to slice that stand for paths through the slice: counted as wrong here, though right as predictions. "
+        "Beyond twelve variables `dbn.edges` gives a variable at most three parents, too few for all such paths.",
         f"Where there are none, `dbn.edges` is asked for all edges of at most {DEAREST} variables, for its cost; the "
         f"noise of each source is unknown to it where there are such edges and at most {FEW} variables.",
         f"Chain of orders: scores of {orders.ROWS * s.sources} complete sequences without noise, {orders.CHAINS} "
