@@ -47,6 +47,7 @@ BURN = 210
 FIRST = 2 / 7  # of the burn-in with all edges: rows completed without edges are forgotten too slowly
 EXACT = 12  # variables: more have too many subsets for every sweep
 PARENTS = 4, 3  # most parents, and beyond so many variables
+AT_MOST = 0.1  # mean number of parents below the most that is looked at, from which on more may be missed
 APART = 0.8  # difference of an edge's shares between chains that asks for more draws
 
 
@@ -108,7 +109,7 @@ def edges(
             contradict each other, or no draw is asked for.
 
     Warns:
-        UserWarning: The chains disagree.
+        UserWarning: The chains disagree, or variables have as many parents as ``max_parents`` is by default.
     """
     if template.states:
         raise Refusal(
@@ -134,6 +135,20 @@ def edges(
             stacklevel=3,
         )
     found = [share.mean(0) for share in every]
+    names = (template.variables, template.static)
+    full = [
+        name
+        for some, own in zip(found, names, strict=False)
+        for name, at in zip(own, some.sum(0), strict=True)
+        if float(at) > most - AT_MOST
+    ]
+    if full and max_parents is None:
+        warnings.warn(
+            f"edges: {words.listed(full)} nearly always has {most} parents, the most that are looked at: ask for "
+            f"max_parents={most + 1}, which takes longer, or forbid edges.",
+            UserWarning,
+            stacklevel=3,
+        )
     networks = [_likeliest(share, search.after if not k else [0] * len(plain.static)) for k, share in enumerate(found)]
     return Edges(with_edges(plain, networks), _named(plain, found))
 
