@@ -108,6 +108,8 @@ def informed(
     counts = [term.count for term in terms for _ in term.names]
     rows = torch.tensor(counts, device=theta.device)
     measured = torch.tensor([term.observed is not None for term in terms for _ in term.names], device=theta.device)
+    if networks.dim == networks.fields.dim:
+        return theta, noise
     for _ in range(ROUNDS):
         scale = noise.repeat_interleave(rows, 1)
         values, slopes = linearised(networks, terms, theta)

@@ -311,20 +311,22 @@ class Surrogate:
     @cached_property
     def curvature(self) -> GaussNewton:
         """Gauss-Newton matrices of the modes, in the coordinates of :attr:`response`."""
-        return GaussNewton(self._rows, self._rows.new_ones(self._rows.shape[1]), torch.ones_like(self.theta))
+        rows = self._rows()
+        return GaussNewton(rows, rows.new_ones(rows.shape[1]), torch.ones_like(self.theta))
 
     @cached_property
     def response(self) -> Response | None:
         """How fields answer unknowns at the modes; None where nothing is unknown."""
-        return response(self.networks, self.terms, self._white)
+        if self.networks.dim == self.networks.fields.dim:
+            return None
+        return response(self.networks, self.terms, self._white())
 
-    @cached_property
     def _white(self) -> Tensor:
         return searches.whitened(self.networks, self.terms, self.theta, self.noise)
 
-    @cached_property
     def _rows(self) -> Tensor:
-        return self._white if self.response is None else self.response.rows(self._white)
+        """All rows over their scales, in the coordinates of the curvature."""
+        return self._white() if self.response is None else self.response.rows(self._white())
 
     def _along(self, slopes: Tensor) -> Tensor:
         """Slopes ``(K, N, P)`` in the coordinates of the curvature."""
@@ -370,8 +372,9 @@ class Surrogate:
         found = self.theta.clone()
         found[:, self.networks.dim - len(names) :] -= self.networks.anchor[:, self.networks.dim - len(names) :]
         if answer is not None:
-            off = (self._white[..., :width] @ found[:, :width, None])[..., 0] * ~answer.zero
-            moved = -self.curvature.solve((off[:, None] @ self._rows)[:, 0])
+            white = self._white()
+            off = (white[..., :width] @ found[:, :width, None])[..., 0] * ~answer.zero
+            moved = -self.curvature.solve((off[:, None] @ answer.rows(white))[:, 0])
             found[:, width:] = torch.where(answer.followed, moved[:, width:], found[:, width:])
         return found
 
@@ -382,7 +385,7 @@ class Surrogate:
     def _shifts(self, draws: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draws of N(0, A^-1) ``(draws, P)``, each of a mode drawn at random ``(draws,)``: A^-1 (z + J' e)."""
         pick = torch.randint(len(self.theta), (draws,), generator=generator)
-        white = self._rows
+        white = self._rows()
         found = self.theta.new_empty(draws, self.networks.dim)
         own = torch.randn(draws, self.networks.dim, generator=generator, dtype=torch.float64).to(self.theta.device)
         rows = torch.randn(draws, white.shape[1], generator=generator, dtype=torch.float64).to(self.theta.device)
