@@ -29,7 +29,7 @@ from bayesdd.numerics.levenberg_marquardt import Quadratic, damped_steps
 DAMPING, LEAST_DAMPING, MOST_DAMPING = 1.0, 1e-8, 1e8
 DOWN, UP, FAILED = 0.33, 2.0, 4.0
 ROUNDING = 1e-13  # of the value: it hides smaller gains, and a step is taken there
-JITTER = 1e-12  # of the largest diagonal element
+JITTER = 1e-12  # of each diagonal element: of the largest, it drowns rows that are less sharp by six orders
 SOFT = 0.1  # of the outcomes' spread: the sd that sharp rows have at the start of training
 SHARPER = (0.125, 0.125, 0.25, 0.5)  # shares of a new student's steps at each precision, from there to the rows' own
 
@@ -64,16 +64,19 @@ class GaussNewton:
             matrix = self.scaled @ slopes.mT + (1 / precision).diag()
         else:
             matrix = (slopes * precision[:, None]).mT @ slopes + torch.diag_embed(ridge)
-        size = matrix.diagonal(dim1=1, dim2=2).amax(1)[:, None, None]
-        self.lower = torch.linalg.cholesky(matrix + JITTER * size * torch.eye(matrix.shape[1], dtype=matrix.dtype))
+        self.lower = torch.linalg.cholesky(matrix + JITTER * torch.diag_embed(matrix.diagonal(dim1=1, dim2=2)))
 
     def solve(self, right: Tensor) -> Tensor:
         """A^-1 times ``(S, P)``."""
+        return self.solves(right[..., None])[..., 0]
+
+    def solves(self, right: Tensor) -> Tensor:
+        """A^-1 times every column of ``(S, P, K)``."""
         if not self.dual:
-            plain: Tensor = torch.cholesky_solve(right[..., None], self.lower)[..., 0]
+            plain: Tensor = torch.cholesky_solve(right, self.lower)
             return plain
-        inner = torch.cholesky_solve(self.scaled @ right[..., None], self.lower)
-        found: Tensor = right / self.ridge - (self.scaled.mT @ inner)[..., 0]
+        inner = torch.cholesky_solve(self.scaled @ right, self.lower)
+        found: Tensor = right / self.ridge[..., None] - self.scaled.mT @ inner
         return found
 
     def variance(self, slopes: Tensor) -> Tensor:

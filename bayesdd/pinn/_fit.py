@@ -112,8 +112,8 @@ def fit(
         if more:
             networks, found = searches.grown(networks, terms, found, more, generator)
             found = _kept(found, terms)
-        wider, theta = searches.corrected(networks, terms, found.theta, found.noise, generator)
-    surrogate = Surrogate(wider, hidden, tuple(terms), theta, found.noise, seed, found.steps)
+        wider, theta, scales = searches.corrected(networks, terms, found, known.to(where), generator)
+    surrogate = Surrogate(wider, hidden, tuple(terms), theta, scales, seed, found.steps)
     _warn(surrogate)
     return surrogate
 

@@ -23,7 +23,8 @@ What a network of its size leaves of the equation is smooth: it biases the solut
 points, and no posterior of the same network knows. So the networks that were kept are widened, without change of the
 functions, and made linear (neural tangent features around them): one more Gauss-Newton solution for the field and the
 constants that the residuals ask for, with the scales that the narrow networks' residuals left. Where the equation is
-linear it is solved at once.
+linear it is solved at once. What a search says of constants and unknown functions is bent by what its network leaves of
+the equation: there measurements inform them once more, by themselves (:mod:`bayesdd.pinn.response`).
 
 Wide networks are grown: narrow ones are searched, widened without change of their functions to the width that was
 asked for, and followed from there, so that few of the dear steps are needed.
@@ -49,6 +50,7 @@ from torch import Tensor
 from bayesdd.networks.students import GaussNewton
 from bayesdd.numerics.levenberg_marquardt import Quadratic, State, damped_steps
 from bayesdd.pinn.residuals import Networks, Term, linearised, residuals
+from bayesdd.pinn.response import informed
 
 MEASURED, ZERO = 0.1, 0.2  # first scales, of what draws of the prior leave of a group
 GATE = 0.3  # nats that a step may still promise where the common scale falls: sharper, unknown constants hardly move
@@ -159,25 +161,21 @@ def grown(
 
 
 def corrected(
-    networks: Networks, terms: Sequence[Term], theta: Tensor, noise: Tensor, generator: torch.Generator
-) -> tuple[Networks, Tensor]:
-    """Wider networks, linear around those of theta ``(S, P)``, and their steps and constants where residuals are least.
+    networks: Networks, terms: Sequence[Term], found: Modes, known: Tensor, generator: torch.Generator
+) -> tuple[Networks, Tensor, Tensor]:
+    """Wider networks, linear around those that were found; their steps and constants ``(S, P)``; scales ``(S, G)``.
 
-    ``noise`` are the scales of the groups by search, ``(S, G)``.
+    First where all residuals are least, then where measurements alone inform the unknowns
+    (:mod:`bayesdd.pinn.response`); ``known`` are known scales of the groups, NaN of those to be found, ``(G,)``.
     """
-    wider, constants = networks.widened(theta, WIDER, generator), len(networks.problem.names.unknown)
+    wider, constants = networks.widened(found.theta, WIDER, generator), len(networks.problem.names.unknown)
+    theta = found.theta
     start = theta.new_zeros(len(theta), wider.dim)
     start[:, wider.dim - constants :] = theta[:, networks.dim - constants :]
     rows = torch.tensor([term.count for term in terms for _ in term.names])
     damping, free = start.new_full((len(start),), LEAST_DAMPING), torch.ones_like(start[0])
-    state, _ = _followed(wider, terms, start, _by_row(noise, rows), damping, free, CORRECTIONS)
-    return wider, state.point
-
-
-def curvature(networks: Networks, terms: Sequence[Term], theta: Tensor, noise: Tensor) -> GaussNewton:
-    """A at modes ``(S, P)`` with scales ``(S, G)``."""
-    white = whitened(networks, terms, theta, noise)
-    return GaussNewton(white, white.new_ones(white.shape[1]), torch.ones_like(theta))
+    state, _ = _followed(wider, terms, start, _by_row(found.noise, rows), damping, free, CORRECTIONS)
+    return wider, *informed(wider, terms, state.point, found.noise, known, FLOOR * found.unit)
 
 
 def whitened(networks: Networks, terms: Sequence[Term], theta: Tensor, noise: Tensor) -> Tensor:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from bayesdd.pinn.left import of_constants, sizes
@@ -27,18 +26,17 @@ NEGLIGIBLE = 1e-3  # of what constant fields leave: a residual as small moves no
 
 
 def shares(networks: Networks, plain: Networks, terms: Sequence[Term], theta: Tensor) -> dict[str, float]:
-    """Share of its residuals that the correction leaves of the equations and conditions that matter.
+    """Share of its residuals that the fields' correction leaves of the equations and conditions that matter.
 
     Args:
-        networks: Linear around what searches found, ``anchor`` with their constants.
+        networks: Linear around what searches found.
         plain: Networks of any width that are not linear; with weights of zero their fields are constant.
         terms: The equation and conditions at new points.
-        theta: Steps and constants, ``(K, P)``.
+        theta: Steps and constants, ``(K, P)``. What there was to correct is what fields without steps leave at these
+            unknowns.
     """
-    assert networks.anchor is not None  # a correction's networks have one
-    constants = len(networks.problem.names.unknown)
-    start = torch.zeros_like(theta)
-    start[:, networks.dim - constants :] = networks.anchor[:, networks.dim - constants :]
+    start = theta.clone()
+    start[:, : networks.fields.dim] = 0.0
     after, before = sizes(networks, terms, theta), sizes(networks, terms, start)
     names = [name for term in terms for name in term.names]
     return {

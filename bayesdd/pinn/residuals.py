@@ -14,6 +14,7 @@ the step. Equations stay as they are; a nonlinear one is nonlinear in such field
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -139,6 +140,12 @@ class Networks:
             found[used : used + flat.shape[1] - (inputs + 1) * outputs] = 0.0
             used += flat.shape[1]
         return found
+
+    def unknowns(self) -> list[slice]:
+        """Where each unknown's parameters stand behind those of the fields."""
+        sizes = [network.dim for network in self.functions.values()] + [1] * len(self.problem.names.unknown)
+        ends = list(itertools.accumulate(sizes))
+        return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
 
     def constants(self, theta: Tensor) -> dict[str, Tensor]:
         """Unknown constants in their own units, of theta ``(S, P)``: ``(S,)`` each."""

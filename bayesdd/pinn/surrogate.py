@@ -37,6 +37,7 @@ from bayesdd.pinn.residuals import (
     residuals,
     sobol,
 )
+from bayesdd.pinn.response import Response, response
 from bayesdd.pinn.spread import Field, pooled, widening
 from bayesdd.pinn.students import Taught
 from bayesdd.posterior import arviz
@@ -98,14 +99,11 @@ class Surrogate:
     @property
     def constants(self) -> dict[str, tuple[float, float]]:
         """Unknown constants: posterior mean and standard deviation."""
-        found, names, anchor = {}, self.problem.names.unknown, self.networks.anchor
-        assert anchor is not None  # a surrogate's networks have one
+        found, names = {}, self.problem.names.unknown
         for at, (name, each) in enumerate(self.networks.constants(self.theta).items()):
-            unit = torch.zeros_like(self.theta)
-            unit[:, self.networks.dim - len(names) + at] = self.problem.unknown[name][1]  # type: ignore[index]
-            own = self.curvature.variance(unit[:, None])[:, 0]
-            moved = (each - self.networks.constants(anchor)[name]).mean()
-            mean, sd = pooled(each[:, None], own[:, None] + (self._behind * moved) ** 2)
+            unit = torch.zeros_like(self.theta)[:, None]
+            unit[:, 0, self.networks.dim - len(names) + at] = self.problem.unknown[name][1]  # type: ignore[index]
+            mean, sd = pooled(each[:, None], self.curvature.variance(unit) + self._missing(unit) ** 2)
             found[name] = (float(mean), float(sd))
         return found
 
@@ -145,7 +143,8 @@ class Surrogate:
         for name, value, slope in zip(names, values, slopes, strict=True):
             middle = value.mean(0)
             apart = widening(len(value)) * (value - middle)
-            along = torch.stack([slope[mode] @ own for mode, own in zip(pick.tolist(), shift, strict=True)])
+            turned = self._along(slope)
+            along = torch.stack([turned[mode] @ own for mode, own in zip(pick.tolist(), shift, strict=True)])
             found[name] = (middle + apart[pick] + along + lack * self._missing(slope)).cpu().numpy()
         return found
 
@@ -180,7 +179,7 @@ class Surrogate:
             if term.observed is not None:
                 (value,), (slope,) = linearised(self.networks, [term], self.theta)
                 noise = self.noise[:, at, None]
-                leverage = self.curvature.variance(slope / noise[..., None]).clamp(0, 1 - 1e-9)
+                leverage = self.curvature.variance(self._along(slope) / noise[..., None]).clamp(0, 1 - 1e-9)
                 off = (value / (1 - leverage)).mean(0).abs()
                 found[term.names[0]] = float((off <= Z90 * (noise / (1 - leverage).sqrt()).mean(0)).double().mean())
             at += len(term.names)
@@ -311,8 +310,27 @@ class Surrogate:
 
     @cached_property
     def curvature(self) -> GaussNewton:
-        """Gauss-Newton matrices of the modes."""
-        return searches.curvature(self.networks, self.terms, self.theta, self.noise)
+        """Gauss-Newton matrices of the modes, in the coordinates of :attr:`response`."""
+        rows = self._rows()
+        return GaussNewton(rows, rows.new_ones(rows.shape[1]), torch.ones_like(self.theta))
+
+    @cached_property
+    def response(self) -> Response | None:
+        """How fields answer unknowns at the modes; None where nothing is unknown."""
+        if self.networks.dim == self.networks.fields.dim:
+            return None
+        return response(self.networks, self.terms, self._white())
+
+    def _white(self) -> Tensor:
+        return searches.whitened(self.networks, self.terms, self.theta, self.noise)
+
+    def _rows(self) -> Tensor:
+        """All rows over their scales, in the coordinates of the curvature."""
+        return self._white() if self.response is None else self.response.rows(self._white())
+
+    def _along(self, slopes: Tensor) -> Tensor:
+        """Slopes ``(K, N, P)`` in the coordinates of the curvature."""
+        return slopes if self.response is None else self.response.along(slopes)
 
     def mean(self, points: Columns) -> Tensor:
         """Mean of the fields at points, differentiable in them: ``(N, outputs)``."""
@@ -339,12 +357,26 @@ class Surrogate:
 
     def _predicted(self, names: list[str], points: Columns) -> list[tuple[Tensor, Tensor]]:
         values, slopes = linearised(self.networks, [field_term(self.problem, names, points)], self.theta)
-        own = [self.curvature.variance(slope) + self._missing(slope) ** 2 for slope in slopes]
+        own = [self.curvature.variance(self._along(slope)) + self._missing(slope) ** 2 for slope in slopes]
         return [pooled(value, variance) for value, variance in zip(values, own, strict=True)]
 
     def _missing(self, slopes: Tensor) -> Tensor:
-        """What fields may still lack ``(N,)``, of their slopes ``(K, N, P)``: a multiple of their mean correction."""
-        return self._behind * (slopes @ self.theta[..., None])[..., 0].mean(0)
+        """What fields and unknowns may still lack ``(N,)``, of their slopes ``(K, N, P)``; the mean over modes."""
+        return self._behind * (slopes @ self._lack[..., None])[..., 0].mean(0)
+
+    @cached_property
+    def _lack(self) -> Tensor:
+        """The correction of fields, and what unknowns would make of as much on the side of measurements ``(K, P)``."""
+        assert self.networks.anchor is not None  # a surrogate's networks have one
+        width, answer, names = self.networks.fields.dim, self.response, self.problem.names.unknown
+        found = self.theta.clone()
+        found[:, self.networks.dim - len(names) :] -= self.networks.anchor[:, self.networks.dim - len(names) :]
+        if answer is not None:
+            white = self._white()
+            off = (white[..., :width] @ found[:, :width, None])[..., 0] * ~answer.zero
+            moved = -self.curvature.solve((off[:, None] @ answer.rows(white))[:, 0])
+            found[:, width:] = torch.where(answer.followed, moved[:, width:], found[:, width:])
+        return found
 
     @cached_property
     def _behind(self) -> float:
@@ -353,7 +385,7 @@ class Surrogate:
     def _shifts(self, draws: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draws of N(0, A^-1) ``(draws, P)``, each of a mode drawn at random ``(draws,)``: A^-1 (z + J' e)."""
         pick = torch.randint(len(self.theta), (draws,), generator=generator)
-        white = searches.whitened(self.networks, self.terms, self.theta, self.noise)
+        white = self._rows()
         found = self.theta.new_empty(draws, self.networks.dim)
         own = torch.randn(draws, self.networks.dim, generator=generator, dtype=torch.float64).to(self.theta.device)
         rows = torch.randn(draws, white.shape[1], generator=generator, dtype=torch.float64).to(self.theta.device)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bayesdd import pinn
-from studies.equations.problems import PROBLEMS
+from studies.equations.problems import FUNCTIONS, PROBLEMS
 from studies.shared import cells
 
 SETS, PLACES = 16, 8  # parameters that are measured, and places of each
@@ -19,9 +19,10 @@ SIZES: dict[str, Any] = {"hidden": (16, 16), "modes": 4, "steps": 250}
 SMALL: dict[str, Any] = {"hidden": (5,), "modes": 2, "steps": 10, "points": 64}
 
 
-def measure(name: str, seed: int = 0, *, smoke: bool = False) -> dict[str, Any]:
-    """Error, coverage and width in both halves, constants and seconds of the processor."""
+def measure(name: str, seed: int | str = 0, *, smoke: bool = False) -> dict[str, Any]:
+    """Error, coverage and width in both halves and of functions, constants and seconds of the processor."""
     cells.set_threads()
+    seed = int(seed)
     make, truth, noise, constants = PROBLEMS[name]
     problem, rng = make(), np.random.default_rng(seed)
     (low, high), middle = next(iter(problem.parameters.values())), 0.5
@@ -36,17 +37,25 @@ def measure(name: str, seed: int = 0, *, smoke: bool = False) -> dict[str, Any]:
     tests = np.random.default_rng(10_007)
     for place, part in (("in", (middle, 1.0)), ("out", (0.0, middle))):
         points = _points(problem, low + (high - low) * tests.uniform(*part, TESTS), GRID, tests)
-        true, predicted = _truth(problem, truth, points), surrogate.predict(points)
-        off = np.concatenate([predicted[key][0] - value for key, value in true.items()])
-        sd = np.concatenate([predicted[key][1] for key in true])
-        size = np.sqrt(np.mean(np.concatenate(list(true.values())) ** 2))
-        found[place] = {
-            "error": float(np.sqrt(np.mean(off**2)) / size),
-            "coverage": float(np.mean(np.abs(off) <= Z90 * sd)),
-            "width": float(2 * Z90 * sd.mean() / size),
-        }
+        found[place] = _judged(_truth(problem, truth, points), surrogate.predict(points))
+    everywhere = _points(problem, np.array([low + (high - low) * middle]), GRID * TESTS, tests)
+    predicted = surrogate.predict(everywhere)
+    found["functions"] = {
+        key: _judged({key: function(everywhere)}, predicted) for key, function in FUNCTIONS.get(name, {}).items()
+    }
     found["constants"] = {key: [*surrogate.constants[key], value] for key, value in constants.items()}
     return found | {"noise": noise, "noise found": surrogate.measurement_noise, "modes": len(surrogate.theta)}
+
+
+def _judged(true: dict[str, np.ndarray], predicted: dict[str, Any]) -> dict[str, float]:
+    off = np.concatenate([predicted[key][0] - value for key, value in true.items()])
+    sd = np.concatenate([predicted[key][1] for key in true])
+    size = np.sqrt(np.mean(np.concatenate(list(true.values())) ** 2))
+    return {
+        "error": float(np.sqrt(np.mean(off**2)) / size),
+        "coverage": float(np.mean(np.abs(off) <= Z90 * sd)),
+        "width": float(2 * Z90 * sd.mean() / size),
+    }
 
 
 def _points(problem: pinn.Problem, values: np.ndarray, places: int, rng: np.random.Generator) -> dict[str, np.ndarray]:

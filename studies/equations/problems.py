@@ -266,3 +266,8 @@ PROBLEMS: dict[str, tuple[Callable[[], pinn.Problem], Truth, float, dict[str, fl
     "Allen-Cahn": (allen_cahn, _allen_cahn, 0.05, {}),
     "heat, unknown source": (heat, _heat, 0.02, {}),
 }
+
+# Truth of unknown functions at places
+FUNCTIONS: dict[str, dict[str, Callable[[dict[str, np.ndarray]], np.ndarray]]] = {
+    "heat, unknown source": {"q": lambda at: heat_source(at["x"])}
+}

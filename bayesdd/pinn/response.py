@@ -1,0 +1,169 @@
+r"""Unknowns learn from measurements, not from what networks find easy: fields answer them as the equation says.
+
+What a network leaves of the equation is no noise. Taken as noise, at a thousand points, it speaks of the unknowns: a
+source is flattened until networks of this size meet the equation with it, with an interval as narrow as a thousand
+measurements would make it. So the posterior is that of a model in two parts. Given unknowns :math:`\phi`, the equation
+and conditions, with rows :math:`J_u, J_\phi` over their scales, say where the weights of the fields lie,
+
+.. math:: u \mid \phi \sim N(\hat u + T (\phi - \hat\phi), A^{-1}), \qquad A = I + J_u^\top J_u, \qquad
+          T = -A^{-1} J_u^\top J_\phi;
+
+the unknowns have their prior; measurements inform both. In coordinates :math:`v = u - T(\phi - \hat\phi)` and
+:math:`\phi` that is least squares again, with unit ridges: rows of the equation have no columns of :math:`\phi`, and a
+slope :math:`(s_u, s_\phi)` of anything becomes :math:`(s_u, s_\phi + s_u T)`, by which the unknowns enter its variance.
+Where the equation is linear and the networks are wide it is the posterior of the inverse problem itself.
+
+An unknown that fields cannot follow is determined by equation and conditions: an eigenvalue, a flux that a condition
+reads off. It keeps its columns as they are.
+
+Sources: Liu, Bayarri & Berger, "Modularization in Bayesian analysis, with emphasis on analysis of computer models",
+Bayesian Analysis 2009; Plummer, "Cuts in Bayesian graphical models", Statistics and Computing 2015.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bayesdd.networks.students import GaussNewton
+from bayesdd.pinn.residuals import Networks, Term, linearised, residuals
+
+FOLLOWED = 0.1  # share of what an unknown changes of equation and conditions that fields may leave if they follow it
+PROBES = 8  # draws of an unknown function's weights by which that is seen
+ROUNDS = 8  # most Gauss-Newton steps, with the noise found anew after each
+HALVED = 6  # times that a step is halved before it is given up
+SETTLED, CONVERGED = 0.01, 0.01  # relative change of scales and nats to gain that end the rounds
+
+
+@dataclass(frozen=True, eq=False)
+class Response:
+    """How the fields of S searches answer the unknowns.
+
+    Attributes:
+        model: A of the fields given the unknowns.
+        fields: Slopes of the equation and conditions, over their scales, in the F weights of the fields, ``(S, R, F)``.
+        unknowns: The same in all further parameters, zero in those that fields do not follow, ``(S, R, P - F)``.
+        zero: Which rows are the equation's and conditions', ``(N,)``.
+        followed: Which of the further parameters the fields follow, ``(P - F,)``.
+    """
+
+    model: GaussNewton
+    fields: Tensor
+    unknowns: Tensor
+    zero: Tensor
+    followed: Tensor
+
+    def along(self, slopes: Tensor) -> Tensor:
+        """Slopes ``(S, K, P)`` of anything in v and the unknowns."""
+        own, rest = slopes.split([self.fields.shape[2], self.unknowns.shape[2]], 2)
+        moved = self.model.solves(own.mT).mT @ self.fields.mT @ self.unknowns
+        return torch.cat([own, rest - moved], 2)
+
+    def rows(self, white: Tensor) -> Tensor:
+        """Slopes of all rows over their scales ``(S, N, P)``, in v and the unknowns."""
+        found, width = white.clone(), self.fields.shape[2]
+        found[:, ~self.zero] = self.along(white[:, ~self.zero])
+        found[:, self.zero, width:] *= ~self.followed
+        return found
+
+    def moves(self, steps: Tensor) -> Tensor:
+        """Steps ``(S, P)`` of the weights and unknowns themselves, of those in v and the unknowns."""
+        width = self.fields.shape[2]
+        moved = self.fields.mT @ (self.unknowns @ steps[:, width:, None])
+        return torch.cat([steps[:, :width] - self.model.solve(moved[..., 0]), steps[:, width:]], 1)
+
+
+def response(networks: Networks, terms: Sequence[Term], white: Tensor) -> Response | None:
+    """How fields answer unknowns where all rows have these slopes over their scales ``(S, N, P)``; None without any."""
+    width = networks.fields.dim
+    zero = torch.cat([torch.full((t.count * len(t.names),), t.observed is None) for t in terms]).to(white.device)
+    fields, unknowns = white[:, zero].split([width, networks.dim - width], 2)
+    if not unknowns.shape[2]:
+        return None
+    model = GaussNewton(fields, white.new_ones(fields.shape[1]), white.new_ones(len(white), width))
+    followed = torch.zeros_like(zero[:1]).repeat(unknowns.shape[2])
+    for part in networks.unknowns():
+        changed = unknowns[:, :, part] @ _probes(part.stop - part.start, white)
+        left = changed - fields @ model.solves(fields.mT @ changed)
+        followed[part] = bool(left.norm() <= FOLLOWED * changed.norm())
+    return Response(model, fields, unknowns * followed, zero, followed)
+
+
+def informed(
+    networks: Networks, terms: Sequence[Term], theta: Tensor, noise: Tensor, known: Tensor, floor: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Modes ``(S, P)`` at which measurements inform the unknowns, and the scales of all groups ``(S, G)``.
+
+    Args:
+        networks: Networks that are linear around what searches found.
+        terms: All rows.
+        theta: Where to begin.
+        noise: Scales of all groups; those of measurements are found anew, by their evidence.
+        known: Known scales, NaN of those to be found, ``(G,)``.
+        floor: What counts as one more row of each group, ``(G,)``.
+    """
+    counts = [term.count for term in terms for _ in term.names]
+    rows = torch.tensor(counts, device=theta.device)
+    measured = torch.tensor([term.observed is not None for term in terms for _ in term.names], device=theta.device)
+    if networks.dim == networks.fields.dim:
+        return theta, noise
+    for _ in range(ROUNDS):
+        scale = noise.repeat_interleave(rows, 1)
+        values, slopes = linearised(networks, terms, theta)
+        white, off = torch.cat(slopes, 1) / scale[..., None], torch.cat(values, 1) / scale
+        answer = response(networks, terms, white)
+        if answer is None or not bool(answer.followed.any()):
+            break
+        turned = answer.rows(white)
+        model = GaussNewton(turned, turned.new_ones(turned.shape[1]), torch.ones_like(theta))
+        gradient = (off[:, None] @ turned)[:, 0] + theta
+        steps = -model.solve(gradient)
+        theta, share = _moved(networks, terms, theta, steps, answer, white, off, scale)
+        left = torch.cat(residuals(networks, terms, theta), 1).square()
+        used = model.variance(turned).clamp(0, 1)
+        squares, free = (torch.stack([part.sum(1) for part in some.split(counts, 1)], 1) for some in (left, 1 - used))
+        evident = ((squares + floor**2) / (free + 1)).sqrt()
+        found = torch.where(measured & known.isnan(), evident, noise)
+        change, noise = (found / noise).log().abs().max(), found
+        if not bool(share.any()) or (change < SETTLED and bool((-(gradient * steps).sum(1) / 2 < CONVERGED).all())):
+            break
+    return theta, noise
+
+
+def _moved(
+    networks: Networks,
+    terms: Sequence[Term],
+    theta: Tensor,
+    steps: Tensor,
+    answer: Response,
+    white: Tensor,
+    off: Tensor,
+    scale: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Where steps lead, halved until the cost falls, and the share of each that was taken ``(S,)``."""
+    moves, width = answer.moves(steps), networks.fields.dim
+    unknown = steps.clone()
+    unknown[:, :width] = 0.0
+    unknown[:, width:] *= answer.followed
+    unanswered = (white @ answer.moves(unknown)[..., None])[..., 0] * answer.zero  # is no reason to hold unknowns back
+    before, share = off.square().sum(1) + theta.square().sum(1), torch.ones_like(theta[:, 0])
+    for _ in range(HALVED):
+        after = torch.cat(residuals(networks, terms, theta + share[:, None] * moves), 1) / scale
+        cost = (after - share[:, None] * unanswered).square().sum(1) + (theta + share[:, None] * steps).square().sum(1)
+        worse = ~(cost <= before)
+        if not bool(worse.any()):
+            break
+        share = torch.where(worse, share / 2, share)
+    else:
+        share = torch.where(worse, 0.0, share)
+    return theta + share[:, None] * moves, share
+
+
+def _probes(count: int, like: Tensor) -> Tensor:
+    """Steps of an unknown's parameters, one a column: one of a constant, draws of a function's weights."""
+    if count == 1:
+        return like.new_ones(1, 1)
+    return torch.randn(count, PROBES, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(like)
