@@ -58,7 +58,7 @@ EQUATIONS = {
         lambda x, u, u_x, u_xx: 0.1 * u_xx - u**3 - torch.sin(3 * x), ((-1.0, lambda a: a), (1.0, lambda a: -a / 2))
     ),
     "cubic": Equation(lambda x, u, u_x, u_xx: u_xx - 2 * u**3, ((0.0, lambda a: a), (1.0, lambda a: a / (1 + a)))),
-    "steady Burgers": Equation(
+    "steady-burgers": Equation(
         lambda x, u, u_x, u_xx: u * u_x - VISCOSITY * u_xx,
         ((-1.0, _wall(-1.0)), (1.0, _wall(1.0))),
     ),
