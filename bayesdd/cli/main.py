@@ -10,7 +10,6 @@ torch and Pyro, which take seconds, are imported only after arguments and paths 
 import argparse
 import glob
 import importlib
-import inspect
 import json
 import os
 import signal
@@ -25,9 +24,10 @@ from typing import TYPE_CHECKING
 
 from bayesdd.cli.arguments import completed, objective, parser
 from bayesdd.cli.new import STUDY, TASK
+from bayesdd.cli.tasks import check_name, made
 from bayesdd.data.files import claimed, one_line, vacant, writable
-from bayesdd.data.names import QUERY, closest
-from bayesdd.numerics.refusal import MissingPackage, Refusal, WrongType
+from bayesdd.data.names import QUERY
+from bayesdd.numerics.refusal import Refusal
 
 if TYPE_CHECKING:
     from bayesdd.data import Certificate, Distilled, PredictiveCertificate
@@ -206,12 +206,7 @@ def _check_paths(arguments: argparse.Namespace) -> None:
     """Refuses, before the long computation, paths that would fail after it."""
     if arguments.command == "new":
         return
-    if not all(arguments.task.partition(":")):
-        raise Refusal(f"a task is named module:function (clinic:task, clinic.py:task), not {arguments.task}")
-    if os.path.isabs(arguments.task):
-        raise Refusal(
-            f"{arguments.task}: a task's file is found below the working directory; go there and name it alone"
-        )
+    check_name(arguments.task)
     if arguments.command == "distill" and arguments.size is None and arguments.tolerance is None:
         raise Refusal("distill needs --size or --tolerance; see bayesdd distill --help")
     for option in ("data", "init", "distilled", "full"):
@@ -245,47 +240,13 @@ def _is_rows(path: str) -> bool:
 def _task(arguments: argparse.Namespace) -> "Task":
     """The task, the same on all ranks."""
     if not _MANY:
-        return _made(arguments)
+        return made(arguments)
     from bayesdd.density.ranks import current
     from bayesdd.task.provenance import parts_of
 
-    task = current().agreed(lambda: _made(arguments), MISTAKES)
+    task = current().agreed(lambda: made(arguments), MISTAKES)
     current().agreed(lambda: current().same(parts_of([task])), MISTAKES)
     return task
-
-
-def _made(arguments: argparse.Namespace) -> "Task":
-    from bayesdd.task.task import Task
-
-    where, _, name = arguments.task.partition(":")
-    if where.endswith(".py"):
-        where = ".".join(Path(where).with_suffix("").parts)
-    try:
-        module = importlib.import_module(where)
-    except ImportError as error:
-        raise MissingPackage(f"module {where} cannot be imported from {os.getcwd()}: {one_line(error)}") from error
-    if not hasattr(module, name):
-        near = closest(name, [one for one in vars(module) if not one.startswith("_")])
-        hint = f"did you mean {where}:{near}?" if near else "name a Task in it, or a function that returns one"
-        raise Refusal(f"module {where} has no {name!r}; {hint}")
-    found = getattr(module, name)
-    for option in ("columns", "weight"):
-        if getattr(arguments, option) and not arguments.data:
-            raise Refusal(f"--{option} names columns of --data, which is not given")
-    columns = dict(arguments.columns) if arguments.columns else None
-    if callable(found):
-        parameters = inspect.signature(found).parameters.values()
-        if required := [p.name for p in parameters if p.default is p.empty and "VAR" not in p.kind.name]:
-            if arguments.data:
-                return Task(found, arguments.data, columns=columns, weight=arguments.weight)
-            raise WrongType(
-                f"{arguments.task} needs arguments ({', '.join(required)}): if it is a Pyro model, name its rows by "
-                "--data; a function that returns a Task takes none, or has defaults"
-            )
-        found = found()
-    if not isinstance(found, Task):
-        raise WrongType(f"{arguments.task} must be a bayesdd.Task or return one, not {type(found).__name__}")
-    return found.with_data(arguments.data, columns, arguments.weight) if arguments.data else found
 
 
 def _verdict(

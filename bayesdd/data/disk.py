@@ -106,7 +106,7 @@ class Stored:
         """Only the columns that are chosen by name."""
         members = placed(self.medium, self.select, choose, weight, again=False)[0]
         if members == self.members and not labels and weight is None and not self.converted:
-            return replace(self, known=replace(self.known, seen=set()))  # another model checks them anew
+            return replace(self, known=replace(self.known, seen=set(), kept={}))  # another model checks them anew
         return stored(self.medium, self.select, choose, labels, weight, memory=self.memory)
 
     def number(self, at: int) -> int:
@@ -171,11 +171,13 @@ class Stored:
     ) -> Iterator[tuple[Columns, Tensor]]:
         """Pieces of several blocks with their stamps, where they are asked for."""
         length = step * max(1, self.most // step)
+        if not stamped:
+            self.known.cut(length)
         with self._cursor() as cursor:
 
             def read(span: tuple[int, int]) -> tuple[Columns, Tensor]:
-                if not stamped and span in self.known.kept:
-                    return self.known.kept[span], NO_STAMP
+                if not stamped and (kept := self.known.kept.get(span)) is not None:
+                    return kept, NO_STAMP
                 found = self._read(cursor, *span)
                 if not stamped and isinstance(self.medium, Batches) and self.known.state:
                     self.known.keep(span, found, KEPT * self.memory)
@@ -251,8 +253,8 @@ def on_disk(source: Source, *, columns: Selection | None = None, filter: Any = N
             by DuckDB) or a DuckDB relation; a pyarrow dataset; a table of pyarrow or polars.
         columns: The columns to use, and what they are called, as of a Task; default all numbers.
         filter: Which rows of Parquet or Arrow files, as an expression of pyarrow: ``pc.field("year") > 2010``.
-        memory: Bytes that blocks of rows may take, in float64, the one being read included; of tables three times as
-            many more are kept decoded between passes.
+        memory: Bytes that blocks of rows may take, in float64, the one being read included; of tables each Task
+            keeps three times as many more, decoded, between passes.
 
     Raises:
         FileNotFoundError: No such file.

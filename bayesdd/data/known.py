@@ -17,12 +17,14 @@ class Known:
         seen: Spans of rows, first and past the last, that were checked against the model.
         digest: Stamp of all rows; empty until it was asked for.
         kept: Span of rows -> its columns as they were read, as far as there is room.
+        length: Of the spans that are kept.
     """
 
     state: tuple[int, ...]
     seen: set[tuple[int, int]] = field(default_factory=set)
     digest: str = ""
     kept: dict[tuple[int, int], Columns] = field(default_factory=dict)
+    length: int = 0
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "kept": {}}  # another process reads its own
@@ -35,6 +37,12 @@ class Known:
         self.seen.difference_update(touching)
         self.seen.add((min(low for low, _ in touching), max(high for _, high in touching)))
         return True
+
+    def cut(self, length: int) -> None:
+        """A pass begins that reads spans of so many rows: kept ones of another length would only take room."""
+        if length != self.length:
+            self.kept.clear()
+            self.length = length
 
     def keep(self, span: tuple[int, int], columns: Columns, most: int) -> None:
         """Keeps the columns of a span, unless all that is kept would then take more bytes than ``most``."""

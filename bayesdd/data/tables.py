@@ -118,7 +118,8 @@ def dataset(source: Any, where: str, filter: Any = None) -> Batches:
         some = source.replace_schema(whole)
         return package("duckdb").connect().from_arrow(some if filter is None else some.filter(filter))
 
-    paths = tuple(map(Path, schemas))
+    local = package("pyarrow.fs").LocalFileSystem  # elsewhere, or in memory, no file can be watched
+    paths = tuple(Path(one.path) for one in found if isinstance(getattr(one, "filesystem", None), local))
     return Batches(where, whole, tuple(counts), batches, paths, differing=differing, relation=relation)
 
 

@@ -65,6 +65,13 @@ def changed():
 
 def needs(rows): return task(rows)
 def nothing(): return None
+def lenient(x=None): return model(x)
+
+class Net(torch.nn.Module):
+    def forward(self, x):
+        return model(x)
+
+net = Net()
 def faulty(): return torch.ones(2) @ torch.ones(3)
 
 def slow():
@@ -78,6 +85,7 @@ def folder(tmp_path_factory):
     """A user's working directory: a module, rows on disk, and a distilled set made by the command line itself."""
     folder = tmp_path_factory.mktemp("cli")
     (folder / "toy.py").write_text(TOY)
+    (folder / "statistics.py").write_text(TOY)
     x = np.random.default_rng(5).normal(size=(300, 2)) - 1.0
     np.savetxt(folder / "rows.csv", x, delimiter=",", header="x[0],x[1]", comments="")
     return folder
@@ -178,7 +186,7 @@ def test_whole_keeps_outcomes_whole(folder):
 
 def test_a_model_and_a_file_of_rows_are_a_task(folder, distilled):
     command = "distill {} --data rows.csv --columns x=x[0],x[1] --size 3 --seed 1 --quiet --out m.nc"
-    for name in ("toy:model", "./toy.py:model"):
+    for name in ("toy:model", "./toy.py:model", "toy:lenient", "toy.py:net"):
         assert run(folder, command.format(name))[0] == 0
         rows = Distilled.from_netcdf(folder / "m.nc").data
         np.testing.assert_array_equal(rows["x"], Distilled.from_netcdf(folder / "d.nc").data["x"])
@@ -293,6 +301,10 @@ def test_a_changed_model_warns_in_one_line(folder, distilled, tmp_path):
         ("sample toy:task --distilled absent.nc --out p2.nc", ["--distilled absent.nc", "no such file"]),
         ("distill toy --size 3 --out d2.nc", ["module:function", "toy"]),
         ("distill /srv/toy.py:task --size 3 --out d2.nc", ["below the working directory", "/srv/toy.py"]),
+        ("distill ../toy.py:task --size 3 --out d2.nc", ["below the working directory", "../toy.py"]),
+        ("distill .hidden:task --size 3 --out d2.nc", ["below the working directory"]),
+        ("distill absent.py:task --size 3 --out d2.nc", ["absent.py: no such file"]),
+        ("distill rows.csv/toy:task --size 3 --out d2.nc", ["rows.csv/toy: no such file"]),
     ],
 )
 def test_misuse_is_refused_before_anything_is_imported(command, words, folder):
@@ -307,7 +319,10 @@ def test_misuse_is_refused_before_anything_is_imported(command, words, folder):
         ("distill toy:absent --size 3 --out d2.nc", ["toy", "'absent'"]),
         ("distill toy:tsk --size 3 --out d2.nc", ["did you mean toy:task?"]),
         ("distill toy:needs --size 3 --out d2.nc", ["toy:needs", "rows", "--data"]),
-        ("distill toy.py:tsk --size 3 --out d2.nc", ["did you mean toy:task?"]),
+        ("distill toy.py:tsk --size 3 --out d2.nc", ["did you mean toy.py:task?"]),
+        ("distill statistics.py:task --size 3 --out d2.nc", ["another module has this name", "statistics.py"]),
+        ("distill toy:Net --data rows.csv --size 3 --out d2.nc", ["toy:Net is a class"]),
+        ("distill toy:needs --data rows.csv --size 3 --out d2.nc", ["'rows'", "taken for a Pyro model of --data"]),
         ("distill toy:nothing --size 3 --out d2.nc", ["toy:nothing", "NoneType"]),
         ("distill toy:task --size 3 --init rows.csv --out d2.nc", ["rows.csv", "netCDF"]),
         ("sample toy:task --data toy.py --out p2.nc", ["toy.py", ".csv"]),

@@ -75,3 +75,20 @@ def test_a_query_whose_files_nobody_watches_is_read_anew(path, monkeypatch):
     for _ in range(2):
         assert sum(len(block["x"]) for block in rows.blocks(0, N, STEP, pin=False)) == N
     assert not rows.known.kept
+
+
+def test_blocks_of_another_length_take_the_room_of_those_before(path, monkeypatch):
+    rows = on_disk(path, memory=int(N * ROW / disk.KEPT))
+    rows.fingerprint()
+    for step in (STEP, 70):
+        assert sum(len(block["x"]) for block in rows.blocks(0, N, step, pin=False)) == N
+        spans = rows.known.kept
+        assert spans and all((stop - start) % step == 0 or stop == N for start, stop in spans)
+
+
+def test_a_dataset_in_memory_has_no_file_to_watch(path):
+    dataset = pytest.importorskip("pyarrow.dataset")
+    table = pytest.importorskip("pyarrow.parquet").read_table(path)
+    rows = on_disk(dataset.dataset(table))
+    assert passed(rows)["x"].tolist() == pd.read_parquet(path)["x"].tolist()
+    assert not rows.known.kept

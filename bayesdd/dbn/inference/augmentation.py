@@ -235,9 +235,10 @@ class Augmentation:
         fixed, size = 1 + len(self.templates[0].static), len(self.templates[0].variables)
         width = self.layout.width
         gram = moments.new_zeros(len(moments), 3, width, width)
-        last = (some.at.max(1).values - fixed + 1).div(size, rounding_mode="floor")  # the last slice with an entry
+        # The last slice with an entry; -1 is that of static values.
+        last = (some.at.max(1).values - fixed + 1).div(size, rounding_mode="floor").clamp_min(-1)
         live, ends = moments.new_zeros(len(moments), *moments.shape[2:]), int(last.max())
-        for t in range(ends, -2, -1):  # -1: static values, of which every pattern counts
+        for t in range(ends, -2, -1):
             if t == ends:
                 live = moments.sum(1) if bool((last == ends).all()) else moments[:, last == ends].sum(1)
             elif bool((last == t).any()):

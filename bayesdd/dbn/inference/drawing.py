@@ -137,7 +137,7 @@ def _independent(
     chains = _chains(marginal, found.points)
     # Resampled draws repeat proposals where these are few: batches agree as so many independent draws do.
     rhat, each = diagnostics(chains)[0], min(found.points.shape[1], found.ess / CHAINS)
-    serves = share >= LEAST_SHARE and found.khat < KHAT_LIMIT and not rhat > 1 + AGREED / each
+    serves = share >= LEAST_SHARE and found.khat < KHAT_LIMIT and not rhat > min(1 + AGREED / each, RHAT)
     return Drawn(chains, _statistics(marginal, chains), rhat, min(found.ess, float(draws))), serves
 
 

@@ -11,6 +11,7 @@ from bayesdd.dbn import Template
 from bayesdd.dbn.inference.augmentation import Augmentation, _independent, augmented, expectation_maximised
 from bayesdd.dbn.inference.marginal import Marginal
 from bayesdd.dbn.inference.patterns import patterns_of
+from bayesdd.dbn.likelihood.gaussian import entries
 
 NET = Template(
     ("c", "a", "b"), static=("s",), intra=(("s", "a"), ("a", "b")), inter=(("a", "a"), ("c", "a"), ("b", "c"))
@@ -69,6 +70,41 @@ def test_drawn_moments_have_the_means_that_expectation_maximisation_takes(noisy)
     for mean, draws in ((exact[0], drawn), *((squares[site][0], theirs[site]) for site in noisy.noise_sites)):
         error = draws.std(0) / math.sqrt(count) + 1e-9
         assert ((draws.mean(0) - mean).abs() < 4.5 * error).all()
+
+
+@pytest.mark.parametrize(("variables", "static"), [(3, 1), (1, 3), (2, 0), (1, 4)])
+def test_moments_of_each_kind_of_slice_are_those_of_every_row(variables, static):
+    """Row by row from the joint normal; of some rows only early static values are seen, others end early."""
+    moving, fixed = (tuple(f"{name}{k}" for k in range(n)) for name, n in (("v", variables), ("s", static)))
+    intra = tuple((parent, moving[0]) for parent in fixed)
+    template = Template(moving, intra, tuple((name, name) for name in moving), fixed, noise=0.3)
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(40, 3, variables, generator=generator, dtype=torch.float64)
+    own = torch.randn(40, static, generator=generator, dtype=torch.float64)
+    x[torch.rand(x.shape, generator=generator) < 0.3], x[10:20, 1:] = torch.nan, torch.nan
+    if static:
+        own[5:30, 1:], x[20:30] = torch.nan, torch.nan
+    seen = ~torch.cat([own, x.flatten(1)], 1).isnan().all(1)  # a source refuses rows of which nothing is seen
+    x, own = x[seen], own[seen]
+    augmentation = Augmentation([template], patterns_of(template, [(x, own)]), 3)
+    one = augmentation.starts(1, generator)
+    (mean,), (factor,) = augmentation.joint(one)
+    covariance, count, size = factor @ factor.mT, 1 + static, variables
+    expected = torch.zeros(3, count + 2 * size, count + 2 * size, dtype=torch.float64)
+    for row in entries(template, x, own):
+        at = (~row.isnan()).nonzero()[:, 0]
+        gain = torch.linalg.solve(covariance[at][:, at] + 0.09 * torch.eye(len(at), dtype=row.dtype), covariance[at]).mT
+        whole = torch.cat([mean.new_ones(1), mean + gain @ (row[at] - mean[at])])
+        moments = torch.outer(whole, whole)
+        moments[1:, 1:] += covariance - gain @ covariance[at]
+        expected[0, :count, :count] += moments[:count, :count]
+        for t in range(int((at.max() - static).div(size, rounding_mode="floor")) + 1):
+            start = count + max(t - 1, 0) * size
+            of = torch.tensor([*range(count), *range(start, count + (t + 1) * size)])
+            to = torch.tensor([*range(count), *range(count + 2 * size - (len(of) - count), count + 2 * size)])
+            expected[min(t, 1) + 1, to[:, None], to] += moments[of[:, None], of]
+    found, _ = augmentation.completed(mean[None], factor[None], one)
+    torch.testing.assert_close(found[0], expected, rtol=1e-10, atol=1e-10)
 
 
 def test_fewer_normal_rows_have_the_second_moments_of_many():
