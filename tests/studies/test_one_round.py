@@ -6,6 +6,7 @@ import pytest
 from models import linear_regression
 from studies import one_round
 from studies.one_round import LOGISTIC, POISSON, Normal
+from studies.shared.true_kl import Posterior, between
 
 
 def test_bfi_is_the_pooled_posterior_of_normals_whatever_the_sources_priors():
@@ -39,3 +40,17 @@ def test_averages_of_equal_sources_are_theirs_with_less_variance():
     for found in (one_round.by_rows([one] * 4, [7] * 4), one_round.by_variance([one] * 4)):
         assert found.mean == pytest.approx(one.mean)
         assert found.precision == pytest.approx(4 * one.precision)
+
+
+def test_kl_of_a_normal_is_that_of_an_estimate_that_knows_neither_normaliser():
+    """Both to within their noise, for a normal that is close and one whose mean is an sd away."""
+    (rows, *_) = one_round._simulated(one_round.Setting(LOGISTIC, 200, 1, False), 0)
+    truth, mode = one_round.sampled(LOGISTIC, rows, 1.0, 0), one_round.fitted(LOGISTIC, rows)
+    full = LOGISTIC.posterior(*rows, np.ones(len(rows[1])))
+    for shift in (0.0, 1.0):
+        mean = mode.mean + shift * np.sqrt(np.diag(np.linalg.inv(mode.precision)))
+        found = one_round._of_normal(truth, Normal(mean, mode.precision))
+        other = Posterior(lambda w, mean=mean: -(((w - mean) @ mode.precision) * (w - mean)).sum(1) / 2)
+        exact = between(full, other, mode.mean, draws=20_000)
+        assert found["KL"] == pytest.approx(exact.forward, abs=10 * exact.forward_se)
+        assert found["shift"] == pytest.approx(one_round._of_any(exact)["shift"], abs=0.1)
