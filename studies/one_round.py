@@ -470,8 +470,8 @@ def _methods(records: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for name in (*RIVALS, *OURS):
         some = records[records.method.eq(name)]
-        furthest = some.ratio[np.log(some.ratio).abs().idxmax()]
-        typical = some.ratio.iloc[np.log(some.ratio).abs().argsort().iloc[len(some) // 2]]
+        ratios = some.ratio.dropna().sort_values(key=lambda ratio: np.log(ratio).abs())
+        typical, furthest = ratios.iloc[len(ratios) // 2], ratios.iloc[-1]
         rows.append(
             {
                 "": name,
