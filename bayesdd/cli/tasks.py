@@ -68,7 +68,10 @@ def made(arguments: argparse.Namespace) -> Task:
             try:
                 return Task(model, arguments.data, columns=columns, weight=arguments.weight)
             except Refusal as error:
-                raise Refusal(f"{one_line(error)} ({arguments.task} was taken for a Pyro model of --data)") from error
+                why = f": without arguments it fails, {one_line(found)}" if isinstance(found, Exception) else ""
+                raise Refusal(
+                    f"{one_line(error)} ({arguments.task} was taken for a Pyro model of --data{why})"
+                ) from error
     if not isinstance(found, Task):
         raise WrongType(f"{arguments.task} must be a bayesdd.Task or return one, not {type(found).__name__}")
     return found.with_data(arguments.data, columns, arguments.weight) if arguments.data else found
@@ -91,7 +94,7 @@ def _imported(where: str) -> ModuleType:
 
 
 def _called(found: Any, arguments: argparse.Namespace) -> Any:
-    """What a function returns; None of one that takes the columns of ``--data``, which is a model.
+    """What a function returns, or why it fails; None of one that takes the columns of ``--data``, which is a model.
 
     Raises:
         WrongType: It takes arguments, and there are none.
@@ -112,5 +115,5 @@ def _called(found: Any, arguments: argparse.Namespace) -> Any:
         return found()
     try:
         return found()
-    except Exception:  # a model whose columns have defaults cannot be run without them; as a task it says what it lacks
-        return None
+    except Exception as error:  # of a model whose columns have defaults; should it be none either, this is told
+        return error

@@ -14,12 +14,15 @@ Computation 1985 (the saturation assumption, here measured instead of assumed).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
+from bayesdd.networks.students import GaussNewton
 from bayesdd.pinn.left import of_constants, sizes
 from bayesdd.pinn.residuals import Networks, Term
+from bayesdd.pinn.response import Response
 
 MOST = 0.75  # share from which on a limit is no longer believed: what is missing then counts three times the correction
 NEGLIGIBLE = 1e-3  # of what constant fields leave: a residual as small moves no field by what intervals show
@@ -50,3 +53,27 @@ def missing(share: float) -> float:
     """What is missing behind a correction, over the correction."""
     share = min(share, MOST)
     return share / (1 - share)
+
+
+def lack(
+    networks: Networks, theta: Tensor, answer: Response | None, curvature: GaussNewton, white: Callable[[], Tensor]
+) -> Tensor:
+    """The correction of fields, and what unknowns would make of as much on the side of measurements ``(K, P)``.
+
+    Args:
+        networks: Networks that are linear around what searches found.
+        theta: Modes ``(K, P)``.
+        answer: How fields answer unknowns; None where nothing is unknown.
+        curvature: Of the modes, in the coordinates of ``answer``.
+        white: Makes the slopes of all rows over their scales ``(K, N, P)``; called where something is unknown.
+    """
+    assert networks.anchor is not None  # a surrogate's networks have one
+    width, found = networks.fields.dim, theta.clone()
+    unknown = slice(networks.dim - len(networks.problem.names.unknown), None)
+    found[:, unknown] -= networks.anchor[:, unknown]
+    if answer is not None:
+        slopes = white()
+        off = (slopes[..., :width] @ found[:, :width, None])[..., 0] * ~answer.zero
+        moved = -curvature.solve((off[:, None] @ answer.rows(slopes))[:, 0])
+        found[:, width:] = torch.where(answer.followed, moved[:, width:], found[:, width:])
+    return found

@@ -57,20 +57,20 @@ class Response:
     followed: Tensor
 
     def along(self, slopes: Tensor) -> Tensor:
-        """Slopes ``(S, K, P)`` of anything in v and the unknowns."""
+        """Slopes ``(S, K, P)`` of anything in weights and unknowns, turned to v and the unknowns: ``(S, K, P)``."""
         own, rest = slopes.split([self.fields.shape[2], self.unknowns.shape[2]], 2)
         moved = self.model.solves(own.mT).mT @ self.fields.mT @ self.unknowns
         return torch.cat([own, rest - moved], 2)
 
     def rows(self, white: Tensor) -> Tensor:
-        """Slopes of all rows over their scales ``(S, N, P)``, in v and the unknowns."""
+        """Slopes of all rows over their scales ``(S, N, P)``, turned to v and the unknowns: ``(S, N, P)``."""
         found, width = white.clone(), self.fields.shape[2]
         found[:, ~self.zero] = self.along(white[:, ~self.zero])
         found[:, self.zero, width:] *= ~self.followed
         return found
 
     def moves(self, steps: Tensor) -> Tensor:
-        """Steps ``(S, P)`` of the weights and unknowns themselves, of those in v and the unknowns."""
+        """Steps ``(S, P)`` in v and the unknowns as steps of the weights and unknowns themselves: ``(S, P)``."""
         width = self.fields.shape[2]
         moved = self.fields.mT @ (self.unknowns @ steps[:, width:, None])
         return torch.cat([steps[:, :width] - self.model.solve(moved[..., 0]), steps[:, width:]], 1)

@@ -27,7 +27,7 @@ from bayesdd.pinn.left import left, sizes, taught, zeros
 from bayesdd.pinn.measurements import points_of
 from bayesdd.pinn.plain import Plain
 from bayesdd.pinn.problem import Problem
-from bayesdd.pinn.remainder import missing, shares
+from bayesdd.pinn.remainder import lack, missing, shares
 from bayesdd.pinn.residuals import (
     Columns,
     Networks,
@@ -366,17 +366,7 @@ class Surrogate:
 
     @cached_property
     def _lack(self) -> Tensor:
-        """The correction of fields, and what unknowns would make of as much on the side of measurements ``(K, P)``."""
-        assert self.networks.anchor is not None  # a surrogate's networks have one
-        width, answer, names = self.networks.fields.dim, self.response, self.problem.names.unknown
-        found = self.theta.clone()
-        found[:, self.networks.dim - len(names) :] -= self.networks.anchor[:, self.networks.dim - len(names) :]
-        if answer is not None:
-            white = self._white()
-            off = (white[..., :width] @ found[:, :width, None])[..., 0] * ~answer.zero
-            moved = -self.curvature.solve((off[:, None] @ answer.rows(white))[:, 0])
-            found[:, width:] = torch.where(answer.followed, moved[:, width:], found[:, width:])
-        return found
+        return lack(self.networks, self.theta, self.response, self.curvature, self._white)
 
     @cached_property
     def _behind(self) -> float:

@@ -65,6 +65,7 @@ def changed():
 
 def needs(rows): return task(rows)
 def nothing(): return None
+def late(rows=200): raise RuntimeError("rows are elsewhere")
 def lenient(x=None): return model(x)
 
 class Net(torch.nn.Module):
@@ -360,6 +361,12 @@ def test_an_input_is_not_replaced(folder, distilled):
     refused(folder, "distill toy:task --data ./d.nc --size 3 --out d.nc", "--out d.nc", "replace")
     refused(folder, "distill toy:task --data d.nc --size 3 --out d2.nc", "d.nc", "distilled set")
     assert (folder / "d.nc").read_bytes() == before
+
+
+def test_a_function_that_is_no_model_and_fails_is_told_of(folder):
+    code, out, err = run(folder, "distill toy:late --data rows.csv --size 3 --out d2.nc")
+    assert (code, out) == (2, "")
+    assert "was taken for a Pyro model of --data: without arguments it fails, rows are elsewhere)" in err
 
 
 def test_a_fault_keeps_its_traceback(folder):
