@@ -244,7 +244,7 @@ def hospitals(visits: pd.DataFrame, slices: int) -> list[Source]:
 
 def mode(full: Pooled) -> dict[str, Tensor]:
     """Where expectation maximisation ends: the mode of the posterior of coefficients and log variances."""
-    sites = {site: biject_to(TEMPLATE.kind.space(site, shape)) for site, shape in TEMPLATE.sites.items()}
+    sites = {site: biject_to(TEMPLATE.space(site, shape)) for site, shape in TEMPLATE.sites.items()}
     start = unconstrain(TEMPLATE, {site: value.mean(0, keepdim=True) for site, value in full.draws.items()})[0]
     x, static = (torch.cat(part) for part in zip(*full.rows, strict=True))
     rows = as_columns(TEMPLATE, (x, static))

@@ -1,4 +1,4 @@
-"""The graph of a template network: a slice, the slice before, and static variables."""
+"""The graph of a template network: a slice, the slices before it, and static variables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ACROSS = 1.65  # inches between two columns
 
 @styled
 def plot_network(network: Any) -> Any:
-    """Static variables on the left, then the slice before, then the slice; arrows within a slice and into it.
+    """Static variables on the left, then the slices before, then the slice; arrows within a slice and into it.
 
     Args:
         network: A ``dbn.Template``, or what ``dbn.edges`` returned: the width of an arrow is then its probability,
@@ -31,24 +31,28 @@ def plot_network(network: Any) -> Any:
     every, static = template.variables, template.static
     known = network is template
     tallest = max(len(every), len(static))
-    figure, (axis,) = panels(1, size=(5.2, 0.7 + STEP * tallest))
-    left = 0.0 if static else -1.0
-    place = {(name, False): (2.0, _height(i, every, tallest)) for i, name in enumerate(every)}
-    place |= {(name, True): (1.0, _height(i, every, tallest)) for i, name in enumerate(every)}
-    place |= {(name, False): (left, _height(i, static, tallest)) for i, name in enumerate(static)}
-    earlier = {one.parent for one in found if one.before}
+    lags = max((1, *(one.lag for one in found)))
+    figure, (axis,) = panels(1, size=(5.2 + ACROSS * (lags - 1), 0.7 + STEP * tallest))
+    place = {
+        (name, lag): (1.0 + lags - lag, _height(i, every, tallest))
+        for lag in range(lags + 1)
+        for i, name in enumerate(every)
+    }
+    place |= {(name, 0): (0.0, _height(i, static, tallest)) for i, name in enumerate(static)}
+    earlier = {(one.parent, one.lag) for one in found}
     for one in found:
-        _arrow(axis, place[one.parent, one.before], place[one.child, False], one, known)
-    for (name, before), (x, y) in place.items():
-        if before and name not in earlier:
+        _arrow(axis, place[one.parent, one.lag], place[one.child, 0], one, known)
+    for (name, lag), (x, y) in place.items():
+        if lag and (name, lag) not in earlier:
             continue
-        colour = FAINT if before else BASELINE if name in static else FULL
+        colour = FAINT if lag else BASELINE if name in static else FULL
         box = {"boxstyle": "round,pad=0.35", "fc": "none", "ec": colour, "lw": 1.3}
         axis.text(x, y, name, ha="center", va="center", bbox=box, zorder=3)
     heads = [(0.0, "static")] if static else []
-    for x, said in (*heads, (1.0, "slice before"), (2.0, "slice")):
+    before = [(1.0 + lags - lag, f"{lag} before") for lag in range(lags, 1, -1)]
+    for x, said in (*heads, *before, (float(lags), "slice before"), (1.0 + lags, "slice")):
         axis.text(x, tallest - 0.3, said, ha="center", va="bottom", fontsize=8, color=INK)
-    axis.set_xlim(-0.4 if static else 0.5, 2.75)
+    axis.set_xlim(-0.4 if static else 0.5, 1.75 + lags)
     axis.set_ylim(-0.6, tallest + 0.2)
     axis.axis("off")
     return figure

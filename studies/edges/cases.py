@@ -77,7 +77,7 @@ def frame(template: Template) -> Template:
 
 def true_edges(template: Template) -> NDArray[np.float64]:
     """The edges of a network as a table ``(2 V, V)``, as :func:`table_of`."""
-    pairs = [*template.intra, *((f"{parent}_before", child) for parent, child in template.inter)]
+    pairs = [*template.intra, *((f"{parent}_before", child) for parent, child, *_ in template.inter)]
     return table_of(dict.fromkeys(pairs, 1.0), template.variables)
 
 

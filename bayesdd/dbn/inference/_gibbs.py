@@ -5,9 +5,10 @@ A sweep draws every missing entry given all others, then every table given the c
 .. math:: x_{tv} \sim p(x_{tv} \mid \text{parents}) \prod_{\text{children}} p(\text{child} \mid x_{tv}, \dots), \qquad
           \theta \mid x \sim \mathrm{Dirichlet}(\alpha + \text{counts}).
 
-One variable's entries of every other slice have no edge and no child in common, so they are drawn together, over all
-sequences. Entries without a seen descendant are never drawn. Exact in the limit of many sweeps; the draws are a Markov
-chain. Source: Tanner & Wong, "The calculation of posterior distributions by data augmentation", JASA 1987.
+One variable's entries of every other slice, or that lie more than the longest lag apart, have no edge and no child in
+common, so they are drawn together, over all sequences. Entries without a seen descendant are never drawn. Exact in the
+limit of many sweeps; the draws are a Markov chain. Source: Tanner & Wong, "The calculation of posterior distributions
+by data augmentation", JASA 1987.
 """
 
 from __future__ import annotations
@@ -98,8 +99,9 @@ class _Chain:
             guess = torch.randint(template.states[name], column.shape, generator=generator)
             values[name] = torch.where(column.isnan(), guess, column.nan_to_num().long())
             row, at = free.nonzero(as_tuple=True)
-            for parity in (0, 1):
-                mine = at % 2 == parity
+            apart = 1 + template.structure.lags
+            for place in range(apart):
+                mine = at % apart == place
                 if bool(mine.any()):
                     factors = _bearing(template, name, row[mine], at[mine], lives)
                     blocks.append(_Block(name, row[mine], at[mine], factors))

@@ -170,12 +170,12 @@ class Augmentation:
         """Second moments of all true entries given what is seen: drawn, or without generator their means.
 
         ``mean`` and ``factor`` are of all true entries (:meth:`joint`), unknown noise scales among ``noises``. Returns
-        moments of each kind of slice ``(C, 3, d, d)``, and for each unknown noise the sum of its squares ``(C,)``.
+        moments of each stretch ``(C, kinds, d, d)``, and for each unknown noise the sum of its squares ``(C,)``.
         """
         given = {"": mean} | noises
         noise = torch.stack([noise_of_entries(t, given, self.slices).expand(len(mean), -1) for t in self.templates])
         size = mean.shape[1]
-        gram = mean.new_zeros(len(mean), 3, self.layout.width, self.layout.width)
+        gram = mean.new_zeros(len(mean), self.layout.kinds, self.layout.width, self.layout.width)
         squares = {site: mean.new_zeros(len(mean)) for site in self.noise_sites}
         for some in self.patterns:
             step = max(1, NUMBERS // (len(mean) * size * (size + some.root.shape[1])))
@@ -231,10 +231,10 @@ class Augmentation:
         return found
 
     def _by_slice(self, some: Patterns, moments: Tensor) -> Tensor:
-        """Moments of (1, entries) ``(C, p, 1 + n, 1 + n)`` as those of each kind of slice, summed over patterns."""
+        """Moments of (1, entries) ``(C, p, 1 + n, 1 + n)`` as those of each stretch of slices, summed over patterns."""
         fixed, size = 1 + len(self.templates[0].static), len(self.templates[0].variables)
-        width = self.layout.width
-        gram = moments.new_zeros(len(moments), 3, width, width)
+        width, stretches = self.layout.width, self.templates[0].structure.stretches
+        gram = moments.new_zeros(len(moments), self.layout.kinds, width, width)
         # The last slice with an entry; -1 is that of static values.
         last = (some.at.max(1).values - fixed + 1).div(size, rounding_mode="floor").clamp_min(-1)
         live, ends = moments.new_zeros(len(moments), *moments.shape[2:]), int(last.max())
@@ -243,12 +243,15 @@ class Augmentation:
                 live = moments.sum(1) if bool((last == ends).all()) else moments[:, last == ends].sum(1)
             elif bool((last == t).any()):
                 live = live + moments[:, last == t].sum(1)
-            first, after = fixed + (t - 1) * size if t > 0 else fixed, fixed + (t + 1) * size
-            to, place = gram[:, min(t, 1) + 1], width - (after - first)
-            to[:, :fixed, :fixed] += live[:, :fixed, :fixed]
-            to[:, :fixed, place:] += live[:, :fixed, first:after]
-            to[:, place:, :fixed] += live[:, first:after, :fixed]
-            to[:, place:, place:] += live[:, first:after, first:after]
+            first, after = fixed + max(0, t - self.layout.lags) * size, fixed + (t + 1) * size
+            place = width - (after - first)
+            # Static values are their own stretch, of rows of whatever slices; t = -1 stands for it.
+            mine = [k for k, one in enumerate(stretches) if (t in one.slices(self.slices) if k else t == -1)]
+            for to in (gram[:, k] for k in mine):
+                to[:, :fixed, :fixed] += live[:, :fixed, :fixed]
+                to[:, :fixed, place:] += live[:, :fixed, first:after]
+                to[:, place:, :fixed] += live[:, first:after, :fixed]
+                to[:, place:, place:] += live[:, first:after, first:after]
         return gram
 
 

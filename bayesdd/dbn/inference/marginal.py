@@ -135,7 +135,8 @@ class Marginal:
     @functools.cached_property
     def _state(self) -> int:
         """Numbers of the states of all patterns, one draw."""
-        size = len(self.templates[0].static) + len(self.templates[0].variables)
+        template = self.templates[0]
+        size = len(template.static) + template.structure.lags * len(template.variables)
         return sum(block.y.shape[2] * size * (size + block.y.shape[1]) for block in self._blocks)
 
     @functools.cached_property
@@ -192,7 +193,7 @@ class Marginal:
         """Log-likelihood of a block ``(S,)``; ``noise`` ``(V_s + V, p, S)``."""
         fixed = len(self.templates[0].static)
         size = noise.shape[0] - fixed
-        count = len(block.count)
+        count, lags = len(block.count), len(slices) - 2
         _, shift, spread = slices[0]
         mean = shift.mT[:, None, None] * block.one
         covariance = spread.permute(1, 2, 0)[:, :, None].expand(-1, -1, count, -1)
@@ -201,8 +202,10 @@ class Marginal:
             entries = range(fixed + t * size, fixed + (t + 1) * size)
             if entries.start > max(block.some):
                 break  # later slices tell nothing
-            mean, covariance = _moved(block, *slices[1 if t == 0 else 2], mean, covariance, fixed)
-            mean, covariance, added = _seen_one_by_one(block, entries, fixed, mean, covariance, noise)
+            done = size if t >= lags else 0  # variables of the earliest slice, which no later one depends on
+            mean, covariance = _moved(block, *slices[1 + min(t, lags)], mean, covariance, fixed, done)
+            at = len(mean) - size
+            mean, covariance, added = _seen_one_by_one(block, entries, at, mean, covariance, noise[fixed:])
             total = total + added
         return total.sum(0)
 
@@ -242,17 +245,34 @@ def _reduced(form: _Form, padded: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _moved(
-    block: _Block, gain: Tensor, shift: Tensor, spread: Tensor, mean: Tensor, covariance: Tensor, fixed: int
+    block: _Block,
+    gain: Tensor,
+    shift: Tensor,
+    spread: Tensor,
+    mean: Tensor,
+    covariance: Tensor,
+    fixed: int,
+    done: int,
 ) -> tuple[Tensor, Tensor]:
-    """Mean ``(d, k, p, S)`` and covariance ``(d, d, p, S)`` of static variables and the next slice."""
+    """Mean ``(d, k, p, S)`` and covariance ``(d, d, p, S)`` of the state and the next slice.
+
+    Of the state the variables after the ``fixed`` ones that are ``done`` with are left out.
+    """
     own_mean = _product(gain, mean) + shift.mT[:, None, None] * block.one
     across = _product(gain, covariance)  # of the next slice with the state before
     own = _product(gain, across.transpose(0, 1)) + spread.permute(1, 2, 0)[:, :, None]
-    if not fixed:
+    if len(mean) == done:
         return own_mean, own
-    across = across[:, :fixed]
-    upper = torch.cat([covariance[:fixed, :fixed], across.transpose(0, 1)], 1)
-    return torch.cat([mean[:fixed], own_mean]), torch.cat([upper, torch.cat([across, own], 1)])
+    across = _without(across, fixed, done, 1)
+    upper = torch.cat([_without(_without(covariance, fixed, done, 0), fixed, done, 1), across.transpose(0, 1)], 1)
+    return torch.cat([_without(mean, fixed, done, 0), own_mean]), torch.cat([upper, torch.cat([across, own], 1)])
+
+
+def _without(array: Tensor, first: int, count: int, dim: int) -> Tensor:
+    """An array without ``count`` places from ``first`` on of an axis."""
+    rest = array.shape[dim] - first - count
+    start = array.narrow(dim, 0, first)
+    return torch.cat([start, array.narrow(dim, first + count, rest)], dim) if rest else start
 
 
 def _product(gain: Tensor, arrays: Tensor) -> Tensor:
@@ -267,13 +287,16 @@ def _product(gain: Tensor, arrays: Tensor) -> Tensor:
 def _seen_one_by_one(
     block: _Block, entries: range, first: int, mean: Tensor, covariance: Tensor, noise: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The state given entries of a slice, which are variables ``first`` and on, and their log density ``(p, S)``."""
+    """The state given entries of a slice, which stand at ``first`` and on, and their log density ``(p, S)``.
+
+    ``noise`` are the variances of their noise.
+    """
     total = mean.new_zeros(mean.shape[2:])
-    for i, entry in enumerate(entries, start=first):
-        seen = block.seen[entry]
+    for v, entry in enumerate(entries):
+        seen, i = block.seen[entry], first + v
         if entry not in block.some:
             continue
-        variance = covariance[i, i] + noise[i]
+        variance = covariance[i, i] + noise[v]
         gain = covariance[:, i] * (seen / variance)
         error = block.y[entry] - mean[i]
         logs = block.count * (variance.log() + LOG_2PI)

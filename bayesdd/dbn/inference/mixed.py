@@ -26,7 +26,7 @@ from bayesdd.dbn.inference._conjugate import probabilities
 from bayesdd.dbn.inference.probits import steps_drawn
 from bayesdd.dbn.inference.regressions import Layout
 from bayesdd.dbn.likelihood import categorical, probit
-from bayesdd.dbn.likelihood.gaussian import as_rows, entries, equations, grouped, in_order
+from bayesdd.dbn.likelihood.gaussian import as_rows, entries, equations, grouped, in_order, with_before
 from bayesdd.dbn.likelihood.missing import noise_of_entries, unrolled
 from bayesdd.dbn.template.columns import Rows, groups
 from bayesdd.dbn.template.mixture import Mixture
@@ -131,8 +131,7 @@ class _Chain:
             self.slopes = steps_drawn(mixture, numbers, signs, self.slopes, generator)
             values |= self.slopes
         discrete, states = mixture.discrete, (c.long(), c_static.long())
-        kinds = (ones[:, None], self.live[:, :1], self.live[:, 1:])
-        for (families, of), weight in zip(groups(discrete, *states), kinds, strict=True):
+        for (families, of), weight in zip(groups(discrete, *states), _counted(discrete, self.live), strict=True):
             for family in (family for family in families if family.variable not in mixture.utilities):
                 shape = discrete.sites[family.site]
                 index = categorical.cell(discrete, family, of) - discrete.offsets[family.site]
@@ -186,23 +185,23 @@ class _Chain:
             [i for i, name in enumerate(order) if self.mixture.own(name)]
             for order in (structure.static_order, structure.order)
         )
-        of_static, first, later = equations(continuous, self.mixture.values(values))
-        of_static, first, later = of_static.part(own_static), first.part(own), later.part(own)
+        of_static, *forms = equations(continuous, self.mixture.values(values))
+        of_static, forms = of_static.part(own_static), [form.part(own) for form in forms]
 
         def score(x: Tensor, static: Tensor, live: Tensor) -> Tensor:
             (c, c_static), (z, z_static) = self.mixture.split(x, static)
             total = torch.zeros(len(x), dtype=torch.float64)
             if self.mixture.utilities:
                 total = probit.direct(self.mixture, values, (z, z_static), self._signs((c, c_static), live))
-            kinds = (torch.ones(len(x), 1, dtype=torch.float64), live[:, :1], live[:, 1:])
-            for (families, of), weight in zip(groups(discrete, c.long(), c_static.long()), kinds, strict=True):
+            some = groups(discrete, c.long(), c_static.long())
+            for (families, of), weight in zip(some, _counted(discrete, live), strict=True):
                 for family in families:
                     total = total + (log[categorical.cell(discrete, family, of)] * weight).sum(1)
             z, z_static = in_order(continuous, z, z_static)
             total = total + of_static.log_density(z.new_zeros(len(z), 0), z_static, own_static)
-            total = total + live[:, 0] * first.log_density(z_static, z[:, 0], own)
-            before = torch.cat([z_static[:, None].expand(-1, z.shape[1] - 1, -1), z[:, :-1]], 2)
-            return total + (live[:, 1:] * later.log_density(before, z[:, 1:], own)).sum(1)
+            parts = zip(forms, with_before(z, z_static, len(forms) - 1), strict=False)
+            each = [form.log_density(before, now, own) for form, (before, now) in parts]
+            return total + (live * torch.cat(each, 1)).sum(1)
 
         return score
 
@@ -240,6 +239,12 @@ class _Chain:
             for place, name in enumerate(names):
                 if name not in template.states:
                     column[..., place] = drawn[..., own.index(name)]
+
+
+def _counted(template: Template, live: Tensor) -> list[Tensor]:
+    """Which slices of each stretch count, of ``live`` ones ``(rows, T)``; static values always do."""
+    _, *ranges = template.structure.ranges(live.shape[1])
+    return [torch.ones_like(live[:, :1]), *(live[:, slices.start : slices.stop] for _, slices in ranges)]
 
 
 def _entry(template: Template, x: Tensor, static: Tensor, name: str, t: int) -> Tensor:

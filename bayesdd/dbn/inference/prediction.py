@@ -20,8 +20,8 @@ from torch.func import vmap
 from torch.nn.functional import pad
 
 from bayesdd.data.measures import Measure
-from bayesdd.dbn.likelihood.gaussian import Equations, entries, equations, grouped, own_order
-from bayesdd.dbn.likelihood.missing import noise_of_entries
+from bayesdd.dbn.likelihood.gaussian import Equations, entries, grouped, own_order
+from bayesdd.dbn.likelihood.missing import noise_of_entries, unrolled
 from bayesdd.dbn.likelihood.source import Source, rows_of
 from bayesdd.dbn.template.structure import Values
 from bayesdd.dbn.template.template import Template
@@ -111,7 +111,12 @@ def predicted(
     x = pad(x, (0, 0, 0, steps), value=torch.nan)
     flat, slices, count = entries(template, x, static), x.shape[1], len(template.static)
     few = _thinned(noisy, draws)
-    mean, factor = vmap(lambda v: _unrolled(template, v, slices, fixed))({s: few[s] for s in template.sites})
+    known = slices - len(fixed)
+
+    def changed(t: int, form: Equations) -> Equations:
+        return _set(template, form, fixed[t - known] if t >= known else {})
+
+    mean, factor = vmap(lambda v: unrolled(template, v, slices, changed))({s: few[s] for s in template.sites})
     covariance = factor @ factor.mT
     noise = noise_of_entries(noisy, few, slices).expand(len(mean), -1)
     parts = [torch.empty_like(flat) for _ in range(4)]
@@ -148,25 +153,6 @@ def _thinned(noisy: Template, draws: Mapping[str, Tensor]) -> Values:
     count = len(next(iter(draws.values())))
     at = torch.linspace(0, count - 1, min(count, DRAWS)).long()
     return {site: draws[site][at] for site in noisy.sites}
-
-
-def _unrolled(
-    template: Template, values: Values, slices: int, fixed: Sequence[Mapping[str, float]]
-) -> tuple[Tensor, Tensor]:
-    """As ``missing.unrolled``, variables of the last slices set to given values."""
-    static, first, later = equations(template, values)
-    _, mean, root = static.reduced()
-    count, size = len(template.static), len(template.variables)
-    means, factors = [mean], [pad(root, (0, slices * size))]
-    before_mean, before = mean, factors[0]
-    for t in range(slices):
-        come = t - (slices - len(fixed))
-        form = _set(template, first if t == 0 else later, fixed[come] if come >= 0 else {})
-        gain, shift, root = form.reduced()
-        means.append(gain @ before_mean + shift)
-        factors.append(gain @ before + pad(root, (count + t * size, (slices - 1 - t) * size)))
-        before_mean, before = torch.cat([means[0], means[-1]]), torch.cat([factors[0], factors[-1]])
-    return torch.cat(means), torch.cat(factors)
 
 
 def _set(template: Template, form: Equations, values: Mapping[str, float]) -> Equations:

@@ -1,10 +1,11 @@
 r"""All families of a linear-Gaussian template at once: their regressions, from one matrix of second moments.
 
-A complete row is, slice by slice, a vector v = (1, static, slice before, slice). With the Gram matrix
-:math:`C = \sum_i w_i v_i v_i'` of each kind of slice (static values, first slice, later slices), the design's products
-of every family are blocks of C, so that the conjugate posteriors of all families (``conjugate``) are one batched
-Cholesky factor. Families have unequal numbers of parents; the smaller ones are padded by coefficients that stay at 0.
-Everything is differentiable and batched over leading axes.
+A complete row is, slice by slice, a vector v = (1, static, slices before, slice), of as many slices before as the
+longest lag. With the Gram matrix :math:`C = \sum_i w_i v_i v_i'` of each stretch of slices (``Structure.stretches``:
+static values, the first slice, later slices), the design's products of every family are blocks of C, so that the
+conjugate posteriors of all families (``conjugate``) are one batched Cholesky factor. Families have unequal numbers of
+parents; the smaller ones are padded by coefficients that stay at 0. Everything is differentiable and batched over
+leading axes.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Layout:
 
     Attributes:
         template: The template.
-        kind: Kind of slice ``(F,)``: 0 static values, 1 first slice, 2 later slices.
+        kind: Stretch of slices ``(F,)``: 0 static values, 1 first slice, 2 later slices, more with longer lags.
         child: Place of the child ``(F,)``.
         design: Places of the intercept and the parents ``(F, k)``.
         real: Which of them are no padding ``(F, k)``.
@@ -41,7 +42,7 @@ class Layout:
     def of(cls, template: Template) -> Layout:
         """The layout of a template; columns of v are parents first, as in ``gaussian.in_order``."""
         structure, places = template.structure, places_of(template)
-        kinds = [kind for kind, families in enumerate(structure) for _ in families]
+        kinds = [kind for kind, stretch in enumerate(structure.stretches) for _ in stretch.families]
         families = structure.families
         widest = 1 + max(len(family.parents) for family in families)
         design = [[0, *(places[node] for node in family.parents)] for family in families]
@@ -53,25 +54,41 @@ class Layout:
     @property
     def width(self) -> int:
         """Length of v."""
-        return 1 + len(self.template.static) + 2 * len(self.template.variables)
+        return 1 + len(self.template.static) + (1 + self.lags) * len(self.template.variables)
+
+    @property
+    def lags(self) -> int:
+        """Longest lag."""
+        return self.template.structure.lags
+
+    @property
+    def kinds(self) -> int:
+        """Number of stretches, each with second moments of its own."""
+        return len(self.template.structure.stretches)
 
     def grams(self, x: Tensor, static: Tensor, weight: Tensor, live: Tensor | None = None) -> Tensor:
-        """Weighted second moments of each kind of slice, ``(..., 3, d, d)``.
+        """Weighted second moments of each stretch of slices, ``(..., kinds, d, d)``.
 
         Sequences ``(..., rows, T, V)`` and static values ``(..., rows, V_s)`` have their parents first. ``live``
         ``(rows, T)`` is 1 for slices that count and 0 for others; by default all count.
         """
-        rows, slices, size = x.shape[-3:]
-        one = x.new_ones(*x.shape[:-2], 1)
-        none = x.new_zeros(*x.shape[:-2], 2 * size)
+        rows, slices, _ = x.shape[-3:]
         by_slice = weight[:, None].expand(rows, slices)
         by_slice = by_slice if live is None else by_slice * live
-        fixed = torch.cat([one, static, none], -1)
-        start = torch.cat([one, static, none[..., :size], x[..., 0, :]], -1)
-        before = torch.cat([one, static], -1)[..., None, :].expand(*x.shape[:-2], slices - 1, -1)
-        later = torch.cat([before, x[..., :-1, :], x[..., 1:, :]], -1).flatten(-3, -2)
-        kinds = (fixed, weight), (start, by_slice[:, 0]), (later, by_slice[:, 1:].flatten())
-        return torch.stack([(v * w[:, None]).mT @ v for v, w in kinds], -3)
+        known = torch.cat([x.new_ones(*x.shape[:-2], 1), static], -1)
+        none = x.new_zeros(*x.shape[:-2], self.width - known.shape[-1])
+        found = [(torch.cat([known, none], -1), weight)]
+        for stretch in self.template.structure.stretches[1:]:
+            at = stretch.slices(slices)
+            # Slices before the first are zeros; no family of the stretch has a parent there.
+            earlier = [
+                torch.nn.functional.pad(x, (0, 0, lag, 0))[..., at.start : at.stop, :]
+                for lag in range(self.lags, 0, -1)
+            ]
+            before = known[..., None, :].expand(*x.shape[:-2], len(at), -1)
+            every = torch.cat([before, *earlier, x[..., at.start : at.stop, :]], -1).flatten(-3, -2)
+            found.append((every, by_slice[:, at.start : at.stop].flatten()))
+        return torch.stack([(v * w[:, None]).mT @ v for v, w in found], -3)
 
     def blocks(self, gram: Tensor) -> Blocks:
         """Products of every family's design and outcome; padding is 0."""
@@ -115,7 +132,7 @@ def places_of(template: Template) -> dict[Node, int]:
     """Node -> its place in v; the constant's is 0."""
     structure = template.structure
     order: list[Node] = [(name, 0) for name in structure.static_order]
-    order += [(name, lag) for lag in (1, 0) for name in structure.order]
+    order += [(name, lag) for lag in range(structure.lags, -1, -1) for name in structure.order]
     return {node: 1 + i for i, node in enumerate(order)}
 
 

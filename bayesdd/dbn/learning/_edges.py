@@ -30,7 +30,7 @@ from bayesdd.dbn.inference.augmentation import Augmentation
 from bayesdd.dbn.inference.patterns import patterns_of
 from bayesdd.dbn.inference.regressions import Layout, places_of
 from bayesdd.dbn.learning import order_chain
-from bayesdd.dbn.learning.families import NODES, Edge, Rules, Search, nodes
+from bayesdd.dbn.learning.families import NODES, Edge, Rules, Search, nodes, refuse_unsearched
 from bayesdd.dbn.learning.orders import Candidates, Pairs, drawn
 from bayesdd.dbn.learning.scores import Sample, bge
 from bayesdd.dbn.learning.search import with_edges
@@ -118,6 +118,7 @@ def edges(
         )
     if draws < 1:
         raise Refusal(f"edges() needs draws= of at least one sweep, got {draws}.")
+    refuse_unsearched(template)
     # Only the first slice's edges, so that entries stand in one order, whatever network is drawn.
     plain = replace(template, intra=(), inter=())
     rows = gathered(plain, sources)

@@ -13,11 +13,11 @@ LEAST = 0.1  # probability below which an edge is left out of pictures
 
 
 class Arrow(NamedTuple):
-    """An edge: parent, child, whether the parent stands a slice before, and the edge's probability (1 if known)."""
+    """An edge: parent, child, how many slices before the parent stands, and the edge's probability (1 if known)."""
 
     parent: str
     child: str
-    before: bool
+    lag: int
     probability: float
 
 
@@ -29,17 +29,17 @@ def arrows(network: Template | Edges) -> list[Arrow]:
     """
     if isinstance(network, Template):
         return [
-            *(Arrow(parent, child, False, 1.0) for parent, child in network.intra),
-            *(Arrow(parent, child, True, 1.0) for parent, child in network.inter),
+            *(Arrow(edge[0], edge[1], 0, 1.0) for edge in network.intra),
+            *(Arrow(edge[0], edge[1], edge[2] if len(edge) == 3 else 1, 1.0) for edge in network.inter),
         ]
     if not isinstance(network, Edges):
         raise WrongType(f"a network is a dbn.Template or what dbn.edges returns, got {type(network).__name__}")
     every = {*network.template.variables, *network.template.static}
     found = []
     for (parent, child), probability in network.probability.items():
-        before = parent not in every
+        lag = int(parent not in every)
         if probability >= LEAST:
-            found.append(Arrow(parent.removesuffix(BEFORE) if before else parent, child, before, float(probability)))
+            found.append(Arrow(parent.removesuffix(BEFORE) if lag else parent, child, lag, float(probability)))
     return found
 
 

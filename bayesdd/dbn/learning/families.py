@@ -105,7 +105,7 @@ class Search:
         Raises:
             Refusal: Variables are of both kinds, the nodes or sets are too many, or no network follows the rules.
         """
-        refuse_both_kinds(template)
+        refuse_unsearched(template)
         of_static, of_first, of_later = nodes(template)
         if len(of_later) > NODES:
             raise Refusal(
@@ -157,8 +157,13 @@ def _after(template: Template, needed: list[int]) -> list[int]:
     return [sum(1 << v for parent, v in pairs if parent == u) for u in range(len(names))]
 
 
-def refuse_both_kinds(template: Template) -> None:
-    """Refuses templates of both kinds of variables, for which no score is here."""
+def refuse_unsearched(template: Template) -> None:
+    """Refuses templates of both kinds of variables, for which no score is here, and longer lags."""
+    if template.structure.lags > 1:
+        raise Refusal(
+            "edges are searched within a slice and from the slice before: leave edges with a lag of "
+            f"{template.structure.lags} out, or give that value a column of its own."
+        )
     if template.mixed:
         raise Refusal("edges are searched among variables of one kind: leave the categorical ones out, or the others.")
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from bayesdd.dbn.learning.families import NODES, Search, nodes, refuse_both_kinds
+from bayesdd.dbn.learning.families import NODES, Search, nodes, refuse_unsearched
 from bayesdd.dbn.learning.orders import Pairs, best
 from bayesdd.dbn.learning.scores import Sample, Score, bge
 from bayesdd.dbn.template.columns import columns, whole
@@ -74,7 +74,8 @@ def with_edges(template: Template, found: list[Pairs]) -> Template:
 def total(template: Template, data: Any, weight: Any = None, *, score: Score = bge) -> float:
     """Score of a template's own edges, nats; arguments as for :func:`learn`."""
     found, blocks = 0.0, _blocks(template, data, weight)
-    for places, sample, families in zip(nodes(template), blocks, template.structure, strict=True):
+    groups = (stretch.families for stretch in template.structure.stretches)
+    for places, sample, families in zip(nodes(template), blocks, groups, strict=True):
         for family in families if len(sample.values) else ():
             parents = [places.index(node) for node in family.parents]
             for sign, chosen in ((1, [*parents, places.index((family.variable, 0))]), (-1, parents)):
@@ -94,7 +95,7 @@ def _blocks(template: Template, data: Any, weight: Any) -> list[Sample]:
     x, static = columns(template, data)
     if not whole(x, static):
         raise Refusal("learn() needs complete rows, and some entries are NaN: distil or complete them first.")
-    refuse_both_kinds(template)
+    refuse_unsearched(template)
     weight = torch.ones(len(x), dtype=torch.float64) * (1.0 if weight is None else torch.as_tensor(weight))
     steps = x.shape[1] - 1
     later = torch.cat([x[:, 1:], static[:, None].expand(-1, steps, -1), x[:, :-1]], 2).flatten(0, 1)

@@ -41,13 +41,13 @@ def gaussian_sequences(
     # A joint draw of truth and measurement, moved to the measurement that was made (Matheron's rule).
     (_, _, root), *forms = [form.reduced() for form in equations(template, values)]
     true, _, _ = condition(true, root @ root.mT, static - error, spread.square(), 0)
-    before, found = true, []
+    course, found, lags = [true], [], len(forms) - 1
     for t in range(slices):
-        gain, shift, root = forms[min(t, 1)]
+        gain, shift, root = forms[min(t, lags)]
         noise = torch.randn(len(true), 2, len(order), generator=generator, dtype=true.dtype)
-        own = before @ gain.mT + shift + noise[:, 0] @ root.mT
-        before = torch.cat([true, own], 1)
-        found.append(own + spread[count:] * noise[:, 1])
+        before = torch.cat([true, *course[max(1, 1 + t - lags) :]], 1)
+        course.append(before @ gain.mT + shift + noise[:, 0] @ root.mT)
+        found.append(course[-1] + spread[count:] * noise[:, 1])
     return torch.stack(found, 1)[..., [order.index(name) for name in template.variables]]
 
 
@@ -77,10 +77,10 @@ def categorical_sequences(
     fixed: dict[Node, Tensor] = {(name, 0): static[:, i] for i, name in enumerate(template.static)}
     known = dict(fixed)
     for t in range(slices):
-        for family in template.structure.initial if t == 0 else template.structure.transition:
+        for family in template.structure.at(t):
             known[family.variable, 0] = draw(family, known, len(static))
         found.append(torch.stack([known[name, 0] for name in template.variables], 1))
-        known = fixed | {(name, 1): known[name, 0] for name in template.variables}
+        known = fixed | _a_slice_on(template, known)
     return cut(template, torch.stack(found, 1))
 
 
@@ -106,13 +106,19 @@ def mixed_sequences(
     fixed: dict[Node, Tensor] = {(name, 0): static[:, i].double() for i, name in enumerate(template.static)}
     known, found = dict(fixed), []
     for t in range(slices):
-        for family in template.structure.initial if t == 0 else template.structure.transition:
+        for family in template.structure.at(t):
             known[family.variable, 0] = drawn(template, values, family, known, len(static), generator)
         found.append(
             torch.stack([_measured(template, name, known[name, 0], generator) for name in template.variables], 1)
         )
-        known = fixed | {(name, 1): known[name, 0] for name in template.variables}
+        known = fixed | _a_slice_on(template, known)
     return cut(template, torch.stack(found, 1))
+
+
+def _a_slice_on(template: Template, known: dict[Node, Tensor]) -> dict[Node, Tensor]:
+    """Values of this slice and of those before as they are called in the next, those of the longest lag left out."""
+    own = ((node, value) for node, value in known.items() if node[0] in template.variables)
+    return {(name, lag + 1): value for (name, lag), value in own if lag < template.structure.lags}
 
 
 def _measured(template: Template, name: str, true: Tensor, generator: torch.Generator | None) -> Tensor:

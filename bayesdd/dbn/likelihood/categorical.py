@@ -77,7 +77,7 @@ def cells(template: Template, x: Tensor, static: Tensor) -> tuple[Tensor, Tensor
     """Cells of :func:`tables` that complete rows fall into: static ``(rows, V_s)`` and slices ``(rows, T V)``."""
     found = [[cell(template, family, of) for family in families] for families, of in groups(template, x, static)]
     none = static.new_zeros(len(static), 0, dtype=torch.int64)
-    return torch.cat([none, *found[0]], 1), torch.cat([none, *found[1], *found[2]], 1)
+    return torch.cat([none, *found[0]], 1), torch.cat([none, *(one for some in found[1:] for one in some)], 1)
 
 
 def expected_counts(template: Template, x: Tensor, static: Tensor, weight: Tensor) -> Tensor:

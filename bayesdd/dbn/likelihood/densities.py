@@ -70,7 +70,8 @@ def at_draws(template: Template, parameters: Values, x: Tensor, static: Tensor) 
     """
     if template.mixed:
         return _mixed_at_draws(template, parameters, x, static)
-    if template.states and not whole(x, static) and math.prod(template.states.values()) > FEW_STATES:
+    joint = math.prod(template.states.values()) ** template.structure.lags
+    if template.states and not whole(x, static) and joint > FEW_STATES:
         return _at_draws_by_sequence(template, parameters, x, static)
     likelihood = densities_of(template).chosen(template, x, static)
 
@@ -85,8 +86,14 @@ def at_draws(template: Template, parameters: Values, x: Tensor, static: Tensor) 
 def _at_draws_by_sequence(template: Template, parameters: Values, x: Tensor, static: Tensor) -> Tensor:
     log = vmap(lambda values: categorical.tables(template, values))(parameters)
     patterns = _patterns(template, x, static, with_complete=True)
-    if len(patterns) > PATTERNS or elimination.largest(template, x.shape[1], patterns) > FRONTIER:
+    most = elimination.largest(template, x.shape[1], patterns)
+    if template.structure.lags == 1 and (len(patterns) > PATTERNS or most > FRONTIER):
         return messages.log_likelihood(template, log, x, static)
+    if most > FRONTIER:
+        raise Refusal(
+            f"dbn: these rows have {most:,} joint states of missing entries at once, and with lags above one the exact "
+            f"sum takes at most {FRONTIER}: use gibbs(), which has no such limit."
+        )
     of_static = vmap(lambda values: categorical.static_forward(template, values, static))(parameters)
     return of_static + elimination.by_group(template, log, x, static)
 
@@ -120,11 +127,11 @@ def _categorical_chosen(template: Template, x: Tensor, static: Tensor) -> Likeli
     patterns = _patterns(template, x, static, with_complete=False)
     few = len(patterns) <= CATEGORICAL_PATTERNS
     most = elimination.largest(template, x.shape[1], patterns) if few else 0
-    joint = math.prod(template.states.values())
-    if joint > FEW_STATES and few and most <= FRONTIER:
+    joint, longer = math.prod(template.states.values()), template.structure.lags > 1
+    if (joint > FEW_STATES or longer) and few and most <= FRONTIER:
         sequences = functools.partial(elimination.by_pattern, patterns=patterns)
         return Likelihood(sequences, categorical.static_forward)
-    if joint <= categorical.JOINT_STATES:
+    if joint <= categorical.JOINT_STATES and not longer:
         return CATEGORICAL.anything
     found = f"{most:,} joint states of missing entries at once, and a task sums over {FRONTIER:,}"
     if not few:

@@ -1,7 +1,7 @@
 r"""Linear-Gaussian sequences: equations of a slice, and the density of complete rows.
 
 One kind of slice in structural form, its variables u in topological order, b what stands before (static variables and
-the slice before):
+the slice before, or as many slices as the longest lag):
 
 .. math:: u = B u + A b + c + \varepsilon, \quad \varepsilon \sim N(0, D), \quad B \text{ strictly triangular},
 
@@ -64,10 +64,23 @@ class Equations(NamedTuple):
 def complete(template: Template, values: Values, x: Tensor, static: Tensor) -> Tensor:
     """Log p(x | static) of complete sequences, no measurement noise: ``(rows, T, V)`` -> ``(rows,)``."""
     x, static = in_order(template, x, static)
-    _, first, later = equations(template, values)
-    start = first.log_density(static, x[:, 0])
-    before = torch.cat([static[:, None].expand(-1, x.shape[1] - 1, -1), x[:, :-1]], 2)
-    return start + later.log_density(before, x[:, 1:]).sum(1)
+    _, *forms = equations(template, values)
+    parts = zip(forms, with_before(x, static, len(forms) - 1), strict=False)
+    return torch.cat([form.log_density(before, own) for form, (before, own) in parts], 1).sum(1)
+
+
+def with_before(x: Tensor, static: Tensor, lags: int) -> list[tuple[Tensor, Tensor]]:
+    """What stands before slices ``(rows, t, b)`` and these ``(rows, t, V)``, for each of the equations of slices.
+
+    Columns have their parents first. Sequences of few slices have fewer parts than there are :func:`equations`.
+    """
+    slices = x.shape[1]
+    found = [(torch.cat([static, x[:, :t].flatten(1)], 1)[:, None], x[:, t : t + 1]) for t in range(min(lags, slices))]
+    count = slices - lags
+    if count > 0:
+        earlier = [x[:, k : k + count] for k in range(lags)]
+        found.append((torch.cat([static[:, None].expand(-1, count, -1), *earlier], 2), x[:, lags:]))
+    return found
 
 
 def entries(template: Template, x: Tensor, static: Tensor) -> Tensor:
@@ -95,16 +108,19 @@ def grouped(seen: Tensor) -> list[tuple[Tensor, Tensor]]:
     return [(mine, seen[mine[0]].nonzero()[:, 0]) for mine in rows]
 
 
-def equations(template: Template, values: Values) -> tuple[Equations, Equations, Equations]:
-    """Structural forms of the static variables, the first slice and a later one."""
+def equations(template: Template, values: Values) -> list[Equations]:
+    """Structural forms of the static variables, the first slice, ..., and of slices from number L, the longest lag, on.
+
+    Before a slice stand the static variables and as many slices as there are, at most L, the earliest first.
+    """
     structure = template.structure
-    static: list[Node] = [(name, 0) for name in structure.static_order]
-    previous: list[Node] = [(name, 1) for name in structure.order]
-    return (
-        _equations(values, structure.static, []),
-        _equations(values, structure.initial, static),
-        _equations(values, structure.transition, static + previous),
-    )
+    before: list[Node] = [(name, 0) for name in structure.static_order]
+    found = [_equations(values, structure.static, [])]
+    for t in range(structure.lags + 1):
+        found.append(_equations(values, structure.at(t), before))
+        place = len(structure.static)
+        before[place:place] = [(name, t + 1) for name in structure.order]
+    return found
 
 
 def _equations(values: Values, families: Sequence[Family], before: list[Node]) -> Equations:

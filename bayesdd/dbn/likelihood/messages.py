@@ -90,7 +90,7 @@ def _summed(
     alpha = total.expand(len(log), *total.shape[-2:])[..., None]
     for t in range(x.shape[1]):
         step = torch.where(valid[:, t], 0.0, -torch.inf).to(log.dtype)[:, None, None, :]
-        for family in structure.transition if t else structure.initial:
+        for family in structure.at(t):
             part = log[:, cell(template, family, functools.partial(of, t=t))]
             step = step + torch.where(counts[family.variable][:, t, None, None, None], part, 0.0)
         alpha = (alpha[..., None] + step).logsumexp(-2)

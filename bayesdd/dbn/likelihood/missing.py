@@ -2,9 +2,9 @@ r"""Linear-Gaussian sequences with missing entries (NaN) and measurement noise, 
 
 * ``by_pattern``: patterns of missing entries known beforehand. The joint Gaussian of all n = V_s + T V entries once a
   draw, one Cholesky factor of the entries seen a pattern, one product with it a row: O(K n^3) a draw, O(K n^2) a row.
-* ``filtered``: every row its own pattern. A Kalman filter whose state is the static variables and one slice; an unseen
-  entry's row and column of the innovation covariance are the identity's: O(T V^3) a row. Source: Kalman, "A new
-  approach to linear filtering and prediction problems", J. Basic Engineering 1960.
+* ``filtered``: every row its own pattern. A Kalman filter whose state is the static variables and one slice, or as many
+  as the longest lag L; an unseen entry's row and column of the innovation covariance are the identity's: O(T (L V)^3) a
+  row. Source: Kalman, "A new approach to linear filtering and prediction problems", J. Basic Engineering 1960.
 
 Both give log p(x | static) of one draw, nats, and are batched by ``torch.func.vmap``: nothing branches on a value.
 """
@@ -12,6 +12,7 @@ Both give log p(x | static) of one draw, nats, and are batched by ``torch.func.v
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from torch.nn.functional import pad
 
 from bayesdd.dbn.likelihood.gaussian import (
     LOG_2PI,
+    Equations,
     complete,
     entries,
     equations,
@@ -64,14 +66,17 @@ def filtered(template: Template, values: Values, x: Tensor, static: Tensor) -> T
     x, static = in_order(template, x, static)
     mean, covariance, _ = _static_state(template, values, static)
     noise = noise_variance(template, values)
-    count, total = static.shape[1], x.new_zeros(len(x))
+    count, size, total = static.shape[1], x.shape[2], x.new_zeros(len(x))
     _, *slices = [form.reduced() for form in equations(template, values)]
+    lags = len(slices) - 1
     for t in range(x.shape[1]):
-        gain, shift, root = slices[min(t, 1)]
-        step = torch.cat([torch.eye(count, gain.shape[1], dtype=gain.dtype), gain])
-        mean = mean @ step.mT + pad(shift, (count, 0))
-        covariance = step @ covariance @ step.mT + pad(root @ root.mT, (count, 0, count, 0))
-        mean, covariance, added = condition(mean, covariance, x[:, t], noise, count)
+        gain, shift, root = slices[min(t, lags)]
+        every = torch.eye(gain.shape[1], dtype=gain.dtype)
+        kept = torch.cat([every[:count], every[count + size * (t >= lags) :]])  # the earliest slice is done with
+        step, place = torch.cat([kept, gain]), len(kept)
+        mean = mean @ step.mT + pad(shift, (place, 0))
+        covariance = step @ covariance @ step.mT + pad(root @ root.mT, (place, 0, place, 0))
+        mean, covariance, added = condition(mean, covariance, x[:, t], noise[count:], place)
         total = total + added
     return total
 
@@ -81,17 +86,23 @@ def static_density(template: Template, values: Values, static: Tensor) -> Tensor
     return _static_state(template, values, ordered(static, positions(template)[1]))[2]
 
 
-def unrolled(template: Template, values: Values, slices: int) -> tuple[Tensor, Tensor]:
-    """Mean ``(n,)`` of all entries of a row, without noise, and a factor ``(n, n)`` of their covariance."""
-    forms = [form.reduced() for form in equations(template, values)]
-    (_, mean, root), count, size = forms[0], len(template.static), len(template.variables)
-    means, factors = [mean], [pad(root, (0, slices * size))]
-    before_mean, before = mean, factors[0]
+def unrolled(
+    template: Template, values: Values, slices: int, changed: Callable[[int, Equations], Equations] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Mean ``(n,)`` of all entries of a row, without noise, and a factor ``(n, n)`` of their covariance.
+
+    ``changed`` takes the number of a slice and its equations to others.
+    """
+    of_static, *forms = equations(template, values)
+    kinds = [form.reduced() for form in forms]
+    (_, mean, root), count, size = of_static.reduced(), len(template.static), len(template.variables)
+    means, factors, lags = [mean], [pad(root, (0, slices * size))], len(forms) - 1
     for t in range(slices):
-        gain, shift, root = forms[1 if t == 0 else 2]
+        kind, earlier = min(t, lags), max(1, 1 + t - lags)
+        gain, shift, root = kinds[kind] if changed is None else changed(t, forms[kind]).reduced()
+        before_mean, before = (torch.cat([some[0], *some[earlier:]]) for some in (means, factors))
         means.append(gain @ before_mean + shift)
         factors.append(gain @ before + pad(root, (count + t * size, (slices - 1 - t) * size)))
-        before_mean, before = torch.cat([means[0], means[-1]]), torch.cat([factors[0], factors[-1]])
     return torch.cat(means), torch.cat(factors)
 
 
@@ -106,12 +117,14 @@ def condition(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Conditions states of mean ``(rows, d)`` on their entries from ``first`` on, seen as ``values``; NaN is unseen.
 
+    ``noise`` are the variances of these entries' noise.
+
     Returns:
         Mean ``(rows, d)``, covariance ``(rows, d, d)`` and the log density of what is seen ``(rows,)``.
     """
     last = first + values.shape[1]
     seen = ~values.isnan()
-    spread = covariance[..., first:last, first:last] + noise[first:last].diag()
+    spread = covariance[..., first:last, first:last] + noise[: last - first].diag()
     pairs = seen[:, :, None] & seen[:, None, :]
     factor = cholesky(torch.where(pairs, spread, torch.eye(values.shape[1], dtype=spread.dtype)))
     error = torch.where(seen, values - mean[..., first:last], 0.0)

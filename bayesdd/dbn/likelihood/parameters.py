@@ -58,5 +58,5 @@ def unconstrain(template: Template, parameters: Mapping[str, Any]) -> Tensor:
 
 def flattened(template: Template, draws: Values) -> Tensor:
     """Draws ``(S, *shape)`` of any sites, unconstrained and side by side: ``(S, P)``."""
-    free = [biject_to(template.kind.space(site, value.shape[1:])).inv(value) for site, value in draws.items()]
+    free = [biject_to(template.space(site, value.shape[1:])).inv(value) for site, value in draws.items()]
     return torch.cat([value.reshape(len(value), -1) for value in free], 1)

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bayesdd.dbn.likelihood.gaussian import LOG_2PI, entries, equations, in_order
+from bayesdd.dbn.likelihood.gaussian import LOG_2PI, entries, equations, in_order, with_before
 from bayesdd.dbn.likelihood.missing import cholesky, noise_of_entries, unrolled
 from bayesdd.dbn.template.columns import Rows
 from bayesdd.dbn.template.mixture import Mixture
@@ -61,12 +61,11 @@ def means(mixture: Mixture, values: Values, numbers: Rows) -> Rows:
     """Means of all utilities of rows whose parents are known, shapes as for :func:`signs`."""
     part = mixture.augmented
     z, z_static = in_order(part, *with_utilities(mixture, numbers, 0.0))
-    of_static, first, later = equations(part, mixture.values(values, part))
+    of_static, *forms = equations(part, mixture.values(values, part))
     moving, fixed = _places(mixture)
-    before = torch.cat([z_static[:, None].expand(-1, z.shape[1] - 1, -1), z[:, :-1]], 2)
-    start = first.part(moving).mean(z_static, z[:, 0])[:, None]
+    parts = zip(forms, with_before(z, z_static, len(forms) - 1), strict=False)
     static = of_static.part(fixed).mean(z.new_zeros(len(z), 0), z_static)
-    return torch.cat([start, later.part(moving).mean(before, z[:, 1:])], 1), static
+    return torch.cat([form.part(moving).mean(before, own) for form, (before, own) in parts], 1), static
 
 
 def with_utilities(mixture: Mixture, numbers: Rows, value: float | Rows) -> Rows:

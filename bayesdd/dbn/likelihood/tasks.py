@@ -62,7 +62,7 @@ def student(template: Template, slices: int, sources: Sequence[Source] = (), sof
             raise Refusal(f"student: the sources have {x.shape[1]} slices, not {slices}.")
         return task(template, as_columns(template, (x, static)))
     # These rows only show the format.
-    spaces = {site: (biject_to(template.kind.space(site, shape)), shape) for site, shape in template.sites.items()}
+    spaces = {site: (biject_to(template.space(site, shape)), shape) for site, shape in template.sites.items()}
     plain = {site: space(torch.zeros(space.inverse_shape(shape))) for site, (space, shape) in spaces.items()}
     rows = simulate(template, plain, 8, slices, seed=0)
     if not soft:

@@ -17,7 +17,6 @@ network: added with a small weight it leaves the rows no edges but those of the 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 
 import torch
@@ -32,7 +31,7 @@ from bayesdd.dbn.template.template import saturated
 
 
 def implied(full: Pooled, slices: int) -> Callable[[Tensor], Tensor]:
-    """Second moments of rows ``(3, d, d)`` -> their excess with all edges, nats.
+    """Second moments of rows ``(kinds, d, d)`` -> their excess with all edges, nats.
 
     It is relative to as many sequences of ``slices`` slices as there are rows, simulated at the posterior mean.
     """
@@ -41,7 +40,7 @@ def implied(full: Pooled, slices: int) -> Callable[[Tensor], Tensor]:
 
 
 def expected_gram(full: Pooled, slices: int) -> Tensor:
-    """Expected second moments of N complete sequences at the posterior mean, each kind of slice: ``(3, d, d)``."""
+    """Expected second moments of N complete sequences at the posterior mean, each stretch: ``(kinds, d, d)``."""
     template = full.template
     centre = {site: full.draws[site].mean(0, keepdim=True) for site in template.sites}
     joint = Joint.of(template, centre, slices)
@@ -51,22 +50,23 @@ def expected_gram(full: Pooled, slices: int) -> Tensor:
     count, size = len(template.static), len(template.variables)
     fixed = list(range(1 + count))
     slice_at = [[1 + count + t * size + i for i in range(size)] for t in range(slices)]
-    width = 1 + count + 2 * size
-    gram = torch.zeros(3, width, width, dtype=torch.float64)
+    layout = Layout.of(template)
+    width, stretches = layout.width, template.structure.stretches
+    gram = torch.zeros(layout.kinds, width, width, dtype=torch.float64)
 
     def add(kind: int, places: list[int], entries: list[int]) -> None:
         to, of = torch.tensor(places), torch.tensor(entries)
         gram[kind, to[:, None], to] += full.count * moments[of[:, None], of]
 
     add(0, fixed, fixed)
-    add(1, [*fixed, *range(width - size, width)], fixed + slice_at[0])
-    for before, now in itertools.pairwise(slice_at):
-        add(2, list(range(width)), fixed + before + now)
+    for kind, t in ((k, t) for k, stretch in enumerate(stretches) if k for t in stretch.slices(slices)):
+        entries = [entry for some in slice_at[max(0, t - layout.lags) : t + 1] for entry in some]
+        add(kind, [*fixed, *range(width - len(entries), width)], fixed + entries)
     return gram
 
 
 def excess_of(layout: Layout, statistics: Statistics) -> Callable[[Tensor], Tensor]:
-    """Forward KL of rows' second moments ``(3, d, d)`` above that of the best normal-inverse-gammas, nats."""
+    """Forward KL of rows' second moments ``(kinds, d, d)`` above that of the best normal-inverse-gammas, nats."""
     constant, slope = _cross_entropy(layout, statistics), _slope(layout, statistics)
 
     def excess(gram: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ def excess_of(layout: Layout, statistics: Statistics) -> Callable[[Tensor], Tens
 
 def _slope(layout: Layout, statistics: Statistics) -> Tensor:
     """D: derivative of minus the expected log-likelihood in the second moments (it is linear in them)."""
-    gram = torch.zeros(3, layout.width, layout.width, dtype=torch.float64, requires_grad=True)
+    gram = torch.zeros(layout.kinds, layout.width, layout.width, dtype=torch.float64, requires_grad=True)
     blocks = layout.blocks(gram)
     linear = (
         0.5 * (blocks.inner * statistics.products).sum()

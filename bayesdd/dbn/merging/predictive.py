@@ -27,7 +27,7 @@ SIMULATED = 400  # sequences, one a draw
 
 
 def prediction_loss(full: Pooled, layout: Layout, slices: int, seed: int) -> Callable[[Tensor], Tensor]:
-    """Second moments of rows ``(3, d, d)`` -> minus the mean log predictive density of a sequence, nats.
+    """Second moments of rows ``(kinds, d, d)`` -> minus the mean log predictive density of a sequence, nats.
 
     Sequences of ``slices`` slices are simulated from the full posterior.
     """

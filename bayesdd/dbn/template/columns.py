@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -123,20 +124,18 @@ def many_draws(template: Template, parameters: Mapping[str, Any]) -> Values:
 
 
 def groups(template: Template, x: Tensor, static: Tensor) -> list[tuple[tuple[Family, ...], Of]]:
-    """Static, initial and transition families, each with the values of its nodes.
+    """Families of each stretch of the structure, with the values of its nodes.
 
-    Values are ``(rows, 1)`` for static variables and in the first group of slices, ``(rows, T - 1)`` in the last.
+    Values are ``(rows, slices)`` of as many slices as the stretch has, ``(rows, 1)`` for static variables.
     """
     # Variables first: a family then reads whole stretches of memory.
     series: dict[str, Tensor] = dict(zip(template.variables, x.permute(2, 0, 1).contiguous(), strict=True))
     fixed: dict[str, Tensor] = dict(zip(template.static, static.mT[..., None], strict=True))
 
-    def first(node: Node) -> Tensor:
-        return fixed[node[0]] if node[0] in fixed else series[node[0]][:, :1]
+    def of(node: Node, slices: range) -> Tensor:
+        name, lag = node
+        return fixed[name] if name in fixed else series[name][:, slices.start - lag : slices.stop - lag]
 
-    def later(node: Node) -> Tensor:
-        if node[0] in fixed:
-            return fixed[node[0]]
-        return series[node[0]][:, :-1] if node[1] else series[node[0]][:, 1:]
-
-    return list(zip(template.structure, (first, first, later), strict=True))
+    return [
+        (families, functools.partial(of, slices=slices)) for families, slices in template.structure.ranges(x.shape[1])
+    ]

@@ -29,7 +29,7 @@ class LinearGaussian:
         """Axes of the coefficients -> their labels, the terms of the regression."""
         return {f"{family.site}_term": ("intercept", *family.terms)}
 
-    def space(self, site: str, shape: Shape) -> Any:
+    def space(self, variable: str, shape: Shape) -> Any:
         """The constraint of a site of this shape: coefficients are real, variances and noise scales positive."""
         return constraints.real if shape else constraints.positive
 
@@ -66,7 +66,7 @@ class Categorical:
         every = [self.labels.get(name) or tuple(range(self.states[name])) for name in of]
         return dict(zip(names, every, strict=True))
 
-    def space(self, site: str, shape: Shape) -> Any:
+    def space(self, variable: str, shape: Shape) -> Any:
         """The constraint of a table: probabilities of the states of the last axis."""
         return constraints.simplex
 
@@ -126,11 +126,10 @@ class Mixed:
             return {f"{name}_step": steps[:-1]} | self.continuous.axes(self._widened(family))
         return self.discrete.axes(family) if self._discrete(family) else self.continuous.axes(self._widened(family))
 
-    def space(self, site: str, shape: Shape) -> Any:
-        """The constraint of a site."""
-        names = {site, site.removesuffix("_initial")}
-        discrete = bool(names & set(self.discrete.states)) and not names & set(self.probits)
-        return (self.discrete if discrete and shape else self.continuous).space(site, shape)
+    def space(self, variable: str, shape: Shape) -> Any:
+        """The constraint of a variable's site."""
+        discrete = variable in self.discrete.states and variable not in self.probits
+        return (self.discrete if discrete and shape else self.continuous).space(variable, shape)
 
     def entries(self, names: tuple[str, ...]) -> Any:
         """The constraint of the entries of a column: real numbers, of which some are states."""

@@ -11,13 +11,14 @@ lies beyond the step. In the discrete part such a variable has neither parents n
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bayesdd.dbn.template.columns import Rows, by_name
 from bayesdd.dbn.template.kinds import indicators
-from bayesdd.dbn.template.structure import Edge, Values
+from bayesdd.dbn.template.structure import Values
 from bayesdd.dbn.template.template import Template
 
 
@@ -46,7 +47,7 @@ class Mixture:
         """The parts of a mixed template."""
         states, probits = template.states, template.probits
         every = (*template.intra, *template.inter, *(template.initial or ()))
-        parents = {a for a, b in every if a in states and (b not in states or b in probits)}
+        parents = {a for a, b, *_ in every if a in states and (b not in states or b in probits)}
         found = {name: indicators(name, states[name], template.labels) for name in states if name in parents}
         steps = {
             name: tuple(f"{name}>{label}" for label in (template.labels.get(name) or range(states[name]))[:-1])
@@ -55,18 +56,18 @@ class Mixture:
         tables = set(states) - set(probits)
         known = {name: template.noise_of(name) for name in template.static + template.variables if name not in states}
 
-        def discrete_edges(some: tuple[Edge, ...]) -> tuple[Edge, ...]:
-            return tuple((a, b) for a, b in some if b in tables)
+        def discrete_edges(some: tuple[Any, ...]) -> tuple[Any, ...]:
+            return tuple(edge for edge in some if edge[1] in tables)
 
         def numbers(some: tuple[str, ...], utilities: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
             own = tuple(name for name in some if name not in states)
             return own + tuple(one for each in (found, utilities) for name in some for one in each.get(name, ()))
 
         def part(utilities: dict[str, tuple[str, ...]]) -> Template:
-            def edges(some: tuple[Edge, ...]) -> tuple[Edge, ...]:
+            def edges(some: tuple[Any, ...]) -> tuple[Any, ...]:
                 return tuple(
-                    (one, child)
-                    for a, b in some
+                    (one, child, *lag)
+                    for a, b, *lag in some
                     for child in (utilities.get(b, ()) if b in states else (b,))
                     for one in found.get(a, (a,))
                 )
@@ -126,18 +127,19 @@ class Mixture:
         }
         known = dict(values)
         for name, some in self.utilities.items():
-            for suffix in ("", "_initial") if name in self.template.variables else ("",):
+            every = [one.site for one in self.template.structure.families if one.variable == name]
+            for suffix in (site.removeprefix(name) for site in every):
                 known |= {f"{one}{suffix}": values[f"{name}{suffix}"][..., k, :] for k, one in enumerate(some)}
         return {site: known.get(site, one) for site, one in plain.items()}
 
     def tables(self, values: Values) -> Values:
         """Latent sites of the discrete part: the template's own, and ones, which count for nothing, for probits."""
-        example = next(iter(values.values()))
+        example, sites = next(iter(values.values())), self.discrete.sites
         return {
-            site: torch.ones(shape, dtype=example.dtype)
-            if site.removesuffix("_initial") in self.utilities
-            else values[site]
-            for site, shape in self.discrete.sites.items()
+            family.site: torch.ones(sites[family.site], dtype=example.dtype)
+            if family.variable in self.utilities
+            else values[family.site]
+            for family in self.discrete.structure.families
         }
 
     def own(self, name: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from bayesdd.data.values import Label
 from bayesdd.dbn.template.kinds import Categorical, Kind, LinearGaussian, Mixed
-from bayesdd.dbn.template.structure import Edge, Family, Node, Structure
+from bayesdd.dbn.template.structure import Edge, Family, Lagged, Node, Structure
 from bayesdd.numerics import words
 from bayesdd.numerics.refusal import Refusal
 
@@ -25,7 +25,9 @@ class Template:
     Args:
         variables: Names of the variables of a slice: the last axis of ``x``, shape ``(rows, T, V)``.
         intra: Edges (parent, child) within a slice, from static variables, or between them.
-        inter: Edges (parent, child) from a slice to the next.
+        inter: Edges (parent, child) from a slice to the next, or (parent, child, lag) over so many slices. Slices with
+            fewer before them have families of their own, ``NAME_slice_1`` in the second, with the parents that there
+            are.
         static: Names of the static variables: the last axis of ``static``, shape ``(rows, V_s)``.
         states: Categorical variable -> number of states 0, 1, ..., or their labels in that order. All others are
             linear-Gaussian; a categorical parent of K states shifts them by K - 1 coefficients, against its first
@@ -50,7 +52,7 @@ class Template:
 
     variables: tuple[str, ...]
     intra: tuple[Edge, ...] = ()
-    inter: tuple[Edge, ...] = ()
+    inter: tuple[Lagged, ...] = ()
     static: tuple[str, ...] = ()
     states: Mapping[str, Any] = field(default_factory=dict)
     coefficient_scale: float = 3.0
@@ -69,7 +71,7 @@ class Template:
         put("variables", tuple(self.variables))
         put("static", tuple(self.static))
         put("intra", tuple(tuple(edge) for edge in self.intra))
-        put("inter", tuple(tuple(edge) for edge in self.inter))
+        put("inter", tuple(_without_one(tuple(edge)) for edge in self.inter))
         put("initial", None if self.initial is None else tuple(tuple(edge) for edge in self.initial))
         named = {name: tuple(some) for name, some in self.states.items() if hasattr(some, "__len__")}
         put("labels", {**self.labels, **named})
@@ -78,6 +80,7 @@ class Template:
         _refuse_edges(self)
         _parents_first(self)
         _refuse_settings(self)
+        _refuse_sites(self)
 
     def __str__(self) -> str:
         """A few lines; ``repr`` is complete, since hashes of models are made of it."""
@@ -90,8 +93,9 @@ class Template:
     def _said(self) -> tuple[str, dict[str, str]]:
         """What it is in a line, and its variables and edges."""
         sort = "mixed" if self.mixed else "categorical" if self.states else "linear-Gaussian"
-        kinds = {"within a slice": self.intra, "from the slice before": self.inter, "into the first": self.initial}
-        edges = {name: words.listed(f"{a} -> {b}" for a, b in some) for name, some in kinds.items() if some}
+        before = "from slices before" if self.structure.lags > 1 else "from the slice before"
+        kinds = {"within a slice": self.intra, before: self.inter, "into the first": self.initial}
+        edges = {name: words.listed(map(_arrow, some)) for name, some in kinds.items() if some}
         static = {"static": words.listed(self.static)} if self.static else {}
         static |= {"ended by": self.terminal} if self.terminal else {}
         sizes = {name: f" ({self.states[name]})" if name in self.states else "" for name in self.variables}
@@ -104,16 +108,30 @@ class Template:
         every = [*self.static, *self.variables]
         order = _parents_first(self)
 
-        def parents(edges: Iterable[Edge], lag: int) -> dict[str, tuple[Node, ...]]:
-            return {name: tuple((a, lag) for a, b in edges if b == name) for name in every}
+        def parents(edges: Iterable[Lagged], least: int) -> dict[str, tuple[Node, ...]]:
+            """Of each variable; edges have a lag of ``least`` where they give none."""
+            found = {name: [(edge[0], _lag(edge, least)) for edge in edges if edge[1] == name] for name in every}
+            return {name: tuple(sorted(some, key=lambda node: node[1])) for name, some in found.items()}
 
         within, before = parents(self.intra, 0), parents(self.inter, 1)
         start = within if self.initial is None else parents(self.initial, 0)
         slices = [name for name in order if name in self.variables]
+        transition = [Family(name, name, within[name] + before[name]) for name in slices]
+        early = [
+            tuple(
+                Family(
+                    one.variable, f"{one.site}_slice_{t}", tuple((name, lag) for name, lag in one.parents if lag <= t)
+                )
+                for one in transition
+                if one.start > t
+            )
+            for t in range(1, max((one.start for one in transition), default=1))
+        ]
         return Structure(
             tuple(Family(name, name, within[name]) for name in order if name in self.static),
             tuple(Family(name, f"{name}_initial", start[name]) for name in slices),
-            tuple(Family(name, name, within[name] + before[name]) for name in slices),
+            tuple(early),
+            tuple(transition),
         )
 
     @functools.cached_property
@@ -133,7 +151,7 @@ class Template:
         Chib, "Sequential ordinal modeling with applications to survival data", Biometrics 2001.
         """
         edges = (*self.intra, *self.inter, *(self.initial or ()))
-        found = {b for a, b in edges if b in self.states and a not in self.states}
+        found = {b for a, b, *_ in edges if b in self.states and a not in self.states}
         return tuple(name for name in (*self.static, *self.variables) if name in found)
 
     @property
@@ -170,6 +188,11 @@ class Template:
             found |= self.kind.sites(family)
         return found | dict.fromkeys(self.noise_sites, ())
 
+    def space(self, site: str, shape: tuple[int, ...]) -> Any:
+        """The constraint of a latent site whose values have this shape."""
+        variables = {family.site: family.variable for family in self.structure.families}
+        return self.kind.space(variables.get(site, site), shape)
+
     @functools.cached_property
     def offsets(self) -> dict[str, int]:
         """Latent site -> where its entries start when those of all sites are laid side by side."""
@@ -193,7 +216,21 @@ def saturated(template: Template) -> Template:
     """The template with all edges that its order of the variables allows; edges of the first slice alone stay."""
     static, own = template.structure.static_order, template.structure.order
     intra = tuple(itertools.combinations((*static, *own), 2))
-    return replace(template, intra=intra, inter=tuple(itertools.product(own, own)))
+    inter = tuple((*pair, lag) for lag in range(1, template.structure.lags + 1) for pair in itertools.product(own, own))
+    return replace(template, intra=intra, inter=inter)
+
+
+def _lag(edge: Lagged, least: int) -> int:
+    return edge[2] if len(edge) == 3 else least
+
+
+def _without_one(edge: tuple[Any, ...]) -> Any:
+    """An edge from a slice to the next as a pair."""
+    return edge[:2] if len(edge) == 3 and edge[2] == 1 else edge
+
+
+def _arrow(edge: Lagged) -> str:
+    return f"{edge[0]} -> {edge[1]}" + (f" (lag {edge[2]})" if len(edge) == 3 else "")
 
 
 def _refuse_names(template: Template) -> None:
@@ -202,7 +239,10 @@ def _refuse_names(template: Template) -> None:
     every = [*template.static, *template.variables]
     if repeated := _repeated(every):
         raise Refusal(f"Template: variable {repeated!r} is named twice: give each variable a name of its own.")
-    sites = [*every, *(f"{name}_initial" for name in template.variables)]
+
+
+def _refuse_sites(template: Template) -> None:
+    sites = [family.site for family in template.structure.families]
     sites += [] if template.states else [f"{site}_variance" for site in sites]
     sites += template.noise_sites
     if taken := [name for name in sites if name in ("x", "static", "data")]:
@@ -219,10 +259,12 @@ def _refuse_edges(template: Template) -> None:
     every = {*template.static, *template.variables}
     for kind, edges in (("intra", template.intra), ("inter", template.inter), ("initial", template.initial or ())):
         for edge in edges:
-            if len(edge) != 2:
-                longer = "; of longer lags, give the value of the slice before a column of its own" * (len(edge) == 3)
+            if len(edge) != 2 and not (kind == "inter" and len(edge) == 3):
+                longer = "; longer lags, (parent, child, lag), are for inter=" * (len(edge) == 3)
                 raise Refusal(f"Template: {kind} edges are pairs (parent, child), got {edge!r}{longer}.")
-            if unknown := [name for name in edge if name not in every]:
+            if len(edge) == 3 and not (type(edge[2]) is int and edge[2] > 0):
+                raise Refusal(f"Template: the lag of an edge is a whole number of slices, 1 or more, got {edge!r}.")
+            if unknown := [name for name in edge[:2] if name not in every]:
                 raise Refusal(
                     f"Template: the {kind} edge {edge} names {unknown[0]!r}, which is none of the variables "
                     f"{sorted(every)}: add it to variables= or static=, or correct the edge."
@@ -230,7 +272,7 @@ def _refuse_edges(template: Template) -> None:
         if repeated := _repeated(edges):
             raise Refusal(f"Template: the {kind} edge {repeated} is given twice: drop one.")
     for edge in template.inter:
-        if static := [name for name in edge if name in template.static]:
+        if static := [name for name in edge[:2] if name in template.static]:
             raise Refusal(
                 f"Template: the inter edge {edge} touches the static variable {static[0]!r}, which has no slices: "
                 "write it as an intra edge."
