@@ -70,8 +70,8 @@ def at_draws(template: Template, parameters: Values, x: Tensor, static: Tensor) 
     """
     if template.mixed:
         return _mixed_at_draws(template, parameters, x, static)
-    joint = math.prod(template.states.values()) ** template.structure.lags
-    if template.states and not whole(x, static) and joint > FEW_STATES:
+    many = math.prod(template.states.values()) > FEW_STATES or template.structure.lags > 1
+    if template.states and not whole(x, static) and many:
         return _at_draws_by_sequence(template, parameters, x, static)
     likelihood = densities_of(template).chosen(template, x, static)
 
