@@ -341,6 +341,11 @@ def test_a_lag_of_one_is_an_edge_to_the_next_slice():
     assert dbn.Template(("a",), inter=(("a", "a", 1),)) == dbn.Template(("a",), inter=(("a", "a"),))
 
 
+def test_courses_too_short_for_a_lag_are_warned_of():
+    with pytest.warns(UserWarning, match="more than 2 slices: the parameters of later ones stay at their prior, a"):
+        dbn.pooled(AR2, [dbn.Source(rows(AR2, 30, 2))], draws=100)
+
+
 def test_what_looks_at_the_slice_before_alone_says_so():
     data = rows(NET, 30, 5)
     for use in (lambda: dbn.edges(NET, [dbn.Source(data)]), lambda: dbn.learn(NET, data)):

@@ -176,6 +176,14 @@ def gathered(template: Template, sources: Sequence[Source]) -> list[Rows]:
             f"merging: no source sees the variable {unseen[0]!r}: leave it out of the template, or add a source that "
             "has measured it."
         )
+    longest = {one.site: max((lag for _, lag in one.parents), default=0) for one in template.structure.transition}
+    if unreached := [site for site, lag in longest.items() if lag >= slices]:
+        warnings.warn(
+            f"no source has more than {slices} slice{'s' * (slices > 1)}: the parameters of later ones stay at their "
+            f"prior, {words.listed(unreached)}.",
+            UserWarning,
+            stacklevel=3,
+        )
     for (i, a), (j, b) in itertools.combinations(enumerate(seen), 2):
         if not bool((a & b).any()):
             pairs = apart(template, found)
