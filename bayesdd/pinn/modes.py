@@ -147,14 +147,16 @@ def corrected(
 
     First where all residuals are least, then where measurements alone inform the unknowns
     (:mod:`bayesdd.pinn.response`); ``known`` are known scales of the groups, NaN of those to be found, ``(G,)``. Where
-    so many ``more`` units a layer were asked for than were searched, scales are those of the wider networks.
+    so many ``more`` units a layer were asked for than were searched, scales are those of the wider networks, found
+    with the unknowns as measurements inform them.
     """
     wider, constants = networks.widened(found.theta, more + WIDER, generator), len(networks.problem.names.unknown)
     theta, floor = found.theta, FLOOR * found.unit
     start = theta.new_zeros(len(theta), wider.dim)
     start[:, wider.dim - constants :] = theta[:, networks.dim - constants :]
     if more:
-        theta, noise = sharpened(wider, terms, start, found.noise, known, floor)
+        theta, noise = informed(wider, terms, start, found.noise, known, floor)
+        theta, noise = sharpened(wider, terms, theta, noise, known, floor)
         return wider, *informed(wider, terms, theta, noise, known, floor)
     rows = torch.tensor([term.count for term in terms for _ in term.names])
     damping, free = start.new_full((len(start),), LEAST_DAMPING), torch.ones_like(start[0])

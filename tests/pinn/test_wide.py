@@ -97,3 +97,23 @@ def test_a_wide_network_errs_no_more_than_a_narrow_one(power):
         off = [np.abs(one.predict(points)["u"][0] - np.sin(points["k"] * points["t"])) for one in (narrow, broad)]
         assert off[1].mean() < off[0].mean() / 2
         assert (off[1] <= 1.645 * broad.predict(points)["u"][1]).mean() > 0.8
+
+
+def test_unknowns_stay_where_measurements_have_them():
+    """At sharp scales the equation's rest must not speak of a constant that fields follow: the narrow fit has it."""
+    problem = pinn.Problem(
+        inputs={"t": (0.0, 2.0)},
+        parameters={"start": (0.5, 2.0)},
+        outputs=("u",),
+        equation=lambda s, p: s.u_t + p.rate * s.u,
+        conditions=[pinn.at(t=0.0, u=lambda s, p: s.start)],
+        unknown={"rate": (1.0, 0.5)},
+    )
+    rng = np.random.default_rng(0)
+    at = {"t": rng.uniform(0, 2, 40), "start": rng.uniform(1.25, 2.0, 40)}
+    y = at["start"] * np.exp(-1.3 * at["t"]) + 0.05 * rng.normal(size=40)
+    settings = {"seed": 0, "modes": 1, "steps": 120, "points": 128}
+    narrow, broad = (pinn.fit(problem, {**at, "u": y}, hidden=hidden, **settings) for hidden in ((16,), (48,)))
+    (mean, sd), (other, wide_sd) = narrow.constants["rate"], broad.constants["rate"]
+    assert abs(other - mean) < 0.1 * sd and abs(np.log(wide_sd / sd)) < 0.1
+    assert broad.errors()["equation"] < narrow.errors()["equation"]
