@@ -58,12 +58,13 @@ class GaussNewton:
     """
 
     def __init__(self, slopes: Tensor, precision: Tensor, ridge: Tensor) -> None:
-        self.ridge, self.dual = ridge, slopes.shape[1] < slopes.shape[2]
+        self.ridge, self.precision, self.dual = ridge, precision, slopes.shape[1] < slopes.shape[2]
         if self.dual:
             self.scaled = slopes / ridge[:, None]
             matrix = self.scaled @ slopes.mT + (1 / precision).diag()
         else:
-            matrix = (slopes * precision[:, None]).mT @ slopes + torch.diag_embed(ridge)
+            self.scaled = slopes * precision[:, None]
+            matrix = self.scaled.mT @ slopes + torch.diag_embed(ridge)
         self.lower = torch.linalg.cholesky(matrix + JITTER * torch.diag_embed(matrix.diagonal(dim1=1, dim2=2)))
 
     def solve(self, right: Tensor) -> Tensor:
@@ -87,6 +88,22 @@ class GaussNewton:
         across = torch.linalg.solve_triangular(self.lower, self.scaled @ slopes.mT, upper=False)
         found: Tensor = (slopes**2 / self.ridge[:, None]).sum(2) - (across**2).sum(1)
         return found
+
+    def regression(self, values: Tensor) -> Tensor:
+        """A^-1 J' diag(p) times values ``(S, M)`` of the rows, ``(S, P)``: ridge regression.
+
+        With fewer rows than latents no large numbers are subtracted, as they are in ``solve(J' diag(p) values)``.
+        """
+        if not self.dual:
+            return self.solve((values[:, None] @ self.scaled)[:, 0])
+        found: Tensor = (self.scaled.mT @ torch.cholesky_solve(values[..., None], self.lower))[..., 0]
+        return found
+
+    def free(self) -> Tensor:
+        """One less the leverage of every row, 1 - p j' A^-1 j: ``(S, M)``, from 0 to 1."""
+        if not self.dual:
+            return (1 - self.variance(self.scaled) / self.precision).clamp(0, 1)
+        return (torch.cholesky_inverse(self.lower).diagonal(dim1=1, dim2=2) / self.precision).clamp(0, 1)
 
 
 def start(regression: Regression, count: int, seed: int) -> Fits:

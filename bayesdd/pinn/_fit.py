@@ -61,10 +61,11 @@ def fit(
             missing; None where nothing is measured.
         noise: Standard deviation of measurements, one number or by output; None: inferred.
         seed: Seed of points and of searches; equal seeds give equal results.
-        hidden: Widths of the network's hidden layers. From 33 units a layer on networks of 16 are searched, and grow.
+        hidden: Widths of the network's hidden layers. From 33 units a layer on at least four networks of 16 are
+            searched, and the best are widened (:mod:`bayesdd.pinn.wide`).
         points: Points at which the equation is asked for; default 256 for each input and parameter, and half as many
             again as the networks that are searched have weights.
-        modes: Searches.
+        modes: Searches; of wide networks: how many of those searched are widened.
         steps: Most steps of a search.
         device: ``cpu``, ``cuda`` or ``auto``. A GPU pays from some thousand weights on.
 
@@ -103,16 +104,14 @@ def fit(
     _check_memory(rows, count, wide, where)
     terms = all_terms(problem, seen, points, seed)
     known = _known(problem, terms, noise)
-    start = torch.randn(count, networks.dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    starts = max(count, searches.SEARCHES) if more else count
+    start = torch.randn(starts, networks.dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     terms = [term.to(where) for term in terms]
     _check_finite(networks, terms, start.to(where))
     with threads_for(wide):
         found = searches.search(networks, terms, start.to(where), known.to(where), steps)
-        found, generator = _kept(found, terms), torch.Generator().manual_seed(seed + 1)
-        if more:
-            networks, found = searches.grown(networks, terms, found, more, generator)
-            found = _kept(found, terms)
-        wider, theta, scales = searches.corrected(networks, terms, found, known.to(where), generator)
+        found, generator = _kept(found, terms, count), torch.Generator().manual_seed(seed + 1)
+        wider, theta, scales = searches.corrected(networks, terms, found, known.to(where), generator, more)
     surrogate = Surrogate(wider, hidden, tuple(terms), theta, scales, seed, found.steps)
     _warn(surrogate)
     return surrogate
@@ -197,7 +196,7 @@ def _check_memory(rows: int, count: int, dim: int, device: torch.device) -> None
         )
 
 
-def _kept(found: searches.Modes, terms: list[Term]) -> searches.Modes:
+def _kept(found: searches.Modes, terms: list[Term], most: int) -> searches.Modes:
     """Searches that end within a factor of the best, by the scales that evidence leaves to what is to be zero."""
     if not bool(found.theta.isfinite().all()):
         raise Refusal(
@@ -209,7 +208,7 @@ def _kept(found: searches.Modes, terms: list[Term]) -> searches.Modes:
     if not bool(quality.isfinite().any()):
         raise Refusal("pinn.fit: every search has failed: give data and ranges in units in which they are about one.")
     order = quality.argsort()
-    best = order[quality[order] <= quality[order[0]] + math.log(APART)]
+    best = order[quality[order] <= quality[order[0]] + math.log(APART)][:most]
     return replace(found, theta=found.theta[best], noise=found.noise[best])
 
 

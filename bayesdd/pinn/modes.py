@@ -26,8 +26,7 @@ constants that the residuals ask for, with the scales that the narrow networks' 
 linear it is solved at once. What a search says of constants and unknown functions is bent by what its network leaves of
 the equation: there measurements inform them once more, by themselves (:mod:`bayesdd.pinn.response`).
 
-Wide networks are grown: narrow ones are searched, widened without change of their functions to the width that was
-asked for, and followed from there, so that few of the dear steps are needed.
+Wide networks are those of 16 units that were searched, widened by more (:mod:`bayesdd.pinn.wide`).
 
 There is no learning rate. With R rows and P weights a step costs R P min(R, P): networks of 1e5 weights are solved for
 in the rows' dimension.
@@ -42,7 +41,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -51,6 +50,7 @@ from bayesdd.networks.students import GaussNewton
 from bayesdd.numerics.levenberg_marquardt import Quadratic, State, damped_steps
 from bayesdd.pinn.residuals import Networks, Term, linearised, residuals
 from bayesdd.pinn.response import informed
+from bayesdd.pinn.wide import sharpened
 
 MEASURED, ZERO = 0.1, 0.2  # first scales, of what draws of the prior leave of a group
 GATE = 0.3  # nats that a step may still promise where the common scale falls: sharper, unknown constants hardly move
@@ -66,7 +66,7 @@ DAMPING, LEAST_DAMPING, MOST_DAMPING = 1.0, 1e-8, 1e12
 DOWN, UP, FAILED = 0.33, 2.0, 4.0
 WIDER = 32  # units a layer more where residuals are corrected: 48 instead of 16 leave a tenth of a beam's equation
 CORRECTIONS = 3  # steps of it: one solves a linear equation, each further one squares what a nonlinear one has left
-NARROW, GROWN = 16, 40  # units a layer of networks that grow, and most steps once they have; from twice that width on
+NARROW, SEARCHES = 16, 4  # units a layer of what is searched for wide networks, from twice that width on; how many
 BYTES = 8
 
 
@@ -93,7 +93,6 @@ def search(
     start: Tensor,
     known: Tensor,
     steps: int,
-    before: Modes | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Modes:
     """Follows S searches from ``start`` ``(S, P)``.
@@ -102,25 +101,21 @@ def search(
         networks: The networks.
         terms: All rows.
         start: Starting points.
-        known: Known noise scales of the groups, NaN of those to be found, ``(G,)`` or by search ``(S, G)``.
+        known: Known noise scales of the groups, NaN of those to be found, ``(G,)``.
         steps: Most steps.
-        before: What was found by narrower networks, of which ``start`` has grown; None: starts are draws of the prior.
         say: Where progress goes.
     """
     rows = torch.tensor([term.count for term in terms for _ in term.names])
     late = torch.cat([_late(term, start) for term in terms for _ in term.names])
     zero = torch.tensor([term.observed is None for term in terms for _ in term.names], device=start.device)
     share = torch.tensor([CONDITION if term.condition else 1.0 for term in terms for _ in term.names]).to(start)
-    if before is None:
-        with torch.no_grad():
-            left = [part.square().mean(1).sqrt().median() for part in residuals(networks, terms, start)]
-        unit = share * torch.stack(left).clamp_min(1e-12)
-        noise = torch.where(known.isnan(), torch.where(zero, ZERO, MEASURED) * unit, known).expand(len(start), -1)
-    else:
-        unit, noise = before.unit, before.noise
+    with torch.no_grad():
+        left = [part.square().mean(1).sqrt().median() for part in residuals(networks, terms, start)]
+    unit = share * torch.stack(left).clamp_min(1e-12)
+    noise = torch.where(known.isnan(), torch.where(zero, ZERO, MEASURED) * unit, known).expand(len(start), -1)
     evident, theta, damping, calm, taken = noise, start, start.new_full((len(start),), DAMPING), 0, 0
     while taken < steps and calm < PATIENCE:
-        horizon = (taken // EVERY + 1) / STAGES if before is None and bool(late.any()) else 1.0
+        horizon = (taken // EVERY + 1) / STAGES if bool(late.any()) else 1.0
         scale = _by_row(noise, rows) * (RAMP * (late - horizon).clamp_min(0)).exp()
         free = networks.linear(theta) if taken < FEATURES else torch.ones_like(theta[0])
         state, done = _followed(networks, terms, theta, scale, damping, free, min(EVERY, steps - taken))
@@ -141,41 +136,32 @@ def search(
 
 
 def growth(hidden: Sequence[int]) -> int:
-    """Units that every layer of networks of these widths grows by after a search."""
+    """Units by which every layer of networks of these widths is wider than what is searched."""
     return min(hidden) - NARROW if min(hidden) > 2 * NARROW else 0
 
 
-def grown(
-    networks: Networks, terms: Sequence[Term], start: Modes, more: int, generator: torch.Generator
-) -> tuple[Networks, Modes]:
-    """Networks with so many more units a layer, and where their searches end from the modes of these.
-
-    Scales stay as the narrow networks' evidence has them: with more weights than rows every equation can be met at its
-    points exactly, and scales that follow it there say nothing of what lies between.
-    """
-    wider = networks.widened(start.theta, more, generator)
-    assert wider.anchor is not None  # widened networks have one
-    wide = replace(wider, anchor=None)
-    found = search(wide, terms, wider.anchor, start.noise, GROWN, before=start)
-    return wide, replace(found, steps=start.steps + found.steps)
-
-
 def corrected(
-    networks: Networks, terms: Sequence[Term], found: Modes, known: Tensor, generator: torch.Generator
+    networks: Networks, terms: Sequence[Term], found: Modes, known: Tensor, generator: torch.Generator, more: int = 0
 ) -> tuple[Networks, Tensor, Tensor]:
     """Wider networks, linear around those that were found; their steps and constants ``(S, P)``; scales ``(S, G)``.
 
     First where all residuals are least, then where measurements alone inform the unknowns
-    (:mod:`bayesdd.pinn.response`); ``known`` are known scales of the groups, NaN of those to be found, ``(G,)``.
+    (:mod:`bayesdd.pinn.response`); ``known`` are known scales of the groups, NaN of those to be found, ``(G,)``. Where
+    so many ``more`` units a layer were asked for than were searched, scales are those of the wider networks, found
+    with the unknowns as measurements inform them.
     """
-    wider, constants = networks.widened(found.theta, WIDER, generator), len(networks.problem.names.unknown)
-    theta = found.theta
+    wider, constants = networks.widened(found.theta, more + WIDER, generator), len(networks.problem.names.unknown)
+    theta, floor = found.theta, FLOOR * found.unit
     start = theta.new_zeros(len(theta), wider.dim)
     start[:, wider.dim - constants :] = theta[:, networks.dim - constants :]
+    if more:
+        theta, noise = informed(wider, terms, start, found.noise, known, floor)
+        theta, noise = sharpened(wider, terms, theta, noise, known, floor)
+        return wider, *informed(wider, terms, theta, noise, known, floor)
     rows = torch.tensor([term.count for term in terms for _ in term.names])
     damping, free = start.new_full((len(start),), LEAST_DAMPING), torch.ones_like(start[0])
     state, _ = _followed(wider, terms, start, _by_row(found.noise, rows), damping, free, CORRECTIONS)
-    return wider, *informed(wider, terms, state.point, found.noise, known, FLOOR * found.unit)
+    return wider, *informed(wider, terms, state.point, found.noise, known, floor)
 
 
 def whitened(networks: Networks, terms: Sequence[Term], theta: Tensor, noise: Tensor) -> Tensor:

@@ -260,7 +260,7 @@ def test_what_wider_networks_meet_no_better_is_said():
     assert any("wider networks still leave" in str(one.message) and "pinn.at(t=0.0" in str(one.message) for one in said)
 
 
-def test_wide_networks_grow_and_hold_between_fewer_points_than_weights():
+def test_wide_networks_hold_between_fewer_points_than_weights():
     problem, new = decay(unknown={}, constants={"rate": RATE}), points(100, 5)
     wide = pinn.fit(problem, seed=0, hidden=(48,), modes=1, steps=200, points=96)
     assert wide.plain.dim == 48 * 4 + 1 > sum(term.count for term in wide.terms)
