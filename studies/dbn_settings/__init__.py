@@ -9,8 +9,8 @@ simulated from expectation maximisation, every way of imputation and LUME-DBN.
 How it could fail: five rows may not hold what twenty variables' regressions need; with an unknown noise the posterior
 has a ridge that complete rows cannot follow; where noise is small, imputation, and LUME-DBN, which knows of no noise,
 may do as well.
-Cost: twenty minutes on one thread. Each setting is a process and a JSON file: an interrupted run continues where it
-stopped.
+Cost: a quarter of an hour on one thread. Each setting is a process and a JSON file: an interrupted run continues where
+it stopped.
 
 Iterative imputation: scikit-learn's chained ridge regressions, on whole sequences (the tie of parameters over time is
 lost on them, as on their users) and on pairs of neighbouring slices, with the variance of the noise taken off the
