@@ -141,6 +141,27 @@ MUTATIONS = (
         "if True:",
         "tests/density/test_checkpoint.py",
     ),
+    Mutation(
+        "importance sampling kept where its batches disagree",
+        "bayesdd/dbn/inference/drawing.py",
+        " and not rhat > min(1 + AGREED / each, RHAT)",
+        "",
+        "tests/dbn/inference/test_importance.py",
+    ),
+    Mutation(
+        "repeated draws of importance sampling counted as independent",
+        "bayesdd/dbn/inference/drawing.py",
+        "min(found.points.shape[1], found.ess / CHAINS)",
+        "found.points.shape[1]",
+        "tests/dbn/inference/test_importance.py",
+    ),
+    Mutation(
+        "no word of variables with as many parents as are looked at",
+        "bayesdd/dbn/learning/_edges.py",
+        "if full and max_parents is None:",
+        "if False:",
+        "tests/dbn/learning/test_edges.py",
+    ),
 )
 
 

@@ -142,6 +142,26 @@ def test_many_variables_are_searched_by_themselves_without_edges_within_a_slice(
     assert not found.template.intra and 0.05 < sorted(share.values())[-3] < 0.95
 
 
+def fed(parents):
+    """Complete sequences of five variables, one of which depends strongly on so many others, of the slice before."""
+    names = ("a", "b", "c", "d", "y")
+    x = torch.randn(60, 3, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x[:, 1:, 4] += 2 * x[:, :-1, :parents].sum(2)
+    return Template(names), [Source({"x": x})]
+
+
+def test_as_many_parents_as_are_looked_at_are_said():
+    """By default; who asks for a number knows it, and one parent fewer is no reason to ask for more."""
+    frame, sources = fed(4)
+    few = {"draws": 20, "burn": 7}
+    with pytest.warns(UserWarning, match=r"edges: y nearly always has 4 parents, .* max_parents=5") as caught:
+        found = edges(frame, sources, **few)
+    assert len(caught) == 1
+    assert {(f"{name}_before", "y") for name in "abcd"} <= {pair for pair, p in found.probability.items() if p > 0.99}
+    edges(frame, sources, max_parents=4, **few)  # a warning would be an error
+    edges(*fed(3), **few)
+
+
 @pytest.mark.long
 def test_complete_sources_give_every_network_its_probability():
     frame = Template(("a", "b"))
