@@ -281,6 +281,19 @@ REFUSED = {
     "a lag within": (AB | {"intra": (("a", "b", 2),)}, r"longer lags, \(parent, child, lag\), are for inter="),
     "a lag of none": (AB | {"inter": (("a", "a", 0),)}, r"whole number of slices, 1 or more, got \('a', 'a', 0\)"),
     "half a lag": (AB | {"inter": (("a", "a", 1.5),)}, r"whole number of slices, 1 or more, got \('a', 'a', 1.5\)"),
+    "a lag of truth": (
+        AB | {"inter": (("a", "a", True),)},
+        r"whole number of slices, 1 or more, got \('a', 'a', True\)",
+    ),
+    "lags": (AB | {"inter": (("a", "a", np.array([1, 2])),)}, "whole number of slices, 1 or more, got"),
+    "a parent's name": (
+        {"variables": ("a", "a_before_2"), "inter": (("a", "a", 2),), "intra": (("a_before_2", "a"),)},
+        "two parents of one variable would be called 'a_before_2'",
+    ),
+    "a variance's name": (
+        {"variables": ("a", "a_variance", "u"), "states": {"u": 2}},
+        "two latent sites would be called",
+    ),
     "an edge twice": (AB | {"inter": (("a", "a"), ("a", "a", 1))}, r"inter edge \('a', 'a'\) is given twice"),
     "a slice's site": (
         {"variables": ("a", "a_slice_1"), "inter": (("a", "a", 2),)},

@@ -342,8 +342,40 @@ def test_a_lag_of_one_is_an_edge_to_the_next_slice():
 
 
 def test_courses_too_short_for_a_lag_are_warned_of():
-    with pytest.warns(UserWarning, match="more than 2 slices: the parameters of later ones stay at their prior, a"):
+    with pytest.warns(
+        UserWarning, match="seen more than 2 slices: the parameters of later ones stay at their prior, a"
+    ):
         dbn.pooled(AR2, [dbn.Source(rows(AR2, 30, 2))], draws=100)
+
+
+def test_what_no_source_has_seen_is_named():
+    wide = dbn.Template(("a", "b"), inter=(("a", "a", 3),))
+    x = rows(wide, 30, 6)["x"]
+    x[:, 2:] = torch.nan
+    with pytest.warns(UserWarning, match="more than 2 slices: .* their prior, a_slice_2, a"):
+        dbn.target(wide, [dbn.Source({"x": x})])
+
+
+def test_an_end_before_the_lag_leaves_no_child_of_a_static_variable():
+    course = dbn.Template(("u",), static=("g",), intra=(("g", "u"),), inter=(("u", "u", 3),), states={"u": 2, "g": 2})
+    x, static = torch.randint(2, (20, 3, 1)).double(), torch.randint(2, (20, 1)).double()
+    static[:4] = torch.nan
+    chain = dbn.gibbs(course, {"x": x, "static": static}, draws=3000, burn=100)
+    # Of the last family there is nothing: its tables are draws of the prior.
+    assert float((chain["u"].mean(0) - 0.5).abs().max()) < 0.05
+
+
+def test_lags_may_be_whole_numbers_of_any_kind():
+    assert dbn.Template(("a",), inter=(("a", "a", np.int64(2)),)) == dbn.Template(("a",), inter=(("a", "a", 2),))
+    assert dbn.Template(("a",), inter=(("a", "a", np.int64(1)),)) == dbn.Template(("a",), inter=(("a", "a"),))
+
+
+def test_rows_that_cannot_say_what_sources_have_seen_are_refused():
+    source = dbn.Source(rows(AR2, 30, 5))
+    with pytest.raises(ValueError, match=r"merge\(slices=2\) makes rows that say nothing of later slices"):
+        dbn.merge(AR2, [source], size=4, complete=True, slices=2)
+    with pytest.raises(ValueError, match="the template has a lag of 2: leave learn_edges=True out"):
+        dbn.merge(AR2, [source], size=10, complete=True, learn_edges=True)
 
 
 def test_what_looks_at_the_slice_before_alone_says_so():

@@ -159,7 +159,10 @@ def _bearing(template: Template, name: str, row: Tensor, at: Tensor, lives: dict
                     continue
                 entry = torch.arange(len(row))
                 if name in template.static:
-                    entry, child = entry.repeat_interleave(len(slices)), torch.tensor(slices).repeat(len(row))
+                    entry, child = (
+                        entry.repeat_interleave(len(slices)),
+                        torch.tensor(slices, dtype=torch.int64).repeat(len(row)),
+                    )
                 else:
                     child = at + node[1]
                 inside = (child >= slices.start) & (child < slices.stop)

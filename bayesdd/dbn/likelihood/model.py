@@ -47,10 +47,10 @@ def model_of(template: Template) -> Callable[..., Tensor]:
     """The Pyro model of columns ``x`` (and ``static``) with any missing entries.
 
     Raises:
-        Refusal: The template is categorical and has lags above one.
+        Refusal: The template has states and lags above one.
     """
     if template.states and template.structure.lags > 1:
-        raise Refusal("dbn: the model of a categorical template with lags above one needs its rows: use dbn.task().")
+        raise Refusal("dbn: the model of states with lags above one needs its rows: use dbn.task().")
     return functools.partial(model, template=template, likelihood=densities_of(template).anything)
 
 

@@ -176,10 +176,11 @@ def gathered(template: Template, sources: Sequence[Source]) -> list[Rows]:
             f"merging: no source sees the variable {unseen[0]!r}: leave it out of the template, or add a source that "
             "has measured it."
         )
-    longest = {one.site: max((lag for _, lag in one.parents), default=0) for one in template.structure.transition}
-    if unreached := [site for site, lag in longest.items() if lag >= slices]:
+    last = 1 + max(int((~x.isnan()).any(2).any(0).nonzero().max()) for x, _ in found if not bool(x.isnan().all()))
+    starts = [(family.site, stretch.start) for stretch in template.structure.stretches for family in stretch.families]
+    if template.inter and (unreached := [site for site, start in starts if start >= last]):
         warnings.warn(
-            f"no source has more than {slices} slice{'s' * (slices > 1)}: the parameters of later ones stay at their "
+            f"no source has seen more than {last} slice{'s' * (last > 1)}: the parameters of later ones stay at their "
             f"prior, {words.listed(unreached)}.",
             UserWarning,
             stacklevel=3,

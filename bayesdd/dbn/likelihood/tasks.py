@@ -33,7 +33,7 @@ def target(template: Template, sources: Sequence[Source]) -> list[Task]:
         Refusal: A source does not fit or sees nothing, or no source sees one of the variables.
 
     Warns:
-        UserWarning: Two sources have no variable in common, or no source has as many slices as an edge spans.
+        UserWarning: Two sources have no variable in common, or none has seen as many slices as edges need.
     """
     rows = gathered(template, sources)
     return [_task(noisy, some) for noisy, some in zip(with_noise(template, sources), rows, strict=True)]

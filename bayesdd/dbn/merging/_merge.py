@@ -93,7 +93,18 @@ def merge(
         )
     if size < 1:
         raise Refusal(f"merge needs size= of at least one row, got {size}.")
+    lags = template.structure.lags
+    if learn_edges and lags > 1:
+        raise Refusal(
+            "merge(learn_edges=True) is for edges within a slice and from the slice before, and the template has a lag "
+            f"of {lags}: leave learn_edges=True out."
+        )
     full = pooled(template, sources, seed=seed) if full is None else full
+    if complete and slices is not None and slices <= lags < full.slices:
+        raise Refusal(
+            f"merge(slices={slices}) makes rows that say nothing of later slices, on which the sources have seen "
+            f"something: ask for at least {lags + 1} slices."
+        )
     pairs = apart(template, full.rows)
     details = {
         "task": "bayesdd.dbn:student",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import operator
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -71,7 +72,7 @@ class Template:
         put("variables", tuple(self.variables))
         put("static", tuple(self.static))
         put("intra", tuple(tuple(edge) for edge in self.intra))
-        put("inter", tuple(_without_one(tuple(edge)) for edge in self.inter))
+        put("inter", tuple(_whole(tuple(edge)) for edge in self.inter))
         put("initial", None if self.initial is None else tuple(tuple(edge) for edge in self.initial))
         named = {name: tuple(some) for name, some in self.states.items() if hasattr(some, "__len__")}
         put("labels", {**self.labels, **named})
@@ -224,9 +225,17 @@ def _lag(edge: Lagged, least: int) -> int:
     return edge[2] if len(edge) == 3 else least
 
 
-def _without_one(edge: tuple[Any, ...]) -> Any:
-    """An edge from a slice to the next as a pair."""
-    return edge[:2] if len(edge) == 3 and edge[2] == 1 else edge
+def _whole(edge: tuple[Any, ...]) -> Any:
+    """An edge over several slices with its lag as an int, one from a slice to the next as a pair."""
+    if len(edge) != 3:
+        return edge
+    try:
+        lag = 0 if isinstance(edge[2], bool) else operator.index(edge[2])
+    except TypeError:
+        lag = 0
+    if lag < 1:
+        raise Refusal(f"Template: the lag of an edge is a whole number of slices, 1 or more, got {edge!r}.")
+    return (*edge[:2], lag) if lag > 1 else edge[:2]
 
 
 def _arrow(edge: Lagged) -> str:
@@ -242,11 +251,14 @@ def _refuse_names(template: Template) -> None:
 
 
 def _refuse_sites(template: Template) -> None:
-    sites = [family.site for family in template.structure.families]
-    sites += [] if template.states else [f"{site}_variance" for site in sites]
+    families = template.structure.families
+    sites = [family.site for family in families]
+    sites += [site for family in families for site in template.kind.sites(family) if site != family.site]
     sites += template.noise_sites
     if taken := [name for name in sites if name in ("x", "static", "data")]:
         raise Refusal(f"Template: a latent site would be called {taken[0]!r}, as a column or the plate is: rename it.")
+    if repeated := next(filter(None, (_repeated(family.terms) for family in families)), None):
+        raise Refusal(f"Template: two parents of one variable would be called {repeated!r}: rename the variable.")
     if repeated := _repeated(sites):
         raise Refusal(f"Template: two latent sites would be called {repeated!r}: rename the variable or the noise.")
 
@@ -262,8 +274,6 @@ def _refuse_edges(template: Template) -> None:
             if len(edge) != 2 and not (kind == "inter" and len(edge) == 3):
                 longer = "; longer lags, (parent, child, lag), are for inter=" * (len(edge) == 3)
                 raise Refusal(f"Template: {kind} edges are pairs (parent, child), got {edge!r}{longer}.")
-            if len(edge) == 3 and not (type(edge[2]) is int and edge[2] > 0):
-                raise Refusal(f"Template: the lag of an edge is a whole number of slices, 1 or more, got {edge!r}.")
             if unknown := [name for name in edge[:2] if name not in every]:
                 raise Refusal(
                     f"Template: the {kind} edge {edge} names {unknown[0]!r}, which is none of the variables "

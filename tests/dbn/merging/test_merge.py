@@ -333,7 +333,7 @@ def test_constant_and_repeated_columns_are_merged():
 
 def test_sequences_of_length_one_are_merged():
     data = rows(PAIR, 12, 1)["x"]
-    with pytest.warns(UserWarning, match="no source has more than 1 slice: the parameters of later ones stay"):
+    with pytest.warns(UserWarning, match="no source has seen more than 1 slice: the parameters of later ones stay"):
         full = pooled(PAIR, [Source({"x": data})], draws=800)
     found = merge(PAIR, full.sources, size=6, complete=True, full=full)
     assert found.data["x"].shape == (6, 1, 2)
