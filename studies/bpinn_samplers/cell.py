@@ -32,7 +32,7 @@ MANY = 32  # chains in one call, beside as many as are sampled
 WARMUP = 300  # transitions at most, of plain HMC and NUTS
 TIMED = 2.0  # seconds at least of a step's clock
 AGREED = 1.01
-PREFIXES = 40  # of the draws, at which R-hat is looked at
+PREFIXES = 10  # of the draws, at which R-hat is looked at
 SMALL = Budget(seconds=0.0, warmup=4, least=8, steps=2)
 
 
