@@ -3,8 +3,8 @@
 The library knows networks and rows with outcomes. Equation and sides are therefore rows too: a module whose output is
 u, the residual or the value at a side, each in units of its noise, with outcome zero for what is to vanish. The noise
 of the measurements is known; that of residuals and sides is what the training has left of them. The precision of the
-prior is found by the marginal likelihood, and is one where that search breaks down. Predictions are the library's own,
-of the linearised network.
+prior is found by the marginal likelihood, and is the least power of ten that allows a factorisation where the one found
+does not. Predictions are the library's own, of the linearised network.
 
 Source: Daxberger, Kristiadi, Immer, Eschenhagen, Bauer & Hennig, "Laplace Redux", NeurIPS 2021.
 """
@@ -25,7 +25,7 @@ from studies.surrogates import POINTS, SIDES, Equation
 
 MEASURED, EQUATION, SIDE = 0, 1, 2  # kinds of rows: their last column
 STEPS, RATE = 200, 0.1  # of the search for the prior's precision
-UNIT = 1.0  # that precision where the search fails
+PRECISIONS = [10.0**power for power in range(9)]  # tried in turn where rounding leaves the curvature indefinite
 
 
 class Rows(torch.nn.Module):
@@ -71,10 +71,9 @@ def around(
     with contextlib.redirect_stdout(io.StringIO()), torch.random.fork_rng():
         found: Any = Laplace(model, "regression", subset_of_weights="all", hessian_structure="full")
         found.fit(loader)
-        try:
+        with contextlib.suppress(torch.linalg.LinAlgError):
             found.optimize_prior_precision(method="marglik", n_steps=STEPS, lr=RATE)
-        except torch.linalg.LinAlgError:  # on its way the precision fell below what rounding leaves of the curvature
-            found.prior_precision = UNIT
+        _factorised(found)
 
     def predicted(points: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         rows = _rows(torch.from_numpy(points["x"]), torch.from_numpy(points["alpha"]), MEASURED)
@@ -82,6 +81,17 @@ def around(
         return NOISE * mean.detach()[:, 0].numpy(), NOISE * variance.detach().flatten().sqrt().numpy()
 
     return predicted
+
+
+def _factorised(found: Any) -> None:
+    """Raises the prior's precision, if need be, to the first power of ten with which the curvature has a root."""
+    for precision in (None, *PRECISIONS):
+        if precision is not None:
+            found.prior_precision = precision
+        with contextlib.suppress(torch.linalg.LinAlgError):
+            found._compute_scale()
+            return
+    raise ArithmeticError("laplace-torch: the curvature has no root with any precision of the prior that was tried")
 
 
 def _training(model: Rows, measured: Measured) -> tuple[Tensor, Tensor]:
