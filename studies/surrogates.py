@@ -114,7 +114,7 @@ def measure(family: str, width: str, *, smoke: bool = False) -> dict[str, Any]:
     found: dict[str, Any] = {"seconds": seconds, "GiB": cells.peak_memory()}
     for place, points, truth in tails(measured):
         found[place] = scores(*surrogate.predict(points)["u"], truth)
-    ends = [_trained(measured, EQUATIONS[family], settings["hidden"], rate, seconds) for rate in RATES]
+    ends = [trained(measured, EQUATIONS[family], settings["hidden"], rate, seconds) for rate in RATES]
     _, network, found["steps"] = min(ends, key=lambda end: end[0])
     found["weights"] = sum(weight.numel() for weight in network.parameters())
     for place, points, truth in tails(measured):
@@ -124,18 +124,18 @@ def measure(family: str, width: str, *, smoke: bool = False) -> dict[str, Any]:
     return found
 
 
-def _trained(
-    measured: Measured, equation: Equation, hidden: tuple[int, ...], rate: float, seconds: float
+def trained(
+    measured: Measured, equation: Equation, hidden: tuple[int, ...], rate: float, seconds: float, seed: int = 0
 ) -> tuple[float, torch.nn.Sequential, int]:
     """Loss, network and number of evaluations of a physics-informed network of plain torch after so many seconds."""
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         pairs = list(itertools.pairwise((2, *hidden, 1)))
         layers = [part for a, b in pairs for part in (torch.nn.Linear(a, b), torch.nn.Tanh())][:-1]
     network = torch.nn.Sequential(*layers).double()
     ranges = measured.problem.ranges
     (low, high), (least, most) = ranges["x"], ranges["alpha"]
-    sobol = torch.quasirandom.SobolEngine(2, scramble=True, seed=0).draw(POINTS, dtype=torch.float64)
+    sobol = torch.quasirandom.SobolEngine(2, scramble=True, seed=seed).draw(POINTS, dtype=torch.float64)
     x = (low + (high - low) * sobol[:, 0]).requires_grad_()
     alpha = least + (most - least) * sobol[:, 1]
     data, sides = tensors(measured.data), torch.linspace(least, most, SIDES, dtype=torch.float64)
