@@ -71,7 +71,7 @@ def around(
     with contextlib.redirect_stdout(io.StringIO()), torch.random.fork_rng():
         found: Any = Laplace(model, "regression", subset_of_weights="all", hessian_structure="full")
         found.fit(loader)
-        with contextlib.suppress(torch.linalg.LinAlgError):
+        with contextlib.suppress(RuntimeError):  # torch's error of matrices that are not positive definite is one
             found.optimize_prior_precision(method="marglik", n_steps=STEPS, lr=RATE)
         _factorised(found)
 
@@ -88,7 +88,7 @@ def _factorised(found: Any) -> None:
     for precision in (None, *PRECISIONS):
         if precision is not None:
             found.prior_precision = precision
-        with contextlib.suppress(torch.linalg.LinAlgError):
+        with contextlib.suppress(RuntimeError):
             found._compute_scale()
             return
     raise ArithmeticError("laplace-torch: the curvature has no root with any precision of the prior that was tried")
