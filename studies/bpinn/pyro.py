@@ -28,8 +28,8 @@ def seconds_a_step(density: Any, tasks: Sequence[Any], net: Any, start: Tensor, 
     sites = {name: start[at : at + width].reshape(shape) for name, (at, shape, width) in density.starts.items()}
     with running(), torch.random.fork_rng():
         trace = pyro.poutine.trace(pyro.poutine.condition(model, data=sites)).get_trace()
-        apart = float(trace.log_prob_sum() - density.logjoint(start[None])[0])
-        if abs(apart) > 1e-6 * abs(float(density.logjoint(start[None])[0])):
+        apart = float(trace.log_prob_sum() - density.log_joint(start[None])[0])
+        if abs(apart) > 1e-6 * abs(float(density.log_joint(start[None])[0])):
             raise ArithmeticError(f"the Pyro model's log density is {apart:g} nats off")
         torch.manual_seed(0)
         kernel = HMC(model, step_size=step, num_steps=steps, adapt_step_size=False, adapt_mass_matrix=False)
