@@ -92,6 +92,22 @@ def response(networks: Networks, terms: Sequence[Term], white: Tensor) -> Respon
     return Response(model, fields, unknowns * followed, zero, followed)
 
 
+def evident_scales(counts: list[int], squares: Tensor, free: Tensor, floor: Tensor) -> Tensor:
+    """Scales of groups of rows by their evidence ``(S, G)``, in the units of the rows.
+
+    Args:
+        counts: Rows of each of the G groups.
+        squares: Squared residuals of all rows ``(S, R)``.
+        free: One less the leverage of each row ``(S, R)``.
+        floor: Scale of one row more of each group ``(G,)``.
+
+    Source: MacKay, "Bayesian interpolation", Neural Computation 1992.
+    """
+    left, unused = (torch.stack([part.sum(1) for part in some.split(counts, 1)], 1) for some in (squares, free))
+    found: Tensor = ((left + floor**2) / (unused + 1)).sqrt()
+    return found
+
+
 def informed(
     networks: Networks, terms: Sequence[Term], theta: Tensor, noise: Tensor, known: Tensor, floor: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -124,8 +140,7 @@ def informed(
         theta, share = _moved(networks, terms, theta, steps, answer, white, off, scale)
         left = torch.cat(residuals(networks, terms, theta), 1).square()
         used = model.variance(turned).clamp(0, 1)
-        squares, free = (torch.stack([part.sum(1) for part in some.split(counts, 1)], 1) for some in (left, 1 - used))
-        evident = ((squares + floor**2) / (free + 1)).sqrt()
+        evident = evident_scales(counts, left, 1 - used, floor)
         found = torch.where(measured & known.isnan(), evident, noise)
         change, noise = (found / noise).log().abs().max(), found
         if not bool(share.any()) or (change < SETTLED and bool((-(gradient * steps).sum(1) / 2 < CONVERGED).all())):

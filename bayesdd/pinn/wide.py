@@ -28,7 +28,7 @@ from torch import Tensor
 
 from bayesdd.networks.students import GaussNewton
 from bayesdd.pinn.residuals import Networks, Term, linearised, residuals
-from bayesdd.pinn.response import response
+from bayesdd.pinn.response import evident_scales, response
 
 ROUNDS = 8  # most of them; the error of a reaction and diffusion falls 2.3e-3, 1.6e-4, 5.9e-5, 3.8e-5, 2.2e-5, 1.7e-5
 SETTLED = 0.1  # relative change of all scales that ends them
@@ -38,13 +38,13 @@ HALVED = 6  # times that a step is halved before it is given up
 def sharpened(
     networks: Networks, terms: Sequence[Term], theta: Tensor, noise: Tensor, known: Tensor, floor: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Where rounds end: steps and constants ``(S, P)``, and the scales of all groups ``(S, G)``.
+    """Steps and constants ``(S, P)`` after the last round, and the scales of all groups ``(S, G)``.
 
     Args:
         networks: Networks that are linear around what searches found.
         terms: All rows.
-        theta: Where to begin.
-        noise: Scales that the searches ended with.
+        theta: Steps and constants to begin with ``(S, P)``.
+        noise: Scales that the searches ended with ``(S, G)``, in the units of the residuals.
         known: Known scales of the groups, NaN of those to be found, ``(G,)``.
         floor: What counts as one more row of each group, ``(G,)``.
     """
@@ -56,8 +56,7 @@ def sharpened(
         scale = noise.repeat_interleave(rows, 1)
         theta, free = _step(networks, terms, theta, scale, moving)
         squares = torch.cat(residuals(networks, terms, theta), 1).square()
-        left, unused = (torch.stack([p.sum(1) for p in some.split(counts, 1)], 1) for some in (squares, free))
-        evident = ((left + floor**2) / (unused + 1)).sqrt()
+        evident = evident_scales(counts, squares, free, floor)
         found = torch.where(known.isnan(), torch.where(zero, torch.minimum(evident, noise), evident), noise)
         change, noise = (found / noise).log().abs().max(), found
         if change < SETTLED:

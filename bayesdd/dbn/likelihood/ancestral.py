@@ -116,7 +116,7 @@ def mixed_sequences(
 
 
 def _a_slice_on(template: Template, known: dict[Node, Tensor]) -> dict[Node, Tensor]:
-    """Values of this slice and of those before as they are called in the next, those of the longest lag left out."""
+    """Known values ``(rows,)`` as the next slice names them: lags grow by one, those beyond the longest are dropped."""
     own = ((node, value) for node, value in known.items() if node[0] in template.variables)
     return {(name, lag + 1): value for (name, lag), value in own if lag < template.structure.lags}
 
