@@ -90,14 +90,25 @@ class GaussNewton:
         return found
 
     def regression(self, values: Tensor) -> Tensor:
-        """A^-1 J' diag(p) times values ``(S, M)`` of the rows, ``(S, P)``: ridge regression.
+        """A^-1 J' diag(p) times values ``(S, M)`` of the rows, ``(S, P)``: ridge regression."""
+        return self.regressions(values[..., None])[..., 0]
 
-        With fewer rows than latents no large numbers are subtracted, as they are in ``solve(J' diag(p) values)``.
+    def regressions(self, values: Tensor) -> Tensor:
+        """The same of every column of ``(S, M, K)``: ``(S, P, K)``.
+
+        With fewer rows than latents no large numbers are subtracted, as they are in ``solves(J' diag(p) values)``.
         """
         if not self.dual:
-            return self.solve((values[:, None] @ self.scaled)[:, 0])
-        found: Tensor = (self.scaled.mT @ torch.cholesky_solve(values[..., None], self.lower))[..., 0]
+            return self.solves(self.scaled.mT @ values)
+        found: Tensor = self.scaled.mT @ torch.cholesky_solve(values, self.lower)
         return found
+
+    def unexplained(self, values: Tensor) -> Tensor:
+        """What the regression leaves of values ``(S, M, K)``, without such a subtraction either."""
+        if not self.dual:
+            found: Tensor = values - (self.scaled / self.precision[:, None]) @ self.regressions(values)
+            return found
+        return torch.cholesky_solve(values, self.lower) / self.precision[:, None]
 
     def free(self) -> Tensor:
         """One less the leverage of every row, 1 - p j' A^-1 j: ``(S, M)``, from 0 to 1."""

@@ -43,37 +43,33 @@ class Response:
     """How the fields of S searches answer the unknowns.
 
     Attributes:
-        model: A of the fields given the unknowns.
-        fields: Slopes of the equation and conditions, over their scales, in the F weights of the fields, ``(S, R, F)``.
-        unknowns: The same in all further parameters, zero in those that fields do not follow, ``(S, R, P - F)``.
+        turn: -T, by which the F weights of the fields answer all further parameters, zero for those that they do not
+            follow, ``(S, F, P - F)``.
         zero: Which rows are the equation's and conditions', ``(N,)``.
         followed: Which of the further parameters the fields follow, ``(P - F,)``.
     """
 
-    model: GaussNewton
-    fields: Tensor
-    unknowns: Tensor
+    turn: Tensor
     zero: Tensor
     followed: Tensor
 
     def along(self, slopes: Tensor) -> Tensor:
         """Slopes ``(S, K, P)`` of anything in weights and unknowns, turned to v and the unknowns: ``(S, K, P)``."""
-        own, rest = slopes.split([self.fields.shape[2], self.unknowns.shape[2]], 2)
-        moved = self.model.solves(own.mT).mT @ self.fields.mT @ self.unknowns
-        return torch.cat([own, rest - moved], 2)
+        own, rest = slopes.split(list(self.turn.shape[1:]), 2)
+        return torch.cat([own, rest - own @ self.turn], 2)
 
     def rows(self, white: Tensor) -> Tensor:
         """Slopes of all rows over their scales ``(S, N, P)``, turned to v and the unknowns: ``(S, N, P)``."""
-        found, width = white.clone(), self.fields.shape[2]
+        found, width = white.clone(), self.turn.shape[1]
         found[:, ~self.zero] = self.along(white[:, ~self.zero])
         found[:, self.zero, width:] *= ~self.followed
         return found
 
     def moves(self, steps: Tensor) -> Tensor:
         """Steps ``(S, P)`` in v and the unknowns as steps of the weights and unknowns themselves: ``(S, P)``."""
-        width = self.fields.shape[2]
-        moved = self.fields.mT @ (self.unknowns @ steps[:, width:, None])
-        return torch.cat([steps[:, :width] - self.model.solve(moved[..., 0]), steps[:, width:]], 1)
+        width = self.turn.shape[1]
+        moved = (self.turn @ steps[:, width:, None])[..., 0]
+        return torch.cat([steps[:, :width] - moved, steps[:, width:]], 1)
 
 
 def response(networks: Networks, terms: Sequence[Term], white: Tensor) -> Response | None:
@@ -87,9 +83,9 @@ def response(networks: Networks, terms: Sequence[Term], white: Tensor) -> Respon
     followed = torch.zeros_like(zero[:1]).repeat(unknowns.shape[2])
     for part in networks.unknowns():
         changed = unknowns[:, :, part] @ _probes(part.stop - part.start, white)
-        left = changed - fields @ model.solves(fields.mT @ changed)
+        left = model.unexplained(changed)
         followed[part] = bool(left.norm() <= FOLLOWED * changed.norm())
-    return Response(model, fields, unknowns * followed, zero, followed)
+    return Response(model.regressions(unknowns * followed), zero, followed)
 
 
 def evident_scales(counts: list[int], squares: Tensor, free: Tensor, floor: Tensor) -> Tensor:

@@ -19,6 +19,8 @@ def test_regression_and_leverages_are_those_of_the_matrix(rows, latents):
     right = slopes.mT @ (precision * values)[..., None]
     torch.testing.assert_close(model.regression(values), (inverse @ right)[..., 0])
     torch.testing.assert_close(model.solve(right[..., 0]), (inverse @ right)[..., 0])
+    left = values - (slopes @ inverse @ right)[..., 0]
+    torch.testing.assert_close(model.unexplained(values[..., None])[..., 0], left)
     hat = precision * (slopes @ inverse @ slopes.mT).diagonal(dim1=1, dim2=2)
     torch.testing.assert_close(model.free(), 1 - hat)
 
@@ -35,3 +37,13 @@ def test_the_two_forms_agree_and_sharp_rows_are_met():
     torch.testing.assert_close(dual.variance(slopes), primal.variance(slopes))
     step = GaussNewton(1e6 * slopes, torch.ones(6).double(), torch.ones(1, 9)).regression(1e6 * values)
     torch.testing.assert_close((slopes @ step[..., None])[..., 0], values, rtol=1e-9, atol=1e-9)
+
+
+def test_nothing_is_lost_to_rounding_where_rows_are_sharp():
+    """With slopes of 1e8 and a ridge of one, the regression solves the rows, and leaves J J' of them inversely."""
+    slopes, values = drawn(1, 6, 9), drawn(1, 6, 2, seed=1)
+    model = GaussNewton(1e8 * slopes, torch.ones(6).double(), torch.ones(1, 9))
+    near = {"rtol": 1e-6, "atol": 0.0}
+    torch.testing.assert_close(model.regressions(values), torch.linalg.pinv(slopes) @ values / 1e8, **near)
+    left = torch.linalg.solve(slopes @ slopes.mT, values) / 1e16
+    torch.testing.assert_close(model.unexplained(values), left, **near)
