@@ -22,9 +22,10 @@ then step by step at later ones: otherwise searches end in solutions of the equa
 What a network of its size leaves of the equation is smooth: it biases the solution and the constants alike at all
 points, and no posterior of the same network knows. So the networks that were kept are widened, without change of the
 functions, and made linear (neural tangent features around them): one more Gauss-Newton solution for the field and the
-constants that the residuals ask for, with the scales that the narrow networks' residuals left. Where the equation is
-linear it is solved at once. What a search says of constants and unknown functions is bent by what its network leaves of
-the equation: there measurements inform them once more, by themselves (:mod:`bayesdd.pinn.response`).
+constants that the residuals ask for, at a tenth of the scales that the narrow networks' residuals left; what is left
+then gives them one common factor. Where the equation is linear it is solved at once. What a search says of constants
+and unknown functions is bent by what its network leaves of the equation: there measurements inform them once more, by
+themselves (:mod:`bayesdd.pinn.response`).
 
 Wide networks are those of 16 units that were searched, widened by more (:mod:`bayesdd.pinn.wide`).
 
@@ -49,7 +50,7 @@ from torch import Tensor
 from bayesdd.networks.students import GaussNewton
 from bayesdd.numerics.levenberg_marquardt import Quadratic, State, damped_steps
 from bayesdd.pinn.residuals import Networks, Term, linearised, residuals
-from bayesdd.pinn.response import informed
+from bayesdd.pinn.response import informed, unheld
 from bayesdd.pinn.wide import sharpened
 
 MEASURED, ZERO = 0.1, 0.2  # first scales, of what draws of the prior leave of a group
@@ -57,6 +58,7 @@ GATE = 0.3  # nats that a step may still promise where the common scale falls: s
 CONDITION = 0.3  # of the common scale: conditions have fewer rows than the equation
 FLOOR = 1e-7  # least scale, of the same: below it float64 no longer resolves the smallest eigenvalues of A
 SHARP = 0.3  # of the scale of evidence, at which residuals that are to be zero are followed
+CORRECTED = 0.1  # of the scales of the narrow network, at which the wider one is: its errors are half of those at one
 FASTEST = 3.0  # by which a scale falls at once: wider steps lose the mode that is followed
 FEATURES = 5  # steps of the last layers alone: else a fourth derivative is first got rid of, with all that bends
 EVERY = 5  # steps between updates of the scales
@@ -159,9 +161,17 @@ def corrected(
         theta, noise = sharpened(wider, terms, theta, noise, known, floor)
         return wider, *informed(wider, terms, theta, noise, known, floor)
     rows = torch.tensor([term.count for term in terms for _ in term.names])
-    damping, free = start.new_full((len(start),), LEAST_DAMPING), torch.ones_like(start[0])
-    state, _ = _followed(wider, terms, start, _by_row(found.noise, rows), damping, free, CORRECTIONS)
-    return wider, *informed(wider, terms, state.point, found.noise, known, floor)
+    zero = torch.tensor([term.observed is None for term in terms for _ in term.names], device=start.device)
+    damping, theta, noise = start.new_full((len(start),), LEAST_DAMPING), start, found.noise
+    if networks.dim > networks.fields.dim:
+        state, _ = _followed(wider, terms, theta, _by_row(noise, rows), damping, torch.ones_like(theta[0]), CORRECTIONS)
+        theta, noise = informed(wider, terms, state.point, noise, known, floor)
+    sharp, free = _by_row(torch.where(zero, CORRECTED * noise, noise), rows), unheld(wider, terms, theta, noise)
+    state, _ = _followed(wider, terms, theta, sharp, damping, free, CORRECTIONS)
+    off, free = _left(state.values, sharp, rows)
+    less = ((off / noise**2 * zero).sum(1) / (free * zero).sum(1)).sqrt().clamp_max(1.0)[:, None]
+    noise = torch.where(zero, torch.maximum(less * noise, floor), noise)
+    return wider, *informed(wider, terms, state.point, noise, known, floor)
 
 
 def whitened(networks: Networks, terms: Sequence[Term], theta: Tensor, noise: Tensor) -> Tensor:

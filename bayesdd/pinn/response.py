@@ -88,6 +88,23 @@ def response(networks: Networks, terms: Sequence[Term], white: Tensor) -> Respon
     return Response(model.regressions(unknowns * followed), zero, followed)
 
 
+def unheld(networks: Networks, terms: Sequence[Term], theta: Tensor, noise: Tensor) -> Tensor:
+    """Zero for parameters of unknowns that fields follow, one for all others, ``(P,)``.
+
+    What is left of the equation at sharp scales says nothing of those, and steps there are short: they are held
+    where measurements have them.
+    """
+    found, width = torch.ones_like(theta[0]), networks.fields.dim
+    if networks.dim == width:
+        return found
+    _, slopes = linearised(networks, terms, theta)
+    white = torch.cat([part / noise[:, at, None, None] for at, part in enumerate(slopes)], 1)
+    answer = response(networks, terms, white)
+    if answer is not None:
+        found[width:] = (~answer.followed).to(found)
+    return found
+
+
 def evident_scales(counts: list[int], squares: Tensor, free: Tensor, floor: Tensor) -> Tensor:
     """Scales of groups of rows by their evidence ``(S, G)``, in the units of the rows.
 

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from bayesdd.networks.students import GaussNewton
 from bayesdd.pinn.residuals import Networks, Term, linearised, residuals
-from bayesdd.pinn.response import evident_scales, response
+from bayesdd.pinn.response import evident_scales, unheld
 
 ROUNDS = 8  # most of them; the error of a reaction and diffusion falls 2.3e-3, 1.6e-4, 5.9e-5, 3.8e-5, 2.2e-5, 1.7e-5
 SETTLED = 0.1  # relative change of all scales that ends them
@@ -51,7 +51,7 @@ def sharpened(
     counts = [term.count for term in terms for _ in term.names]
     rows = torch.tensor(counts, device=theta.device)
     zero = torch.tensor([term.observed is None for term in terms for _ in term.names], device=theta.device)
-    moving = _moving(networks, terms, theta, noise)
+    moving = unheld(networks, terms, theta, noise)
     for _ in range(ROUNDS):
         scale = noise.repeat_interleave(rows, 1)
         theta, free = _step(networks, terms, theta, scale, moving)
@@ -62,19 +62,6 @@ def sharpened(
         if change < SETTLED:
             break
     return _step(networks, terms, theta, noise.repeat_interleave(rows, 1), moving)[0], noise
-
-
-def _moving(networks: Networks, terms: Sequence[Term], theta: Tensor, noise: Tensor) -> Tensor:
-    """One where a parameter moves, zero where it is an unknown's that fields follow, ``(P,)``."""
-    found, width = torch.ones_like(theta[0]), networks.fields.dim
-    if networks.dim == width:
-        return found
-    _, slopes = linearised(networks, terms, theta)
-    white = torch.cat([part / noise[:, at, None, None] for at, part in enumerate(slopes)], 1)
-    answer = response(networks, terms, white)
-    if answer is not None:
-        found[width:] = (~answer.followed).to(found)
-    return found
 
 
 def _step(
