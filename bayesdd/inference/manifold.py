@@ -74,6 +74,7 @@ class Lifted:
     Args:
         density: Every row of it is one number with a normal distribution, mean and scale functions of the latents.
         points: Unconstrained points ``(S, P)`` like those that will be visited: the scales s are the noise there.
+        compiled: Whether to compile the rows' functions (:class:`bayesdd.task.engine.Engine`).
 
     Attributes:
         rows: Number R of rows.
@@ -85,9 +86,9 @@ class Lifted:
             than 2,000 rows.
     """
 
-    def __init__(self, density: Density, points: Tensor) -> None:
+    def __init__(self, density: Density, points: Tensor, *, compiled: bool = False) -> None:
         self.density = density
-        self.blocks = [NormalRows(part, density.device) for part in density.parts]
+        self.blocks = [NormalRows(part, density.device, compiled=compiled) for part in density.parts]
         self.rows = sum(block.rows for block in self.blocks)
         if self.rows > MOST_ROWS:
             raise Refusal(
@@ -120,34 +121,28 @@ class Lifted:
 
     def place(self, q: Tensor) -> Place:
         """Jacobian, factor and force at ``(S, P + R)``; NaN where a model is not finite."""
-        dim = self.density.dim
-        with torch.enable_grad():
-            leaf = q.detach().requires_grad_(True)
-            found = [block.slopes(at) for block, at in self._split(leaf)]
-        slope = q.new_zeros(len(q), self.rows, dim)
-        with torch.no_grad():
-            for block, here, rows in zip(self.blocks, self._where, found, strict=True):
-                slope[:, here, block.index] = rows[..., :-1] * self.sd[block.index]
-            units = NOISE_RATE * torch.cat([rows[..., -1] for rows in found], 1)
-            gram = slope @ slope.mT
-            gram.diagonal(dim1=1, dim2=2).add_(units**2)
-            lower, failed = torch.linalg.cholesky_ex(gram)
-            lower = torch.where((failed > 0)[:, None, None], torch.nan, lower)
-            extra = lower.diagonal(dim1=1, dim2=2).log().sum(1)
-            inverse = torch.cholesky_inverse(lower)
-            turned = inverse @ slope
-            more = inverse.diagonal(dim1=1, dim2=2) * units
-            if self._excess is not None:  # N(y; m, s)^w has s^-w before it, N(y; m, s / sqrt(w)) has 1 / s
-                extra = extra + (self._excess * units.log()).sum(1)
-                more = more + self._excess / units
-            upstream = [
-                torch.cat([turned[:, here, block.index] * self.sd[block.index], NOISE_RATE * more[:, here, None]], 2)
-                for block, here in zip(self.blocks, self._where, strict=True)
-            ]
-        bent = [(rows, up) for rows, up in zip(found, upstream, strict=True) if rows.requires_grad]
-        force = torch.zeros_like(q)  # of linear rows with known noise
-        if bent:
-            (force,) = torch.autograd.grad([rows for rows, _ in bent], leaf, [up for _, up in bent])
+        dim, split = self.density.dim, self._split(q)
+        slope, units = q.new_zeros(len(q), self.rows, dim), q.new_empty(len(q), self.rows)
+        for (block, at), here in zip(split, self._where, strict=True):
+            rows = block.slopes(at)
+            slope[:, here, block.index] = rows[..., :-1] * self.sd[block.index]
+            units[:, here] = NOISE_RATE * rows[..., -1]
+        gram = slope @ slope.mT
+        gram.diagonal(dim1=1, dim2=2).add_(units**2)
+        lower, failed = torch.linalg.cholesky_ex(gram)
+        lower = torch.where((failed > 0)[:, None, None], torch.nan, lower)
+        extra = lower.diagonal(dim1=1, dim2=2).log().sum(1)
+        inverse = torch.cholesky_inverse(lower)
+        turned, more = inverse @ slope, inverse.diagonal(dim1=1, dim2=2) * units
+        if self._excess is not None:  # N(y; m, s)^w has s^-w before it, N(y; m, s / sqrt(w)) has 1 / s
+            extra = extra + (self._excess * units.log()).sum(1)
+            more = more + self._excess / units
+        force = torch.zeros_like(q)
+        for (block, at), here in zip(split, self._where, strict=True):
+            along = turned[:, here, block.index] * self.sd[block.index]
+            bent = block.turning(at, along, NOISE_RATE * more[:, here])
+            force[:, block.index] += bent[:, : block.dim] * self.sd[block.index]
+            force[:, dim:][:, here] += NOISE_RATE * bent[:, block.dim :]
         if not self._normal:
             value, more = self._rest(q[:, :dim])
             extra, force = extra + value, force + torch.cat([more, torch.zeros_like(q[:, dim:])], 1)

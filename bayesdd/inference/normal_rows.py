@@ -18,7 +18,7 @@ from torch.func import grad
 
 from bayesdd.data.columns import Columns
 from bayesdd.density.passes import Part
-from bayesdd.inference.observed_rows import observed, row_jacobian
+from bayesdd.inference.observed_rows import Slopes, observed, row_slopes, sites_of
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.engine import Engine
 from bayesdd.task.program import Feeder, Message, base
@@ -34,6 +34,7 @@ class NormalRows:
     Args:
         part: The task, its rows and their weights.
         device: Where to compute.
+        compiled: Whether to compile what is asked again and again (:class:`bayesdd.task.engine.Engine`).
 
     Attributes:
         rows: Their number.
@@ -45,7 +46,7 @@ class NormalRows:
             row, a masked or scaled observation.
     """
 
-    def __init__(self, part: Part, device: torch.device) -> None:
+    def __init__(self, part: Part, device: torch.device, *, compiled: bool = False) -> None:
         task = part.task
         (block,) = part.rows.blocks(0, part.rows.size, part.rows.size, pin=False)
         columns, weight = part.split(block, 0)
@@ -57,8 +58,10 @@ class NormalRows:
         self.root = weight[weight > 0].sqrt().to(device)
         self.rows, self.dim, self.index = len(self.root), task.dim, part.place
         self._scale = torch.ones_like(self.root)
-        self._seen = Engine(_seen(part), task.backend)
-        self._slopes = Engine(_slopes(part), task.backend)
+        self._seen = Engine(_seen(part), task.backend, compiled=compiled)
+        by_site = _by_site(task)
+        self._slopes = Engine(_slopes(task, by_site), task.backend, compiled=compiled)
+        self._turning = Engine(_turning(task, by_site), task.backend, compiled=compiled)
 
     def measure(self, points: Tensor) -> None:
         """Sets the rows' fixed scales to their noise at points."""
@@ -75,8 +78,26 @@ class NormalRows:
         return (seen[:, 0] * self.root + seen[:, 1] * at[:, self.dim :]) / self._scale
 
     def slopes(self, at: Tensor) -> Tensor:
-        """Derivatives in the latents and in the row's noise, ``(S, rows, P of the task + 1)``; differentiable."""
-        return self._slopes(at, {**self.columns, ROOT: self.root, UNIT: self._scale})
+        """Derivatives in the latents and in the row's own noise, ``(S, rows, P of the task + 1)``."""
+        with torch.no_grad():
+            return self._slopes(at, self._all)
+
+    def turning(self, at: Tensor, along: Tensor, noise: Tensor) -> Tensor:
+        """Gradient of the sum of all slopes times numbers, ``(S, P of the task + rows)``.
+
+        Recorded with its backward pass, in which no slopes are made.
+
+        Args:
+            at: Latents and noise.
+            along: What slopes in the latents are multiplied by, ``(S, rows, P of the task)``.
+            noise: What those in the noise are multiplied by, ``(S, rows)``.
+        """
+        with torch.no_grad():
+            return self._turning(torch.cat([at, noise, along.flatten(1)], 1), self._all)
+
+    @property
+    def _all(self) -> Columns:
+        return {**self.columns, ROOT: self.root, UNIT: self._scale}
 
 
 def _seen(part: Part) -> Callable[[Tensor, Columns], Tensor]:
@@ -89,18 +110,41 @@ def _seen(part: Part) -> Callable[[Tensor, Columns], Tensor]:
     return single
 
 
-def _slopes(part: Part) -> Callable[[Tensor, Columns], Tensor]:
-    """Derivatives of the constraints, ``(rows, P of the task + 1)``: in the latents, and in the row's own noise."""
+def _by_site(task: Task) -> Slopes:
+    """Derivatives of the constraints of one draw, site by site, and in the row's own noise, ``(rows,)``."""
 
     def read(seen: list[Message], row: Columns) -> tuple[Tensor, Tensor]:
-        miss, scale = _normal(part.task, seen, 1)
+        miss, scale = _normal(task, seen, 1)
         return (row[ROOT] * miss + scale * row[NOISE]).squeeze() / row[UNIT], scale.squeeze() / row[UNIT]
 
-    by_row = row_jacobian(part.task, read, grad)
+    return row_slopes(task, read, grad)
+
+
+def _slopes(task: Task, by_site: Slopes) -> Callable[[Tensor, Columns], Tensor]:
+    """All of them beside one another, ``(rows, P of the task + 1)``, at latents and noise."""
 
     def single(at: Tensor, rows: Columns) -> Tensor:
-        slopes, scale = by_row(at[: part.task.dim], {**rows, NOISE: at[part.task.dim :]})
-        return torch.cat([slopes, scale[:, None]], 1)
+        slopes, scale = by_site(sites_of(task, at), {**rows, NOISE: at[task.dim :]})
+        return torch.cat([*(slopes[site.name] for site in task.structure.sites), scale[:, None]], 1)
+
+    return single
+
+
+def _turning(task: Task, by_site: Slopes) -> Callable[[Tensor, Columns], Tensor]:
+    """The gradient, at latents and noise, of the slopes times numbers behind these: see ``NormalRows.turning``."""
+
+    def single(flat: Tensor, rows: Columns) -> Tensor:
+        count = len(rows[ROOT])
+        _, noise, of_noise, along = flat.split([task.dim, count, count, count * task.dim])
+        of_sites = sites_of(task, along.reshape(count, task.dim))
+
+        def total(sites: Columns, noise: Tensor) -> Tensor:
+            slopes, scale = by_site(sites, {**rows, NOISE: noise})
+            parts = [(slopes[name] * one).sum() for name, one in of_sites.items()]
+            return torch.stack([*parts, (scale * of_noise).sum()]).sum()
+
+        sites, own = grad(total, argnums=(0, 1))(sites_of(task, flat), noise)
+        return torch.cat([*(sites[site.name] for site in task.structure.sites), own])
 
     return single
 

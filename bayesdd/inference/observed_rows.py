@@ -26,10 +26,13 @@ def observed(task: Task, feeder: Feeder, rows: Columns) -> list[Message]:
     return [m for m in seen if row_frame(m, task.program.plate) is not None]
 
 
-def row_jacobian(
+Slopes = Callable[[Columns, Columns], tuple[Columns, Tensor]]
+
+
+def row_slopes(
     task: Task, read: Callable[[list[Message], Columns], tuple[Tensor, Tensor]], derivative: Callable[..., Any]
-) -> Callable[[Tensor, Columns], tuple[Tensor, Tensor]]:
-    """Derivatives in the latents of what is read off the observed sites of each row.
+) -> Slopes:
+    """Derivatives in the latents, site by site, of what is read off the observed sites of each row.
 
     Args:
         task: The task.
@@ -37,21 +40,37 @@ def row_jacobian(
         derivative: ``torch.func.grad`` where one number is differentiated, ``jacrev`` where several are, ``(K,)``.
 
     Returns:
-        A function of one draw ``(P,)`` and rows: the derivatives ``(rows, P)`` or ``(rows, K, P)``, and what else was
-        wanted of every row. Rows may have columns that the model does not know.
+        A function of one draw's sites, flat, and rows: the derivatives of each site ``(rows, width)`` or
+        ``(rows, K, width)``, and what else was wanted of every row. Rows may have columns that the model does not know.
     """
-    sites = task.structure.sites
 
     def one(free: Columns, row: Columns) -> tuple[Tensor, Tensor]:
         columns = {name: row[name][None] for name in task.data if name in row}
         return read(observed(task, _BySite(task, free), columns), row)
 
-    def single(flat: Tensor, rows: Columns) -> tuple[Tensor, Tensor]:
-        free = {site.name: flat[site.start : site.stop] for site in sites}
-        slopes, beside = vmap(derivative(one, has_aux=True), in_dims=(None, 0))(free, rows)
-        return torch.cat([slopes[site.name] for site in sites], -1), beside
+    def single(free: Columns, rows: Columns) -> tuple[Columns, Tensor]:
+        found: tuple[Columns, Tensor] = vmap(derivative(one, has_aux=True), in_dims=(None, 0))(free, rows)
+        return found
 
     return single
+
+
+def row_jacobian(
+    task: Task, read: Callable[[list[Message], Columns], tuple[Tensor, Tensor]], derivative: Callable[..., Any]
+) -> Callable[[Tensor, Columns], tuple[Tensor, Tensor]]:
+    """:func:`row_slopes` of one draw ``(P,)``: ``(rows, P)`` or ``(rows, K, P)``, and what else was wanted."""
+    by_site = row_slopes(task, read, derivative)
+
+    def single(flat: Tensor, rows: Columns) -> tuple[Tensor, Tensor]:
+        slopes, beside = by_site(sites_of(task, flat), rows)
+        return torch.cat([slopes[site.name] for site in task.structure.sites], -1), beside
+
+    return single
+
+
+def sites_of(task: Task, flat: Tensor) -> Columns:
+    """The sites' slices of the last dimension of vectors ``(..., P)``."""
+    return {site.name: flat[..., site.start : site.stop] for site in task.structure.sites}
 
 
 class _BySite(Feeder):

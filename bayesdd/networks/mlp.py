@@ -78,29 +78,27 @@ class Network:
         return sum(inputs * outputs + outputs for inputs, outputs in self.widths)
 
 
-def sample(network: Network) -> Layers:
-    """Latent sites ``weight_0`` (inputs, outputs), ``bias_0`` (outputs,), ``weight_1``, ...; factors applied."""
-    return split(network, sites(network))
+def sample(network: Network, prefix: str = "") -> Layers:
+    """Latent sites ``weight_0`` (inputs, outputs), ``bias_0`` (outputs,), ``weight_1``, ...; factors applied.
 
-
-def sites(network: Network, prefix: str = "") -> Tensor:
-    """The same sites as one flat vector ``(dim,)``, factors not applied; ``prefix`` stands before their names."""
+    ``prefix`` stands before their names.
+    """
     found = []
-    for at, shape in enumerate(network.widths):
-        found.append(pyro.sample(f"{prefix}weight_{at}", dist.Normal(0.0, 1.0).expand(shape).to_event(2)).flatten())
-        found.append(pyro.sample(f"{prefix}bias_{at}", dist.Normal(0.0, 1.0).expand(shape[1:]).to_event(1)))
-    return torch.cat(found)
+    for at, (shape, factor) in enumerate(zip(network.widths, network.factors, strict=True)):
+        weight = pyro.sample(f"{prefix}weight_{at}", dist.Normal(0.0, 1.0).expand(shape).to_event(2))
+        bias = pyro.sample(f"{prefix}bias_{at}", dist.Normal(0.0, 1.0).expand(shape[1:]).to_event(1))
+        found.append((factor * weight, bias))
+    return found
 
 
 def split(network: Network, flat: Tensor) -> Layers:
     """As :func:`sample`, from flat vectors of all weights and biases in the order of the sites, ``(..., dim)``."""
-    layers, used = [], 0
-    for (inputs, outputs), factor in zip(network.widths, network.factors, strict=True):
-        weight = flat[..., used : used + inputs * outputs].unflatten(-1, (inputs, outputs))
-        used += inputs * outputs
-        layers.append((factor * weight, flat[..., used : used + outputs]))
-        used += outputs
-    return layers
+    # One operation whose derivative is one: that of a slice is as long as all of them.
+    parts = iter(flat.split([size for inputs, outputs in network.widths for size in (inputs * outputs, outputs)], -1))
+    return [
+        (factor * next(parts).unflatten(-1, shape), next(parts))
+        for shape, factor in zip(network.widths, network.factors, strict=True)
+    ]
 
 
 def by_layer(network: Network, flat: Tensor) -> tuple[Tensor, ...]:

@@ -150,7 +150,7 @@ class Networks:
     def constants(self, theta: Tensor) -> dict[str, Tensor]:
         """Unknown constants in their own units, of theta ``(S, P)``: ``(S,)`` each."""
         names = self.problem.names.unknown
-        z = theta[:, self.dim - len(names) :]
+        z = theta[:, theta.shape[1] - len(names) :]
         found = {}
         for at, name in enumerate(names):
             mean, sd = self.problem.unknown[name]  # type: ignore[misc]  # functions are not among these names
@@ -159,18 +159,34 @@ class Networks:
 
     def parts(self, theta: Tensor) -> dict[str, tuple[Network, tuple[str, ...], Tensor]]:
         """Of every network, by name (empty: the fields): itself, what it reads, and its weights ``(S, dim)``."""
+        sizes = [network.dim for network, _ in self.each.values()]
+        flat = theta.split([*sizes, theta.shape[1] - sum(sizes)], 1)
+        return {name: (*both, own) for (name, both), own in zip(self.each.items(), flat, strict=False)}
+
+    @property
+    def each(self) -> dict[str, tuple[Network, tuple[str, ...]]]:
+        """Every network by name (empty: the fields), and what it reads."""
         names = self.problem.names
-        found, used = {"": (self.fields, names.inputs, theta[:, : self.fields.dim])}, self.fields.dim
-        for name, network in self.functions.items():
-            found[name] = (network, names.functions[name], theta[:, used : used + network.dim])
-            used += network.dim
-        return found
+        own = {name: (network, names.functions[name]) for name, network in self.functions.items()}
+        return {"": (self.fields, names.inputs), **own}
 
 
 class Evaluation:
-    """A term's residuals at theta ``(S, P)``, and what is needed for their Jacobian."""
+    """A term's residuals at theta ``(S, P)``, and what is needed for their Jacobian.
 
-    def __init__(self, networks: Networks, term: Term, theta: Tensor, *, taped: bool = False) -> None:
+    Where the networks' ``layers`` are given by name, theta are the unknown constants alone, ``(S, C)``. They are not to
+    be made one vector first: the second derivative of that fills such a vector for every layer.
+    """
+
+    def __init__(
+        self,
+        networks: Networks,
+        term: Term,
+        theta: Tensor,
+        *,
+        taped: bool = False,
+        layers: Mapping[str, mlp.Layers] | None = None,
+    ) -> None:
         self.networks, self.term, self.theta = networks, term, theta
         points = term.places
         self.count, self.draws = len(next(iter(points.values()))), len(theta)
@@ -178,7 +194,8 @@ class Evaluation:
         self.tapes: dict[str, Tape] = {}
         self.values: dict[str, tuple[Tensor, tuple[Index, ...], Network, tuple[str, ...]]] = {}
         anchors = None if networks.anchor is None else networks.parts(networks.anchor.to(theta.device))
-        for name, (network, reads, flat) in networks.parts(theta).items():
+        parts = {} if layers is not None else networks.parts(theta)
+        for name, (network, reads) in networks.each.items():
             if name not in term.asked:
                 continue
             # A function reads some of the inputs; its indices are those of all of them.
@@ -187,9 +204,10 @@ class Evaluation:
             z, unit = mlp.own_coordinates(network, torch.stack([points[read] for read in reads], 1))
             tape: Tape | None = self.tapes.setdefault(name, []) if taped else None
             if anchors is None:
-                made = series(mlp.split(network, flat), z, unit, indices, tape)
+                own = mlp.split(network, parts[name][2]) if layers is None else layers[name]
+                made = series(own, z, unit, indices, tape)
             else:
-                made = _linear_series(network, anchors[name][2], flat, z, unit, indices, tape)
+                made = _linear_series(network, anchors[name][2], parts[name][2], z, unit, indices, tape)
             self.values[name] = (made, indices, network, reads)
         self.unknown = {
             name: value[:, None].expand(-1, self.count).reshape(-1) for name, value in networks.constants(theta).items()

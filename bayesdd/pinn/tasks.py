@@ -39,18 +39,23 @@ def task(networks: Networks, term: Term, noise: Tensor) -> Task:
 def residual_model(*, _networks: Networks, _term: Term, _noise: tuple[float, ...], **columns: Tensor) -> None:
     """Residuals of a term at its points, seen as observations of zero or of what was measured."""
     problem = _networks.problem
-    flat = [mlp.sites(_networks.fields)]
-    flat += [mlp.sites(network, f"{name}_") for name, network in _networks.functions.items()]
+    layers = {"": _layers(_networks.fields)}
+    layers |= {name: _layers(network, f"{name}_") for name, network in _networks.functions.items()}
+    constants = [torch.zeros(0, dtype=torch.float64, device=layers[""][0][0].device)]
     for name in problem.names.unknown:
         mean, sd = problem.unknown[name]  # type: ignore[misc]  # functions are not among these names
-        flat.append(((pyro.sample(name, dist.Normal(mean, sd)) - mean) / sd).reshape(1))
+        constants.append(((pyro.sample(name, dist.Normal(mean, sd)) - mean) / sd).reshape(1))
     points = {name: columns[name] for name in _term.points}
     here = Term(_term.names, _term.function, points, _term.asked, twin=_term.twin)
-    found = Evaluation(_networks, here, torch.cat(flat)[None]).residuals()[0]
+    found = Evaluation(_networks, here, torch.cat(constants)[None], layers=layers).residuals()[0]
     with pyro.plate("data", here.count):
         for at, (residual, sd) in enumerate(zip(found, _noise, strict=True)):
             seen = columns.get(f"observed_{at}", torch.zeros_like(residual))
             pyro.sample(f"residual_{at}", dist.Normal(residual, sd), obs=seen)
+
+
+def _layers(network: Network, prefix: str = "") -> mlp.Layers:
+    return [(weight[None], bias[None]) for weight, bias in mlp.sample(network, prefix)]
 
 
 def student(problem: Problem, network: Network, rows: Columns, noise: float) -> Task:

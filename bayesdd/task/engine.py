@@ -20,6 +20,7 @@ from torch.func import grad_and_value, jacrev, vmap
 from torch.fx import GraphModule
 
 from bayesdd.data.columns import Columns
+from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.program import float64, running
 from bayesdd.task.recording import recorded
 from bayesdd.task.simplify import simplify
@@ -40,11 +41,14 @@ class Engine:
         single: The function of one draw.
         backend: ``graph``, ``vmap`` or ``loop``.
         unrecorded: Calls of one shape that ``graph`` leaves to vmap before it records the shape.
+        compiled: Whether ``torch.compile`` turns what is recorded into machine code, which takes seconds to a minute
+            for each shape and a C++ compiler. Not differentiable then.
     """
 
-    def __init__(self, single: Single, backend: str, unrecorded: int = 0) -> None:
-        self.single, self.backend, self.unrecorded = single, backend, unrecorded
+    def __init__(self, single: Single, backend: str, unrecorded: int = 0, *, compiled: bool = False) -> None:
+        self.single, self.backend, self.unrecorded, self.compiled = single, backend, unrecorded, compiled
         self._graphs: dict[Any, GraphModule] = {}
+        self._fast: dict[Any, Callable[..., Tensor]] = {}
         self._calls: dict[Any, int] = {}
 
     def __call__(self, draws: Tensor, columns: Columns) -> Tensor:
@@ -55,6 +59,8 @@ class Engine:
             graph = self._graph(draws, columns)
             # torch.ones() stays in a graph without its dtype, and would come out in float32.
             with float64():
+                if self.compiled:
+                    return self._compiled(graph, draws, columns)
                 result: Tensor = graph.forward(draws, *columns.values())
             return result
         with running(draws.device):
@@ -98,6 +104,20 @@ class Engine:
         if elsewhere:
             moved(graph, draws.device)
         return graph
+
+    def _compiled(self, graph: GraphModule, draws: Tensor, columns: Columns) -> Tensor:
+        if graph not in self._fast:
+            self._fast = {one: self._fast[one] for one in self._graphs.values() if one in self._fast}
+            self._fast[graph] = torch.compile(graph, fullgraph=True, dynamic=False)
+        try:
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # of the compiler's own making
+                return self._fast[graph](draws.detach(), *columns.values())
+        except torch._dynamo.exc.TorchDynamoException as error:
+            raise Refusal(
+                "torch.compile has failed: it needs a C++ compiler (g++ or clang++) and Python's headers. Leave out "
+                f"compiled=True, which changes no result. It said: {str(error).splitlines()[0]}"
+            ) from error
 
     def bytes_per_cell(self, draws: Tensor, columns: Columns) -> float:
         """Bytes of all intermediate tensors, divided by draws x rows; a guess where the graph cannot be recorded."""

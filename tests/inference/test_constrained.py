@@ -1,6 +1,7 @@
 """Constrained HMC against closed forms and quadrature; its force, its steps and its way back."""
 
 import math
+import shutil
 from functools import partial
 
 import pyro
@@ -12,6 +13,7 @@ from bayesdd.density.density import Density
 from bayesdd.inference import constrained
 from bayesdd.inference._constrained import CLOSE, leap
 from bayesdd.inference.manifold import Lifted
+from bayesdd.networks import Network, bnn
 from bayesdd.task.task import Task
 from models import linear_regression, logistic_regression
 
@@ -166,6 +168,37 @@ def test_steps_that_do_not_come_back_are_refused():
     back, _, returned = leap(lifted, there, -moved, 0.5, arrived)
     assert bool(returned[arrived].all())
     torch.testing.assert_close(back.q[arrived], place.q[arrived], rtol=1e-3, atol=1e-3)
+
+
+def network_task():
+    net = Network((0.0,), (1.0,), (4, 3))
+    x = torch.linspace(-1, 1, 6, dtype=torch.float64)
+    return bnn.student({"x": x[:, None], "y": torch.sin(2 * x)}, network=net, noise=0.1)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="no C++ compiler")
+def test_compiled_draws_are_the_same():
+    task = network_task()
+    settings = {"draws": 3, "chains": 2, "seed": 0, "warmup": 2, "start": torch.full((2, task.dim), 0.3).double()}
+    plain, fast = (constrained(Density([(task, task.data, None)]), compiled=c, **settings) for c in (False, True))
+    torch.testing.assert_close(fast.values, plain.values, rtol=1e-6, atol=1e-6)
+    assert float(plain.values.std()) > 0.1
+
+
+def test_without_a_compiler_compiled_is_refused(monkeypatch):
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+    monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
+    task = network_task()
+    with pytest.raises(ValueError, match=r"needs a C\+\+ compiler .* Leave out compiled=True"):
+        constrained(
+            Density([(task, task.data, None)]),
+            draws=1,
+            chains=2,
+            seed=0,
+            start=torch.zeros(2, task.dim, dtype=torch.float64),
+            compiled=True,
+        )
 
 
 def two_sites(y):

@@ -112,6 +112,26 @@ def test_changes_in_place_that_nobody_else_sees_are_no_hindrance():
     assert torch.equal(simple(X), function(X))
 
 
+def test_rows_are_multiplied_at_once_by_a_matrix_that_they_share():
+    """What torch.func leaves of a network's slopes by rows: the weights of every draw, copied for each row."""
+    weights = torch.randn(4, 3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rows = torch.linspace(-1, 1, 4 * 5 * 2 * 3, dtype=torch.float64).reshape(20, 2, 3)
+
+    def shared(rows, weights):
+        return torch.bmm(rows, weights[:, None].expand(4, 5, 3, 2).reshape(20, 3, 2))
+
+    def own(rows, weights):
+        return torch.bmm(rows, weights.repeat(5, 1, 1).sin().clone().reshape(20, 3, 2))
+
+    plain, simple = recorded(shared, rows, weights)
+    assert "clone" in calls(plain) and "clone" not in calls(simple)
+    torch.testing.assert_close(simple(rows, weights), plain(rows, weights), rtol=1e-14, atol=1e-14)
+    (product,) = (node for node in simple.graph.nodes if node.target is torch.bmm)
+    assert [len(node.meta["val"]) if "val" in node.meta else 4 for node in product.args] == [4, 4]
+    plain, simple = recorded(own, rows, weights)
+    assert torch.equal(simple(rows, weights), plain(rows, weights))
+
+
 def test_zeros_of_both_signs_are_two_numbers():
     def function(x):
         return torch.stack([(x * 0.0).reciprocal(), (x * -0.0).reciprocal()])
