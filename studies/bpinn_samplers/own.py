@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from functools import partial
 from typing import Any, NamedTuple
@@ -56,9 +57,13 @@ class Run(NamedTuple):
 
 
 def constrained_hmc(made: Setting, budget: Budget) -> Run:
-    """Constrained HMC of bayesdd: the transitions of :func:`bayesdd.inference.constrained`, ended by the clock."""
+    """Constrained HMC of bayesdd: the transitions of :func:`bayesdd.inference.constrained`, ended by the clock.
+
+    Compiled, as its rivals are, where there is a compiler; its seconds are those of compilation.
+    """
+    compiled = budget.seconds > 0 and any(map(shutil.which, ("g++", "clang++")))
     clock, generator = time.process_time(), torch.Generator().manual_seed(0)
-    lifted = Lifted(made.density, made.start)
+    lifted = Lifted(made.density, made.start, compiled=compiled)
     state = _State(lifted, made.start, generator, 0.5 * math.pi, budget.steps)
     state.step()
     compilation, clock = time.process_time() - clock, time.process_time()
