@@ -5,7 +5,9 @@ import warnings
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
+from scipy.integrate import solve_ivp
 
 from bayesdd import pinn
 from bayesdd.networks import mlp
@@ -145,3 +147,66 @@ def test_a_source_and_its_field_have_the_intervals_of_the_linear_inverse_problem
         assert np.sqrt(np.mean((mean - true[inner]) ** 2)) < 2 * np.sqrt(np.mean((best - true)[inner] ** 2))
         assert 0.8 < own.mean() / sd[inner].mean() < 2  # features around a mode are more than its network
         assert np.mean(np.abs(mean - true[inner]) <= 1.645 * own) > 0.85
+
+
+def lotka_volterra():
+    return pinn.Problem(
+        inputs={"t": (0.0, 4.0)},
+        parameters={"start": (0.5, 2.0)},
+        outputs=("prey", "hunters"),
+        equation=lambda s, p: (
+            s.prey_t - p.a * s.prey + s.prey * s.hunters,
+            s.hunters_t - p.c * s.prey * s.hunters + s.hunters,
+        ),
+        conditions=[pinn.at(t=0.0, prey=lambda s, p: s.start, hunters=1.0)],
+        unknown={"a": (1.0, 0.5), "c": (1.0, 0.5)},
+    )
+
+
+def solved(rates, at):
+    """Prey and hunters ``(2, N)`` by SciPy."""
+    found = np.empty((2, len(at["t"])))
+    for start in np.unique(at["start"]):
+        here = at["start"] == start
+        path = solve_ivp(
+            lambda t, y: [rates[0] * y[0] - y[0] * y[1], rates[1] * y[0] * y[1] - y[1]],
+            (0, 4),
+            [start, 1.0],
+            rtol=1e-9,
+            atol=1e-11,
+            dense_output=True,
+        )
+        found[:, here] = path.sol(at["t"][here])
+    return found
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("hidden", [(16, 16), (40, 40)])
+def test_rates_of_a_nonlinear_system_have_the_posterior_of_its_inverse_problem(hidden):
+    """Means and sds of both rates against Gauss-Newton steps on SciPy's solution; narrow networks and widened ones."""
+    rng, noise = np.random.default_rng(0), 0.1
+    at = {"t": rng.uniform(0, 4, 60), "start": np.repeat(np.linspace(0.6, 2.0, 6), 10)}
+    y = solved([1.5, 0.8], at) + noise * rng.normal(size=(2, 60))
+    rates, prior = np.array([1.5, 0.8]), 1 / 0.5**2
+    for _ in range(5):
+        off = (solved(rates, at) - y).ravel() / noise
+        slopes = [(solved(rates + step, at) - solved(rates - step, at)).ravel() / 2e-5 for step in 1e-5 * np.eye(2)]
+        jacobian = np.stack(slopes, 1) / noise
+        precision = jacobian.T @ jacobian + prior * np.eye(2)
+        rates = rates - np.linalg.solve(precision, jacobian.T @ off + prior * (rates - 1.0))
+    sd = np.sqrt(np.diag(np.linalg.inv(precision)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pinn.FitWarning)
+        surrogate = pinn.fit(
+            lotka_volterra(),
+            {**at, "prey": y[0], "hunters": y[1]},
+            noise=noise,
+            seed=0,
+            hidden=hidden,
+            modes=1,
+            steps=200,
+            points=400,
+        )
+    found = np.array([surrogate.constants[name] for name in ("a", "c")])
+    assert (np.abs(found[:, 0] - rates) < 0.3 * sd).all()
+    np.testing.assert_allclose(found[:, 1], sd, rtol=0.1)
