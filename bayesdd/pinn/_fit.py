@@ -21,15 +21,9 @@ from bayesdd.pinn.doubts import unlearned
 from bayesdd.pinn.fixed import fixed_values, jumps
 from bayesdd.pinn.measurements import measured
 from bayesdd.pinn.problem import Condition, Problem
-from bayesdd.pinn.residuals import (
-    Columns,
-    Networks,
-    Term,
-    all_terms,
-    condition_terms,
-    residuals,
-)
+from bayesdd.pinn.residuals import Networks, residuals
 from bayesdd.pinn.surrogate import FitWarning, Surrogate
+from bayesdd.pinn.terms import Columns, Term, all_terms, condition_terms
 
 POINTS = 256  # of the equation, for each input and parameter
 APART = 5.0  # geometric mean of scales, over the best search's, beyond which a search has failed

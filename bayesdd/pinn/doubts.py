@@ -14,8 +14,9 @@ from bayesdd.networks.target_check import missed
 from bayesdd.pinn.left import sizes
 from bayesdd.pinn.measurements import measured
 from bayesdd.pinn.remainder import MOST
-from bayesdd.pinn.residuals import equation_term, field_term, residuals, sobol
+from bayesdd.pinn.residuals import residuals
 from bayesdd.pinn.spread import widening
+from bayesdd.pinn.terms import equation_term, field_term, sobol
 
 UNMOVED = 0.9  # of a prior's sd: a posterior that is no narrower has learned nothing
 UNMET = 0.2  # of what constant fields leave of an equation: a search that leaves more has not solved it

@@ -15,8 +15,9 @@ from bayesdd.data.files import load as loaded
 from bayesdd.data.seal import check_seal
 from bayesdd.numerics.refusal import Refusal, WrongType
 from bayesdd.pinn.problem import Problem
-from bayesdd.pinn.residuals import Networks, all_terms
+from bayesdd.pinn.residuals import Networks
 from bayesdd.pinn.surrogate import Surrogate
+from bayesdd.pinn.terms import all_terms
 from bayesdd.pinn.written import MARK
 
 ALIKE = 1e-6  # relative: residuals of the same equation differ by rounding alone

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from bayesdd.data.accuracy import Residual
 from bayesdd.pinn.problem import Condition, Problem, asked_by
-from bayesdd.pinn.residuals import Columns, Networks, Term, condition_terms, equation_term, residuals, sobol
+from bayesdd.pinn.residuals import Networks, residuals
+from bayesdd.pinn.terms import Columns, Term, condition_terms, equation_term, sobol
 
 FRESH = 1024  # new points of the equation
 DRAWS = 8  # of the prior, in place of constant fields where those leave nothing

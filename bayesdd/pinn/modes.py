@@ -49,8 +49,9 @@ from torch import Tensor
 
 from bayesdd.networks.students import GaussNewton
 from bayesdd.numerics.levenberg_marquardt import Quadratic, State, damped_steps
-from bayesdd.pinn.residuals import Networks, Term, linearised, residuals
+from bayesdd.pinn.residuals import Networks, linearised, residuals
 from bayesdd.pinn.response import informed, unheld
+from bayesdd.pinn.terms import Term
 from bayesdd.pinn.wide import sharpened
 
 MEASURED, ZERO = 0.1, 0.2  # first scales, of what draws of the prior leave of a group

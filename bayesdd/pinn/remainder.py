@@ -21,8 +21,9 @@ from torch import Tensor
 
 from bayesdd.networks.students import GaussNewton
 from bayesdd.pinn.left import of_constants, sizes
-from bayesdd.pinn.residuals import Networks, Term
+from bayesdd.pinn.residuals import Networks
 from bayesdd.pinn.response import Response
+from bayesdd.pinn.terms import Term
 
 MOST = 0.75  # share from which on a limit is no longer believed: what is missing then counts three times the correction
 NEGLIGIBLE = 1e-3  # of what constant fields leave: a residual as small moves no field by what intervals show

@@ -29,7 +29,8 @@ import torch
 from torch import Tensor
 
 from bayesdd.networks.students import GaussNewton
-from bayesdd.pinn.residuals import Networks, Term, linearised, residuals
+from bayesdd.pinn.residuals import Networks, linearised, residuals
+from bayesdd.pinn.terms import Term
 
 FOLLOWED = 0.1  # share of what an unknown changes of equation and conditions that fields may leave if they follow it
 PROBES = 8  # draws of an unknown function's weights by which that is seen

@@ -28,18 +28,11 @@ from bayesdd.pinn.measurements import points_of
 from bayesdd.pinn.plain import Plain
 from bayesdd.pinn.problem import Problem
 from bayesdd.pinn.remainder import lack, missing, shares
-from bayesdd.pinn.residuals import (
-    Columns,
-    Networks,
-    Term,
-    field_term,
-    linearised,
-    residuals,
-    sobol,
-)
+from bayesdd.pinn.residuals import Networks, linearised, residuals
 from bayesdd.pinn.response import Response, response
 from bayesdd.pinn.spread import Field, pooled, widening
 from bayesdd.pinn.students import Taught
+from bayesdd.pinn.terms import Columns, Term, field_term, sobol
 from bayesdd.posterior import arviz
 from bayesdd.task.provenance import fitting
 from bayesdd.task.task import Task

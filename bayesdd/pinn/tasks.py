@@ -22,7 +22,8 @@ from torch import Tensor
 from bayesdd.networks import mlp
 from bayesdd.networks.mlp import Network
 from bayesdd.pinn.problem import Problem
-from bayesdd.pinn.residuals import Columns, Evaluation, Networks, Term
+from bayesdd.pinn.residuals import Evaluation, Networks
+from bayesdd.pinn.terms import Columns, Term
 from bayesdd.task import kinds
 from bayesdd.task.task import Task
 

@@ -27,8 +27,9 @@ import torch
 from torch import Tensor
 
 from bayesdd.networks.students import GaussNewton
-from bayesdd.pinn.residuals import Networks, Term, linearised, residuals
+from bayesdd.pinn.residuals import Networks, linearised, residuals
 from bayesdd.pinn.response import evident_scales, unheld
+from bayesdd.pinn.terms import Term
 
 ROUNDS = 8  # most of them; the error of a reaction and diffusion falls 2.3e-3, 1.6e-4, 5.9e-5, 3.8e-5, 2.2e-5, 1.7e-5
 SETTLED = 0.1  # relative change of all scales that ends them

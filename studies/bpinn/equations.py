@@ -18,7 +18,8 @@ from torch import Tensor
 from bayesdd import pinn
 from bayesdd.networks.mlp import Network
 from bayesdd.pinn import tasks
-from bayesdd.pinn.residuals import Networks, Term, equation_term, field_term
+from bayesdd.pinn.residuals import Networks
+from bayesdd.pinn.terms import Term, equation_term, field_term
 from bayesdd.task.task import Task
 
 END, DIFFUSION, K = 0.7, 0.01, 0.7

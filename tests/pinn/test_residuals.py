@@ -4,7 +4,8 @@ import torch
 
 from bayesdd import pinn
 from bayesdd.networks.mlp import Network
-from bayesdd.pinn.residuals import Networks, condition_terms, equation_term, field_term, linearised, residuals, sobol
+from bayesdd.pinn.residuals import Networks, linearised, residuals
+from bayesdd.pinn.terms import condition_terms, equation_term, field_term, sobol
 
 PROBLEM = pinn.Problem(
     inputs={"x": (0.0, 1.0), "t": (0.0, 2.0)},

@@ -12,8 +12,9 @@ from scipy.integrate import solve_ivp
 from bayesdd import pinn
 from bayesdd.networks import mlp
 from bayesdd.networks.mlp import Network
-from bayesdd.pinn.residuals import Networks, equation_term, field_term, linearised, sobol
+from bayesdd.pinn.residuals import Networks, linearised
 from bayesdd.pinn.response import response
+from bayesdd.pinn.terms import equation_term, field_term, sobol
 
 PROBLEM = pinn.Problem(
     inputs={"x": (0.0, 1.0)},

@@ -10,7 +10,8 @@ import torch
 from bayesdd import pinn
 from bayesdd.pinn import modes as searches
 from bayesdd.pinn import wide
-from bayesdd.pinn.residuals import Networks, all_terms, linearised, residuals
+from bayesdd.pinn.residuals import Networks, linearised, residuals
+from bayesdd.pinn.terms import all_terms
 
 NARROW, MORE, POINTS = (4,), 40, 48
 
