@@ -13,26 +13,30 @@ import numpy as np
 import torch
 
 from bayesdd.inference import hmc
-from bayesdd.posterior.arviz import Diagnostics, function_diagnostics
 from studies.bpinn.cell import FULL as PAPER
-from studies.bpinn.cell import PLAIN_STEPS, PROBLEMS, SMOKE, Setting, setting
+from studies.bpinn.cell import PLAIN_STEPS, SMOKE, Problem, Setting, setting
+from studies.bpinn.cell import PROBLEMS as HARD
 from studies.bpinn_samplers import own, rivals
-from studies.bpinn_samplers.own import Budget, Run
+from studies.bpinn_samplers.chains import Budget, Chains, diagnostics
 from studies.shared import cells
 
-METHODS: dict[str, Callable[[Setting, Budget], Run]] = {
+METHODS: dict[str, Callable[[Setting, Budget], Chains]] = {
     "constrained HMC": own.constrained_hmc,
     "blackjax NUTS": rivals.nuts,
     "blackjax HMC": rivals.hmc,
     "Pyro HMC": own.pyro_hmc,
 }
+# Those of studies.bpinn, and the two of its equations with noise ten times larger, as in the paper too.
+PROBLEMS = (
+    *HARD,
+    Problem("linear, noise 0.1", True, 16, 0.1),
+    Problem("nonlinear, noise 0.1", False, 32, 0.1),
+)
 RIVAL, STEP = "blackjax", "one step"  # begins the names of what needs the extra; what stands for a method's name
 BY = " by "  # between the problem and the method in a cell's name
 MANY = 32  # chains in one call, beside as many as are sampled
 WARMUP = 300  # transitions at most, of plain HMC and NUTS
 TIMED = 2.0  # seconds at least of a step's clock
-AGREED = 1.01
-PREFIXES = 10  # of the draws, at which R-hat is looked at
 SMALL = Budget(seconds=0.0, warmup=4, least=8, steps=2)
 
 
@@ -51,13 +55,13 @@ def measure(name: str, seconds: str = "0", *, smoke: bool = False) -> dict[str, 
     return found | {"seconds": time.perf_counter() - begin}
 
 
-def _sampled(problem: Any, method: str, seconds: float, smoke: bool) -> dict[str, Any]:
+def _sampled(problem: Problem, method: str, seconds: float, smoke: bool) -> dict[str, Any]:
     made = setting(problem, SMOKE if smoke else PAPER)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of other packages' own making
-        run = METHODS[method](made, SMALL if smoke else Budget(seconds, WARMUP))
-    u = made.u(run.draws)
-    seen = _diagnostics(u)
+        chains = METHODS[method](made, SMALL if smoke else Budget(seconds, WARMUP))
+    u, k = chains.u, chains.k
+    seen = diagnostics(u)
     found = {
         "rhat": float(seen.rhat.max()),
         "ess": float(seen.ess.min()),
@@ -66,38 +70,20 @@ def _sampled(problem: Any, method: str, seconds: float, smoke: bool) -> dict[str
         "se": (u.flatten(0, 1).std(0).numpy() / np.sqrt(seen.ess)).tolist(),
         "error": float((u.mean((0, 1)) - made.truth).norm() / made.truth.norm()),
         "draws": u.shape[1],
-        "compilation": run.compilation,
-        "adaptation": run.adaptation,
-        "sampling": run.sampling,
-        "steps": float(run.steps.sum()),
-        "reached": _reached(u, run),
+        "compilation": chains.compilation,
+        "adaptation": chains.adaptation,
+        "sampling": chains.sampling,
+        "steps": chains.steps,
+        "reached": chains.reached,
         "weights": made.net.dim,
         "solutions": made.solutions,
     }
-    if problem.inside:
-        k = run.draws[:, :, made.density.starts["k"][0]]
-        found |= {"k": float(k.mean()), "k_sd": float(k.std()), "k_rhat": float(_diagnostics(k).rhat[0])}
+    if k is not None:
+        found |= {"k": float(k.mean()), "k_sd": float(k.std()), "k_rhat": float(diagnostics(k).rhat[0])}
     return found
 
 
-def _reached(u: torch.Tensor, run: Run) -> float | None:
-    """Seconds, adaptation included, from which on R-hat of u is at most 1.01 until the end; None if it is not then."""
-    total, first = u.shape[1], None
-    for share in range(PREFIXES, 0, -1):
-        count = total * share // PREFIXES
-        if count < 4 or not float(_diagnostics(u[:, :count]).rhat.max()) <= AGREED:  # NaN where chains stand still
-            break
-        first = run.adaptation + run.sampling * float(run.steps[:count].sum() / run.steps.sum())
-    return first
-
-
-def _diagnostics(numbers: torch.Tensor) -> Diagnostics:
-    """R-hat and effective sample size; NaN, in silence, of chains that do not move, as at smoke size some do."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return function_diagnostics(numbers)
-
-
-def _steps(problem: Any, smoke: bool) -> dict[str, Any]:
+def _steps(problem: Problem, smoke: bool) -> dict[str, Any]:
     """Milliseconds of the processor for one leapfrog step of one chain with the paper's network."""
     made = setting(problem, SMOKE if smoke else replace(PAPER, climb=1))
     steps, seconds = (SMALL.steps, 0.0) if smoke else (PLAIN_STEPS, TIMED)

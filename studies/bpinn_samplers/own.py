@@ -6,7 +6,7 @@ import math
 import shutil
 import time
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from pyro.infer import HMC
@@ -15,48 +15,15 @@ from torch import Tensor
 from bayesdd.inference._constrained import _State
 from bayesdd.inference.manifold import Lifted
 from bayesdd.task.program import running
-from studies.bpinn.cell import PLAIN_STEPS, Setting
+from studies.bpinn.cell import Setting
 from studies.bpinn.pyro import joint
+from studies.bpinn_samplers.chains import Budget, Chains
 
 WARMUP = 60  # of constrained HMC, as in studies.bpinn
 State = dict[str, Tensor]
 
 
-class Budget(NamedTuple):
-    """What every method may spend.
-
-    Attributes:
-        seconds: Of the processor, adaptation and sampling of all chains together; compilation comes on top.
-        warmup: Transitions of adaptation.
-        least: Draws of each chain that are made in any case.
-        steps: Leapfrog steps of a transition of plain HMC.
-    """
-
-    seconds: float
-    warmup: int
-    least: int = 40
-    steps: int = PLAIN_STEPS
-
-
-class Run(NamedTuple):
-    """What a method gave.
-
-    Attributes:
-        draws: Of the flat vector, ``(chains, draws, P)``.
-        steps: Leapfrog steps of all chains, for each draw in turn, ``(draws,)``.
-        compilation: Seconds of the processor until the first step can be made, a recorded graph included.
-        adaptation: Seconds of the processor in which step sizes and scales are adapted.
-        sampling: Seconds of the processor for the draws.
-    """
-
-    draws: Tensor
-    steps: Tensor
-    compilation: float
-    adaptation: float
-    sampling: float
-
-
-def constrained_hmc(made: Setting, budget: Budget) -> Run:
+def constrained_hmc(made: Setting, budget: Budget) -> Chains:
     """Constrained HMC of bayesdd: the transitions of :func:`bayesdd.inference.constrained`, ended by the clock.
 
     Compiled, as its rivals are, where there is a compiler; its seconds are those of compilation.
@@ -71,17 +38,15 @@ def constrained_hmc(made: Setting, budget: Budget) -> Run:
         state.step()
         state.steps.update(state.accepted)
     state.steps.end()
-    adaptation, clock = time.process_time() - clock, time.process_time()
-    drawn: list[Tensor] = []
-    steps: list[Tensor] = []
-    while len(drawn) < budget.least or time.process_time() - clock < budget.seconds - adaptation:
-        steps.append(state.step()["n_steps"].double().sum())
-        drawn.append(lifted.points(state.place.q))
-    return Run(torch.stack(drawn, 1), torch.stack(steps), compilation, adaptation, time.process_time() - clock)
+    found = Chains(made, budget, compilation, time.process_time() - clock)
+    while found.more():
+        steps = float(state.step()["n_steps"].sum())
+        found.keep(lifted.points(state.place.q)[:, None], steps)
+    return found
 
 
-def pyro_hmc(made: Setting, budget: Budget) -> Run:
-    """Pyro's HMC, which adapts a step size and a diagonal scale for each chain; chains take turns.
+def pyro_hmc(made: Setting, budget: Budget) -> Chains:
+    """Pyro's HMC, compiled, which adapts a step size and a diagonal scale for each chain; chains take turns.
 
     A quarter of the seconds, at most, is adaptation: Pyro makes few transitions in all of them.
     """
@@ -98,14 +63,12 @@ def pyro_hmc(made: Setting, budget: Budget) -> Run:
         compilation, clock = time.process_time() - clock, time.process_time()
         for _ in range(warmup):
             states = _turn(kernels, states, budget.steps)
-        adaptation, clock = time.process_time() - clock, time.process_time()
-        drawn: list[Tensor] = []
-        while len(drawn) < budget.least or time.process_time() - clock < budget.seconds - adaptation:
+        found = Chains(made, budget, compilation, time.process_time() - clock)
+        while found.more():
             states = _turn(kernels, states, budget.steps)
-            drawn.append(torch.stack([torch.cat([state[name].flatten() for name in starts]) for state in states]))
-        sampling = time.process_time() - clock
-    steps = torch.full((len(drawn),), float(len(kernels) * budget.steps), dtype=torch.float64)
-    return Run(torch.stack(drawn, 1), steps, compilation, adaptation, sampling)
+            points = torch.stack([torch.cat([state[name].flatten() for name in starts]) for state in states])
+            found.keep(points[:, None], float(len(kernels) * budget.steps))
+    return found
 
 
 def _kernels(made: Setting, budget: Budget, warmup: int) -> tuple[list[Any], list[State]]:
@@ -114,7 +77,7 @@ def _kernels(made: Setting, budget: Budget, warmup: int) -> tuple[list[Any], lis
     for start in made.start:
         places = made.density.starts.items()
         at = {name: start[first : first + width].reshape(shape) for name, (first, shape, width) in places}
-        kernel = HMC(model, step_size=0.01, num_steps=budget.steps)
+        kernel = HMC(model, step_size=0.01, num_steps=budget.steps, jit_compile=True, ignore_jit_warnings=True)
         kernel.initial_params = at
         kernel.setup(warmup)
         kernels.append(kernel)

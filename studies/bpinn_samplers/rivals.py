@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from studies.bpinn.cell import Setting
 from studies.bpinn.equations import DIFFUSION
-from studies.bpinn_samplers.own import Budget, Run
+from studies.bpinn_samplers.chains import Budget, Chains
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 NUTS_WARMUP = 1.25  # transitions for every second: its trajectories have up to 1,023 steps
@@ -98,7 +97,7 @@ def _jax() -> Any:
     return jax
 
 
-def nuts(made: Setting, budget: Budget) -> Run:
+def nuts(made: Setting, budget: Budget) -> Chains:
     """BlackJAX's NUTS; step size and diagonal scale adapted for each chain by its window adaptation."""
     _jax()
     import blackjax
@@ -107,7 +106,7 @@ def nuts(made: Setting, budget: Budget) -> Run:
     return _adapted(blackjax.nuts, {}, made, budget._replace(warmup=warmup))
 
 
-def hmc(made: Setting, budget: Budget) -> Run:
+def hmc(made: Setting, budget: Budget) -> Chains:
     """BlackJAX's HMC with as many leapfrog steps as the others, adapted in the same way."""
     _jax()
     import blackjax
@@ -115,7 +114,7 @@ def hmc(made: Setting, budget: Budget) -> Run:
     return _adapted(blackjax.hmc, {"num_integration_steps": budget.steps}, made, budget)
 
 
-def _adapted(algorithm: Any, settings: dict[str, Any], made: Setting, budget: Budget) -> Run:
+def _adapted(algorithm: Any, settings: dict[str, Any], made: Setting, budget: Budget) -> Chains:
     """Adaptation, then blocks of transitions of all chains until the seconds are spent."""
     jax = _jax()
     import blackjax
@@ -143,16 +142,14 @@ def _adapted(algorithm: Any, settings: dict[str, Any], made: Setting, budget: Bu
     state, *adapted = jax.block_until_ready(warm(keys, starts))
     adapting, clock = time.process_time() - clock, time.process_time()
     draw = jax.jit(jax.vmap(block)).lower(keys, state, *adapted).compile()
-    compilation, clock = compilation + time.process_time() - clock, time.process_time()
-    positions: list[Tensor] = []
-    steps: list[Tensor] = []
-    while len(positions) * BLOCK < budget.least or time.process_time() - clock < budget.seconds - adapting:
-        keys = jax.vmap(lambda key: jax.random.fold_in(key, len(positions)))(keys)
+    compilation += time.process_time() - clock
+    found, blocks = Chains(made, budget, compilation, adapting), 0
+    while found.more():
+        keys = jax.vmap(jax.random.fold_in, (0, None))(keys, blocks)
         state, (position, count) = jax.block_until_ready(draw(keys, state, *adapted))
-        positions.append(torch.from_numpy(np.array(position)))
-        steps.append(torch.from_numpy(np.array(count)).double().sum(0))
-    sampling = time.process_time() - clock
-    return Run(torch.cat(positions, 1), torch.cat(steps), compilation, adapting, sampling)
+        blocks += 1
+        found.keep(torch.from_numpy(np.array(position)), float(count.sum()))
+    return found
 
 
 def seconds_a_step(made: Setting, chains: int, steps: int, seconds: float) -> float:
