@@ -1,16 +1,16 @@
 """Effective draws a second of samplers of Bayesian physics-informed networks: bayesdd, BlackJAX and Pyro.
 
-Question: on the four problems of ``studies.bpinn``, and on two of them with noise ten times larger, from the same
-starts, how many effective draws of the function u does each sampler make a second of the processor, and whose chains
-agree?
+Question: on the four problems of ``studies.bpinn``, from the same starts, how many effective draws of the function u
+does each sampler make a second of the processor, and whose chains agree?
 Claim: constrained HMC reaches R-hat of u of at most 1.01 on every problem, and makes more effective draws of u a second
 at its worst point than every other method that reaches it.
 How it could fail: BlackJAX compiles the whole chain, so that a leapfrog step of a small network costs it a hundredth of
 what it costs torch: where plain chains move at all, it wins. Whether they do depends on the network: of narrow ones the
 posterior is stiffer. Chains that hardly move have effective sample sizes of about their number, and "a second" then
 says nothing: R-hat stands beside it, and how far the mean of u is from that of the method with most effective draws.
+With noise ten times larger the first two problems have several solutions each, which chains of no method leave.
 Not compared: wall seconds on several cores, GPUs, and other lengths of a trajectory than plain HMC's 50 steps.
-Cost: four to eight hours: six problems, four methods, each until its chains agree or ``--seconds`` of the processor are
+Cost: three to six hours: four problems, four methods, each until its chains agree or ``--seconds`` of the processor are
 spent. Constrained HMC adapts for one to two minutes and needs a thousand draws of four chains, one or two seconds each.
 A cell is a process and a JSON file, kept between runs. BlackJAX needs the extra ``bench``; without it its rows are left
 out.
@@ -26,7 +26,8 @@ import numpy as np
 import pandas as pd
 
 from studies.bpinn.cell import FULL as PAPER
-from studies.bpinn_samplers.cell import BY, METHODS, PROBLEMS, RIVAL, STEP, lacking, measure
+from studies.bpinn.cell import PROBLEMS
+from studies.bpinn_samplers.cell import BY, METHODS, RIVAL, STEP, lacking, measure
 from studies.bpinn_samplers.chains import AGREED
 from studies.shared import cells, stamps, tables
 from studies.shared.commands import named

@@ -14,8 +14,7 @@ import torch
 
 from bayesdd.inference import hmc
 from studies.bpinn.cell import FULL as PAPER
-from studies.bpinn.cell import PLAIN_STEPS, SMOKE, Problem, Setting, setting
-from studies.bpinn.cell import PROBLEMS as HARD
+from studies.bpinn.cell import PLAIN_STEPS, PROBLEMS, SMOKE, Problem, Setting, setting
 from studies.bpinn_samplers import own, rivals
 from studies.bpinn_samplers.chains import Budget, Chains, diagnostics
 from studies.shared import cells
@@ -26,12 +25,6 @@ METHODS: dict[str, Callable[[Setting, Budget], Chains]] = {
     "blackjax HMC": rivals.hmc,
     "Pyro HMC": own.pyro_hmc,
 }
-# Those of studies.bpinn, and the two of its equations with noise ten times larger, as in the paper too.
-PROBLEMS = (
-    *HARD,
-    Problem("linear, noise 0.1", True, 16, 0.1),
-    Problem("nonlinear, noise 0.1", False, 32, 0.1),
-)
 RIVAL, STEP = "blackjax", "one step"  # begins the names of what needs the extra; what stands for a method's name
 BY = " by "  # between the problem and the method in a cell's name
 MANY = 32  # chains in one call, beside as many as are sampled

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from studies import bpinn_samplers
-from studies.bpinn.cell import SMOKE, setting
+from studies.bpinn.cell import PROBLEMS, SMOKE, setting
 from studies.bpinn_samplers import rivals
-from studies.bpinn_samplers.cell import PROBLEMS
 from studies.bpinn_samplers.chains import Budget, Chains, diagnostics
 
 
