@@ -21,6 +21,7 @@ from bayesdd.pinn.doubts import unlearned
 from bayesdd.pinn.fixed import fixed_values, jumps
 from bayesdd.pinn.measurements import measured
 from bayesdd.pinn.problem import Condition, Problem
+from bayesdd.pinn.remainder import polished
 from bayesdd.pinn.residuals import Networks, residuals
 from bayesdd.pinn.surrogate import FitWarning, Surrogate
 from bayesdd.pinn.terms import Columns, Term, all_terms, condition_terms
@@ -106,7 +107,7 @@ def fit(
         found = searches.search(networks, terms, start.to(where), known.to(where), steps)
         found, generator = _kept(found, terms, count), torch.Generator().manual_seed(seed + 1)
         wider, theta, scales = searches.corrected(networks, terms, found, known.to(where), generator, more)
-    surrogate = Surrogate(wider, hidden, tuple(terms), theta, scales, seed, found.steps)
+        surrogate: Surrogate = polished(Surrogate(wider, hidden, tuple(terms), theta, scales, seed, found.steps))
     _warn(surrogate)
     return surrogate
 

@@ -14,11 +14,12 @@ import xarray as xr
 from bayesdd.data.files import load as loaded
 from bayesdd.data.seal import check_seal
 from bayesdd.numerics.refusal import Refusal, WrongType
+from bayesdd.pinn.features import Features
 from bayesdd.pinn.problem import Problem
 from bayesdd.pinn.residuals import Networks
 from bayesdd.pinn.surrogate import Surrogate
 from bayesdd.pinn.terms import all_terms
-from bayesdd.pinn.written import MARK
+from bayesdd.pinn.written import FEATURES, MARK
 
 ALIKE = 1e-6  # relative: residuals of the same equation differ by rounding alone
 
@@ -58,8 +59,14 @@ def load(path: str | os.PathLike[str], problem: Problem) -> Surrogate:
         for name in problem.names.outputs
         if f"{name}." in values
     }
+    if absent := [name for name in FEATURES if f"features_{name}" not in values]:
+        raise Refusal(
+            f"{path} was written by an earlier bayesdd and lacks what is added to its fields, {absent}: fit the "
+            "problem again."
+        )
+    added = Features(**{name: values[f"features_{name}"] for name in FEATURES})
     outputs = tuple((middle, unit) for middle, unit in about["outputs"])
-    networks = replace(Networks.of(problem, tuple(about["widths"]), outputs), anchor=values["anchor"])
+    networks = replace(Networks.of(problem, tuple(about["widths"]), outputs), anchor=values["anchor"], added=added)
     if networks.dim != values["theta"].shape[1]:
         raise Refusal(
             f"{path} is of another problem: {values['theta'].shape[1]} weights, where {networks.dim} are needed."

@@ -19,11 +19,16 @@ FRESH = 1024  # new points of the equation
 DRAWS = 8  # of the prior, in place of constant fields where those leave nothing
 
 
-def zeros(problem: Problem, points: Columns | None, seed: int) -> list[Term]:
-    """The equation at points, by default 1,024 new ones, and the conditions at new ones of their own."""
-    terms = [equation_term(problem, sobol(problem.ranges, FRESH, seed) if points is None else points)]
+def zeros(
+    problem: Problem, places: Columns | None, seed: int, *, points: int = FRESH, share: float = 1.0
+) -> list[Term]:
+    """The equation at places, by default so many new ``points``, and the conditions at new ones of their own.
+
+    ``share`` multiplies the number of a condition's points.
+    """
+    terms = [equation_term(problem, sobol(problem.ranges, points, seed) if places is None else places)]
     for at, condition in enumerate(problem.conditions):
-        terms += condition_terms(problem, condition, seed + 101 + at)
+        terms += condition_terms(problem, condition, seed + 101 + at, share)
     return terms
 
 

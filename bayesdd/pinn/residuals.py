@@ -24,6 +24,7 @@ from torch import Tensor
 from bayesdd.networks import jets, mlp
 from bayesdd.networks.jets import Index, Tape, closure, factorial, series
 from bayesdd.networks.mlp import Network
+from bayesdd.pinn.features import Features
 from bayesdd.pinn.names import State
 from bayesdd.pinn.problem import Problem
 from bayesdd.pinn.terms import Term
@@ -41,12 +42,14 @@ class Networks:
         functions: Those of unknown functions.
         anchor: Weights ``(S, P)`` around which the networks are linear, one row for every row of theta;
             None: theta are the weights themselves. Constants in theta are themselves, and in the anchor what they were.
+        added: What is added to the fields of every row; None: nothing.
     """
 
     problem: Problem
     fields: Network
     functions: Mapping[str, Network]
     anchor: Tensor | None = None
+    added: Features | None = None
 
     @classmethod
     def of(cls, problem: Problem, hidden: tuple[int, ...], outputs: tuple[tuple[float, float], ...]) -> Networks:
@@ -160,6 +163,8 @@ class Evaluation:
                 made = series(own, z, unit, indices, tape)
             else:
                 made = _linear_series(network, anchors[name][2], parts[name][2], z, unit, indices, tape)
+            if not name and networks.added is not None:
+                made = made + networks.added.series(z, unit, indices)
             self.values[name] = (made, indices, network, reads)
         self.unknown = {
             name: value[:, None].expand(-1, self.count).reshape(-1) for name, value in networks.constants(theta).items()
@@ -198,6 +203,20 @@ class Evaluation:
     def jacobian(self) -> Tensor:
         """Of the residuals in theta, ``(S, E, N, P)``."""
         found = [self._slopes(part) for part in self.parts]
+        return _differences(torch.stack(found, 1), self.term)
+
+    def of_features(self, features: Features) -> Tensor:
+        """Derivatives of the residuals in what features would add to the fields, ``(S, E, N, M * O)``; needs a tape."""
+        shape = (self.draws, self.count, features.out[0].numel())
+        if "" not in self.values:
+            return torch.stack([part.new_zeros(shape) for part in self.parts], 1)
+        _, indices, network, reads = self.values[""]
+        places, made = self.term.places, self.tapes[""][-1][1]
+        z, unit = mlp.own_coordinates(network, torch.stack([places[read] for read in reads], 1))
+        hidden, found = features.hidden(z, unit, indices), []
+        for part in self.parts:
+            (slope,) = torch.autograd.grad(part.sum(), made, retain_graph=True, materialize_grads=True)
+            found.append(torch.einsum("cnm,scno->snmo", hidden, slope).flatten(2))
         return _differences(torch.stack(found, 1), self.term)
 
     def _slopes(self, part: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from bayesdd.pinn.left import left, sizes, taught, zeros
 from bayesdd.pinn.measurements import points_of
 from bayesdd.pinn.plain import Plain
 from bayesdd.pinn.problem import Problem
-from bayesdd.pinn.remainder import lack, missing, shares
+from bayesdd.pinn.remainder import Remainder
 from bayesdd.pinn.residuals import Networks, linearised, residuals
 from bayesdd.pinn.response import Response, response
 from bayesdd.pinn.spread import Field, pooled, widening
@@ -96,7 +96,7 @@ class Surrogate:
         for at, (name, each) in enumerate(self.networks.constants(self.theta).items()):
             unit = torch.zeros_like(self.theta)[:, None]
             unit[:, 0, self.networks.dim - len(names) + at] = self.problem.unknown[name][1]  # type: ignore[index]
-            mean, sd = pooled(each[:, None], self.curvature.variance(unit) + self._missing(unit) ** 2)
+            mean, sd = pooled(each[:, None], self.curvature.variance(unit) + self.remainder.of_unknowns(unit) ** 2)
             found[name] = (float(mean), float(sd))
         return found
 
@@ -119,9 +119,12 @@ class Surrogate:
         names = [*self.problem.names.outputs, *self.networks.functions]
         count = len(next(iter(columns.values())))
         step = max(1, CELLS // (self.theta.numel() * len(names)))
-        found = [self._predicted(names, _some(columns, slice(at, at + step))) for at in range(0, count, step)]
-        parts = zip(*found, strict=True)
-        return {name: _joined(list(part)) for name, part in zip(names, parts, strict=True)}
+        each = [{name: column[at : at + step] for name, column in columns.items()} for at in range(0, count, step)]
+        found = [self._predicted(names, some) for some in each]
+        joined = (
+            [torch.cat(some).cpu().numpy() for some in zip(*part, strict=True)] for part in zip(*found, strict=True)
+        )
+        return {name: (mean, sd) for name, (mean, sd) in zip(names, joined, strict=True)}
 
     def draws(self, points: Any, draws: int = 1000, seed: int = 0) -> dict[str, np.ndarray]:
         """Joint draws of fields and unknown functions at points: name -> ``(draws, N)``; see :meth:`predict`."""
@@ -129,16 +132,17 @@ class Surrogate:
         seed = arguments.seed(seed, "Surrogate.draws")
         names = [*self.problem.names.outputs, *self.networks.functions]
         generator = torch.Generator().manual_seed(seed)
-        values, slopes = linearised(self.networks, [field_term(self.problem, names, columns)], self.theta)
+        term = field_term(self.problem, names, columns)
+        values, slopes = linearised(self.networks, [term], self.theta)
         shift, pick = self._shifts(draws, generator)
         lack = torch.randn(draws, 1, generator=generator, dtype=torch.float64).to(shift.device)
         found = {}
-        for name, value, slope in zip(names, values, slopes, strict=True):
+        for name, value, slope, lacking in zip(names, values, slopes, self.remainder.of(term, slopes), strict=True):
             middle = value.mean(0)
             apart = widening(len(value)) * (value - middle)
             turned = self._along(slope)
             along = torch.stack([turned[mode] @ own for mode, own in zip(pick.tolist(), shift, strict=True)])
-            found[name] = (middle + apart[pick] + along + lack * self._missing(slope)).cpu().numpy()
+            found[name] = (middle + apart[pick] + along + lack * lacking).cpu().numpy()
         return found
 
     def disagreement(self, points: Columns) -> dict[str, float]:
@@ -153,12 +157,17 @@ class Surrogate:
         }
 
     @cached_property
-    def shares(self) -> dict[str, float]:
-        """Share of the residuals that wider networks leave at new points, by equation and condition, where it matters.
+    def remainder(self) -> Remainder:
+        """How far predictions may still be off, by what the last correction has left."""
+        return Remainder(self)
 
-        What :meth:`predict` adds to its spread grows with the largest (:mod:`bayesdd.pinn.remainder`).
+    @property
+    def shares(self) -> dict[str, float]:
+        """Share of the residuals that the last correction leaves at new points, by what matters of the problem.
+
+        What :meth:`predict` adds to its spread grows with that of all (:mod:`bayesdd.pinn.remainder`).
         """
-        return shares(self.networks, self.plain, self._zeros(None, 2), self.theta)
+        return self.remainder.shares
 
     @cached_property
     def held(self) -> dict[str, float]:
@@ -189,7 +198,7 @@ class Surrogate:
             Name -> mean over the modes, in the units of the equation or field.
         """
         seed = arguments.seed(seed, "Surrogate.errors")
-        terms = self._zeros(None if points is None else self._at(points, "errors"), seed)
+        terms = self.zeros(None if points is None else self._at(points, "errors"), seed)
         names = [name for term in terms for name in term.names]
         return dict(zip(names, sizes(self.networks, terms, self.theta), strict=True))
 
@@ -312,14 +321,15 @@ class Surrogate:
         """How fields answer unknowns at the modes; None where nothing is unknown."""
         if self.networks.dim == self.networks.fields.dim:
             return None
-        return response(self.networks, self.terms, self._white())
+        return response(self.networks, self.terms, self.white())
 
-    def _white(self) -> Tensor:
+    def white(self) -> Tensor:
+        """Slopes of all rows of the fit over their scales, ``(K, N, P)``."""
         return searches.whitened(self.networks, self.terms, self.theta, self.noise)
 
     def _rows(self) -> Tensor:
         """All rows over their scales, in the coordinates of the curvature."""
-        return self._white() if self.response is None else self.response.rows(self._white())
+        return self.white() if self.response is None else self.response.rows(self.white())
 
     def _along(self, slopes: Tensor) -> Tensor:
         """Slopes ``(K, N, P)`` in the coordinates of the curvature."""
@@ -342,28 +352,30 @@ class Surrogate:
         values = self.mean(rows)
         return values.gather(1, rows[tasks.FIELD].long()[:, None])[:, 0] if values.shape[1] > 1 else values[:, 0]
 
-    def _zeros(self, points: Columns | None, seed: int) -> list[Term]:
+    @property
+    def zero_noise(self) -> Tensor:
+        """Scales of the equation's and conditions' residuals, ``(K, G)``."""
+        return self.noise[:, self.zero]
+
+    @property
+    def zero(self) -> Tensor:
+        """Which groups of rows are the equation's and conditions', ``(G,)``."""
+        known = [term.observed is not None for term in self.terms for _ in term.names]
+        return ~torch.tensor(known, device=self.theta.device)
+
+    def zeros(self, points: Columns | None, seed: int) -> list[Term]:
+        """The equation and conditions at points that the fit has not seen, by default new ones."""
         return [term.to(self.theta.device) for term in zeros(self.problem, points, self.seed + seed)]
 
     def _at(self, points: Any, who: str) -> Columns:
         return _on(points_of(self.problem, points, f"Surrogate.{who}"), self.theta)
 
     def _predicted(self, names: list[str], points: Columns) -> list[tuple[Tensor, Tensor]]:
-        values, slopes = linearised(self.networks, [field_term(self.problem, names, points)], self.theta)
-        own = [self.curvature.variance(self._along(slope)) + self._missing(slope) ** 2 for slope in slopes]
+        term = field_term(self.problem, names, points)
+        values, slopes = linearised(self.networks, [term], self.theta)
+        lacking = self.remainder.of(term, slopes)
+        own = [self.curvature.variance(self._along(slope)) + one**2 for slope, one in zip(slopes, lacking, strict=True)]
         return [pooled(value, variance) for value, variance in zip(values, own, strict=True)]
-
-    def _missing(self, slopes: Tensor) -> Tensor:
-        """What fields and unknowns may still lack ``(N,)``, of their slopes ``(K, N, P)``; the mean over modes."""
-        return self._behind * (slopes @ self._lack[..., None])[..., 0].mean(0)
-
-    @cached_property
-    def _lack(self) -> Tensor:
-        return lack(self.networks, self.theta, self.response, self.curvature, self._white)
-
-    @cached_property
-    def _behind(self) -> float:
-        return missing(max(self.shares.values(), default=0.0))
 
     def _shifts(self, draws: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draws of N(0, A^-1) ``(draws, P)``, each of a mode drawn at random ``(draws,)``: A^-1 (z + J' e)."""
@@ -380,14 +392,5 @@ class Surrogate:
         return found, pick
 
 
-def _some(columns: Columns, part: slice) -> Columns:
-    return {name: column[part] for name, column in columns.items()}
-
-
 def _on(points: Mapping[str, Tensor], like: Tensor) -> Columns:
     return {name: column.to(like.device) for name, column in points.items()}
-
-
-def _joined(parts: list[tuple[Tensor, Tensor]]) -> Field:
-    mean, sd = (torch.cat(some).cpu().numpy() for some in zip(*parts, strict=True))
-    return mean, sd

@@ -12,6 +12,7 @@ from bayesdd.data.files import replacing
 from bayesdd.data.seal import sealed
 
 MARK = "bayesdd_surrogate"
+FEATURES = {"weight": ("input", "feature"), "bias": ("feature",), "out": ("mode", "feature", "field")}
 
 
 def write(surrogate: Any, path: str | os.PathLike[str]) -> None:
@@ -21,6 +22,8 @@ def write(surrogate: Any, path: str | os.PathLike[str]) -> None:
         "anchor": (("mode", "weight"), surrogate.networks.anchor.cpu().numpy()),
         "noise": (("mode", "group"), surrogate.noise.cpu().numpy()),
     }
+    for name, axes in FEATURES.items():
+        variables[f"features_{name}"] = (axes, getattr(surrogate.networks.added, name).cpu().numpy())
     for term in surrogate.terms:
         if term.observed is not None:
             dim = f"rows_{term.names[0]}"

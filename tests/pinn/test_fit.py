@@ -8,9 +8,11 @@ import warnings
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 import bayesdd
 from bayesdd import pinn
+from bayesdd.data.seal import sealed
 from bayesdd.density.density import Density
 from bayesdd.networks import judging, row_search
 from bayesdd.numerics.refusal import Refusal, WrongType
@@ -222,6 +224,15 @@ def test_a_file_gives_the_surrogate_back_and_knows_its_equation(tmp_path):
         pinn.load(tmp_path / "decay.nc", decay(parameters={"start": (0.5, 3.0)}))
 
 
+def test_a_file_without_what_is_added_to_fields_is_an_earlier_one(tmp_path):
+    fitted().to_netcdf(tmp_path / "decay.nc")
+    with xr.open_dataset(tmp_path / "decay.nc", engine="netcdf4") as stored:
+        earlier = stored.load().drop_vars("features_out")
+    sealed(earlier).to_netcdf(tmp_path / "earlier.nc", engine="netcdf4")
+    with pytest.raises(Refusal, match=r"written by an earlier bayesdd and lacks .*'out'.*: fit the problem again"):
+        pinn.load(tmp_path / "earlier.nc", decay())
+
+
 def test_predictions_go_to_arviz():
     groups = fitted().to_arviz(points(5, 1), draws=20)
     assert groups["predictions"]["u"].dims == ("chain", "draw", "row")
@@ -247,7 +258,7 @@ def test_intervals_hold_what_every_network_of_their_size_misses():
     assert np.abs(mean - true).mean() < np.abs(searched.mean(columns)[:, 0].detach().numpy() - true).mean() / 2
 
 
-def test_what_wider_networks_meet_no_better_is_said():
+def test_what_corrections_meet_no_better_is_said():
     """A peak so narrow that no smooth feature of a few units follows it."""
     peak = decay(
         conditions=[pinn.at(t=0.0, u=lambda s, p: torch.exp(-(((s.start - 1.2) / 0.02) ** 2)))],
@@ -257,7 +268,7 @@ def test_what_wider_networks_meet_no_better_is_said():
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", pinn.FitWarning)
         pinn.fit(peak, seed=0, hidden=(4,), modes=1, steps=60)
-    assert any("wider networks still leave" in str(one.message) and "pinn.at(t=0.0" in str(one.message) for one in said)
+    assert any("corrections still leave" in str(one.message) and "pinn.at(t=0.0" in str(one.message) for one in said)
 
 
 def test_wide_networks_hold_between_fewer_points_than_weights():
