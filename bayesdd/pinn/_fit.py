@@ -20,8 +20,8 @@ from bayesdd.pinn import modes as searches
 from bayesdd.pinn.doubts import unlearned
 from bayesdd.pinn.fixed import fixed_values, jumps
 from bayesdd.pinn.measurements import measured
+from bayesdd.pinn.polish import polished
 from bayesdd.pinn.problem import Condition, Problem
-from bayesdd.pinn.remainder import polished
 from bayesdd.pinn.residuals import Networks, residuals
 from bayesdd.pinn.surrogate import FitWarning, Surrogate
 from bayesdd.pinn.terms import Columns, Term, all_terms, condition_terms
@@ -46,9 +46,9 @@ def fit(
     """A network that satisfies an equation, its conditions and measurements, and knows how well.
 
     Several searches by Gauss-Newton steps start from draws of the prior (:mod:`bayesdd.pinn.modes`). Those that end
-    well are widened and solve for what their residuals ask for. They count alike: the mean is theirs, the spread that
-    of their linearised Laplace approximations, of their differences, and of what the correction has left
-    (:mod:`bayesdd.pinn.remainder`).
+    well are widened and solve for what their residuals ask for, and once more, by random features, at points that
+    they have not seen. They count alike: the mean is theirs, the spread that of their linearised Laplace
+    approximations, of their differences, and of what the last correction has left (:mod:`bayesdd.pinn.remainder`).
 
     Args:
         problem: The problem.
@@ -72,8 +72,8 @@ def fit(
             condition, the memory does not suffice, or all searches fail.
 
     Warns:
-        FitWarning: Conditions fix different values where they meet, searches disagree, wider networks do not come
-            closer, measurements do not lie in their intervals, or an unknown has not been learned.
+        FitWarning: Conditions fix different values where they meet, searches disagree, corrections hardly
+            help, measurements do not lie in their intervals, or an unknown has not been learned.
 
     Example:
         >>> surrogate = pinn.fit(decay, {"t": [0.5, 1.0], "start": [1.0, 2.0], "u": [0.61, 0.74]}, hidden=(6,), seed=0)

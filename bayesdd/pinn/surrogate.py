@@ -329,7 +329,10 @@ class Surrogate:
 
     def _rows(self) -> Tensor:
         """All rows over their scales, in the coordinates of the curvature."""
-        return self.white() if self.response is None else self.response.rows(self.white())
+        white = self.white()
+        zero = torch.cat([torch.full((t.count * len(t.names),), t.observed is None) for t in self.terms])
+        white = torch.where(zero.to(white.device)[:, None], white / self.remainder.surer[..., None], white)
+        return white if self.response is None else self.response.rows(white)
 
     def _along(self, slopes: Tensor) -> Tensor:
         """Slopes ``(K, N, P)`` in the coordinates of the curvature."""
