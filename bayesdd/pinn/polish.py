@@ -42,7 +42,8 @@ def polished(surrogate: Any) -> Any:
     fresh = surrogate.zeros(None, 2)
     better = over_scales(networks, fresh, theta, noise) < over_scales(bare, fresh, surrogate.theta, noise)
     assert networks.added is not None
-    networks = replace(networks, added=replace(networks.added, out=networks.added.out * better[..., None]))
+    out = torch.where(better[..., None], networks.added.out, 0.0)  # what is not finite is not better
+    networks = replace(networks, added=replace(networks.added, out=out))
     theta = torch.where(better, theta, surrogate.theta)
     found = replace(surrogate, networks=networks, theta=theta)
     if answer is None:

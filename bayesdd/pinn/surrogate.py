@@ -206,7 +206,7 @@ class Surrogate:
     def target(self) -> list[Task]:
         """The posterior of networks as wide as asked for, as Pyro models: measurements, the equation and conditions.
 
-        Noise scales are as they were found; what :meth:`predict` says comes from wider networks around its modes.
+        Noise scales are as they were found; what :meth:`predict` says comes from corrected networks around its modes.
         """
         found, at = [], 0
         for term in self.terms:
