@@ -8,7 +8,7 @@ How it could fail: BlackJAX compiles the whole chain, so that a leapfrog step of
 what it costs torch: where plain chains move at all, it wins. Whether they do depends on the network: of narrow ones the
 posterior is stiffer. Chains that hardly move have effective sample sizes of about their number, and "a second" then
 says nothing: R-hat stands beside it, and how far the mean of u is from that of the method with most effective draws.
-With noise ten times larger the first two problems have several solutions each, which chains of no method leave.
+With noise ten times larger the first two problems have several solutions each, which chains do not leave in minutes.
 Not compared: wall seconds on several cores, GPUs, and other lengths of a trajectory than plain HMC's 50 steps.
 Cost: three to six hours: four problems, four methods, each until its chains agree or ``--seconds`` of the processor are
 spent. Constrained HMC adapts for one to two minutes and needs a thousand draws of four chains, one or two seconds each.
