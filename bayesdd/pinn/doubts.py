@@ -14,14 +14,13 @@ from bayesdd.networks.target_check import missed
 from bayesdd.pinn.left import sizes
 from bayesdd.pinn.measurements import measured
 from bayesdd.pinn.remainder import MOST
-from bayesdd.pinn.residuals import linearised, residuals
+from bayesdd.pinn.residuals import residuals
 from bayesdd.pinn.spread import widening
 from bayesdd.pinn.terms import equation_term, field_term, sobol
 
 UNMOVED = 0.9  # of a prior's sd: a posterior that is no narrower has learned nothing
 UNMET = 0.2  # of what constant fields leave of an equation: a search that leaves more has not solved it
 OWN = 0.8  # share of a function's variance that is between modes: what each says of itself explains the rest
-SEEN = 0.01  # of a field's range: less is not worth a doubt
 DISAGREE = 0.05  # of a field's range: modes that differ by more are said
 LEAST_HELD, FEWEST = 0.7, 20  # share of measurements in their own 90 % intervals that is doubted, from so many on
 POINTS = 256  # at which predictions are looked at
@@ -110,19 +109,12 @@ def _unmet(surrogate: Any) -> list[str]:
 
 
 def _uncorrected(surrogate: Any) -> list[str]:
-    """Where the last correction hardly helps, and fields may therefore lack what could be seen."""
-    remainder, names = surrogate.remainder, list(surrogate.problem.names.outputs)
-    if remainder.share <= MOST:
-        return []
-    term = field_term(surrogate.problem, names, _everywhere(surrogate)).to(surrogate.theta.device)
-    values, slopes = linearised(surrogate.networks, [term], surrogate.theta)
-    seen = (
-        float(lacking.square().mean().sqrt()) > SEEN * float(value.max() - value.min())
-        for value, lacking in zip(values, remainder.of(term, slopes), strict=True)
-    )
-    return any(seen) * [
-        f"corrections still leave {remainder.share:.0%} of the residuals of {remainder.worst}: intervals are a guess "
-        "and may be too narrow: more hidden=, points= or steps="
+    """Where corrections hardly help; what they do not see moves no interval."""
+    return [
+        f"corrections still leave {share:.0%} of the residuals of {name}: intervals are a guess and may be too narrow: "
+        "more hidden=, points= or steps="
+        for name, share in surrogate.remainder.left.items()
+        if share > MOST
     ]
 
 

@@ -8,7 +8,7 @@ series: what is missing behind it is about
 The share is taken at points that the correction (:mod:`bayesdd.pinn.polish`) has not seen, for the equation and every
 condition, and the worst of them counts. Where the last correction leaves most of what it met, features of its kind do
 not see what is wrong: e is then all that was corrected since the searches ended. Shares near one have no limit and are
-a reason to doubt where what is missing could be seen.
+a reason to doubt.
 
 Source: Bank & Weiser, "Some a posteriori error estimators for elliptic partial differential equations", Mathematics of
 Computation 1985 (the saturation assumption, here measured instead of assumed).
@@ -45,9 +45,9 @@ class Remainder:
 
     Attributes:
         shares: Share of its residuals that the last correction leaves of each equation and condition that matters.
-        share: The worst share of the correction behind which something is missing: of the last one, or, where that
-            left too much, of all of them together.
-        worst: Whose share that is.
+        left: The same of the correction behind which something is missing: of the last one, or, where that left too
+            much, of all of them together.
+        share: The worst of those.
         surer: What residuals at new points are of the scales of the fit, at most one, ``(K, 1)``: networks that meet
             equation and conditions far better than those say are that much surer of their fields.
     """
@@ -67,9 +67,10 @@ class Remainder:
         off = over_scales(networks, terms, theta, surrogate.zero_noise)
         self.surer = torch.where(off.isfinite(), off, 1.0).clamp(SHARPEST, 1.0)
         self.shares, self._bare, self._before = shares(theta), bare, theta
-        self.share, self.worst = _worst(self.shares)
-        if self.share > MOST:
-            (self.share, self.worst), self._before = _worst(shares(start)), start
+        self.left = self.shares
+        if max(self.left.values(), default=0.0) > MOST:
+            self.left, self._before = shares(start), start
+        self.share = max(self.left.values(), default=0.0)
 
     def of(self, term: Term, slopes: Sequence[Tensor]) -> list[Tensor]:
         """What fields or functions of a term may still lack, ``(N,)`` each, with their slopes ``(K, N, P)``."""
@@ -108,10 +109,6 @@ class Remainder:
             after = residuals(one.networks, [term], one.theta)
             bare = residuals(self._bare, [term], before)
         return [left - right for left, right in zip(after, bare, strict=True)]
-
-
-def _worst(shares: dict[str, float]) -> tuple[float, str]:
-    return max(((share, name) for name, share in shares.items()), default=(0.0, ""))
 
 
 def missing(share: float) -> float:
