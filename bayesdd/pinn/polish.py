@@ -95,7 +95,10 @@ def _solved(
             right.append((-evaluation.residuals().detach()[0] / scale).flatten())
     ridge = torch.eye(rows[0].shape[1]).to(at)
     right += [at.new_zeros(features.out[0].numel()), -at[width:][free]]
-    found: Tensor = torch.linalg.lstsq(torch.cat([*rows, ridge]), torch.cat(right)[:, None], driver="gels").solution
+    slopes, values = torch.cat([*rows, ridge]), torch.cat(right)
+    if not bool(slopes.isfinite().all() and values.isfinite().all()):
+        return torch.zeros_like(slopes[0])  # a solver would end in an error of its own
+    found: Tensor = torch.linalg.lstsq(slopes, values[:, None], driver="gels").solution
     return found[:, 0].contiguous()
 
 

@@ -16,6 +16,7 @@ Computation 1985 (the saturation assumption, here measured instead of assumed).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -62,7 +63,12 @@ class Remainder:
 
         def shares(at: Tensor) -> dict[str, float]:
             each = zip(names, after, sizes(bare, terms, at), constant, strict=True)
-            return {name: one / other for name, one, other, of in each if other > NEGLIGIBLE * of}
+            # What is not finite at a new point has not been corrected, and matters.
+            return {
+                name: one / other if math.isfinite(one + other) else 1.0
+                for name, one, other, of in each
+                if not other <= NEGLIGIBLE * of
+            }
 
         off = over_scales(networks, terms, theta, surrogate.zero_noise)
         self.surer = torch.where(off.isfinite(), off, 1.0).clamp(SHARPEST, 1.0)

@@ -124,3 +124,12 @@ def test_a_correction_that_leaves_more_is_not_made(monkeypatch):
     found = fit(decay(constants={"rate": RATE}))
     assert not bool(found.networks.added.out.any())
     assert found.predict({"t": [1.0], "start": [1.0]})["u"][0] == pytest.approx(math.exp(-RATE), abs=1e-3)
+
+
+def test_an_equation_that_is_not_finite_between_the_points_of_the_fit_is_not_corrected_but_doubted():
+    problem = replace(
+        decay(constants={"rate": RATE}), equation=lambda s, p: s.u_t + p.rate * s.u + 0 * torch.sqrt(s.t - 0.001)
+    )
+    found = fit(problem, points=64)
+    assert not bool(found.networks.added.out.any())
+    assert any("of the residuals of equation" in doubt for doubt in found.doubts)
