@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from bayesdd.networks.target_check import missed
@@ -20,7 +21,8 @@ from bayesdd.pinn.terms import equation_term, field_term, sobol
 
 UNMOVED = 0.9  # of a prior's sd: a posterior that is no narrower has learned nothing
 UNMET = 0.2  # of what constant fields leave of an equation: a search that leaves more has not solved it
-OWN = 0.8  # share of a function's variance that is between modes: what each says of itself explains the rest
+OWN = 0.8  # share of an unknown's variance that is between modes: what each says of itself explains the rest
+LEAST_APART = 0.01  # of a constant's sd a priori: searches that differ by less have found the same
 DISAGREE = 0.05  # of a field's range: modes that differ by more are said
 LEAST_HELD, FEWEST = 0.7, 20  # share of measurements in their own 90 % intervals that is doubted, from so many on
 POINTS = 256  # at which predictions are looked at
@@ -45,7 +47,7 @@ def unlearned(surrogate: Any) -> list[str]:
 def doubts(surrogate: Any) -> list[str]:
     """What makes predictions doubtful, one line each."""
     return [
-        *_functions_apart(surrogate),
+        *_unknowns_apart(surrogate),
         *_searches_apart(surrogate),
         *_unmet(surrogate),
         *_uncorrected(surrogate),
@@ -71,19 +73,32 @@ def _everywhere(surrogate: Any) -> Any:
     return sobol(surrogate.problem.ranges, POINTS, surrogate.seed + 1)
 
 
-def _functions_apart(surrogate: Any) -> list[str]:
-    found, everywhere = [], _everywhere(surrogate)
-    predicted = surrogate.predict(everywhere) if surrogate.networks.functions else {}
+def _unknowns_apart(surrogate: Any) -> list[str]:
+    found, networks, priors = [], surrogate.networks, surrogate.problem.unknown
+    constants, functions = surrogate.constants, _functions(surrogate) if networks.functions else {}
+    each = [
+        (name, values, constants[name][1], LEAST_APART * priors[name][1])
+        for name, values in networks.constants(surrogate.theta).items()
+    ]
+    each += [(name, values, sd, 0.0) for name, (values, sd) in functions.items()]
+    for name, values, sd, least in each:
+        between = float(values.var(0, correction=0).mean()) * widening(len(values)) ** 2
+        if between > max(OWN * float(np.mean(sd**2)), least**2):
+            found.append(
+                f"searches end in different {name!r}, each far surer of itself: intervals of {name!r} and of the "
+                "fields that it moves may be too narrow: more steps=, modes= or measurements"
+            )
+    return found
+
+
+def _functions(surrogate: Any) -> dict[str, tuple[torch.Tensor, Any]]:
+    """Unknown functions by every mode ``(K, N)``, and their sds ``(N,)``."""
+    everywhere, found = _everywhere(surrogate), {}
+    predicted = surrogate.predict(everywhere)
     for name in surrogate.networks.functions:
         with torch.no_grad():
             term = field_term(surrogate.problem, [name], everywhere).to(surrogate.theta.device)
-            values = residuals(surrogate.networks, [term], surrogate.theta)[0]
-        between = float(values.var(0, correction=0).mean()) * widening(len(values)) ** 2
-        if between > OWN * float((predicted[name][1] ** 2).mean()):
-            found.append(
-                f"searches end in different functions {name!r}, each far surer of itself: intervals of {name!r} and of "
-                "the fields that it moves may be too narrow: more steps=, modes= or measurements"
-            )
+            found[name] = residuals(surrogate.networks, [term], surrogate.theta)[0], predicted[name][1]
     return found
 
 

@@ -25,10 +25,11 @@ from torch import Tensor
 from bayesdd.pinn.features import Features
 from bayesdd.pinn.left import zeros
 from bayesdd.pinn.remainder import over_scales
-from bayesdd.pinn.residuals import Evaluation, Networks
+from bayesdd.pinn.residuals import Evaluation, Networks, residuals
 from bayesdd.pinn.terms import Term
 
 FEATURES, POINTS, CONDITION = 1500, 4096, 4.0  # of all fields together; of the equation; times a condition's of the fit
+SPOILT, UNFIT = 2.0, 5.0  # times a group may grow, and its scale; scales that corrections may leave, if one does
 BLOCK = 512  # points of which derivatives are held at once
 APART = 1000  # between the seeds of the fit and of its last correction
 
@@ -39,8 +40,7 @@ def polished(surrogate: Any) -> Any:
     free = torch.zeros(surrogate.networks.dim - width, dtype=torch.bool) if answer is None else ~answer.followed
     bare, noise = surrogate.networks, surrogate.zero_noise
     networks, theta = corrected(bare, surrogate.theta, noise, free, surrogate.seed + APART)
-    fresh = surrogate.zeros(None, 2)
-    better = over_scales(networks, fresh, theta, noise) < over_scales(bare, fresh, surrogate.theta, noise)
+    better = improved(surrogate, networks, theta)
     assert networks.added is not None
     out = torch.where(better[..., None], networks.added.out, 0.0)  # what is not finite is not better
     networks = replace(networks, added=replace(networks.added, out=out))
@@ -49,6 +49,27 @@ def polished(surrogate: Any) -> Any:
     if answer is None:
         return found
     return replace(found, theta=theta + answer.moves(found.remainder.moved(theta) * _followed(answer, width)))
+
+
+def improved(surrogate: Any, networks: Networks, theta: Tensor) -> Tensor:
+    """Which modes corrected networks describe better at new points, ``(K, 1)``.
+
+    Least squares that leave many times the scales of a group do not know how to weigh groups: a layer that features do
+    not resolve is then met at the cost of the conditions, and fields are farther off than before. Such a correction is
+    not made, whatever it leaves in all.
+    """
+    terms, noise = surrogate.zeros(None, 2), surrogate.zero_noise
+    before, after = _groups(surrogate.networks, surrogate.theta, terms, noise), _groups(networks, theta, terms, noise)
+    spoilt = (after > SPOILT * before.clamp_min(1.0)).any(1, keepdim=True)
+    left = over_scales(networks, terms, theta, noise)
+    less = left < over_scales(surrogate.networks, terms, surrogate.theta, noise)
+    return less & ~(spoilt & (left > UNFIT))
+
+
+def _groups(networks: Networks, theta: Tensor, terms: Sequence[Term], noise: Tensor) -> Tensor:
+    """Root mean squares of every group of residuals over its scale ``(K, G)``."""
+    with torch.no_grad():
+        return torch.stack([part.square().mean(1).sqrt() for part in residuals(networks, terms, theta)], 1) / noise
 
 
 def corrected(networks: Networks, theta: Tensor, noise: Tensor, free: Tensor, seed: int) -> tuple[Networks, Tensor]:

@@ -35,6 +35,7 @@ from bayesdd.pinn.terms import Term
 FOLLOWED = 0.1  # share of what an unknown changes of equation and conditions that fields may leave if they follow it
 PROBES = 8  # draws of an unknown function's weights by which that is seen
 ROUNDS = 8  # most Gauss-Newton steps, with the noise found anew after each
+MET = 4  # chord steps by which fields meet the equation again behind a step of the unknowns
 HALVED = 6  # times that a step is halved before it is given up
 SETTLED, CONVERGED = 0.01, 0.01  # relative change of scales and nats to gain that end the rounds
 
@@ -75,18 +76,23 @@ class Response:
 
 def response(networks: Networks, terms: Sequence[Term], white: Tensor) -> Response | None:
     """How fields answer unknowns where all rows have these slopes over their scales ``(S, N, P)``; None without any."""
+    if networks.dim == networks.fields.dim:
+        return None
+    return _answered(networks, terms, white)[0]
+
+
+def _answered(networks: Networks, terms: Sequence[Term], white: Tensor) -> tuple[Response, GaussNewton]:
+    """The same, and the model of the fields that equation and conditions determine."""
     width = networks.fields.dim
     zero = torch.cat([torch.full((t.count * len(t.names),), t.observed is None) for t in terms]).to(white.device)
     fields, unknowns = white[:, zero].split([width, networks.dim - width], 2)
-    if not unknowns.shape[2]:
-        return None
     model = GaussNewton(fields, white.new_ones(fields.shape[1]), white.new_ones(len(white), width))
     followed = torch.zeros_like(zero[:1]).repeat(unknowns.shape[2])
     for part in networks.unknowns():
         changed = unknowns[:, :, part] @ _probes(part.stop - part.start, white)
         left = model.unexplained(changed)
         followed[part] = bool(left.norm() <= FOLLOWED * changed.norm())
-    return Response(model.regressions(unknowns * followed), zero, followed)
+    return Response(model.regressions(unknowns * followed), zero, followed), model
 
 
 def unheld(networks: Networks, terms: Sequence[Term], theta: Tensor, noise: Tensor) -> Tensor:
@@ -144,20 +150,21 @@ def informed(
         scale = noise.repeat_interleave(rows, 1)
         values, slopes = linearised(networks, terms, theta)
         white, off = torch.cat(slopes, 1) / scale[..., None], torch.cat(values, 1) / scale
-        answer = response(networks, terms, white)
-        if answer is None or not bool(answer.followed.any()):
+        answer, fields = _answered(networks, terms, white)
+        if not bool(answer.followed.any()):
             break
         turned = answer.rows(white)
         model = GaussNewton(turned, turned.new_ones(turned.shape[1]), torch.ones_like(theta))
         gradient = (off[:, None] @ turned)[:, 0] + theta
         steps = -model.solve(gradient)
-        theta, share = _moved(networks, terms, theta, steps, answer, white, off, scale)
+        theta, share = _moved(networks, terms, theta, steps, answer, fields, white, off, scale)
         left = torch.cat(residuals(networks, terms, theta), 1).square()
         used = model.variance(turned).clamp(0, 1)
         evident = evident_scales(counts, left, 1 - used, floor)
         found = torch.where(measured & known.isnan(), evident, noise)
         change, noise = (found / noise).log().abs().max(), found
-        if not bool(share.any()) or (change < SETTLED and bool((-(gradient * steps).sum(1) / 2 < CONVERGED).all())):
+        promised = -(gradient * steps)[:, networks.fields.dim :].sum(1) / 2
+        if not bool(share.any()) or (change < SETTLED and bool((promised.abs() < CONVERGED).all())):
             break
     return theta, noise
 
@@ -168,27 +175,56 @@ def _moved(
     theta: Tensor,
     steps: Tensor,
     answer: Response,
+    fields: GaussNewton,
     white: Tensor,
     off: Tensor,
     scale: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Where steps lead, halved until the cost falls, and the share of each that was taken ``(S,)``."""
-    moves, width = answer.moves(steps), networks.fields.dim
-    unknown = steps.clone()
+    """Where steps lead, halved until measurements are met better, and the share of each that was taken ``(S,)``.
+
+    Behind every step fields meet the equation again, where it is not linear; a step is too long where they leave more
+    of it than they may of what unknowns change.
+    """
+    moves, unknown, zero, width = answer.moves(steps), steps.clone(), answer.zero, networks.fields.dim
     unknown[:, :width] = 0.0
     unknown[:, width:] *= answer.followed
-    unanswered = (white @ answer.moves(unknown)[..., None])[..., 0] * answer.zero  # is no reason to hold unknowns back
-    before, share = off.square().sum(1) + theta.square().sum(1), torch.ones_like(theta[:, 0])
+    changed = _size((white @ unknown[..., None])[..., 0] * zero)
+
+    def cost(at: Tensor, left: Tensor) -> Tensor:
+        return (left * ~zero).square().sum(1) + at[:, width:].square().sum(1)
+
+    unmoved, left = _met(networks, terms, theta, answer, fields, scale)
+    closer = (_size(left * zero) <= _size(off * zero))[:, None]  # not where what is left is not finite
+    unmoved, left = torch.where(closer, unmoved, theta), torch.where(closer, left, off)
+    before, share = cost(theta, left), torch.ones_like(theta[:, 0])
     for _ in range(HALVED):
-        after = torch.cat(residuals(networks, terms, theta + share[:, None] * moves), 1) / scale
-        cost = (after - share[:, None] * unanswered).square().sum(1) + (theta + share[:, None] * steps).square().sum(1)
-        worse = ~(cost <= before)
+        found, after = _met(networks, terms, theta + share[:, None] * moves, answer, fields, scale)
+        met = _size(after * zero) <= _size(off * zero) + FOLLOWED * share * changed
+        worse = ~(met & (cost(theta + share[:, None] * steps, after) <= before))
         if not bool(worse.any()):
             break
         share = torch.where(worse, share / 2, share)
     else:
         share = torch.where(worse, 0.0, share)
-    return theta + share[:, None] * moves, share
+    return torch.where(share[:, None] > 0, found, unmoved), share
+
+
+def _met(
+    networks: Networks, terms: Sequence[Term], theta: Tensor, answer: Response, fields: GaussNewton, scale: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Weights that meet equation and conditions with the unknowns as they are, and all residuals over their scales."""
+    held = torch.zeros_like(theta[:, networks.fields.dim :])
+    with torch.no_grad():
+        off = torch.cat(residuals(networks, terms, theta), 1) / scale
+        for _ in range(MET):
+            theta = theta - torch.cat([fields.regression(off[:, answer.zero]), held], 1)
+            off = torch.cat(residuals(networks, terms, theta), 1) / scale
+    return theta, off
+
+
+def _size(values: Tensor) -> Tensor:
+    """Root of the sum of squares of every row, ``(S,)``."""
+    return values.square().sum(1).sqrt()
 
 
 def _probes(count: int, like: Tensor) -> Tensor:

@@ -133,3 +133,24 @@ def test_an_equation_that_is_not_finite_between_the_points_of_the_fit_is_not_cor
     found = fit(problem, points=64)
     assert not bool(found.networks.added.out.any())
     assert any("of the residuals of equation" in doubt for doubt in found.doubts)
+
+
+def test_a_correction_that_meets_a_layer_at_the_cost_of_conditions_is_not_made():
+    """Features do not resolve the layer at x = 1: with them the equation is met better and the solution is farther."""
+    layer = pinn.Problem(
+        inputs={"x": (0.0, 1.0)},
+        parameters={"eps": (0.04, 0.3)},
+        outputs=("u",),
+        equation=lambda s, p: s.eps * s.u_xx - s.u_x,
+        conditions=[pinn.at(x=0.0, u=0.0), pinn.at(x=1.0, u=1.0)],
+    )
+    surrogate = pinn.fit(layer, seed=0, hidden=(8, 8), modes=1, steps=100)
+    rng = np.random.default_rng(0)
+    points = {"x": rng.uniform(0, 1, 500), "eps": rng.uniform(0.04, 0.3, 500)}
+    truth = np.expm1(points["x"] / points["eps"]) / np.expm1(1 / points["eps"])
+    bare = replace(surrogate, networks=replace(surrogate.networks, added=None))
+    made, _ = corrected(bare.networks, bare.theta, bare.zero_noise, torch.zeros(0, dtype=torch.bool), APART)
+    spoilt = replace(surrogate, networks=made)
+    error, would = (np.abs(one.predict(points)["u"][0] - truth).mean() for one in (surrogate, spoilt))
+    assert spoilt.errors()["equation"] < surrogate.errors()["equation"] and would > 5 * error
+    assert torch.equal(surrogate.networks.added.out, torch.zeros_like(surrogate.networks.added.out))

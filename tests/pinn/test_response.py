@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import solve_ivp
+from scipy.optimize import least_squares
 
 from bayesdd import pinn
 from bayesdd.networks import mlp
@@ -211,3 +212,32 @@ def test_rates_of_a_nonlinear_system_have_the_posterior_of_its_inverse_problem(h
     found = np.array([surrogate.constants[name] for name in ("a", "c")])
     assert (np.abs(found[:, 0] - rates) < 0.3 * sd).all()
     np.testing.assert_allclose(found[:, 1], sd, rtol=0.1)
+
+
+def test_constants_that_a_search_has_not_found_have_their_exact_posterior_all_the_same():
+    """A spring that hardens: few steps leave both of its constants far off, along a ridge that bends."""
+
+    def path(a, b, t):
+        slope = lambda _, y: [y[1], -0.1 * y[1] - a * y[0] - b * y[0] ** 3]  # noqa: E731
+        return solve_ivp(slope, (0, 4), [1.2, 0.0], rtol=1e-9, atol=1e-11, dense_output=True).sol(t)[0]
+
+    rng = np.random.default_rng(0)
+    t, noise = rng.uniform(0, 3, 40), 0.03
+    y = path(1.0, 0.8, t) + noise * rng.normal(size=40)
+    exact = least_squares(lambda c: np.r_[(path(*c, t) - y) / noise, c - 0.5], [0.5, 0.5])
+    spring = pinn.Problem(
+        inputs={"t": (0.0, 4.0)},
+        outputs=("u",),
+        equation=lambda s, p: s.u_tt + 0.1 * s.u_t + p.a * s.u + p.b * s.u**3,
+        conditions=[pinn.at(t=0.0, u=1.2, u_t=0.0)],
+        unknown={"a": (0.5, 1.0), "b": (0.5, 1.0)},
+    )
+    surrogate = pinn.fit(spring, {"t": t, "u": y}, seed=0, hidden=(8,), modes=2, steps=150)
+    scale = surrogate.measurement_noise["u"] / noise
+    assert abs(math.log(scale)) < 0.2
+    sds = scale * np.sqrt(np.diag(np.linalg.inv(exact.jac.T @ exact.jac)))
+    for (mean, sd), right, spread in zip(surrogate.constants.values(), exact.x, sds, strict=True):
+        assert abs(mean - right) < 0.1 * spread and abs(math.log(sd / spread)) < 0.1
+    new = np.linspace(0, 4, 50)
+    mean, sd = surrogate.predict({"t": new})["u"]
+    assert np.max(np.abs(mean - path(*exact.x, new))) < 0.2 * sd.max()
