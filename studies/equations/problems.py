@@ -19,7 +19,7 @@ from scipy.sparse.linalg import spsolve
 
 from bayesdd import pinn
 
-Truth = Callable[[float, dict[str, np.ndarray]], Any]
+Truth = Callable[..., Any]  # of a parameter, places, and constants by name
 CELLS = 128  # of a line, and of each side of the square
 SOLVED = {"rtol": 1e-8, "atol": 1e-10}
 
@@ -130,12 +130,12 @@ def heat() -> pinn.Problem:
     )
 
 
-def _pendulum(angle: float, at: dict[str, np.ndarray]) -> Any:
-    return _path(lambda t, y: [y[1], -0.3 * y[1] - np.sin(y[0])], [angle, 0.0], at["t"])[:1]
+def _pendulum(angle: float, at: dict[str, np.ndarray], c: float) -> Any:
+    return _path(lambda t, y: [y[1], -c * y[1] - np.sin(y[0])], [angle, 0.0], at["t"])[:1]
 
 
-def _lotka_volterra(start: float, at: dict[str, np.ndarray]) -> Any:
-    return _path(lambda t, y: [1.5 * y[0] - y[0] * y[1], 0.8 * y[0] * y[1] - y[1]], [start, 1.0], at["t"])
+def _lotka_volterra(start: float, at: dict[str, np.ndarray], a: float, b: float, c: float, d: float) -> Any:
+    return _path(lambda t, y: [a * y[0] - b * y[0] * y[1], c * y[0] * y[1] - d * y[1]], [start, 1.0], at["t"])
 
 
 def _path(slope: Callable[..., Any], start: list[float], t: np.ndarray) -> np.ndarray:
@@ -167,11 +167,11 @@ def _squares(k: float, cells: int) -> np.ndarray:
     return found
 
 
-def _wave(push: float, at: dict[str, np.ndarray]) -> Any:
+def _wave(push: float, at: dict[str, np.ndarray], c: float) -> Any:
     x = np.arange(1, CELLS) / CELLS
 
     def slope(t: float, y: np.ndarray) -> np.ndarray:
-        return np.concatenate([y[CELLS - 1 :], _curved(y[: CELLS - 1]) * CELLS**2])
+        return np.concatenate([y[CELLS - 1 :], (c * CELLS) ** 2 * _curved(y[: CELLS - 1])])
 
     start = np.concatenate([np.sin(math.pi * x), push * np.sin(2 * math.pi * x)])
     return _line(slope, start, at, lambda y: np.concatenate([[0], y[: CELLS - 1], [0]]))
@@ -225,9 +225,9 @@ def _korteweg_de_vries(height: float, at: dict[str, np.ndarray]) -> Any:
     return RectBivariateSpline(times, places, around)(at["t"], at["x"], grid=False)[None]
 
 
-def _beam(k: float, at: dict[str, np.ndarray]) -> Any:
+def _beam(k: float, at: dict[str, np.ndarray], bed: float) -> Any:
     def slope(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return np.stack([y[1], y[2], y[3], 5 * (1 + np.sin(k * x)) - 8 * y[0]])
+        return np.stack([y[1], y[2], y[3], 5 * (1 + np.sin(k * x)) - bed * y[0]])
 
     def ends(left: np.ndarray, right: np.ndarray) -> np.ndarray:
         return np.array([left[0], left[1], right[2], right[3]])
