@@ -26,6 +26,8 @@ from bayesdd.pinn.residuals import Networks, residuals
 from bayesdd.pinn.surrogate import FitWarning, Surrogate
 from bayesdd.pinn.terms import Columns, Term, all_terms, condition_terms
 
+MET = 0.01  # of what draws of the prior leave of an equation: a search that leaves less has solved it
+NATS = 10.0  # by which measurements may be less likely than by the best search
 POINTS = 256  # of the equation, for each input and parameter
 APART = 5.0  # geometric mean of scales, over the best search's, beyond which a search has failed
 
@@ -72,8 +74,9 @@ def fit(
             condition, the memory does not suffice, or all searches fail.
 
     Warns:
-        FitWarning: Conditions fix different values where they meet, searches disagree, corrections hardly
-            help, measurements do not lie in their intervals, or an unknown has not been learned.
+        FitWarning: Conditions fix different values where they meet, searches disagree or end in different unknowns,
+            corrections hardly help, measurements do not lie in their intervals or lie off the field in a regular
+            way, or an unknown has not been learned.
 
     Example:
         >>> surrogate = pinn.fit(decay, {"t": [0.5, 1.0], "start": [1.0, 2.0], "u": [0.61, 0.74]}, hidden=(6,), seed=0)
@@ -105,7 +108,7 @@ def fit(
     _check_finite(networks, terms, start.to(where))
     with threads_for(wide):
         found = searches.search(networks, terms, start.to(where), known.to(where), steps)
-        found, generator = _kept(found, terms, count), torch.Generator().manual_seed(seed + 1)
+        found, generator = _kept(networks, found, terms, count), torch.Generator().manual_seed(seed + 1)
         wider, theta, scales = searches.corrected(networks, terms, found, known.to(where), generator, more)
         surrogate: Surrogate = polished(Surrogate(wider, hidden, tuple(terms), theta, scales, seed, found.steps))
     _warn(surrogate)
@@ -191,20 +194,42 @@ def _check_memory(rows: int, count: int, dim: int, device: torch.device) -> None
         )
 
 
-def _kept(found: searches.Modes, terms: list[Term], most: int) -> searches.Modes:
-    """Searches that end within a factor of the best, by the scales that evidence leaves to what is to be zero."""
+def _kept(networks: Networks, found: searches.Modes, terms: list[Term], most: int) -> searches.Modes:
+    """The best search and those as good, by what they leave of equation and conditions, and by the measurements.
+
+    Of all that meet the equation the best is the one that explains the measurements best: how sharply it is met says
+    nothing, as a field that is a straight line meets one of its own to the last digit. Others are kept if they meet the
+    equation within a factor as sharply, and the measurements within some nats.
+    """
     if not bool(found.theta.isfinite().all()):
         raise Refusal(
             "pinn.fit: the equation is not finite where searches went: check logarithms, roots and divisions."
         )
     weight = torch.tensor([term.count if term.observed is None else 0 for term in terms for _ in term.names])
-    weight = weight.to(found.noise)
-    quality = (found.noise.log() * weight).sum(1) / weight.sum()
+    weight = weight.to(found.noise) / weight.sum()
+    quality, relative = ((scale.log() * weight).sum(1) for scale in (found.noise, found.noise / found.unit))
     if not bool(quality.isfinite().any()):
         raise Refusal("pinn.fit: every search has failed: give data and ranges in units in which they are about one.")
+    explained = _explained(networks, found, terms)
+    met = (quality <= quality.nan_to_num(torch.inf).min() + math.log(APART)) | (relative <= math.log(MET))
+    best = torch.where(met, explained, -torch.inf).argmax() if bool((explained != 0).any()) else quality.argmin()
+    near = (quality <= quality[best] + math.log(APART)) & (explained >= explained[best] - NATS)
     order = quality.argsort()
-    best = order[quality[order] <= quality[order[0]] + math.log(APART)][:most]
-    return replace(found, theta=found.theta[best], noise=found.noise[best])
+    order = torch.cat([best[None], order[near[order] & (order != best)]])[:most]
+    return replace(found, theta=found.theta[order], noise=found.noise[order])
+
+
+def _explained(networks: Networks, found: searches.Modes, terms: list[Term]) -> Tensor:
+    """Log density of all measurements by every search, but for a constant: ``(S,)``."""
+    total, at = found.theta.new_zeros(len(found.theta)), 0
+    with torch.no_grad():
+        for term in terms:
+            if term.observed is not None:
+                scale = found.noise[:, at, None]
+                (off,) = residuals(networks, [term], found.theta)
+                total = total - (0.5 * (off / scale) ** 2 + scale.log()).sum(1)
+            at += len(term.names)
+    return total.nan_to_num(-torch.inf, -torch.inf, -torch.inf)
 
 
 def _warn(surrogate: Surrogate) -> None:

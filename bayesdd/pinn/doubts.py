@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 
 from bayesdd.networks.target_check import missed
 from bayesdd.pinn.left import sizes
@@ -25,6 +26,8 @@ OWN = 0.8  # share of an unknown's variance that is between modes: what each say
 LEAST_APART = 0.01  # of a constant's sd a priori: searches that differ by less have found the same
 DISAGREE = 0.05  # of a field's range: modes that differ by more are said
 LEAST_HELD, FEWEST = 0.7, 20  # share of measurements in their own 90 % intervals that is doubted, from so many on
+MUTUAL = 1.6  # one, and the share of nearest neighbours that are each other's
+REGULAR, ALIKE = 4.0, 0.3  # standard deviations by which residuals of neighbours correlate, and how much, at least
 POINTS = 256  # at which predictions are looked at
 
 
@@ -52,6 +55,7 @@ def doubts(surrogate: Any) -> list[str]:
         *_unmet(surrogate),
         *_uncorrected(surrogate),
         *_outside(surrogate),
+        *_regular(surrogate),
     ]
 
 
@@ -140,3 +144,26 @@ def _outside(surrogate: Any) -> list[str]:
         for name, share in surrogate.held.items()
         if share < LEAST_HELD and rows[(name,)] >= FEWEST
     ]
+
+
+def _regular(surrogate: Any) -> list[str]:
+    """Outputs whose measurements lie off the fields in a regular way: what is called noise there is something else.
+
+    Of noise, products of the residuals of nearest neighbours have mean zero; three of five points are each other's.
+    """
+    found, ranges = [], surrogate.problem.ranges
+    for term in surrogate.terms:
+        if term.observed is None or term.count < FEWEST:
+            continue
+        with torch.no_grad():
+            off = residuals(surrogate.networks, [term], surrogate.theta)[0].mean(0).cpu().numpy()
+        places = [(term.points[name].cpu().numpy() - low) / (high - low) for name, (low, high) in ranges.items()]
+        nearest = cKDTree(np.stack(places, 1)).query(np.stack(places, 1), 2)[1]
+        other = np.where(nearest[:, 1] == np.arange(len(off)), nearest[:, 0], nearest[:, 1])
+        alike = float(np.mean(off * off[other]) / np.mean(off**2))
+        if alike > max(ALIKE, REGULAR * np.sqrt(MUTUAL / term.count)):
+            found.append(
+                f"the measurements of {term.names[0]!r} lie off its field in a regular way (neighbours correlate by "
+                f"{alike:.2f}): equation, conditions or constants are wrong: more steps= or modes=, or another equation"
+            )
+    return found

@@ -16,8 +16,11 @@ from bayesdd.data.seal import sealed
 from bayesdd.density.density import Density
 from bayesdd.networks import judging, row_search
 from bayesdd.numerics.refusal import Refusal, WrongType
+from bayesdd.pinn._fit import _kept
 from bayesdd.pinn.measurements import measured
-from bayesdd.pinn.residuals import residuals
+from bayesdd.pinn.modes import search
+from bayesdd.pinn.residuals import Networks, residuals
+from bayesdd.pinn.terms import all_terms
 
 SMALL = {"hidden": (8,), "modes": 3, "steps": 120}
 RATE = 1.3
@@ -277,3 +280,24 @@ def test_wide_networks_hold_between_fewer_points_than_weights():
     assert wide.plain.dim == 48 * 4 + 1 > sum(term.count for term in wide.terms)
     assert np.abs(wide.predict(new)["u"][0] - truth(new)).max() < 0.005
     assert wide.errors()["equation"] < 0.005
+
+
+def test_of_searches_that_meet_the_equation_the_one_that_explains_the_measurements_counts():
+    """What a simple field leaves of the equation is nothing: that says nothing for its constants."""
+    problem, at = decay(), points(40, 0)
+    seen = {"u": ({key: torch.from_numpy(column) for key, column in at.items()}, torch.from_numpy(truth(at)))}
+    networks = Networks.of(problem, (8,), ((0.0, 1.0),))
+    for given in (seen, {}):
+        terms = all_terms(problem, given, 64, 0)
+        close = torch.randn(1, networks.dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        groups = sum(len(term.names) for term in terms)
+        found = search(networks, terms, close, torch.full((groups,), math.nan, dtype=torch.float64), 150)
+        flat = torch.full_like(found.noise, 1e-9)
+        flat[:, : groups - 2] = 1.0  # of measurements, where there are any
+        both = dataclasses.replace(
+            found,
+            theta=torch.cat([torch.zeros_like(found.theta), found.theta]),
+            noise=torch.cat([flat, found.noise]),
+        )
+        kept = _kept(networks, both, terms, 4)
+        assert torch.equal(kept.theta, found.theta if given else torch.zeros_like(found.theta))
