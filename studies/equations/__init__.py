@@ -87,8 +87,9 @@ def main(
     sources = sorted({cell["stamp"]["source"] for cell in found.values() if "stamp" in cell})
     tables.report(
         None if smoke or only else Path(results) / "equations.md",
+        "## Surrogates",
         table,
-        *(["Beside the exact posterior, where constants alone are unknown:", beside] if len(beside) else []),
+        *(["## Beside the exact posterior, where constants alone are unknown", beside] if len(beside) else []),
         notes=[
             "error: relative L2 of the mean against SciPy's solver; held: share of the truth in 90 % intervals; width: "
             "of those, over the solution's root mean square. in: the half of the parameter's range that was measured "

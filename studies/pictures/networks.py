@@ -48,7 +48,7 @@ def _markers(sizes: pd.Series[str]) -> dict[str, str]:
 
 def equations(tables: dict[str, pd.DataFrame]) -> Any:
     """Error and coverage of surrogates of eight equations, where the boundary was measured and beyond."""
-    (table,) = tables.values()
+    table = tables["Surrogates"]
     figure, axes = figures.subplots(1, 2, (8, 3.8), sharey=True)
     place = np.arange(len(table))[::-1]
     for axis, column in ((axes[0], "error"), (axes[1], "held")):
