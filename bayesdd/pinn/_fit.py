@@ -212,7 +212,8 @@ def _kept(networks: Networks, found: searches.Modes, terms: list[Term], most: in
         raise Refusal("pinn.fit: every search has failed: give data and ranges in units in which they are about one.")
     explained = _explained(networks, found, terms)
     met = (quality <= quality.nan_to_num(torch.inf).min() + math.log(APART)) | (relative <= math.log(MET))
-    best = torch.where(met, explained, -torch.inf).argmax() if bool((explained != 0).any()) else quality.argmin()
+    seen = any(term.observed is not None for term in terms)
+    best = torch.where(met, explained, -torch.inf).argmax() if seen else quality.nan_to_num(torch.inf).argmin()
     near = (quality <= quality[best] + math.log(APART)) & (explained >= explained[best] - NATS)
     order = quality.argsort()
     order = torch.cat([best[None], order[near[order] & (order != best)]])[:most]

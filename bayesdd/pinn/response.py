@@ -12,6 +12,9 @@ the unknowns have their prior; measurements inform both. In coordinates :math:`v
 :math:`\phi` that is least squares again, with unit ridges: rows of the equation have no columns of :math:`\phi`, and a
 slope :math:`(s_u, s_\phi)` of anything becomes :math:`(s_u, s_\phi + s_u T)`, by which the unknowns enter its variance.
 Where the equation is linear and the networks are wide it is the posterior of the inverse problem itself.
+Where it is not linear, fields meet it again behind every step of the unknowns, with the Jacobian of the step's
+beginning, and measurements and the priors of the unknowns alone say whether the step was good: second-order terms of
+the equation, over its sharp scale, would stop it.
 
 An unknown that fields cannot follow is determined by equation and conditions: an eigenvalue, a flux that a condition
 reads off. It keeps its columns as they are.
@@ -212,7 +215,10 @@ def _moved(
 def _met(
     networks: Networks, terms: Sequence[Term], theta: Tensor, answer: Response, fields: GaussNewton, scale: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Weights that meet equation and conditions with the unknowns as they are, and all residuals over their scales."""
+    """Weights that meet equation and conditions with the unknowns as they are ``(S, P)``, and what is left ``(S, R)``.
+
+    Residuals of all rows are over their scales; ``fields`` is the model of the step's beginning.
+    """
     held = torch.zeros_like(theta[:, networks.fields.dim :])
     with torch.no_grad():
         off = torch.cat(residuals(networks, terms, theta), 1) / scale
