@@ -216,6 +216,21 @@ def opened(
     return _held(columns.table(source, select, choose, labels, weight, again=again))
 
 
+def read_whole(
+    source: Any,
+    select: Selection | None = None,
+    choose: Choice | None = None,
+    labels: Mapping[str, Sequence[Label]] | None = None,
+) -> Columns:
+    """All rows of whatever a Task takes, in memory; text without known labels is refused.
+
+    Arguments and errors are those of :func:`opened`.
+    """
+    rows = opened(source, select, choose, labels, again=True)
+    there = len(next(iter(rows.sample.values()))) == rows.size
+    return rows.sample if there else rows.take(torch.arange(rows.size))
+
+
 def _cells(rows: Rows) -> int:
     """Numbers in one row."""
     return sum(column[0].numel() for column in rows.sample.values())

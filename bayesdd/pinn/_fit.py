@@ -54,8 +54,8 @@ def fit(
 
     Args:
         problem: The problem.
-        data: Measurements: a column ``(N,)`` for every input and parameter and for some outputs, NaN where a value is
-            missing; None where nothing is measured.
+        data: Measurements, as a task takes them (a mapping, a table or a file): a column ``(N,)`` for every input and
+            parameter and for some outputs, NaN where a value is missing; None where nothing is measured.
         noise: Standard deviation of measurements, one number or by output; None: inferred.
         seed: Seed of points and of searches; equal seeds give equal results.
         hidden: Widths of the network's hidden layers. From 33 units a layer on at least four networks of 16 are

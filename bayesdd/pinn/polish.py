@@ -24,8 +24,8 @@ from torch import Tensor
 
 from bayesdd.pinn.features import Features
 from bayesdd.pinn.left import zeros
-from bayesdd.pinn.remainder import over_scales
-from bayesdd.pinn.residuals import Evaluation, Networks, residuals
+from bayesdd.pinn.remainder import mean_size, over_scales
+from bayesdd.pinn.residuals import Evaluation, Networks
 from bayesdd.pinn.terms import Term
 
 FEATURES, POINTS, CONDITION = 1500, 4096, 4.0  # of all fields together; of the equation; times a condition's of the fit
@@ -59,17 +59,12 @@ def improved(surrogate: Any, networks: Networks, theta: Tensor) -> Tensor:
     not made, whatever it leaves in all.
     """
     terms, noise = surrogate.zeros(None, 2), surrogate.zero_noise
-    before, after = _groups(surrogate.networks, surrogate.theta, terms, noise), _groups(networks, theta, terms, noise)
-    spoilt = (after > SPOILT * before.clamp_min(1.0)).any(1, keepdim=True)
-    left = over_scales(networks, terms, theta, noise)
-    less = left < over_scales(surrogate.networks, terms, surrogate.theta, noise)
-    return less & ~(spoilt & (left > UNFIT))
-
-
-def _groups(networks: Networks, theta: Tensor, terms: Sequence[Term], noise: Tensor) -> Tensor:
-    """Root mean squares of every group of residuals over its scale ``(K, G)``."""
-    with torch.no_grad():
-        return torch.stack([part.square().mean(1).sqrt() for part in residuals(networks, terms, theta)], 1) / noise
+    before = over_scales(surrogate.networks, terms, surrogate.theta, noise)
+    after = over_scales(networks, terms, theta, noise)
+    was, left = mean_size(torch.cat(before, 1)), mean_size(torch.cat(after, 1))
+    each = zip(after, before, strict=True)
+    grown = torch.cat([mean_size(one) > SPOILT * mean_size(other).clamp_min(1.0) for one, other in each], 1)
+    return (left < was) & ~(grown.any(1, keepdim=True) & (left > UNFIT))
 
 
 def corrected(networks: Networks, theta: Tensor, noise: Tensor, free: Tensor, seed: int) -> tuple[Networks, Tensor]:

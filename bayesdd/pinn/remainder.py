@@ -34,11 +34,15 @@ SHARPEST = 1e-3  # of the scales of the fit: far below, differences of large num
 NEGLIGIBLE = 1e-3  # of what constant fields leave: a residual as small moves no field by what intervals show
 
 
-def over_scales(networks: Networks, terms: Sequence[Term], theta: Tensor, noise: Tensor) -> Tensor:
-    """Root mean square of all residuals over their scales ``(K, G)``: shape ``(K, 1)``."""
+def over_scales(networks: Networks, terms: Sequence[Term], theta: Tensor, noise: Tensor) -> list[Tensor]:
+    """Residuals of every group ``(K, N)`` over the group's scale, of ``(K, G)``."""
     with torch.no_grad():
-        off = torch.cat([part / noise[:, at, None] for at, part in enumerate(residuals(networks, terms, theta))], 1)
-    return off.square().mean(1, keepdim=True).sqrt()
+        return [part / noise[:, at, None] for at, part in enumerate(residuals(networks, terms, theta))]
+
+
+def mean_size(values: Tensor) -> Tensor:
+    """Root mean square of every row ``(K, N)``: shape ``(K, 1)``."""
+    return values.square().mean(1, keepdim=True).sqrt()
 
 
 class Remainder:
@@ -70,7 +74,7 @@ class Remainder:
                 if not other <= NEGLIGIBLE * of
             }
 
-        off = over_scales(networks, terms, theta, surrogate.zero_noise)
+        off = mean_size(torch.cat(over_scales(networks, terms, theta, surrogate.zero_noise), 1))
         self.surer = torch.where(off.isfinite(), off, 1.0).clamp(SHARPEST, 1.0)
         self.shares, self._bare, self._before = shares(theta), bare, theta
         self.left = self.shares

@@ -44,6 +44,20 @@ SETTLED, CONVERGED = 0.01, 0.01  # relative change of scales and nats to gain th
 
 
 @dataclass(frozen=True, eq=False)
+class _Rows:
+    """All rows of networks, over the scales that they have during one step ``(S, R)``."""
+
+    networks: Networks
+    terms: Sequence[Term]
+    scale: Tensor
+
+    def left(self, theta: Tensor) -> Tensor:
+        """What parameters ``(S, P)`` leave of every row over its scale, ``(S, R)``."""
+        with torch.no_grad():
+            return torch.cat(residuals(self.networks, self.terms, theta), 1) / self.scale
+
+
+@dataclass(frozen=True, eq=False)
 class Response:
     """How the fields of S searches answer the unknowns.
 
@@ -145,12 +159,12 @@ def informed(
         floor: What counts as one more row of each group, ``(G,)``.
     """
     counts = [term.count for term in terms for _ in term.names]
-    rows = torch.tensor(counts, device=theta.device)
+    repeats = torch.tensor(counts, device=theta.device)
     measured = torch.tensor([term.observed is not None for term in terms for _ in term.names], device=theta.device)
     if networks.dim == networks.fields.dim:
         return theta, noise
     for _ in range(ROUNDS):
-        scale = noise.repeat_interleave(rows, 1)
+        scale = noise.repeat_interleave(repeats, 1)
         values, slopes = linearised(networks, terms, theta)
         white, off = torch.cat(slopes, 1) / scale[..., None], torch.cat(values, 1) / scale
         answer, fields = _answered(networks, terms, white)
@@ -160,7 +174,8 @@ def informed(
         model = GaussNewton(turned, turned.new_ones(turned.shape[1]), torch.ones_like(theta))
         gradient = (off[:, None] @ turned)[:, 0] + theta
         steps = -model.solve(gradient)
-        theta, share = _moved(networks, terms, theta, steps, answer, fields, white, off, scale)
+        rows = _Rows(networks, terms, scale)
+        theta, share = _moved(rows, theta, steps, answer, fields, white, off)
         left = torch.cat(residuals(networks, terms, theta), 1).square()
         used = model.variance(turned).clamp(0, 1)
         evident = evident_scales(counts, left, 1 - used, floor)
@@ -173,22 +188,14 @@ def informed(
 
 
 def _moved(
-    networks: Networks,
-    terms: Sequence[Term],
-    theta: Tensor,
-    steps: Tensor,
-    answer: Response,
-    fields: GaussNewton,
-    white: Tensor,
-    off: Tensor,
-    scale: Tensor,
+    rows: _Rows, theta: Tensor, steps: Tensor, answer: Response, fields: GaussNewton, white: Tensor, off: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Where steps lead, halved until measurements are met better, and the share of each that was taken ``(S,)``.
 
     Behind every step fields meet the equation again, where it is not linear; a step is too long where they leave more
     of it than they may of what unknowns change.
     """
-    moves, unknown, zero, width = answer.moves(steps), steps.clone(), answer.zero, networks.fields.dim
+    moves, unknown, zero, width = answer.moves(steps), steps.clone(), answer.zero, rows.networks.fields.dim
     unknown[:, :width] = 0.0
     unknown[:, width:] *= answer.followed
     changed = _size((white @ unknown[..., None])[..., 0] * zero)
@@ -196,12 +203,12 @@ def _moved(
     def cost(at: Tensor, left: Tensor) -> Tensor:
         return (left * ~zero).square().sum(1) + at[:, width:].square().sum(1)
 
-    unmoved, left = _met(networks, terms, theta, answer, fields, scale)
+    unmoved, left = _met(rows, theta, answer, fields)
     closer = (_size(left * zero) <= _size(off * zero))[:, None]  # not where what is left is not finite
     unmoved, left = torch.where(closer, unmoved, theta), torch.where(closer, left, off)
     before, share = cost(theta, left), torch.ones_like(theta[:, 0])
     for _ in range(HALVED):
-        found, after = _met(networks, terms, theta + share[:, None] * moves, answer, fields, scale)
+        found, after = _met(rows, theta + share[:, None] * moves, answer, fields)
         met = _size(after * zero) <= _size(off * zero) + FOLLOWED * share * changed
         worse = ~(met & (cost(theta + share[:, None] * steps, after) <= before))
         if not bool(worse.any()):
@@ -212,19 +219,16 @@ def _moved(
     return torch.where(share[:, None] > 0, found, unmoved), share
 
 
-def _met(
-    networks: Networks, terms: Sequence[Term], theta: Tensor, answer: Response, fields: GaussNewton, scale: Tensor
-) -> tuple[Tensor, Tensor]:
+def _met(rows: _Rows, theta: Tensor, answer: Response, fields: GaussNewton) -> tuple[Tensor, Tensor]:
     """Weights that meet equation and conditions with the unknowns as they are ``(S, P)``, and what is left ``(S, R)``.
 
-    Residuals of all rows are over their scales; ``fields`` is the model of the step's beginning.
+    ``fields`` is the model of the step's beginning.
     """
-    held = torch.zeros_like(theta[:, networks.fields.dim :])
-    with torch.no_grad():
-        off = torch.cat(residuals(networks, terms, theta), 1) / scale
-        for _ in range(MET):
-            theta = theta - torch.cat([fields.regression(off[:, answer.zero]), held], 1)
-            off = torch.cat(residuals(networks, terms, theta), 1) / scale
+    held = torch.zeros_like(theta[:, rows.networks.fields.dim :])
+    off = rows.left(theta)
+    for _ in range(MET):
+        theta = theta - torch.cat([fields.regression(off[:, answer.zero]), held], 1)
+        off = rows.left(theta)
     return theta, off
 
 

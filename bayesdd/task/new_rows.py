@@ -6,11 +6,9 @@ import warnings
 from collections.abc import Collection, Sequence
 from typing import Any
 
-import torch
-
 from bayesdd.data.columns import Columns, DataNote
 from bayesdd.data.names import closest
-from bayesdd.data.rows import opened
+from bayesdd.data.rows import read_whole
 from bayesdd.numerics.refusal import Refusal
 from bayesdd.task.task import Task
 
@@ -38,10 +36,8 @@ def new_rows(task: Task, source: Any, names: Sequence[str], verb: str, optional:
             warnings.warn(f"{verb} needs no columns {left}: they are left out", DataNote, stacklevel=7)
         return [*names, *(name for name in there if name in optional)]
 
-    rows = opened(source, task.columns, choose, task.labels, again=True)
-    found = rows.sample if len(next(iter(rows.sample.values()))) == rows.size else rows.take(torch.arange(rows.size))
     columns = {}
-    for name, column in found.items():
+    for name, column in read_whole(source, task.columns, choose, task.labels).items():
         own = task.data[name]
         if column.shape[1:] != own.shape[1:]:
             raise Refusal(

@@ -33,6 +33,7 @@ from studies.shared import cells, stamps, tables
 from studies.shared.commands import named
 
 OURS = "constrained HMC"
+FOR = ", "  # between a cell's name and its seconds in the name of its file
 Cells = dict[str, dict[str, Any]]
 
 
@@ -53,7 +54,8 @@ def main(
         only: Only cells whose name contains this; the tables are then printed, not written.
         seconds: Of the processor for adaptation and sampling, where the chains of a problem and method do not agree
             before.
-        report: Measure nothing: the tables of the cells of so many seconds on disk, whatever source measured them.
+        report: Measure nothing: the tables of the cells on disk, of each problem and method that of most seconds,
+            whatever source measured them.
         threads: Threads of a process; more than one are for nobody's good at these sizes.
 
     Returns:
@@ -63,20 +65,19 @@ def main(
     problems = [problem.name for problem in PROBLEMS[: 1 if smoke else None]]
     every = [f"{problem}{BY}{what}" for problem in problems for what in (*methods, STEP)]
     chosen = named(only, every, "cell")
+    folder = Path(results) / "bpinn_samplers"
     if smoke:
         found = {name: measure(name, smoke=True) for name in chosen}
+    elif report:
+        found = {name: cell for name in chosen if (cell := _longest(folder, name)) is not None}
     else:
         # The seconds are part of a cell's name: others are other cells.
-        names = {f"{name}, {seconds:g} s": name for name in chosen}
+        names = {f"{name}{FOR}{seconds:g} s": name for name in chosen}
         commands = {
             name: ["-m", "studies.bpinn_samplers", "--cell", cell, str(seconds)] for name, cell in names.items()
         }
-        folder, module = Path(results) / "bpinn_samplers", "studies.bpinn_samplers.cell"
-        if report:
-            measured = {name: cell for name in names if (cell := cells.read(folder / f"{name}.json")) is not None}
-        else:
-            measured = cells.run(commands, folder, module, threads=threads, jobs=1)
-        found = {names[name]: cell for name, cell in measured.items()}
+        measured = cells.run(commands, folder, "studies.bpinn_samplers.cell", threads=threads, jobs=1)
+        found = {names[name]: cell | {"most": seconds} for name, cell in measured.items()}
     drawn = {name: cell for name, cell in found.items() if not name.endswith(STEP)}
     table = pd.DataFrame([_row(name, drawn, smoke) for name in drawn])
     steps = pd.DataFrame([_step(name, cell) for name, cell in found.items() if name.endswith(STEP)])
@@ -92,9 +93,19 @@ def main(
         table,
         *(["One leapfrog step of plain HMC of one chain, in ms:", steps] if len(steps) else []),
         floats=".4g",
-        notes=[*_notes(seconds), *left, stamps.last_line(stamps.machine(threads) + versions, sources)],
+        notes=[*_notes(), *left, stamps.last_line(stamps.machine(threads) + versions, sources)],
     )
     return table
+
+
+def _longest(folder: Path, name: str) -> dict[str, Any] | None:
+    """Of the cells of a problem and method on disk the one of most seconds, and those."""
+    there = {
+        float(path.stem.removeprefix(name + FOR).removesuffix(" s")): path
+        for path in folder.glob(f"{name}{FOR}* s.json")
+    }
+    cell = cells.read(there[max(there)]) if there else None
+    return None if cell is None else cell | {"most": max(there)}
 
 
 def _row(name: str, drawn: Cells, smoke: bool) -> dict[str, Any]:
@@ -111,6 +122,7 @@ def _row(name: str, drawn: Cells, smoke: bool) -> dict[str, Any]:
         name == other or _rate(cell) > _rate(one) for other, one in beside.items() if one["reached"] is not None
     )
     return row | {
+        "at most": cell.get("most"),
         "draws": cell["draws"],
         "compilation": cell["compilation"],
         "adaptation": cell["adaptation"],
@@ -146,13 +158,13 @@ def _step(name: str, cell: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _notes(seconds: float) -> list[str]:
+def _notes() -> list[str]:
     return [
         f"Network 2 x {PAPER.width} tanh, as in the paper; four chains from the ends of the searches of "
         "`studies.bpinn`, the same for every method. They end where R-hat of u has been at most "
-        f"{AGREED} for the last third of the seconds, or after {seconds:g} s of the processor for adaptation and "
-        "sampling of all four. Plain HMC: 50 leapfrog steps. Step: of one chain. ESS and R-hat (split, by ranks): of u "
-        "at 101 points, worst or median; a second: of sampling.",
+        f"{AGREED} for the last third of the seconds, or after so many seconds (at most) of the processor for "
+        "adaptation and sampling of all four. Plain HMC: 50 leapfrog steps. Step: of one chain. ESS and R-hat (split, "
+        "by ranks): of u at 101 points, worst or median; a second: of sampling.",
         f"R-hat <= {AGREED}: seconds, adaptation included, from which on R-hat of u was so at every look (one for "
         "every 8 % more draws); no: it was not so at the last. apart: root mean square difference of the mean of u "
         "from that of the problem's method with most effective draws, in standard errors of both; about one where both "

@@ -6,6 +6,7 @@ import math
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import xarray as xr
@@ -131,8 +132,14 @@ BAD = {
     r"GiB free: take fewer points=": {"points": 10**9},
     r"hidden= needs the widths of the hidden layers": {"hidden": 8},
     r"each width of hidden= must be a whole number": {"hidden": (4.5,)},
-    r"column 'u' holds no value": {"data": {**AT, "u": np.full(5, np.nan)}},
-    r"column 'u' needs numbers": {"data": {**AT, "u": 1j * np.ones(5)}},
+    r"column 'u' has every value missing": {"data": {**AT, "u": np.full(5, np.nan)}},
+    r"column 'u' holds values that are not real numbers": {"data": {**AT, "u": 1j * np.ones(5)}},
+    r"column 't' .*text": {"data": {**AT, "t": list("abcde"), "u": np.ones(5)}},
+    r"Series with the same index in different orders": {
+        "data": {**AT, "t": pd.Series(AT["t"]), "u": pd.Series(np.arange(5.0)).sort_values(ascending=False)}
+    },
+    r"differ in their number of rows": {"data": {**AT, "u": np.ones(4)}},
+    r"no rows": {"data": {name: np.ones(0) for name in (*AT, "u")}},
     r"noise= is that of measurements, but there are no data": {"noise": 0.1},
 }
 
@@ -151,6 +158,17 @@ def test_masked_values_are_missing_and_equations_finite_where_searches_begin():
     assert len(measured(decay(), {**AT, "u": masked})["u"][1]) == 3
     with pytest.raises(Refusal, match="equation is not finite at draws of the prior"):
         pinn.fit(decay(equation=lambda s, p: torch.log(s.u_t) + p.rate * s.u), {**AT, "u": np.ones(5)}, hidden=(4,))
+
+
+def test_measurements_come_as_a_table_or_a_file(tmp_path):
+    frame = pd.DataFrame({**AT, "u": [1.0, math.nan, 2.0, 3.0, 4.0]})
+    frame.to_csv(tmp_path / "measured.csv", index=False)
+    xr.Dataset.from_dataframe(frame).to_netcdf(tmp_path / "measured.nc", engine="netcdf4")
+    frame.to_parquet(tmp_path / "measured.parquet")
+    paths = [tmp_path / f"measured{ending}" for ending in (".csv", ".nc", ".parquet")]
+    for given in (frame, {**AT, "u": torch.tensor(frame.u)}, str(paths[0]), *paths):
+        points, values = measured(decay(), given)["u"]
+        assert values.tolist() == [1, 2, 3, 4] and points["start"].tolist() == AT["start"][[0, 2, 3, 4]].tolist()
 
 
 def test_what_is_asked_of_a_surrogate_is_checked():

@@ -69,7 +69,7 @@ def test_measurements_that_the_fit_has_not_seen():
     (said,) = unheld(surrogate, wrong)
     assert said.startswith("of 'u' its 90% intervals hold 0% of 40 rows held out")
     assert said in surrogate.objective(held_out=wrong).keywords["doubt"]
-    with pytest.raises(Refusal, match=r"objective\(held_out=...\) lacks the column 'start'"):
+    with pytest.raises(Refusal, match=r"objective\(held_out=...\): data lacks the column 'start'"):
         surrogate.objective(held_out={"t": [1.0], "u": [1.0]})
 
 

@@ -1,5 +1,6 @@
 """Samplers of Bayesian networks: the same density in JAX, the seconds until chains agree, rows of the table."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -87,3 +88,18 @@ def test_means_that_differ_by_chance_alone_are_about_one_error_apart():
     rng = np.random.default_rng(0)
     one, other = ({"mean": rng.normal(size=500) * 0.1, "se": np.full(500, 0.1)} for _ in range(2))
     assert bpinn_samplers._apart(one, other) == pytest.approx(1.0, abs=0.15)
+
+
+def test_a_report_takes_the_cell_of_most_seconds_of_each_problem_and_method(tmp_path, capsys):
+    """And no other problem's, whose name ends as its own."""
+    folder = tmp_path / "bpinn_samplers"
+    folder.mkdir()
+    own = "linear, noise 0.01 by Pyro HMC"
+    for name, rhat in ((f"{own}, 900 s", 1.1), (f"{own}, 2400 s", 1.05), (f"non{own}, 3600 s", 1.2)):
+        cell = {"rhat": rhat, "ess": 10.0, "median_ess": 20.0, "mean": [0.0], "se": [1.0], "error": 0.1, "draws": 50}
+        seconds = {"compilation": 1.0, "adaptation": 2.0, "sampling": 5.0, "steps": 100.0, "reached": None}
+        (folder / f"{name}.json").write_text(json.dumps(cell | seconds))
+    table = bpinn_samplers.main(results=tmp_path, report=True).set_index("problem")
+    assert table["at most"].to_dict() == {"linear, noise 0.01": 2400.0, "nonlinear, noise 0.01": 3600.0}
+    assert table["R-hat u"].to_dict() == {"linear, noise 0.01": 1.05, "nonlinear, noise 0.01": 1.2}
+    assert (tmp_path / "bpinn_samplers.md").read_text() in capsys.readouterr().out
