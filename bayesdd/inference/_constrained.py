@@ -11,8 +11,8 @@ the whole trajectory is refused. The step size is limited by how fast J turns, n
 Cost: a step costs about six times one of :func:`bayesdd.inference.hmc`, compiled half of that; for a network of 2,701
 weights on 18 rows of noise 0.01 it may be a hundred times longer. What bounds its length there are the energy and the
 way back alike: 0.015 radians, whatever the noise turns at, and without the force trajectories err by more than a nat.
-Where plain chains move at all, compiled ones, such as BlackJAX's HMC, make twenty times as many effective draws a
-second (``studies.bpinn_samplers``, the nonlinear problem); where they hardly move, a sixth.
+Where plain chains move well, compiled ones, such as BlackJAX's HMC, make eight times as many effective draws a second
+(``studies.bpinn_samplers``, the nonlinear problem); where they hardly move they do not agree in the same time.
 
 Sources: Au, Graham & Thiery, "Manifold lifting", JRSS B 2023; Zappa, Holmes-Cerfon & Goodman, "Monte Carlo on
 manifolds: sampling densities and integrating functions", CPAM 2018; Lelievre, Rousset & Stoltz, "Hybrid Monte Carlo
