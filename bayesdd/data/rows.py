@@ -225,8 +225,13 @@ def read_whole(
     """All rows of whatever a Task takes, in memory; text without known labels is refused.
 
     Arguments and errors are those of :func:`opened`.
+
+    Raises:
+        Refusal: Rows count more than once.
     """
     rows = opened(source, select, choose, labels, again=True)
+    if rows.sample_weight is not None:
+        raise Refusal("data: grouped rows count several times each, which is not taken here; give the rows themselves")
     there = len(next(iter(rows.sample.values()))) == rows.size
     return rows.sample if there else rows.take(torch.arange(rows.size))
 

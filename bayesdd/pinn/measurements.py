@@ -66,6 +66,7 @@ def _read(problem: Problem, given: Any, who: str, also: Sequence[str]) -> Column
 
 
 def _inside(problem: Problem, points: Columns, who: str) -> Columns:
+    """The same points, refused where one is missing or lies outside its range."""
     for name, values in points.items():
         low, high = problem.ranges[name]
         outside = ~((values >= low - 1e-9 * (high - low)) & (values <= high + 1e-9 * (high - low)))

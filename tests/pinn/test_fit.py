@@ -171,6 +171,13 @@ def test_measurements_come_as_a_table_or_a_file(tmp_path):
         assert values.tolist() == [1, 2, 3, 4] and points["start"].tolist() == AT["start"][[0, 2, 3, 4]].tolist()
 
 
+def test_rows_that_count_several_times_are_refused(tmp_path):
+    frame = pd.DataFrame({"t": [0.5, 0.5, 1.0], "start": 1.0, "u": [0.6, 0.6, 0.4]})
+    frame.to_parquet(tmp_path / "measured.parquet")
+    with pytest.raises(Refusal, match="grouped rows count several times"):
+        measured(decay(), bayesdd.grouped(tmp_path / "measured.parquet"))
+
+
 def test_what_is_asked_of_a_surrogate_is_checked():
     surrogate, rows = fitted(), bayesdd.Distilled({"z": np.ones(3)}, np.ones(3))
     for said, asked in {
